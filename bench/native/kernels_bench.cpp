@@ -1,0 +1,180 @@
+// How fast each kernel set multiplies: Gw/s = 1e9 weights times tokens per second, one thread, weights in the L2 cache
+// and in DRAM. Exact results are the tests' business.
+//
+//   kernels_bench [set ...]        (default: every set that can run here)
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <chrono>
+#include <vector>
+
+#include "kernels/math.h"
+#include "kernels/sets.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+using namespace onebit;
+
+namespace {
+
+struct Memory {
+    uint8_t* p = nullptr;
+    explicit Memory(size_t bytes) {
+        const size_t rounded = (bytes + (2u << 20)) / (2u << 20) * (2u << 20);
+#ifdef _WIN32
+        p = static_cast<uint8_t*>(_aligned_malloc(rounded, 2u << 20));
+#else
+        p = static_cast<uint8_t*>(aligned_alloc(2u << 20, rounded));
+#endif
+        if (!p) abort();
+#ifdef __linux__
+        madvise(p, rounded, MADV_HUGEPAGE);
+#endif
+        uint32_t word = 1;
+        for (size_t i = 0; i < rounded; i += 4) {
+            word = word * 1664525u + 1013904223u;
+            memcpy(p + i, &word, 4);
+        }
+    }
+    ~Memory() {
+#ifdef _WIN32
+        _aligned_free(p);
+#else
+        free(p);
+#endif
+    }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+};
+
+template <class F>
+double best_seconds(F run) {
+    double best = 1e9, total = 0;
+    for (int i = 0; i < 5 || (total < 0.3 && i < 1000); i++) {
+        const auto begin = std::chrono::steady_clock::now();
+        run();
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        best = seconds < best ? seconds : best;
+        total += seconds;
+    }
+    return best;
+}
+
+void signs(const KernelSet* set, const char* place, int rows, int cols, const std::vector<int>& token_counts,
+           bool grouped) {
+    const int blocks = (rows + set->sign_row_block - 1) / set->sign_row_block;
+    rows = blocks * set->sign_row_block;
+    const size_t block_bytes = set->sign_block_bytes(cols),
+                 table_stride = static_cast<size_t>(padded(static_cast<int64_t>(set->table_bytes(cols)), 64));
+    Memory weights(static_cast<size_t>(blocks) * block_bytes);
+    std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(cols / 128), f16_from_f32(0.5f));
+    printf("%-11s %-10s %-5s", set->name, grouped ? "grouped_i8" : "sign_i8", place);
+    for (int tokens : token_counts) {
+        std::vector<int8_t> q(static_cast<size_t>(cols));
+        for (int i = 0; i < cols; i++) q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % 255 - 127);
+        Memory tables(table_stride * static_cast<size_t>(tokens));
+        for (int t = 0; t < tokens; t++)
+            set->table_build(tables.p + static_cast<size_t>(t) * table_stride, q.data(), cols);
+        Memory out(static_cast<size_t>(rows) * static_cast<size_t>(tokens) * 4);
+        const double seconds = best_seconds([&] {
+            if (grouped) {
+                set->grouped_i8(reinterpret_cast<float*>(out.p), static_cast<size_t>(rows), weights.p, scales.data(),
+                                blocks, cols, tables.p, table_stride, tokens);
+            } else {
+                set->sign_i8(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), weights.p, blocks, cols,
+                             tables.p, table_stride, tokens);
+            }
+        });
+        printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
+        if (tokens == 1) printf(" (%.1f GB/s)", static_cast<double>(block_bytes) * blocks / seconds * 1e-9);
+    }
+    printf("\n");
+}
+
+void rows8(const KernelSet* set, const char* place, int rows, int cols) {
+    Memory w(static_cast<size_t>(rows) * static_cast<size_t>(cols)), q(static_cast<size_t>(cols) * 64),
+        out(static_cast<size_t>(rows) * 256);
+    for (int i = 0; i < cols * 64; i++) q.p[i] = static_cast<uint8_t>(i % 127);
+    printf("%-11s %-10s %-5s", set->name, "q8_i8", place);
+    for (int tokens : {1, 4, 8, 64}) {
+        const double seconds = best_seconds([&] {
+            set->q8_i8(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), reinterpret_cast<int8_t*>(w.p),
+                       rows, cols, reinterpret_cast<int8_t*>(q.p), static_cast<size_t>(cols), tokens);
+        });
+        printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
+    }
+    printf("\n");
+}
+
+void floats(const KernelSet* set) {
+    const int rows = 512, cols = 1024;
+    Memory w(static_cast<size_t>(rows * cols) * 4), x(static_cast<size_t>(cols) * 32),
+        out(static_cast<size_t>(rows) * 32);
+    float* xf = reinterpret_cast<float*>(x.p);
+    for (int i = 0; i < cols * 8; i++) xf[i] = static_cast<float>(i % 17) * 0.1f;
+    for (int i = 0; i < rows * cols; i++) reinterpret_cast<uint16_t*>(w.p)[i] = 0x3400;
+    printf("%-11s floats L2    ", set->name);
+    const double per = static_cast<double>(rows) * cols;
+    float* o = reinterpret_cast<float*>(out.p);
+    const size_t stride = static_cast<size_t>(cols);
+    double s = best_seconds([&] { set->sign_f32(o, rows, w.p, rows, cols, xf, stride, 1); });
+    printf("  sign_f32 %.1f", per / s * 1e-9);
+    for (int tokens : {1, 8}) {
+        s = best_seconds([&] { set->dense_f32(o, rows, w.p, DType::f16, rows, cols, xf, stride, tokens); });
+        printf("  f16 x %d: %.1f", tokens, per * tokens / s * 1e-9);
+        s = best_seconds([&] { set->q8_f32(o, rows, reinterpret_cast<int8_t*>(w.p), rows, cols, xf, stride, tokens); });
+        printf("  q8_f32 x %d: %.1f", tokens, per * tokens / s * 1e-9);
+    }
+    printf(" Gw/s\n");
+    // 1024 positions of a 128-wide f16 head: multiply-adds of scores and values together.
+    const KvHead kv{w.p, w.p, DType::f16};
+    std::vector<float> scores(1024 * 8);
+    printf("%-11s attend f16   ", set->name);
+    for (int heads : {1, 4, 8}) {
+        s = best_seconds([&] { set->attend(o, xf, heads, kv, 1024, 128, 0.1f, scores.data()); });
+        printf("  %d heads: %.1f", heads, 1024.0 * 128 * 2 * heads / s * 1e-9);
+    }
+    printf(" Gmadd/s\n%-11s rows         ", set->name);
+    std::vector<int8_t> q(4096);
+    std::vector<uint8_t> table(set->table_bytes(4096));
+    s = best_seconds([&] {
+        for (int i = 0; i < 100; i++) set->quantize(q.data(), xf, xf, 4096);
+    });
+    printf("  quantize 4096: %.2f us", s * 1e4);
+    s = best_seconds([&] {
+        for (int i = 0; i < 100; i++) set->table_build(table.data(), q.data(), 4096);
+    });
+    printf("  table 4096: %.2f us", s * 1e4);
+    s = best_seconds([&] {
+        for (int i = 0; i < 100; i++) set->silu_mul(o, xf, xf, 4096);
+    });
+    printf("  silu 4096: %.2f us", s * 1e4);
+    s = best_seconds([&] { set->crc32c(0, w.p, static_cast<size_t>(rows * cols) * 2); });
+    printf("  crc32c: %.1f GB/s", per * 2 / s * 1e-9);
+    s = best_seconds([&] { set->sign_pack(w.p, w.p + (1u << 20), set->sign_row_block, 4096); });
+    printf("  pack: %.2f GB/s\n", set->sign_row_block * 512 / s * 1e-9);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    int count = 0;
+    const IsaEntry* table = isa_table(&count);
+    for (int i = 0; i < count; i++) {
+        const KernelSet* set = table[i].kernels;
+        bool wanted = argc == 1;
+        for (int a = 1; a < argc; a++) wanted = wanted || strcmp(argv[a], table[i].name) == 0;
+        if (!set || !wanted) continue;
+        signs(set, "L2", 1024, 4096, {1, 2, 4, 8, 64}, false);
+        signs(set, "L2", 512, 11008, {1, 2, 4, 8, 64}, false);
+        signs(set, "L2", 1024, 4096, {1, 4, 64}, true);
+        signs(set, "DRAM", strcmp(set->name, "scalar") == 0 ? 16384 : 1 << 19, 8192, {1, 4}, false);
+        rows8(set, "L2", 256, 4096);
+        rows8(set, "DRAM", 65536, 4096);
+        floats(set);
+    }
+    return 0;
+}

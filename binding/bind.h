@@ -1,0 +1,36 @@
+// The walk over a model's tensors, in the order of src/architecture.ts (tensorTable): gives every tensor its place in
+// the arena, its size in the file, and the way from one to the other.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model.h"
+
+namespace onebit {
+
+// One tensor of the file and where it goes.
+struct TensorRead {
+    enum class Form : uint8_t {
+        floats,             // f32 (cols): copied, must be finite
+        sign_blocks,        // (rows, cols/8) bytes -> blocks of the kernel set
+        sign_rows,          // (rows, cols/8) bytes -> rows of padded(cols, 16) / 8 bytes
+        group_scale_blocks, // (rows, cols) f16 -> (blocks, cols, rows of a block), must be finite
+        group_scale_rows,   // (rows, cols) f16: copied, must be finite
+        dense_rows,         // (rows, cols) elements -> rows of padded(cols, 64)
+    };
+    std::string name;
+    Form form = Form::floats;
+    int rows = 1, cols = 0;
+    size_t element_bytes = 4;  // dense_rows
+    void* destination = nullptr;
+
+    size_t row_bytes() const;  // in the file
+    uint64_t file_bytes() const { return static_cast<uint64_t>(rows) * row_bytes(); }
+};
+
+// Fills the model's pointers with pieces of its arena and appends one TensorRead a tensor. Called twice: first with an
+// arena that only counts, then to place.
+void bind_tensors(Model* model, std::vector<TensorRead>* reads);
+
+}  // namespace onebit

@@ -1,0 +1,59 @@
+// From (vocab_size) logits to what a sampler needs: the most likely few, and the logarithm of the sum of all
+// exponentials. JavaScript never sees the rest.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace onebit {
+
+// What changes logits before the shortlist is taken, and how long the list is.
+struct Shortlist {
+    int k = 1;  // 1..vocab_size
+    // As in llama.cpp and Hugging Face: for every id here logit > 0 ? logit / repeat : logit * repeat, then
+    // - (presence + count * frequency).
+    std::vector<int32_t> penalty_ids;
+    std::vector<int32_t> penalty_counts;  // of the same length, each at least 1
+    float repeat_penalty = 1;
+    float presence_penalty = 0;
+    float frequency_penalty = 0;
+    std::vector<int32_t> bias_ids;
+    std::vector<float> bias_values;  // of the same length, added last; -infinity forbids a token
+
+    bool changes_logits() const { return !penalty_ids.empty() || !bias_ids.empty(); }
+};
+
+struct Candidates {
+    std::vector<int32_t> ids;       // (k) descending by logit, ties by the lower id
+    std::vector<float> logits;      // (k) after penalties and bias
+    std::vector<float> raw_logits;  // (k) as the model gave them
+    double log_sum_exp = 0;         // of all logits after penalties and bias
+    double raw_log_sum_exp = 0;     // of all logits as the model gave them
+};
+
+// Memory that is kept from token to token.
+class CandidateScratch {
+public:
+    std::vector<float> changed;       // (vocab_size) logits after penalties and bias
+    std::vector<float> column_max;    // see top_k
+    std::vector<uint64_t> keys;
+};
+
+double log_sum_exp(const KernelSet& kernels, const float* logits, int n);
+
+// The k largest of n logits (none NaN), descending, ties by the lower id. 1 <= k <= n. Result: scratch.keys[0..k).
+void top_k(const float* logits, int n, int k, CandidateScratch& scratch);
+int32_t key_id(uint64_t key);
+
+// ids in `shortlist` must be below n.
+void choose_candidates(const KernelSet& kernels, const float* logits, int n, const Shortlist& shortlist,
+                       CandidateScratch& scratch, Candidates* out);
+
+// The f32 nearest to logit - log_sum_exp: the one formula for every log-probability we report.
+inline float log_probability(float logit, double log_sum_exp) {
+    return static_cast<float>(static_cast<double>(logit) - log_sum_exp);
+}
+
+}  // namespace onebit

@@ -1,0 +1,327 @@
+#include "forward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "linear.h"
+
+namespace onebit {
+
+namespace {
+
+// Logits are made for this many tokens at a time: enough to read the head's rows once for several tokens, few enough
+// that a vocabulary of 150,000 needs 10 MB.
+constexpr int kLogitRows = 16;
+
+// A prompt's tokens read the same keys and values again and again: from this many tokens on, an f16 cache is widened once a
+// layer (exactly, so that nothing but time changes), unless the copy would outgrow the caches it should stay in.
+constexpr int kLeastToWiden = 8;
+constexpr size_t kMostToWiden = size_t{64} << 20;
+
+// Where everything of one step lies. Strides are in floats.
+struct Buffers {
+    size_t dim, q_dim, kv_dim, hidden, vocab, scores;  // strides
+    float* x;       // (n, dim)    the residual stream
+    float* normed;  // (n, dim)    what a block of linears reads
+    float* q;       // (n, q_dim)
+    float* k;       // (n, kv_dim)
+    float* v;       // (n, kv_dim)
+    float* mixed;   // (n, q_dim)  attention's result
+    float* gate;    // (n, hidden)
+    float* up;      // (n, hidden)
+    float* out;     // (n, dim)    what wo and w2 return
+    float* cos;     // (n, head_dim / 2)
+    float* sin;     // (n, head_dim / 2)
+    float* score;   // (threads, heads of a group x padded positions)
+    float* logits;  // (kLogitRows, vocab)
+    float* wide;    // (kv heads, {k, v}, positions, head_dim) or null: one layer's cache in f32
+    size_t wide_head;
+};
+
+class Step {
+public:
+    Step(const Model& model, Pool& pool, const TokenInput* inputs, const int* positions, int n)
+        : model_(model), kernels_(*model.kernels), config_(model.config), pool_(pool), inputs_(inputs),
+          positions_(positions), n_(n) {}
+
+    // Lays the buffers out; with a null base it only counts. Returns the bytes needed.
+    size_t lay_out(unsigned char* base) {
+        carver_ = Carver(base);
+        Buffers& b = buffers_;
+        const auto n = static_cast<size_t>(n_);
+        const auto stride = [](int size) { return static_cast<size_t>(padded(size, 64)); };
+        b.dim = stride(config_.dim);
+        b.q_dim = stride(config_.q_dim());
+        b.kv_dim = stride(config_.kv_dim());
+        b.hidden = stride(config_.hidden_dim);
+        b.vocab = stride(config_.vocab_size);
+        const int furthest = *std::max_element(positions_, positions_ + n_) + 1;
+        b.scores = static_cast<size_t>(config_.n_heads / config_.n_kv_heads) * static_cast<size_t>(padded(furthest, 16));
+        b.x = carver_.take<float>(n * b.dim);
+        b.normed = carver_.take<float>(n * b.dim);
+        b.out = carver_.take<float>(n * b.dim);
+        b.q = carver_.take<float>(n * b.q_dim);
+        b.k = carver_.take<float>(n * b.kv_dim);
+        b.v = carver_.take<float>(n * b.kv_dim);
+        b.mixed = carver_.take<float>(n * b.q_dim);
+        b.gate = carver_.take<float>(n * b.hidden);
+        b.up = carver_.take<float>(n * b.hidden);
+        b.cos = carver_.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
+        b.sin = carver_.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
+        b.score = carver_.take<float>(static_cast<size_t>(pool_.threads()) * b.scores);
+        b.logits = carver_.take<float>(std::min(n, static_cast<size_t>(kLogitRows)) * b.vocab);
+        b.wide_head = static_cast<size_t>(furthest) * static_cast<size_t>(config_.head_dim);
+        widen_ = worth_widening(2 * static_cast<size_t>(config_.n_kv_heads) * b.wide_head * sizeof(float));
+        b.wide = widen_ ? carver_.take<float>(2 * static_cast<size_t>(config_.n_kv_heads) * b.wide_head) : nullptr;
+        if (!base) count_linears();
+        return carver_.most();
+    }
+
+    void embed() {
+        pool_.run(n_, [&](int t) {
+            read_row(model_, model_.embedding, inputs_[t].token, row(buffers_.x, buffers_.dim, t));
+            model_.rope.angles(positions_[t], angles(buffers_.cos, t), angles(buffers_.sin, t));
+        });
+    }
+
+    void layer(int index) {
+        const Layer& layer = model_.layers[static_cast<size_t>(index)];
+        const Buffers& b = buffers_;
+
+        normalize(b.x, layer.attention_norm);
+        linears({{&layer[Role::wq], b.q, b.q_dim}, {&layer[Role::wk], b.k, b.kv_dim}, {&layer[Role::wv], b.v, b.kv_dim}},
+                b.normed, b.dim);
+        pool_.run(n_, [&](int t) { rotate_and_store(layer, index, t); });
+        attend(index);
+        linears({{&layer[Role::wo], b.out, b.dim}}, b.mixed, b.q_dim);
+        add_to_residual();
+
+        normalize(b.x, layer.ffn_norm);
+        linears({{&layer[Role::w1], b.gate, b.hidden}, {&layer[Role::w3], b.up, b.hidden}}, b.normed, b.dim);
+        pool_.run(n_, [&](int t) {
+            float* gate = row(b.gate, b.hidden, t);
+            kernels_.silu_mul(gate, gate, row(b.up, b.hidden, t), config_.hidden_dim);
+        });
+        linears({{&layer[Role::w2], b.out, b.dim}}, b.gate, b.hidden);
+        add_to_residual();
+    }
+
+    Status logits(const LogitsSink& sink) {
+        int wanted[kLogitRows];
+        int count = 0;
+        for (int t = 0; t < n_; ++t) {
+            if (inputs_[t].want_logits) wanted[count++] = t;
+            const bool last = t + 1 == n_;
+            if (count == 0 || (count < kLogitRows && !last)) continue;
+            if (Status status = logits_of(wanted, count, sink); !status.ok()) return status;
+            count = 0;
+        }
+        return {};
+    }
+
+private:
+    struct Target {
+        const Linear* linear;
+        float* out;
+        size_t stride;
+    };
+
+    static float* row(float* base, size_t stride, int t) { return base + static_cast<size_t>(t) * stride; }
+    float* angles(float* base, int t) const { return row(base, static_cast<size_t>(config_.head_dim / 2), t); }
+
+    // Runs the linears that read x; their own scratch is given back at once.
+    template <size_t N>
+    void linears(const Target (&targets)[N], const float* x, size_t x_stride) {
+        const size_t mark = carver_.mark();
+        LinearCall calls[N];
+        for (size_t i = 0; i < N; ++i) {
+            calls[i] = prepare_call(model_, *targets[i].linear, targets[i].out, targets[i].stride, n_, &carver_);
+        }
+        if (x) run_linears(model_, pool_, calls, static_cast<int>(N), x, x_stride, n_);
+        carver_.release(mark);
+    }
+
+    // Takes and gives back the scratch of every group once, so that the carver knows the most that is needed.
+    void count_linears() {
+        for (const Layer& layer : model_.layers) {
+            linears({{&layer[Role::wq], nullptr, 0}, {&layer[Role::wk], nullptr, 0}, {&layer[Role::wv], nullptr, 0}},
+                    nullptr, 0);
+            linears({{&layer[Role::wo], nullptr, 0}}, nullptr, 0);
+            linears({{&layer[Role::w1], nullptr, 0}, {&layer[Role::w3], nullptr, 0}}, nullptr, 0);
+            linears({{&layer[Role::w2], nullptr, 0}}, nullptr, 0);
+        }
+        prepare_call(model_, model_.head, nullptr, 0, std::min(n_, kLogitRows), &carver_);
+    }
+
+    void normalize(const float* x, const float* weight) {
+        const Buffers& b = buffers_;
+        pool_.run(n_, [&](int t) {
+            kernels_.rmsnorm(row(b.normed, b.dim, t), x + static_cast<size_t>(t) * b.dim, weight, config_.dim,
+                             config_.norm_eps);
+        });
+    }
+
+    void add_to_residual() {
+        const Buffers& b = buffers_;
+        pool_.run(n_, [&](int t) { kernels_.add(row(b.x, b.dim, t), row(b.out, b.dim, t), config_.dim); });
+    }
+
+    void rotate(float* head, const float* norm, int t) {
+        if (norm) kernels_.rmsnorm(head, head, norm, config_.head_dim, config_.norm_eps);
+        kernels_.rope(head, angles(buffers_.cos, t), angles(buffers_.sin, t), config_.head_dim, config_.rope.interleaved);
+    }
+
+    void rotate_and_store(const Layer& layer, int index, int t) {
+        const Buffers& b = buffers_;
+        float* q = row(b.q, b.q_dim, t);
+        float* k = row(b.k, b.kv_dim, t);
+        const float* v = row(b.v, b.kv_dim, t);
+        for (int h = 0; h < config_.n_heads; ++h) rotate(q + h * config_.head_dim, layer.q_norm, t);
+        for (int h = 0; h < config_.n_kv_heads; ++h) {
+            rotate(k + h * config_.head_dim, layer.k_norm, t);
+            inputs_[t].session->store(index, h, positions_[t], k + h * config_.head_dim, v + h * config_.head_dim);
+        }
+    }
+
+    bool worth_widening(size_t bytes) const {
+        const Session* session = inputs_[0].session;
+        return n_ >= kLeastToWiden && bytes <= kMostToWiden && session->kv_dtype() == DType::f16 &&
+               std::all_of(inputs_, inputs_ + n_, [=](const TokenInput& input) { return input.session == session; });
+    }
+
+    void widen_cache(int layer) {
+        pool_.run(2 * config_.n_kv_heads, [&](int part) {
+            const KvHead kv = inputs_[0].session->kv_head(layer, part / 2);
+            const auto* from = static_cast<const uint16_t*>(part % 2 == 0 ? kv.k : kv.v);
+            kernels_.f16_to_f32(row(buffers_.wide, buffers_.wide_head, part), from, static_cast<int>(buffers_.wide_head));
+        });
+    }
+
+    KvHead kv_of(int layer, int head, int t) const {
+        if (!widen_) return inputs_[t].session->kv_head(layer, head);
+        return {row(buffers_.wide, buffers_.wide_head, 2 * head), row(buffers_.wide, buffers_.wide_head, 2 * head + 1),
+                DType::f32};
+    }
+
+    // Every (token, head) is on its own, so how heads are dealt to tasks cannot change a result: all query heads of a
+    // KV head together where there are tasks enough (K and V are then read once), else one by one.
+    void attend(int layer) {
+        const int group = config_.n_heads / config_.n_kv_heads;
+        const int heads = n_ * config_.n_kv_heads >= 4 * pool_.threads() ? group : 1;
+        const int parts = group / heads;
+        const int per_token = config_.n_kv_heads * parts;
+        // dividing by a square root that is exact in float on every machine
+        const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+        if (widen_) widen_cache(layer);
+        pool_.run(n_ * per_token, [&](int task, int thread) {
+            const int t = task / per_token;
+            const int kv = task % per_token / parts;
+            const size_t first = static_cast<size_t>((kv * group + task % parts * heads) * config_.head_dim);
+            kernels_.attend(row(buffers_.mixed, buffers_.q_dim, t) + first, row(buffers_.q, buffers_.q_dim, t) + first, heads,
+                            kv_of(layer, kv, t), positions_[t] + 1, config_.head_dim, scale,
+                            row(buffers_.score, buffers_.scores, thread));
+        });
+    }
+
+    Status logits_of(const int* tokens, int count, const LogitsSink& sink) {
+        const Buffers& b = buffers_;
+        pool_.run(count, [&](int i) {
+            kernels_.rmsnorm(row(b.normed, b.dim, i), row(b.x, b.dim, tokens[i]), model_.norm, config_.dim, config_.norm_eps);
+        });
+        const size_t mark = carver_.mark();
+        const LinearCall call = prepare_call(model_, model_.head, b.logits, b.vocab, count, &carver_);
+        run_linears(model_, pool_, &call, 1, b.normed, b.dim, count);
+        carver_.release(mark);
+        for (int i = 0; i < count; ++i) {
+            const float* logits = row(b.logits, b.vocab, i);
+            if (!all_finite(logits, config_.vocab_size)) {
+                return error("ERR_NOT_FINITE", "The model gave a logit that is not a number at position " +
+                                                   std::to_string(positions_[tokens[i]]) +
+                                                   "; its weights are damaged or were not made right.");
+            }
+            sink(tokens[i], logits);
+        }
+        return {};
+    }
+
+    static bool all_finite(const float* x, int n) {
+        uint32_t bad = 0;
+        for (int i = 0; i < n; ++i) {
+            uint32_t bits;
+            std::memcpy(&bits, x + i, sizeof bits);
+            bad |= static_cast<uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
+        }
+        return bad == 0;
+    }
+
+    const Model& model_;
+    const KernelSet& kernels_;
+    const Config& config_;
+    Pool& pool_;
+    const TokenInput* inputs_;
+    const int* positions_;
+    int n_;
+    bool widen_ = false;
+    Carver carver_{nullptr};
+    Buffers buffers_{};
+};
+
+// Fills positions and checks that every token has a place and a meaning.
+Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* positions) {
+    if (n < 1 || n > kMaxStepTokens) return error("ERR_BAD_OPTION", "A step takes 1 to 256 tokens.");
+    for (int i = 0; i < n; ++i) {
+        const TokenInput& input = inputs[i];
+        if (&input.session->model() != &model) return error("ERR_BAD_OPTION", "A session belongs to another model.");
+        const bool continues = i > 0 && inputs[i - 1].session == input.session;
+        positions[i] = continues ? positions[i - 1] + 1 : input.session->length();
+        if (!continues) {
+            for (int j = 0; j < i; ++j) {
+                if (inputs[j].session == input.session) {
+                    return error("ERR_BAD_OPTION", "The tokens of one session must be consecutive in a step.");
+                }
+            }
+        }
+        if (positions[i] >= input.session->capacity()) {
+            return error("ERR_CONTEXT_FULL", "The context of " + std::to_string(input.session->capacity()) +
+                                                 " positions is full; rewind the session or make one with a larger context.");
+        }
+        if (input.token < 0 || input.token >= model.config.vocab_size) {
+            return error("ERR_TOKEN_RANGE", "Token id " + std::to_string(input.token) + " is not within 0 to " +
+                                                std::to_string(model.config.vocab_size - 1) + ".");
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Scratch::~Scratch() { free_pages(base, bytes); }
+
+bool Scratch::ensure(size_t wanted) {
+    if (wanted <= bytes) return true;
+    free_pages(base, bytes);
+    base = static_cast<unsigned char*>(allocate_pages(wanted, true));
+    bytes = base ? wanted : 0;
+    return base != nullptr;
+}
+
+Status forward(const Model& model, Pool& pool, Scratch& scratch, const TokenInput* inputs, int n,
+               const LogitsSink& sink) {
+    int positions[kMaxStepTokens];
+    if (Status status = place_tokens(model, inputs, n, positions); !status.ok()) return status;
+    Step step(model, pool, inputs, positions, n);
+    const size_t needed = step.lay_out(nullptr);
+    if (!scratch.ensure(needed)) {
+        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for a step's buffers.");
+    }
+    step.lay_out(scratch.base);
+    step.embed();
+    for (int layer = 0; layer < model.config.n_layers; ++layer) step.layer(layer);
+    if (Status status = step.logits(sink); !status.ok()) return status;
+    for (int i = 0; i < n; ++i) inputs[i].session->advance(1);
+    return {};
+}
+
+}  // namespace onebit

@@ -1,0 +1,133 @@
+// Lanes, Bytes and their operations in 512-bit registers (AVX-512 F, BW, DQ, VL), for avx512.cpp and avx512vnni.cpp.
+// Included inside the set's anonymous namespace.
+
+using Lanes = __m512;
+using LaneBits = __m512i;
+
+constexpr int kDenseTokens = 4;
+constexpr int kAttendQueries = 4;
+constexpr int kAttendSums = 16;
+
+inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
+inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }
+inline Lanes lanes_load(const float* p) { return _mm512_loadu_ps(p); }
+inline void lanes_store(float* p, Lanes v) { _mm512_storeu_ps(p, v); }
+inline Lanes lanes_add(Lanes x, Lanes y) { return _mm512_add_ps(x, y); }
+inline Lanes lanes_sub(Lanes x, Lanes y) { return _mm512_sub_ps(x, y); }
+inline Lanes lanes_mul(Lanes x, Lanes y) { return _mm512_mul_ps(x, y); }
+inline Lanes lanes_div(Lanes x, Lanes y) { return _mm512_div_ps(x, y); }
+inline Lanes lanes_fma(Lanes x, Lanes y, Lanes z) { return _mm512_fmadd_ps(x, y, z); }
+// x > y ? x : y and x < y ? x : y: the second operand where either is NaN.
+inline Lanes lanes_larger(Lanes x, Lanes y) { return _mm512_max_ps(x, y); }
+inline Lanes lanes_smaller(Lanes x, Lanes y) { return _mm512_min_ps(x, y); }
+// -v in the lanes whose bit is set.
+inline Lanes lanes_flip(Lanes v, uint32_t bits) {
+    return _mm512_mask_xor_ps(v, static_cast<__mmask16>(bits), v, _mm512_set1_ps(-0.0f));
+}
+
+// The first two steps of the tree: lanes 0..3 after l += l+8, l += l+4.
+inline __m128 lanes_fold(Lanes v) {
+    const __m256 s = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+inline float lanes_sum(Lanes v) {
+    const __m128 s = lanes_fold(v);
+    const __m128 t = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+// Four trees at once: the same additions, after a transposition.
+inline void lanes_sum4(float* out, Lanes a, Lanes b, Lanes c, Lanes d) {
+    const __m128 fa = lanes_fold(a), fb = lanes_fold(b), fc = lanes_fold(c), fd = lanes_fold(d);
+    const __m128 ab = _mm_add_ps(_mm_unpacklo_ps(fa, fb), _mm_unpackhi_ps(fa, fb));
+    const __m128 cd = _mm_add_ps(_mm_unpacklo_ps(fc, fd), _mm_unpackhi_ps(fc, fd));
+    _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+}
+
+// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
+inline void lanes_split_power(Lanes shifted, Lanes* first, Lanes* second) {
+    const __m512i k = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x4b400000));
+    const __m512i half = _mm512_srai_epi32(k, 1), bias = _mm512_set1_epi32(127);
+    *first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
+    *second = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(k, half), bias), 23));
+}
+
+inline LaneBits bits_zero() { return _mm512_setzero_si512(); }
+inline LaneBits bits_larger_magnitude(LaneBits bits, Lanes v) {
+    return _mm512_max_epi32(bits, _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7fffffff)));
+}
+inline uint32_t bits_max(LaneBits bits) { return static_cast<uint32_t>(_mm512_reduce_max_epi32(bits)); }
+
+inline Lanes lanes_from_i8(const int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Lanes lanes_from_i32(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+inline Lanes lanes_from_f16(const uint16_t* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Lanes lanes_from_bf16(const uint16_t* p) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+inline float f16_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
+inline void lanes_to_f16(uint16_t* p, Lanes v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+// Nearest even (the rounding mode nobody changes); |v| <= 127.5.
+inline void lanes_to_i8(int8_t* q, Lanes v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+
+// ---- bytes -------------------------------------------------------------------------------------------------
+using Bytes = __m512i;
+using Ints = __m512i;   // 16 int32
+using Floats = __m512;  // 16 floats
+constexpr int kBytes = 64;
+
+inline Bytes bytes_zero() { return _mm512_setzero_si512(); }
+inline Bytes bytes_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
+inline void bytes_store(uint8_t* p, Bytes b) { _mm512_storeu_si512(p, b); }
+inline Bytes table_load(const uint8_t* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
+inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+inline Bytes lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
+inline Bytes bytes_add(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
+// Keeps GCC from regrouping the additions into a tree: it would hold every lookup's result in a register until the
+// end, and spill most of them.
+#if defined(__GNUC__)
+inline void add_now(Bytes& sum) { __asm__("" : "+v"(sum)); }
+#else
+inline void add_now(Bytes&) {}
+#endif
+inline Bytes words_add(Bytes a, Bytes b) { return _mm512_add_epi16(a, b); }
+inline Bytes words_add_odd(Bytes a, Bytes b) { return _mm512_add_epi16(a, _mm512_srli_epi16(b, 8)); }
+inline void prefetch_near(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch_far(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+
+inline Ints ints_zero() { return _mm512_setzero_si512(); }
+inline Ints ints_all(int32_t x) { return _mm512_set1_epi32(x); }
+inline Ints ints_load(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline void ints_store(int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
+inline Ints ints_add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
+inline Ints ints_sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+inline int32_t ints_sum(Ints v) { return _mm512_reduce_add_epi32(v); }
+inline Floats floats_zero() { return _mm512_setzero_ps(); }
+inline Floats floats_load(const float* p) { return _mm512_loadu_ps(p); }
+inline void floats_store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
+inline Floats floats_fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline Floats floats_from_ints(Ints v) { return _mm512_cvtepi32_ps(v); }
+inline Floats floats_from_f16(const uint16_t* p) { return lanes_from_f16(p); }
+
+// u = low + 32 * high as four vectors of int32, from sums of 16-bit words and of their odd bytes.
+inline void widen_sums(Ints (&u)[4], Bytes low, Bytes low_odd, Bytes high, Bytes high_odd) {
+    const __m512i factors = _mm512_set1_epi32(32 << 16 | 1);
+    const __m512i low_even = _mm512_sub_epi16(low, _mm512_slli_epi16(low_odd, 8));
+    const __m512i high_even = _mm512_sub_epi16(high, _mm512_slli_epi16(high_odd, 8));
+    u[0] = _mm512_madd_epi16(_mm512_unpacklo_epi16(low_even, high_even), factors);
+    u[1] = _mm512_madd_epi16(_mm512_unpackhi_epi16(low_even, high_even), factors);
+    u[2] = _mm512_madd_epi16(_mm512_unpacklo_epi16(low_odd, high_odd), factors);
+    u[3] = _mm512_madd_epi16(_mm512_unpackhi_epi16(low_odd, high_odd), factors);
+}
+
+#include "x86_tables.inl"

@@ -1,0 +1,41 @@
+// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later): as avx512, but int8 products with vpdpbusd:
+// 147 Gw/s in L2 from 4 tokens on, 16 GB/s from DRAM with one (same Xeon as in avx512.cpp).
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns about the deliberately undefined registers inside its own AVX-512 header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "sets.h"
+
+namespace onebit {
+namespace {
+
+#include "avx512_vectors.inl"
+
+// vpdpbusd multiplies unsigned by signed bytes: w + 128, see dot_rows.inl.
+constexpr int kDotOffset = 128;
+constexpr int kDotTokens = 4;
+using DotWeights = Bytes;
+inline DotWeights dot_weights(Bytes w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm512_dpbusd_epi32(sum, w, a); }
+
+#include "lanes_rows.inl"
+#include "lanes_matrices.inl"
+#include "lanes_attend.inl"
+#include "lookup_signs.inl"
+#include "dot_rows.inl"
+#include "crc32c_instruction.inl"
+
+}  // namespace
+
+#define ONEBIT_KERNEL_SET kernels_avx512vnni
+#define ONEBIT_KERNEL_NAME "avx512vnni"
+#include "kernel_set.inl"
+
+}  // namespace onebit

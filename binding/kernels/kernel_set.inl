@@ -1,0 +1,35 @@
+// The struct of a kernel set, filled with the functions of the surrounding object. Included inside namespace
+// onebit, after its anonymous namespace, with ONEBIT_KERNEL_SET defined as the set's variable and ONEBIT_KERNEL_NAME as
+// its name.
+
+const KernelSet ONEBIT_KERNEL_SET = {
+    .name = ONEBIT_KERNEL_NAME,
+    .sign_row_block = kSignRowBlock,
+    .sign_block_bytes = sign_block_bytes,
+    .sign_pack = sign_pack,
+    .sign_unpack_row = sign_unpack_row,
+    .table_bytes = table_bytes,
+    .table_build = table_build,
+    .sign_i8 = sign_i8,
+    .grouped_i8 = grouped_i8,
+    .sign_f32 = sign_f32,
+    .grouped_f32 = grouped_f32,
+    .dense_f32 = dense_f32,
+    .q8_i8 = q8_i8,
+    .q8_f32 = q8_f32,
+    .quantize = quantize,
+    .multiply = multiply,
+    .scale_i32 = scale_i32,
+    .scale_planes = scale_planes,
+    .scale_f32 = scale_f32,
+    .add = add,
+    .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
+    .silu_mul = silu_mul,
+    .rope = rope,
+    .attend = attend,
+    .max_sum_exp = max_sum_exp,
+    .f32_to_f16 = f32_to_f16,
+    .f16_to_f32 = f16_to_f32,
+    .crc32c = crc32c,
+};

@@ -1,0 +1,146 @@
+// The contract between the forward pass and the arithmetic.
+//
+// A kernel is a plain function; a kernel set is a plain struct of function pointers, one struct per
+// instruction set; dispatch.cpp is the only place that chooses between them. Every set gives the same
+// bytes for the same arguments: integer sums are exact, and every float kernel adds in the order that is
+// written here ("lanes16"), with a fused multiply-add exactly where it is written here.
+//
+// lanes16: element i of a sum belongs to virtual lane i % 16; each lane adds its elements in ascending
+// order starting from +0; the 16 lanes are then added as a tree: l += l+8, l += l+4, l += l+2, l += l+1.
+//
+// Padding rules (they keep tails out of the hot loops):
+//   - "padded(n, m)" is n rounded up to a multiple of m.
+//   - Every float activation row has padded(n, 16) elements, the padding being zero.
+//   - Every int8 activation row has padded(n, 64) elements, the padding being zero.
+//   - Dense weight rows have padded(cols, 64) elements, the padding being zero.
+//   - Nothing is read or written beyond those paddings; no pointer needs more than the alignment of its type.
+//   - The kernels for one row read and write exactly n elements (quantize alone also writes its padding), so that
+//     threads may share a row; the padding of an output row stays as its owner made it.
+// "The same bytes" leaves out the sign and payload of a NaN produced by arithmetic: a NaN is a NaN.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace onebit {
+
+constexpr int64_t padded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+enum class DType : uint8_t { f32, f16, bf16, q8 };
+
+// K and V of one layer and one KV head: (positions, head_dim), row-major, f16 or f32.
+struct KvHead {
+    const void* k;
+    const void* v;
+    DType dtype;  // f16 or f32
+};
+
+struct KernelSet {
+    const char* name;  // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"
+
+    // ---- sign matrices with int8 activations: exact int32 sums --------------------------------------
+    // A packed sign matrix is a sequence of equal blocks of sign_row_block rows; the layout inside a block
+    // is the set's own business. Rows missing in the last block are filled with any bits.
+    int sign_row_block;
+    size_t (*sign_block_bytes)(int cols);
+    // official: (n_rows, cols/8) bytes, the file's layout (least significant bit first, bit 1 = -1).
+    void (*sign_pack)(uint8_t* block, const uint8_t* official, int n_rows, int cols);
+    // The inverse for one row of a block: (cols/8) official bytes.
+    void (*sign_unpack_row)(uint8_t* official, const uint8_t* block, int row, int cols);
+    // The form of one int8 activation vector that sign_i8 reads (lookup tables, or a plain copy).
+    size_t (*table_bytes)(int cols);
+    void (*table_build)(uint8_t* table, const int8_t* q, int cols);  // q: (padded(cols, 64)), values in -127..127
+    // out[t * out_stride + r] = sum_c sign[r][c] * q_t[c] for r in [0, n_blocks * sign_row_block).
+    // tables: n_tokens tables, table_stride bytes apart. cols is a multiple of 8, at most 2^16.
+    void (*sign_i8)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols,
+                    const uint8_t* tables, size_t table_stride, int n_tokens);
+    // Grouped sign (Q1_0): one f16 scale per row and 128 columns. cols is a multiple of 128.
+    // scales: (n_blocks, cols/128, sign_row_block) f16 bits. For each row, with s_g the exact integer sum of
+    // group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet times the
+    // activation's scale).
+    void (*grouped_i8)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks,
+                       int cols, const uint8_t* tables, size_t table_stride, int n_tokens);
+
+    // ---- sign matrices with float activations (the parity mode) ---------------------------------------
+    // official: (n_rows, row_bytes), row_bytes = padded(cols, 16) / 8; x: n_tokens rows, x_stride floats apart.
+    // lanes16 of (+-x[c]).
+    void (*sign_f32)(float* out, size_t out_stride, const uint8_t* official, int n_rows, int cols, const float* x,
+                     size_t x_stride, int n_tokens);
+    // Per group of 128: p = per-lane sums of +-x (8 elements a lane, ascending, from +0);
+    // lane = fma(d_g, p, lane). Then the tree. scales: (n_rows, cols/128) f16 bits.
+    void (*grouped_f32)(float* out, size_t out_stride, const uint8_t* official, const uint16_t* scales, int n_rows,
+                        int cols, const float* x, size_t x_stride, int n_tokens);
+
+    // ---- dense matrices --------------------------------------------------------------------------------
+    // w: (n_rows, padded(cols, 64)) of f32, f16 or bf16. lanes16 with lane = fma(w, x, lane).
+    void (*dense_f32)(float* out, size_t out_stride, const void* w, DType dtype, int n_rows, int cols, const float* x,
+                      size_t x_stride, int n_tokens);
+    // w: (n_rows, padded(cols, 64)) int8 (-128 may occur). Exact int32 sums. q: rows q_stride bytes apart.
+    void (*q8_i8)(int32_t* out, size_t out_stride, const int8_t* w, int n_rows, int cols, const int8_t* q,
+                  size_t q_stride, int n_tokens);
+    // As dense_f32 on float(w), not yet times the row's scale.
+    void (*q8_f32)(float* out, size_t out_stride, const int8_t* w, int n_rows, int cols, const float* x,
+                   size_t x_stride, int n_tokens);
+
+    // ---- one row at a time -----------------------------------------------------------------------------
+    // q[i] = nearest-even(x[i] * g[i] * (127 / max)); returns max / 127 (0 for a zero row, q all zero).
+    // g may be null. x * g is one rounding, then times 127/max another. Writes the zero padding of q.
+    // A row whose max is below 2^-100 counts as zero (127/max would overflow).
+    // If any x*g is not finite the returned scale is not finite and q is all zero.
+    float (*quantize)(int8_t* q, const float* x, const float* g, int n);
+    void (*multiply)(float* out, const float* x, const float* g, int n);              // out = x * g
+    // out = (float(acc) * scale) * h; h may be null
+    void (*scale_i32)(float* out, const int32_t* acc, float scale, const float* h, int n);
+    // Two planes of one product: out = (float(coarse) * scale[0] + float(fine) * scale[1]) * h; h may be null
+    void (*scale_planes)(float* out, const int32_t* coarse, const int32_t* fine, const float* scale, const float* h, int n);
+    void (*scale_f32)(float* out, const float* acc, float scale, const float* h, int n);  // the same for floats
+    void (*add)(float* x, const float* y, int n);                                     // x += y
+    // out = x * (1 / sqrt(mean(x^2) + eps)) * w; mean of squares by lanes16 with fma.
+    void (*rmsnorm)(float* out, const float* x, const float* w, int n, float eps);
+    // x = (x - mean) * (1 / sqrt(var + eps)); biased variance of the centred values. In place.
+    void (*layernorm)(float* x, int n, float eps);
+    // out = gate / (1 + exp(-gate)) * up
+    void (*silu_mul)(float* out, const float* gate, const float* up, int n);
+    // Rotates one head in place. half: pairs (i, i + head_dim/2); interleaved: pairs (2i, 2i+1).
+    // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
+    void (*rope)(float* x, const float* cos, const float* sin, int head_dim, bool interleaved);
+    // Attention of n_q query heads that share one KV head, over positions [0, n_positions).
+    // q, out: (n_q, head_dim). scores: (n_q, padded(n_positions, 16)) floats of scratch.
+    // score = lanes16(fma(q, k)) * scale; p = exp(score - max); sum by lanes16;
+    // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
+    void (*attend)(float* out, const float* q, int n_q, KvHead kv, int n_positions, int head_dim, float scale,
+                   float* scores);
+    // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
+    void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
+
+    // ---- conversions (IEEE, nearest even) --------------------------------------------------------------
+    void (*f32_to_f16)(uint16_t* out, const float* x, int n);
+    void (*f16_to_f32)(float* out, const uint16_t* x, int n);
+
+    // CRC-32C (Castagnoli), as in RFC 3720: crc32c(0, "123456789") == 0xE3069283. Continues from crc.
+    uint32_t (*crc32c)(uint32_t crc, const uint8_t* data, size_t n);
+};
+
+// ---- dispatch.cpp ------------------------------------------------------------------------------------
+
+enum class IsaState : uint8_t {
+    usable,       // built, present, and seen to run right on hardware or an emulator of ours
+    unproven,     // built and present, but never run by us: chosen only by ONEBIT_ISA
+    not_present,  // built, but this CPU lacks it
+    not_built,    // belongs to another processor family
+};
+
+struct IsaEntry {
+    const char* name;
+    IsaState state;
+    const KernelSet* kernels;  // null unless usable or unproven
+};
+
+// All names we know, fastest last within a family. Filled once per process (the only process-wide state).
+const IsaEntry* isa_table(int* count);
+
+// The set named by `name` (ONEBIT_ISA's value), or the best usable one when name is null or empty.
+// On failure returns null and points *why at a sentence that says what is wrong and what exists.
+const KernelSet* choose_kernels(const char* name, const char** why);
+
+}  // namespace onebit

@@ -1,0 +1,241 @@
+// Kernels over one row of floats, written once over Lanes (16 floats, one per virtual lane of the contract) and
+// compiled into every kernel set. Included inside the set's anonymous namespace, after its *_vectors.inl.
+//
+// Rows may end inside a vector: the last part is loaded and stored element by element, so that nothing past n is
+// touched and two threads may work on neighbouring parts of one row.
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+struct Whole {};  // 16 elements
+struct Part {     // the last 1..15 elements
+    int n;
+};
+
+inline Lanes load(const float* p, Whole) { return lanes_load(p); }
+inline Lanes load(const float* p, Part part, float fill = 0.0f) {
+    float t[16];
+    for (int i = 0; i < 16; i++) t[i] = i < part.n ? p[i] : fill;
+    return lanes_load(t);
+}
+inline Lanes load(const float* p, Whole, float) { return lanes_load(p); }
+inline void store(float* p, Lanes v, Whole) { lanes_store(p, v); }
+inline void store(float* p, Lanes v, Part part) {
+    float t[16];
+    lanes_store(t, v);
+    for (int i = 0; i < part.n; i++) p[i] = t[i];
+}
+inline Lanes load_i32(const int32_t* p, Whole) { return lanes_from_i32(p); }
+inline Lanes load_i32(const int32_t* p, Part part) {
+    int32_t t[16] = {};
+    for (int i = 0; i < part.n; i++) t[i] = p[i];
+    return lanes_from_i32(t);
+}
+
+// Calls f(i, Whole) for every 16 elements and f(i, Part) for the rest.
+template <class F>
+inline void by_lanes(int n, F f) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) f(i, Whole{});
+    if (i < n) f(i, Part{n - i});
+}
+
+// ---- exp -------------------------------------------------------------------------------------------------
+// exp(x) = 2^k * exp(r), |r| <= ln(2)/2, exp(r) by its Taylor polynomial of degree 7 (its error, r^8/8!, is 5e-9,
+// a twentieth of half a unit in the last place). 2^k is applied in two factors, so that results below the
+// normal range are rounded once, by the last multiplication. At most 2 ulp; -inf -> 0, large -> inf, NaN -> NaN.
+inline Lanes lanes_exp(Lanes x) {
+    // Beyond these bounds the result is 0 or infinity anyway. NaN passes: it compares false.
+    x = lanes_smaller(lanes_all(89.0f), x);
+    x = lanes_larger(lanes_all(-105.0f), x);
+    // Adding 1.5 * 2^23 rounds to an integer, nearest even, and leaves it in the low bits.
+    const Lanes magic = lanes_all(12582912.0f);
+    const Lanes shifted = lanes_fma(x, lanes_all(0x1.715476p+0f), magic);
+    const Lanes k = lanes_sub(shifted, magic);
+    Lanes r = lanes_fma(k, lanes_all(-0x1.62e400p-1f), x);  // ln 2 in two parts: k * the first is exact
+    r = lanes_fma(k, lanes_all(-0x1.7f7d1cp-20f), r);
+    Lanes p = lanes_all(1.0f / 5040.0f);
+    p = lanes_fma(p, r, lanes_all(1.0f / 720.0f));
+    p = lanes_fma(p, r, lanes_all(1.0f / 120.0f));
+    p = lanes_fma(p, r, lanes_all(1.0f / 24.0f));
+    p = lanes_fma(p, r, lanes_all(1.0f / 6.0f));
+    p = lanes_fma(p, r, lanes_all(0.5f));
+    p = lanes_fma(p, r, lanes_all(1.0f));
+    p = lanes_fma(p, r, lanes_all(1.0f));
+    Lanes first, second;
+    lanes_split_power(shifted, &first, &second);
+    return lanes_mul(lanes_mul(p, first), second);
+}
+
+// ---- activations to int8 ---------------------------------------------------------------------------------
+inline Lanes scaled_input(const float* x, const float* g, int i, Whole w) {
+    return g ? lanes_mul(load(x + i, w), load(g + i, w)) : load(x + i, w);
+}
+inline Lanes scaled_input(const float* x, const float* g, int i, Part part) {
+    return g ? lanes_mul(load(x + i, part), load(g + i, part)) : load(x + i, part);
+}
+inline void store_i8(int8_t* q, Lanes v, Whole) { lanes_to_i8(q, v); }
+inline void store_i8(int8_t* q, Lanes v, Part part) {
+    int8_t t[16];
+    lanes_to_i8(t, v);
+    for (int i = 0; i < part.n; i++) q[i] = t[i];
+}
+
+float quantize(int8_t* q, const float* x, const float* g, int n) {
+    // The magnitudes are compared as integers: there NaN is larger than infinity, infinity larger than any number,
+    // and the order of the comparisons cannot matter.
+    LaneBits largest_bits = bits_zero();
+    by_lanes(
+        n, [&](int i, auto part) { largest_bits = bits_larger_magnitude(largest_bits, scaled_input(x, g, i, part)); });
+    const uint32_t bits = bits_max(largest_bits);
+    float largest;
+    memcpy(&largest, &bits, 4);
+    const bool finite = bits < 0x7f800000u;
+    if (!finite || largest < 0x1p-100f) {
+        memset(q, 0, static_cast<size_t>(round_up(n, 64)));
+        return finite ? 0.0f : largest;
+    }
+    const Lanes factor = lanes_all(127.0f / largest);
+    by_lanes(n, [&](int i, auto part) { store_i8(q + i, lanes_mul(scaled_input(x, g, i, part), factor), part); });
+    const int64_t end = round_up(n, 64);
+    memset(q + n, 0, static_cast<size_t>(end - n));
+    return largest / 127.0f;
+}
+
+// ---- elementwise -----------------------------------------------------------------------------------------
+void multiply(float* out, const float* x, const float* g, int n) {
+    by_lanes(n, [=](int i, auto part) { store(out + i, lanes_mul(load(x + i, part), load(g + i, part)), part); });
+}
+
+void scale_i32(float* out, const int32_t* acc, float scale, const float* h, int n) {
+    const Lanes s = lanes_all(scale);
+    by_lanes(n, [=](int i, auto part) {
+        const Lanes v = lanes_mul(load_i32(acc + i, part), s);
+        store(out + i, h ? lanes_mul(v, load(h + i, part)) : v, part);
+    });
+}
+
+void scale_planes(float* out, const int32_t* coarse, const int32_t* fine, const float* scale, const float* h, int n) {
+    const Lanes s0 = lanes_all(scale[0]), s1 = lanes_all(scale[1]);
+    by_lanes(n, [=](int i, auto part) {
+        const Lanes v = lanes_add(lanes_mul(load_i32(coarse + i, part), s0), lanes_mul(load_i32(fine + i, part), s1));
+        store(out + i, h ? lanes_mul(v, load(h + i, part)) : v, part);
+    });
+}
+
+void scale_f32(float* out, const float* acc, float scale, const float* h, int n) {
+    const Lanes s = lanes_all(scale);
+    by_lanes(n, [=](int i, auto part) {
+        const Lanes v = lanes_mul(load(acc + i, part), s);
+        store(out + i, h ? lanes_mul(v, load(h + i, part)) : v, part);
+    });
+}
+
+void add(float* x, const float* y, int n) {
+    by_lanes(n, [=](int i, auto part) { store(x + i, lanes_add(load(x + i, part), load(y + i, part)), part); });
+}
+
+void silu_mul(float* out, const float* gate, const float* up, int n) {
+    const Lanes one = lanes_all(1.0f);
+    by_lanes(n, [=](int i, auto part) {
+        const Lanes g = load(gate + i, part);
+        const Lanes denominator = lanes_add(one, lanes_exp(lanes_sub(lanes_zero(), g)));
+        store(out + i, lanes_mul(lanes_div(g, denominator), load(up + i, part)), part);
+    });
+}
+
+// ---- norms -----------------------------------------------------------------------------------------------
+inline float sum_of_squares(const float* x, int n) {
+    Lanes sum = lanes_zero();
+    by_lanes(n, [&](int i, auto part) {
+        const Lanes v = load(x + i, part);
+        sum = lanes_fma(v, v, sum);
+    });
+    return lanes_sum(sum);
+}
+
+void rmsnorm(float* out, const float* x, const float* w, int n, float eps) {
+    const float mean = sum_of_squares(x, n) / static_cast<float>(n);
+    const Lanes inverse = lanes_all(1.0f / sqrtf(mean + eps));
+    by_lanes(n, [=](int i, auto part) {
+        store(out + i, lanes_mul(lanes_mul(load(x + i, part), inverse), load(w + i, part)), part);
+    });
+}
+
+void layernorm(float* x, int n, float eps) {
+    Lanes sum = lanes_zero();
+    by_lanes(n, [&](int i, auto part) { sum = lanes_add(sum, load(x + i, part)); });
+    const Lanes mean = lanes_all(lanes_sum(sum) / static_cast<float>(n));
+    by_lanes(n, [=](int i, auto part) { store(x + i, lanes_sub(load(x + i, part), mean), part); });
+    const float variance = sum_of_squares(x, n) / static_cast<float>(n);
+    const Lanes inverse = lanes_all(1.0f / sqrtf(variance + eps));
+    by_lanes(n, [=](int i, auto part) { store(x + i, lanes_mul(load(x + i, part), inverse), part); });
+}
+
+// ---- rotary embedding --------------------------------------------------------------------------------------
+void rope(float* x, const float* cos, const float* sin, int head_dim, bool interleaved) {
+    const int half = head_dim / 2;
+    if (interleaved) {
+        for (int i = 0; i < half; i++) {
+            const float x0 = x[2 * i], x1 = x[2 * i + 1];
+            const float a = x0 * cos[i], b = x1 * sin[i], c = x1 * cos[i], d = x0 * sin[i];
+            x[2 * i] = a - b;
+            x[2 * i + 1] = c + d;
+        }
+        return;
+    }
+    by_lanes(half, [=](int i, auto part) {
+        const Lanes x0 = load(x + i, part), x1 = load(x + half + i, part);
+        const Lanes c = load(cos + i, part), s = load(sin + i, part);
+        store(x + i, lanes_sub(lanes_mul(x0, c), lanes_mul(x1, s)), part);
+        store(x + half + i, lanes_add(lanes_mul(x1, c), lanes_mul(x0, s)), part);
+    });
+}
+
+// ---- softmax ingredients -----------------------------------------------------------------------------------
+constexpr float kMinusInfinity = -INFINITY;
+
+// The largest of n floats, NaN left out: lane by lane in ascending order, then the tree of lanes16 (the order
+// decides between -0 and +0).
+inline float largest_of(const float* x, int n) {
+    Lanes largest = lanes_all(kMinusInfinity);
+    by_lanes(n, [&](int i, auto part) { largest = lanes_larger(load(x + i, part, kMinusInfinity), largest); });
+    float l[16];
+    lanes_store(l, largest);
+    for (int step = 8; step > 0; step /= 2) {
+        for (int i = 0; i < step; i++) l[i] = l[i + step] > l[i] ? l[i + step] : l[i];
+    }
+    return l[0];
+}
+
+void max_sum_exp(float* max, float* sum, const float* x, int n) {
+    const float largest = largest_of(x, n);
+    const Lanes shift = lanes_all(largest);
+    LaneBits magnitude = bits_zero();
+    Lanes total = lanes_zero();
+    by_lanes(n, [&](int i, auto part) {
+        const Lanes v = load(x + i, part, kMinusInfinity);
+        magnitude = bits_larger_magnitude(magnitude, v);
+        total = lanes_add(total, lanes_exp(lanes_sub(v, shift)));
+    });
+    *sum = lanes_sum(total);
+    *max = bits_max(magnitude) > 0x7f800000u ? NAN : largest;
+}
+
+// ---- conversions -------------------------------------------------------------------------------------------
+void f32_to_f16(uint16_t* out, const float* x, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) lanes_to_f16(out + i, lanes_load(x + i));
+    if (i == n) return;
+    uint16_t t[16];
+    lanes_to_f16(t, load(x + i, Part{n - i}));
+    for (int k = i; k < n; k++) out[k] = t[k - i];
+}
+
+void f16_to_f32(float* out, const uint16_t* x, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) lanes_store(out + i, lanes_from_f16(x + i));
+    if (i == n) return;
+    uint16_t t[16] = {};
+    for (int k = i; k < n; k++) t[k - i] = x[k];
+    store(out + i, lanes_from_f16(t), Part{n - i});
+}

@@ -1,0 +1,205 @@
+// Lanes, Bytes and their operations in 128-bit registers (every aarch64 processor), for neon.cpp and neondot.cpp.
+// Included inside the set's anonymous namespace.
+
+struct Lanes {
+    float32x4_t v[4];  // lanes 0..3, 4..7, 8..11, 12..15
+};
+struct LaneBits {
+    uint32x4_t v;
+};
+
+constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 16 of the 32 registers
+constexpr int kAttendQueries = 2;
+constexpr int kAttendSums = 4;
+
+template <class F>
+inline Lanes each(F f) {
+    return {{f(0), f(1), f(2), f(3)}};
+}
+
+inline Lanes lanes_all(float x) {
+    return each([=](int) { return vdupq_n_f32(x); });
+}
+inline Lanes lanes_zero() { return lanes_all(0.0f); }
+inline Lanes lanes_load(const float* p) {
+    return each([=](int i) { return vld1q_f32(p + i * 4); });
+}
+inline void lanes_store(float* p, const Lanes& x) {
+    for (int i = 0; i < 4; i++) vst1q_f32(p + i * 4, x.v[i]);
+}
+inline Lanes lanes_add(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vaddq_f32(x.v[i], y.v[i]); });
+}
+inline Lanes lanes_sub(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vsubq_f32(x.v[i], y.v[i]); });
+}
+inline Lanes lanes_mul(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vmulq_f32(x.v[i], y.v[i]); });
+}
+inline Lanes lanes_div(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vdivq_f32(x.v[i], y.v[i]); });
+}
+inline Lanes lanes_fma(const Lanes& x, const Lanes& y, const Lanes& z) {
+    return each([&](int i) { return vfmaq_f32(z.v[i], x.v[i], y.v[i]); });
+}
+// x > y ? x : y and x < y ? x : y: the second operand where either is NaN. (The instruction vmax returns NaN there.)
+inline Lanes lanes_larger(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vbslq_f32(vcgtq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]); });
+}
+inline Lanes lanes_smaller(const Lanes& x, const Lanes& y) {
+    return each([&](int i) { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]); });
+}
+// -v in the lanes whose bit is set: each lane shifts its own bit up to the sign.
+inline Lanes lanes_flip(const Lanes& x, uint32_t bits) {
+    const int32_t first[4] = {31, 30, 29, 28};
+    const int32x4_t shift = vld1q_s32(first);
+    const uint32x4_t all = vdupq_n_u32(bits), sign = vdupq_n_u32(0x80000000u);
+    return each([&](int i) {
+        const uint32x4_t flip = vandq_u32(vshlq_u32(all, vsubq_s32(shift, vdupq_n_s32(i * 4))), sign);
+        return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x.v[i]), flip));
+    });
+}
+inline float lanes_sum(const Lanes& x) {
+    const float32x4_t s = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));  // l += l+8, l += l+4
+    const float32x2_t t = vadd_f32(vget_low_f32(s), vget_high_f32(s));
+    return vget_lane_f32(t, 0) + vget_lane_f32(t, 1);
+}
+inline void lanes_sum4(float* out, const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d) {
+    out[0] = lanes_sum(a);
+    out[1] = lanes_sum(b);
+    out[2] = lanes_sum(c);
+    out[3] = lanes_sum(d);
+}
+// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
+inline void lanes_split_power(const Lanes& shifted, Lanes* first, Lanes* second) {
+    const int32x4_t bias = vdupq_n_s32(127);
+    for (int i = 0; i < 4; i++) {
+        const int32x4_t k = vsubq_s32(vreinterpretq_s32_f32(shifted.v[i]), vdupq_n_s32(0x4b400000));
+        const int32x4_t half = vshrq_n_s32(k, 1);
+        first->v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+        second->v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(k, half), bias), 23));
+    }
+}
+inline LaneBits bits_zero() { return {vdupq_n_u32(0)}; }
+inline LaneBits bits_larger_magnitude(LaneBits bits, const Lanes& x) {
+    for (float32x4_t v : x.v) bits.v = vmaxq_u32(bits.v, vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0x7fffffffu)));
+    return bits;
+}
+inline uint32_t bits_max(LaneBits bits) { return vmaxvq_u32(bits.v); }
+
+inline Lanes lanes_from_i8(const int8_t* p) {
+    const int8x16_t b = vld1q_s8(p);
+    const int16x8_t low = vmovl_s8(vget_low_s8(b)), high = vmovl_s8(vget_high_s8(b));
+    return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+             vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+inline Lanes lanes_from_i32(const int32_t* p) {
+    return each([=](int i) { return vcvtq_f32_s32(vld1q_s32(p + i * 4)); });
+}
+inline float32x4_t four_from_f16(const uint16_t* p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
+inline Lanes lanes_from_f16(const uint16_t* p) {
+    return each([=](int i) { return four_from_f16(p + i * 4); });
+}
+inline Lanes lanes_from_bf16(const uint16_t* p) {
+    return each([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + i * 4), 16)); });
+}
+inline float f16_to_float(uint16_t bits) {
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
+}
+inline void lanes_to_f16(uint16_t* p, const Lanes& x) {
+    for (int i = 0; i < 4; i++) vst1_u16(p + i * 4, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i])));
+}
+// Nearest even; |v| <= 127.5.
+inline void lanes_to_i8(int8_t* q, const Lanes& x) {
+    const int16x8_t low = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.v[0])), vqmovn_s32(vcvtnq_s32_f32(x.v[1])));
+    const int16x8_t high = vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.v[2])), vqmovn_s32(vcvtnq_s32_f32(x.v[3])));
+    vst1q_s8(q, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
+}
+
+// ---- bytes -------------------------------------------------------------------------------------------------
+using Bytes = uint8x16_t;
+using Ints = int32x4_t;
+using Floats = float32x4_t;
+constexpr int kBytes = 16;
+
+inline Bytes bytes_zero() { return vdupq_n_u8(0); }
+inline Bytes bytes_load(const uint8_t* p) { return vld1q_u8(p); }
+inline void bytes_store(uint8_t* p, Bytes b) { vst1q_u8(p, b); }
+inline Bytes table_load(const uint8_t* p) { return vld1q_u8(p); }
+inline Bytes low_nibbles(Bytes b) { return vandq_u8(b, vdupq_n_u8(15)); }
+inline Bytes high_nibbles(Bytes b) { return vshrq_n_u8(b, 4); }
+inline Bytes lookup(Bytes table, Bytes index) { return vqtbl1q_u8(table, index); }
+inline Bytes bytes_add(Bytes a, Bytes b) { return vaddq_u8(a, b); }
+// Keeps GCC from regrouping the additions into a tree: it would hold every lookup's result in a register until the
+// end, and spill most of them.
+#if defined(__GNUC__)
+inline void add_now(Bytes& sum) { __asm__("" : "+w"(sum)); }
+#else
+inline void add_now(Bytes&) {}
+#endif
+inline Bytes words_add(Bytes a, Bytes b) {
+    return vreinterpretq_u8_u16(vaddq_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+}
+inline Bytes words_add_odd(Bytes a, Bytes b) {
+    return vreinterpretq_u8_u16(vsraq_n_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b), 8));
+}
+#if defined(_MSC_VER) && !defined(__clang__)
+inline void prefetch_near(const uint8_t* p) { __prefetch(p); }
+inline void prefetch_far(const uint8_t* p) { __prefetch2(p, 2); }  // PLDL2KEEP
+#else
+inline void prefetch_near(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
+inline void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
+#endif
+
+inline Ints ints_zero() { return vdupq_n_s32(0); }
+inline Ints ints_all(int32_t x) { return vdupq_n_s32(x); }
+inline Ints ints_load(const int32_t* p) { return vld1q_s32(p); }
+inline void ints_store(int32_t* p, Ints v) { vst1q_s32(p, v); }
+inline Ints ints_add(Ints a, Ints b) { return vaddq_s32(a, b); }
+inline Ints ints_sub(Ints a, Ints b) { return vsubq_s32(a, b); }
+inline int32_t ints_sum(Ints v) { return vaddvq_s32(v); }
+inline Floats floats_zero() { return vdupq_n_f32(0.0f); }
+inline Floats floats_load(const float* p) { return vld1q_f32(p); }
+inline void floats_store(float* p, Floats v) { vst1q_f32(p, v); }
+inline Floats floats_fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }
+inline Floats floats_from_ints(Ints v) { return vcvtq_f32_s32(v); }
+inline Floats floats_from_f16(const uint16_t* p) { return four_from_f16(p); }
+
+// low + 32 * high of four words.
+inline Ints join_words(uint16x4_t low, uint16x4_t high) {
+    return vreinterpretq_s32_u32(vmlal_n_u16(vmovl_u16(low), high, 32));
+}
+// u = low + 32 * high as four vectors of int32, from sums of 16-bit words and of their odd bytes.
+inline void widen_sums(Ints (&u)[4], Bytes low, Bytes low_odd, Bytes high, Bytes high_odd) {
+    const uint16x8_t lo = vreinterpretq_u16_u8(low_odd), ho = vreinterpretq_u16_u8(high_odd);
+    const uint16x8_t le = vsubq_u16(vreinterpretq_u16_u8(low), vshlq_n_u16(lo, 8));
+    const uint16x8_t he = vsubq_u16(vreinterpretq_u16_u8(high), vshlq_n_u16(ho, 8));
+    u[0] = join_words(vget_low_u16(le), vget_low_u16(he));
+    u[1] = join_words(vget_high_u16(le), vget_high_u16(he));
+    u[2] = join_words(vget_low_u16(lo), vget_low_u16(ho));
+    u[3] = join_words(vget_high_u16(lo), vget_high_u16(ho));
+}
+
+// Eight of the 16 sums of a table (see lookup_signs.inl): u(e) = the sum of |a_i| of negative a_i + the sum of a_i over
+// the bits of e.
+inline int16x8_t eight_sums(int16x8_t start, const int8_t* q) {
+    static constexpr int16_t kPick[3][8] = {
+        {0, 1, 0, 1, 0, 1, 0, 1}, {0, 0, 1, 1, 0, 0, 1, 1}, {0, 0, 0, 0, 1, 1, 1, 1}};
+    for (int i = 0; i < 3; i++) start = vmlaq_n_s16(start, vld1q_s16(kPick[i]), q[i]);
+    return start;
+}
+// 16 low and 16 high halves of u for four activations.
+inline void table_of_four(uint8_t* table, const int8_t* q) {
+    int negative = 0;
+    for (int i = 0; i < 4; i++) negative += q[i] < 0 ? -q[i] : 0;
+    const int16x8_t first = eight_sums(vdupq_n_s16(static_cast<int16_t>(negative)), q);
+    const uint16x8_t a = vreinterpretq_u16_s16(first);
+    const uint16x8_t b = vreinterpretq_u16_s16(vaddq_s16(first, vdupq_n_s16(q[3])));
+    const uint16x8_t mask = vdupq_n_u16(31);
+    vst1q_u8(table, vcombine_u8(vmovn_u16(vandq_u16(a, mask)), vmovn_u16(vandq_u16(b, mask))));
+    vst1q_u8(table + 16, vcombine_u8(vshrn_n_u16(a, 5), vshrn_n_u16(b, 5)));
+}
+// The eight tables of 32 activations.
+inline void tables_of_32(uint8_t* table, const int8_t* q) {
+    for (int i = 0; i < 8; i++) table_of_four(table + i * 32, q + i * 4);
+}

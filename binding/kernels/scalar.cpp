@@ -1,0 +1,257 @@
+// The kernel set of every machine, and the reference that the other sets are compared with, bit by bit.
+//
+// Signs keep the official layout (a block is one row). For every 4 activations a table holds the 16 sums of
+// +-a0 +-a1 +-a2 +-a3 as int16; a row costs two lookups and two additions per byte (8 weights): 10 Gw/s on the Xeon of
+// avx2.cpp.
+//
+//   table:  | 16 sums of columns 0..3 | 16 sums of columns 4..7 | ...    index: the nibble of sign bits
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "math.h"
+#include "sets.h"
+
+namespace onebit {
+namespace {
+
+struct Lanes {
+    float f[16];
+};
+struct LaneBits {
+    uint32_t u[16];
+};
+
+constexpr int kDenseTokens = 1;
+constexpr int kAttendQueries = 1;
+constexpr int kAttendSums = 4;
+
+inline uint32_t float_bits(float x) {
+    uint32_t b;
+    memcpy(&b, &x, 4);
+    return b;
+}
+inline float bits_float(uint32_t b) {
+    float x;
+    memcpy(&x, &b, 4);
+    return x;
+}
+
+#ifdef FP_FAST_FMAF
+inline float fused(float a, float b, float c) { return fmaf(a, b, c); }
+#else
+// A fused multiply-add from double arithmetic, for processors without one: no C library's version need be trusted,
+// and the compiler can vectorise it. The product of two floats is exact as a double; the sum is rounded to odd
+// (an inexact sum gets an odd last bit), after which rounding to float gives the correctly rounded result.
+inline float fused(float a, float b, float c) {
+    const double product = static_cast<double>(a) * b;
+    const double addend = c;
+    double sum = product + addend;
+    const double back = sum - product;
+    const double error = (product - (sum - back)) + (addend - back);
+    int64_t bits;
+    memcpy(&bits, &sum, 8);
+    const bool inexact = error > 0.0 || error < 0.0;  // false for NaN, which an infinite sum leaves here
+    const bool towards_zero = (error > 0.0) != (sum > 0.0);
+    const int64_t step = towards_zero ? -1 : 1;
+    bits += inexact && (bits & 1) == 0 ? step : 0;
+    memcpy(&sum, &bits, 8);
+    return static_cast<float>(sum);
+}
+#endif
+
+template <class F>
+inline Lanes each(F f) {
+    Lanes v;
+    for (int i = 0; i < 16; i++) v.f[i] = f(i);
+    return v;
+}
+
+inline Lanes lanes_zero() {
+    return each([](int) { return 0.0f; });
+}
+inline Lanes lanes_all(float x) {
+    return each([=](int) { return x; });
+}
+inline Lanes lanes_load(const float* p) {
+    return each([=](int i) { return p[i]; });
+}
+inline void lanes_store(float* p, const Lanes& v) { memcpy(p, v.f, sizeof v.f); }
+inline Lanes lanes_add(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] + b.f[i]; });
+}
+inline Lanes lanes_sub(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] - b.f[i]; });
+}
+inline Lanes lanes_mul(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] * b.f[i]; });
+}
+inline Lanes lanes_div(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] / b.f[i]; });
+}
+inline Lanes lanes_fma(const Lanes& a, const Lanes& b, const Lanes& c) {
+    return each([&](int i) { return fused(a.f[i], b.f[i], c.f[i]); });
+}
+// a > b ? a : b and a < b ? a : b: the second operand where either is NaN.
+inline Lanes lanes_larger(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] > b.f[i] ? a.f[i] : b.f[i]; });
+}
+inline Lanes lanes_smaller(const Lanes& a, const Lanes& b) {
+    return each([&](int i) { return a.f[i] < b.f[i] ? a.f[i] : b.f[i]; });
+}
+// -v in the lanes whose bit is set.
+inline Lanes lanes_flip(const Lanes& v, uint32_t bits) {
+    return each([&](int i) { return bits_float(float_bits(v.f[i]) ^ ((bits >> i & 1u) << 31)); });
+}
+inline float lanes_sum(Lanes v) {
+    for (int step = 8; step > 0; step /= 2) {
+        for (int i = 0; i < step; i++) v.f[i] += v.f[i + step];
+    }
+    return v.f[0];
+}
+inline void lanes_sum4(float* out, const Lanes& a, const Lanes& b, const Lanes& c, const Lanes& d) {
+    out[0] = lanes_sum(a);
+    out[1] = lanes_sum(b);
+    out[2] = lanes_sum(c);
+    out[3] = lanes_sum(d);
+}
+// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
+inline void lanes_split_power(const Lanes& shifted, Lanes* first, Lanes* second) {
+    for (int i = 0; i < 16; i++) {
+        const int32_t k = static_cast<int32_t>(float_bits(shifted.f[i]) - 0x4b400000u);
+        const uint32_t half = static_cast<uint32_t>(k >> 1);
+        first->f[i] = bits_float((half + 127u) << 23);
+        second->f[i] = bits_float((static_cast<uint32_t>(k) - half + 127u) << 23);
+    }
+}
+inline LaneBits bits_zero() { return LaneBits{}; }
+inline LaneBits bits_larger_magnitude(LaneBits b, const Lanes& v) {
+    for (int i = 0; i < 16; i++) {
+        const uint32_t u = float_bits(v.f[i]) & 0x7fffffffu;
+        b.u[i] = u > b.u[i] ? u : b.u[i];
+    }
+    return b;
+}
+inline uint32_t bits_max(const LaneBits& b) {
+    uint32_t largest = 0;
+    for (uint32_t u : b.u) largest = u > largest ? u : largest;
+    return largest;
+}
+inline Lanes lanes_from_i8(const int8_t* p) {
+    return each([=](int i) { return static_cast<float>(p[i]); });
+}
+inline Lanes lanes_from_i32(const int32_t* p) {
+    return each([=](int i) { return static_cast<float>(p[i]); });
+}
+inline Lanes lanes_from_f16(const uint16_t* p) {
+    return each([=](int i) { return f32_from_f16(p[i]); });
+}
+inline Lanes lanes_from_bf16(const uint16_t* p) {
+    return each([=](int i) { return f32_from_bf16(p[i]); });
+}
+inline float f16_to_float(uint16_t bits) { return f32_from_f16(bits); }
+inline void lanes_to_f16(uint16_t* p, const Lanes& v) {
+    for (int i = 0; i < 16; i++) p[i] = f16_from_f32(v.f[i]);
+}
+// Nearest even; |v| <= 127.5. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+inline void lanes_to_i8(int8_t* q, const Lanes& v) {
+    for (int i = 0; i < 16; i++) q[i] = static_cast<int8_t>(float_bits(v.f[i] + 12582912.0f) & 0xffu);
+}
+
+#include "lanes_rows.inl"
+#include "lanes_matrices.inl"
+#include "lanes_attend.inl"
+#include "crc32c_tables.inl"
+
+// ---- signs -----------------------------------------------------------------------------------------------
+constexpr int kSignRowBlock = 1;
+
+size_t sign_block_bytes(int cols) { return static_cast<size_t>(cols) / 8; }
+
+void sign_pack(uint8_t* block, const uint8_t* official, int n_rows, int cols) {
+    memcpy(block, official, static_cast<size_t>(n_rows) * sign_block_bytes(cols));
+}
+
+void sign_unpack_row(uint8_t* official, const uint8_t* block, int row, int cols) {
+    memcpy(official, block + static_cast<size_t>(row) * sign_block_bytes(cols), sign_block_bytes(cols));
+}
+
+size_t table_bytes(int cols) { return static_cast<size_t>(cols) / 4 * 16 * sizeof(int16_t); }
+
+void table_build(uint8_t* table, const int8_t* q, int cols) {
+    for (int c = 0; c < cols; c += 4, table += 32) {
+        int16_t sums[16];
+        for (int index = 0; index < 16; index++) {
+            int sum = 0;
+            for (int i = 0; i < 4; i++) sum += (index >> i & 1) ? -q[c + i] : q[c + i];
+            sums[index] = static_cast<int16_t>(sum);
+        }
+        memcpy(table, sums, sizeof sums);
+    }
+}
+
+inline int32_t lookup(const uint8_t* table, unsigned index) {
+    int16_t sum;
+    memcpy(&sum, table + index * 2, 2);
+    return sum;
+}
+
+// The sum over n_bytes * 8 columns.
+inline int32_t signed_sum(const uint8_t* bits, const uint8_t* table, int n_bytes) {
+    int32_t sum = 0;
+    for (int i = 0; i < n_bytes; i++, table += 64)
+        sum += lookup(table, bits[i] & 15u) + lookup(table + 32, bits[i] >> 4);
+    return sum;
+}
+
+void sign_i8(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
+             size_t table_stride, int n_tokens) {
+    const int n_bytes = cols / 8;
+    for (int row = 0; row < n_blocks; row++, blocks += n_bytes) {
+        for (int t = 0; t < n_tokens; t++) {
+            const size_t token = static_cast<size_t>(t);
+            out[token * out_stride + static_cast<size_t>(row)] =
+                signed_sum(blocks, tables + token * table_stride, n_bytes);
+        }
+    }
+}
+
+void grouped_i8(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
+                const uint8_t* tables, size_t table_stride, int n_tokens) {
+    const int groups = cols / 128;
+    for (int row = 0; row < n_blocks; row++, blocks += cols / 8, scales += groups) {
+        for (int t = 0; t < n_tokens; t++) {
+            const size_t token = static_cast<size_t>(t);
+            const uint8_t* table = tables + token * table_stride;
+            float acc = 0.0f;
+            for (int g = 0; g < groups; g++) {
+                const float sum = static_cast<float>(signed_sum(blocks + g * 16, table + g * 1024, 16));
+                acc = fused(f32_from_f16(scales[g]), sum, acc);
+            }
+            out[token * out_stride + static_cast<size_t>(row)] = acc;
+        }
+    }
+}
+
+// ---- int8 matrices -----------------------------------------------------------------------------------------
+void q8_i8(int32_t* out, size_t out_stride, const int8_t* w, int n_rows, int cols, const int8_t* q, size_t q_stride,
+           int n_tokens) {
+    const size_t row_bytes = static_cast<size_t>(round_up(cols, 64));
+    for (int r = 0; r < n_rows; r++, w += row_bytes) {
+        for (int t = 0; t < n_tokens; t++) {
+            const int8_t* a = q + static_cast<size_t>(t) * q_stride;
+            int32_t sum = 0;
+            for (int c = 0; c < cols; c++) sum += w[c] * a[c];
+            out[static_cast<size_t>(t) * out_stride + static_cast<size_t>(r)] = sum;
+        }
+    }
+}
+
+}  // namespace
+
+#define ONEBIT_KERNEL_SET kernels_scalar
+#define ONEBIT_KERNEL_NAME "scalar"
+#include "kernel_set.inl"
+
+}  // namespace onebit

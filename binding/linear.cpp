@@ -1,0 +1,348 @@
+#include "linear.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/math.h"
+
+namespace onebit {
+
+namespace {
+
+// Tables of one block of tokens should stay in a core's second-level cache while all rows pass by.
+constexpr size_t kTableCacheBytes = size_t{512} << 10;
+// Below this many bytes of weights a task costs more to hand out than to do.
+constexpr size_t kLeastTaskBytes = size_t{16} << 10;
+// Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
+constexpr int kDenseRowUnit = 16;
+
+bool rounds_activations(const Model& model, const Linear& linear) {
+    if (model.activations != Activations::int8) return false;
+    return linear.kind.form != LinearKind::Form::dense || linear.kind.dtype == DType::q8;
+}
+
+bool reads_tables(const Model& model, const Linear& linear) {
+    return model.activations == Activations::int8 && linear.kind.form != LinearKind::Form::dense;
+}
+
+// int8 rows multiply activations in two planes: the rounded values, and what rounding left of them, rounded again on its
+// own scale. Ordinary models have activations hundreds of times larger than the rest (SmolLM2 135M: perplexity 22.97 with
+// one plane, 22.24 with a second one in the layers, 22.11 in the head too, 22.03 in floats), and their rows wait for
+// memory, not for arithmetic. Signs keep one plane: their product is bound by arithmetic, and 1-bit models, a LayerNorm
+// behind every matrix, lose little (the mean KL divergence of the untrained golden model is 0.0013).
+int planes(const Linear& linear) { return linear.kind.form == LinearKind::Form::dense ? 2 : 1; }
+
+// One matrix of a linear with what stands before and behind it: a linear has one, a chain of rank r two.
+struct Stage {
+    int rows, cols;
+    const SignMatrix* sign;   // null for dense
+    const float* in_scale;    // (cols) or null
+    const float* out_scale;   // (rows) or null
+};
+
+int stage_count(const Linear& linear) { return linear.kind.form == LinearKind::Form::sign && linear.kind.rank > 0 ? 2 : 1; }
+
+Stage stage_of(const Linear& linear, int index) {
+    switch (linear.kind.form) {
+        case LinearKind::Form::dense: return {linear.rows, linear.cols, nullptr, nullptr, linear.h};
+        case LinearKind::Form::grouped: return {linear.rows, linear.cols, &linear.sign[0], nullptr, nullptr};
+        case LinearKind::Form::sign: break;
+    }
+    const int rank = linear.kind.rank;
+    if (rank == 0) return {linear.rows, linear.cols, &linear.sign[0], linear.g, linear.h};
+    if (index == 0) return {rank, linear.cols, &linear.sign[0], linear.g, nullptr};
+    return {linear.rows, rank, &linear.sign[1], linear.mid, linear.h};
+}
+
+size_t row_bytes(const Linear& linear, int cols) {
+    if (linear.kind.form != LinearKind::Form::dense) return static_cast<size_t>(cols) / 8;
+    const size_t element = linear.kind.dtype == DType::f32 ? 4 : linear.kind.dtype == DType::q8 ? 1 : 2;
+    return static_cast<size_t>(padded(cols, 64)) * element;
+}
+
+// The multiplication of one group of linears, one stage of each, for one block of tokens.
+class GroupRun {
+public:
+    GroupRun(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, int stage, int first_token, int n)
+        : model_(model), kernels_(*model.kernels), pool_(pool), stage_index_(stage), first_(first_token), n_(n) {
+        for (int i = 0; i < n_calls; ++i) {
+            if (stage < stage_count(*calls[i].linear)) calls_[count_++] = &calls[i];
+        }
+    }
+
+    void run(const float* x, size_t x_stride) {
+        if (count_ == 0) return;
+        pool_.run(count_ * n_, [&](int task) {
+            const LinearCall& call = *calls_[task / n_];
+            const int t = task % n_;
+            const bool inner = stage_index_ > 0;
+            const float* row = inner ? inner_row(call, t) : x + static_cast<size_t>(first_ + t) * x_stride;
+            prepare(call, row, t);
+        });
+        multiply();
+    }
+
+private:
+    float* inner_row(const LinearCall& call, int t) const {
+        return call.scratch.inner + static_cast<size_t>(t) * static_cast<size_t>(padded(call.linear->kind.rank, 64));
+    }
+
+    // Brings token t's activations into the form the kernel reads.
+    void prepare(const LinearCall& call, const float* x, int t) const {
+        const Linear& linear = *call.linear;
+        const Stage stage = stage_of(linear, stage_index_);
+        const auto stride = static_cast<size_t>(padded(stage.cols, 64));
+        const LinearScratch& scratch = call.scratch;
+        const auto token = static_cast<size_t>(t);
+        if (rounds_activations(model_, linear)) {
+            const auto n_planes = static_cast<size_t>(planes(linear));
+            int8_t* q = scratch.q + token * n_planes * stride;
+            float* scale = scratch.scale + token * n_planes;
+            scale[0] = kernels_.quantize(q, x, stage.in_scale, stage.cols);
+            if (n_planes == 2) {
+                float* rest = scratch.x + token * stride;
+                for (int i = 0; i < stage.cols; ++i) rest[i] = x[i] - static_cast<float>(q[i]) * scale[0];
+                scale[1] = kernels_.quantize(q + stride, rest, nullptr, stage.cols);
+            }
+            if (reads_tables(model_, linear)) {
+                kernels_.table_build(scratch.tables + token * scratch.table_stride, q, stage.cols);
+            }
+            return;
+        }
+        float* row = scratch.x + token * stride;
+        if (stage.in_scale) {
+            kernels_.multiply(row, x, stage.in_scale, stage.cols);
+        } else {
+            std::memcpy(row, x, static_cast<size_t>(stage.cols) * sizeof(float));
+        }
+        std::fill(row + stage.cols, row + stride, 0.0f);
+    }
+
+    // Splits the rows of all calls into tasks of about equal weight.
+    void multiply() {
+        int units_per_task[kMost] = {}, tasks_before[kMost + 1] = {};
+        for (int i = 0; i < count_; ++i) {
+            const Stage stage = stage_of(*calls_[i]->linear, stage_index_);
+            const int unit = row_unit(*calls_[i]->linear);
+            const int units = static_cast<int>(padded(stage.rows, unit) / unit);
+            const size_t unit_bytes = row_bytes(*calls_[i]->linear, stage.cols) * static_cast<size_t>(unit);
+            const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
+            units_per_task[i] = std::max(least, units * count_ / (pool_.threads() * 8) + 1);
+            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i];
+        }
+        pool_.run(tasks_before[count_], [&](int task) {
+            int i = 0;
+            while (task >= tasks_before[i + 1]) ++i;
+            const LinearCall& call = *calls_[i];
+            const Stage stage = stage_of(*call.linear, stage_index_);
+            const int step = units_per_task[i] * row_unit(*call.linear);
+            const int row = (task - tasks_before[i]) * step;
+            multiply_rows(call, stage, row, std::min(step, stage.rows - row));
+        });
+    }
+
+    int row_unit(const Linear& linear) const {
+        return reads_tables(model_, linear) ? kernels_.sign_row_block : kDenseRowUnit;
+    }
+
+    void multiply_rows(const LinearCall& call, const Stage& stage, int row, int rows) const {
+        const bool inner = stage_index_ + 1 < stage_count(*call.linear);
+        float* out = inner ? inner_row(call, 0) : call.out + static_cast<size_t>(first_) * call.out_stride;
+        const size_t out_stride = inner ? static_cast<size_t>(padded(call.linear->kind.rank, 64)) : call.out_stride;
+        out += row;
+        if (!rounds_activations(model_, *call.linear)) {
+            multiply_floats(call, stage, row, rows, out, out_stride);
+        } else if (call.linear->kind.form == LinearKind::Form::grouped) {
+            multiply_groups(call, stage, row, rows, out, out_stride);
+        } else {
+            multiply_integers(call, stage, row, rows, out, out_stride);
+        }
+    }
+
+    const float* out_scale_at(const Stage& stage, int row) const { return stage.out_scale ? stage.out_scale + row : nullptr; }
+
+    size_t sums_stride(const Stage& stage) const {
+        return static_cast<size_t>(padded(stage.rows, kernels_.sign_row_block));
+    }
+
+    void multiply_integers(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
+                           size_t out_stride) const {
+        if (!stage.sign) return multiply_planes(call, stage, row, rows, out, out_stride);
+        const LinearScratch& scratch = call.scratch;
+        const size_t stride = sums_stride(stage);
+        int32_t* sums = scratch.sums + row;
+        const int block = kernels_.sign_row_block;
+        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(row / block) * kernels_.sign_block_bytes(stage.cols);
+        kernels_.sign_i8(sums, stride, bits, (rows + block - 1) / block, stage.cols, scratch.tables, scratch.table_stride,
+                         n_);
+        for (int t = 0; t < n_; ++t) {
+            const auto token = static_cast<size_t>(t);
+            kernels_.scale_i32(out + token * out_stride, sums + token * stride, scratch.scale[t], out_scale_at(stage, row),
+                               rows);
+        }
+    }
+
+    void multiply_planes(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
+                         size_t out_stride) const {
+        const LinearScratch& scratch = call.scratch;
+        const size_t stride = sums_stride(stage);
+        const auto columns = static_cast<size_t>(padded(stage.cols, 64));
+        int32_t* sums = scratch.sums + row;
+        const int8_t* w = static_cast<const int8_t*>(call.linear->dense) + static_cast<size_t>(row) * columns;
+        kernels_.q8_i8(sums, stride, w, rows, stage.cols, scratch.q, columns, 2 * n_);
+        for (int t = 0; t < n_; ++t) {
+            const auto token = static_cast<size_t>(t);
+            const int32_t* coarse = sums + 2 * token * stride;
+            kernels_.scale_planes(out + token * out_stride, coarse, coarse + stride, scratch.scale + 2 * token,
+                                  out_scale_at(stage, row), rows);
+        }
+    }
+
+    void multiply_groups(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
+                         size_t out_stride) const {
+        const LinearScratch& scratch = call.scratch;
+        const size_t stride = sums_stride(stage);
+        const int block = kernels_.sign_row_block;
+        const auto first_block = static_cast<size_t>(row / block);
+        float* sums = reinterpret_cast<float*>(scratch.sums) + row;
+        kernels_.grouped_i8(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
+                            call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
+                            (rows + block - 1) / block, stage.cols, scratch.tables, scratch.table_stride, n_);
+        for (int t = 0; t < n_; ++t) {
+            const auto token = static_cast<size_t>(t);
+            kernels_.scale_f32(out + token * out_stride, sums + token * stride, scratch.scale[t], nullptr, rows);
+        }
+    }
+
+    void multiply_floats(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
+                         size_t out_stride) const {
+        const Linear& linear = *call.linear;
+        const float* x = call.scratch.x;
+        const auto x_stride = static_cast<size_t>(padded(stage.cols, 64));
+        const auto first = static_cast<size_t>(row);
+        if (linear.kind.form == LinearKind::Form::dense) {
+            const auto* w = static_cast<const uint8_t*>(linear.dense) + first * row_bytes(linear, stage.cols);
+            if (linear.kind.dtype == DType::q8) {
+                kernels_.q8_f32(out, out_stride, reinterpret_cast<const int8_t*>(w), rows, stage.cols, x, x_stride, n_);
+            } else {
+                kernels_.dense_f32(out, out_stride, w, linear.kind.dtype, rows, stage.cols, x, x_stride, n_);
+            }
+        } else {
+            const uint8_t* bits = stage.sign->bits + first * static_cast<size_t>(padded(stage.cols, 16) / 8);
+            if (linear.kind.form == LinearKind::Form::grouped) {
+                const uint16_t* scales = linear.scales + first * static_cast<size_t>(stage.cols / 128);
+                kernels_.grouped_f32(out, out_stride, bits, scales, rows, stage.cols, x, x_stride, n_);
+            } else {
+                kernels_.sign_f32(out, out_stride, bits, rows, stage.cols, x, x_stride, n_);
+            }
+        }
+        if (!stage.out_scale) return;
+        for (int t = 0; t < n_; ++t) {
+            float* token_out = out + static_cast<size_t>(t) * out_stride;
+            kernels_.scale_f32(token_out, token_out, 1.0f, stage.out_scale + row, rows);
+        }
+    }
+
+    static constexpr int kMost = 3;  // q, k and v are the largest group
+    const Model& model_;
+    const KernelSet& kernels_;
+    Pool& pool_;
+    int stage_index_, first_, n_;
+    const LinearCall* calls_[kMost] = {};
+    int count_ = 0;
+};
+
+int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
+    size_t table = 1;
+    for (int i = 0; i < n_calls; ++i) table = std::max(table, calls[i].scratch.table_stride);
+    const auto fitting = static_cast<int>(std::clamp(kTableCacheBytes / table, size_t{8}, size_t{1} << 16));
+    // Blocks of equal size: a small one at the end would read all weights for a few tokens.
+    const int blocks = (n + fitting - 1) / fitting;
+    return (n + blocks - 1) / blocks;
+}
+
+}  // namespace
+
+LinearCall prepare_call(const Model& model, const Linear& linear, float* out, size_t out_stride, int n, Carver* carver) {
+    LinearCall call{&linear, out, out_stride, {}};
+    LinearScratch& scratch = call.scratch;
+    const auto tokens = static_cast<size_t>(n);
+    const int rank = linear.kind.form == LinearKind::Form::sign ? linear.kind.rank : 0;
+    const auto cols = static_cast<size_t>(padded(std::max(linear.cols, rank), 64));
+    if (rank > 0) scratch.inner = carver->take<float>(tokens * static_cast<size_t>(padded(rank, 64)));
+    if (!rounds_activations(model, linear)) {
+        scratch.x = carver->take<float>(tokens * cols);
+        return call;
+    }
+    const auto n_planes = static_cast<size_t>(planes(linear));
+    scratch.q = carver->take<int8_t>(tokens * n_planes * cols);
+    scratch.scale = carver->take<float>(tokens * n_planes);
+    if (n_planes > 1) scratch.x = carver->take<float>(tokens * cols);
+    const auto rows = static_cast<size_t>(padded(std::max(linear.rows, rank), model.kernels->sign_row_block));
+    scratch.sums = carver->take<int32_t>(tokens * n_planes * rows);
+    if (reads_tables(model, linear)) {
+        const size_t bytes = std::max(model.kernels->table_bytes(linear.cols), rank ? model.kernels->table_bytes(rank) : 0);
+        scratch.table_stride = (bytes + 63) / 64 * 64;
+        scratch.tables = carver->take<uint8_t>(tokens * scratch.table_stride);
+    }
+    return call;
+}
+
+void run_linears(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
+                 int n) {
+    const int block = tokens_per_block(calls, n_calls, n);
+    for (int first = 0; first < n; first += block) {
+        const int count = std::min(block, n - first);
+        GroupRun(model, pool, calls, n_calls, 0, first, count).run(x, x_stride);
+        GroupRun(model, pool, calls, n_calls, 1, first, count).run(x, x_stride);
+    }
+    const KernelSet& kernels = *model.kernels;
+    for (int i = 0; i < n_calls; ++i) {
+        const Linear& linear = *calls[i].linear;
+        if (!linear.kind.layernorm && !linear.bias) continue;
+        pool.run(n, [&](int t) {
+            float* row = calls[i].out + static_cast<size_t>(t) * calls[i].out_stride;
+            if (linear.kind.layernorm) kernels.layernorm(row, linear.rows, 1e-5f);  // nn.LayerNorm's default eps
+            if (linear.bias) kernels.add(row, linear.bias, linear.rows);
+        });
+    }
+}
+
+void read_row(const Model& model, const Linear& matrix, int row, float* out) {
+    const int cols = matrix.cols;
+    const auto first = static_cast<size_t>(row);
+    if (matrix.kind.form == LinearKind::Form::grouped) {
+        const KernelSet& kernels = *model.kernels;
+        const int groups = cols / 128, block = kernels.sign_row_block;
+        const bool packed = model.activations == Activations::int8;
+        // Column by column from the packed bits: one row a token, so simplicity wins.
+        uint8_t bits[kMaxDim / 8];
+        const uint16_t* scales = matrix.scales + first * static_cast<size_t>(groups);
+        size_t scale_step = 1;
+        if (packed) {
+            const size_t b = first / static_cast<size_t>(block);
+            kernels.sign_unpack_row(bits, matrix.sign[0].bits + b * kernels.sign_block_bytes(cols), row % block, cols);
+            scales = matrix.scales + b * static_cast<size_t>(groups * block) + row % block;
+            scale_step = static_cast<size_t>(block);
+        } else {
+            const auto stride = static_cast<size_t>(padded(cols, 16) / 8);
+            std::memcpy(bits, matrix.sign[0].bits + first * stride, static_cast<size_t>(cols) / 8);
+        }
+        for (int c = 0; c < cols; ++c) {
+            const float d = f32_from_f16(scales[static_cast<size_t>(c / 128) * scale_step]);
+            out[c] = (bits[c / 8] >> (c % 8) & 1) != 0 ? -d : d;
+        }
+        return;
+    }
+    const auto* w = static_cast<const uint8_t*>(matrix.dense) + first * row_bytes(matrix, cols);
+    for (int c = 0; c < cols; ++c) {
+        switch (matrix.kind.dtype) {
+            case DType::f32: out[c] = reinterpret_cast<const float*>(w)[c]; break;
+            case DType::f16: out[c] = f32_from_f16(reinterpret_cast<const uint16_t*>(w)[c]); break;
+            case DType::bf16: out[c] = f32_from_bf16(reinterpret_cast<const uint16_t*>(w)[c]); break;
+            case DType::q8: out[c] = static_cast<float>(reinterpret_cast<const int8_t*>(w)[c]) * matrix.h[row]; break;
+        }
+    }
+}
+
+}  // namespace onebit

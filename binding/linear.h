@@ -1,0 +1,42 @@
+// y = W x for every kind of W: scale, round and tabulate the activations; multiply, rows split over the threads; scale
+// back; LayerNorm and bias where the kind has them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "carver.h"
+#include "model.h"
+#include "pool.h"
+
+namespace onebit {
+
+// What one linear needs for n tokens.
+struct LinearScratch {
+    int8_t* q = nullptr;        // (n, planes, padded(cols, 64)) rounded activations
+    float* scale = nullptr;     // (n, planes) their scales
+    uint8_t* tables = nullptr;  // (n, table_stride) what sign_i8 reads
+    size_t table_stride = 0;
+    float* x = nullptr;         // (n, padded(cols, 64)) scaled float activations, or what rounding left of them
+    int32_t* sums = nullptr;    // (n, planes, padded(rows, block)) integer sums, or the float sums of groups
+    float* inner = nullptr;     // (n, padded(rank, 64)) the vector between two sign stages
+};
+
+struct LinearCall {
+    const Linear* linear = nullptr;
+    float* out = nullptr;  // (n, out_stride)
+    size_t out_stride = 0;
+    LinearScratch scratch;
+};
+
+// A call with its scratch taken from the carver, for up to n tokens.
+LinearCall prepare_call(const Model& model, const Linear& linear, float* out, size_t out_stride, int n, Carver* carver);
+
+// Runs up to a few linears that read the same x (n, x_stride), as one group: fewer meetings of the threads.
+void run_linears(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
+                 int n);
+
+// One row of a matrix as floats: what an embedding does. out: (cols).
+void read_row(const Model& model, const Linear& matrix, int row, float* out);
+
+}  // namespace onebit

@@ -1,0 +1,195 @@
+// Loading: the file is read (never mapped), every tensor's checksum is compared, and the numbers are put where and how
+// the kernels want them, tensors in parallel.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "bind.h"
+#include "file.h"
+
+namespace onebit {
+
+namespace {
+
+// Pieces this large keep a disk busy and a thread's second-level cache warm.
+constexpr size_t kPieceBytes = size_t{1} << 20;
+
+class Loader {
+public:
+    Loader(const File& file, const Model& model, const LoadOptions& options, const std::vector<TensorRead>& reads,
+           const std::vector<TensorSlot>& slots)
+        : file_(file), model_(model), options_(options), reads_(reads), slots_(slots) {}
+
+    Status run(Pool& pool) {
+        pool.run(static_cast<int>(reads_.size()), [this](int index) { load_tensor(static_cast<size_t>(index)); });
+        return std::move(first_error_);
+    }
+
+private:
+    void load_tensor(size_t index) {
+        if (failed_.load(std::memory_order_relaxed)) return;
+        const TensorRead& read = reads_[index];
+        const TensorSlot& slot = slots_[index];
+        const size_t row_bytes = read.row_bytes();
+        const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
+        const size_t wanted_rows = std::max(kPieceBytes / std::max(row_bytes, size_t{1}) / block, size_t{1}) * block;
+        const auto rows_per_piece = std::min(wanted_rows, static_cast<size_t>(read.rows));
+        const std::unique_ptr<uint8_t[]> piece(new uint8_t[rows_per_piece * row_bytes]);
+        uint32_t crc = 0;
+        for (size_t row = 0; row < static_cast<size_t>(read.rows); row += rows_per_piece) {
+            if (options_.cancel && options_.cancel->load(std::memory_order_relaxed)) {
+                return fail(error("ERR_ABORTED", "Loading was cancelled."));
+            }
+            const size_t n = std::min(rows_per_piece, static_cast<size_t>(read.rows) - row);
+            if (Status status = file_.read_at(slot.offset + row * row_bytes, piece.get(), n * row_bytes); !status.ok()) {
+                return fail(std::move(status));
+            }
+            crc = model_.kernels->crc32c(crc, piece.get(), n * row_bytes);
+            if (Status status = place(read, piece.get(), row, n); !status.ok()) return fail(std::move(status));
+            report(n * row_bytes);
+        }
+        if (crc != slot.crc32c) {
+            fail(error("ERR_CHECKSUM", "The bytes of tensor " + read.name +
+                                           " do not match their checksum: the file is damaged; copy or make it again."));
+        }
+    }
+
+    Status place(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
+        switch (read.form) {
+            case TensorRead::Form::floats: return place_floats(read, piece);
+            case TensorRead::Form::sign_blocks: place_sign_blocks(read, piece, row, n); return {};
+            case TensorRead::Form::sign_rows:
+                copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 16) / 8));
+                return {};
+            case TensorRead::Form::group_scale_rows:
+            case TensorRead::Form::group_scale_blocks: return place_scales(read, piece, row, n);
+            case TensorRead::Form::dense_rows:
+                copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 64)) * read.element_bytes);
+                return {};
+        }
+        return {};
+    }
+
+    static void copy_rows(const TensorRead& read, const uint8_t* piece, size_t row, size_t n, size_t stride) {
+        auto* out = static_cast<uint8_t*>(read.destination) + row * stride;
+        for (size_t i = 0; i < n; ++i) std::memcpy(out + i * stride, piece + i * read.row_bytes(), read.row_bytes());
+    }
+
+    static Status not_finite(const TensorRead& read, size_t index) {
+        return error("ERR_NOT_FINITE", "Tensor " + read.name + " holds a NaN or an infinity at element " +
+                                           std::to_string(index) + "; the model was not made right.");
+    }
+
+    static Status place_floats(const TensorRead& read, const uint8_t* piece) {
+        for (size_t i = 0; i < static_cast<size_t>(read.cols); ++i) {
+            uint32_t bits;
+            std::memcpy(&bits, piece + 4 * i, 4);
+            if ((bits & 0x7f800000u) == 0x7f800000u) return not_finite(read, i);
+        }
+        std::memcpy(read.destination, piece, read.row_bytes());
+        return {};
+    }
+
+    void place_sign_blocks(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
+        const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
+        const size_t block_bytes = model_.kernels->sign_block_bytes(read.cols);
+        auto* out = static_cast<uint8_t*>(read.destination) + row / block * block_bytes;
+        for (size_t i = 0; i < n; i += block, out += block_bytes) {
+            model_.kernels->sign_pack(out, piece + i * read.row_bytes(), static_cast<int>(std::min(block, n - i)),
+                                      read.cols);
+        }
+    }
+
+    Status place_scales(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
+        const auto groups = static_cast<size_t>(read.cols);
+        const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
+        auto* out = static_cast<uint16_t*>(read.destination);
+        for (size_t i = 0; i < n; ++i) {
+            for (size_t g = 0; g < groups; ++g) {
+                uint16_t bits;
+                std::memcpy(&bits, piece + (i * groups + g) * 2, 2);
+                if ((bits & 0x7c00u) == 0x7c00u) return not_finite(read, (row + i) * groups + g);
+                const size_t r = row + i;
+                const bool rows = read.form == TensorRead::Form::group_scale_rows;
+                out[rows ? r * groups + g : (r / block * groups + g) * block + r % block] = bits;
+            }
+        }
+        return {};
+    }
+
+    void report(size_t bytes) {
+        const uint64_t done = done_bytes_.fetch_add(bytes) + bytes;
+        if (!options_.progress) return;
+        std::lock_guard lock(mutex_);
+        options_.progress(done);
+    }
+
+    void fail(Status status) {
+        std::lock_guard lock(mutex_);
+        if (!failed_.exchange(true)) first_error_ = std::move(status);
+    }
+
+    const File& file_;
+    const Model& model_;
+    const LoadOptions& options_;
+    const std::vector<TensorRead>& reads_;
+    const std::vector<TensorSlot>& slots_;
+    std::mutex mutex_;
+    std::atomic<bool> failed_{false};
+    std::atomic<uint64_t> done_bytes_{0};
+    Status first_error_;
+};
+
+Status check_slots(const std::vector<TensorRead>& reads, const std::vector<TensorSlot>& slots, uint64_t file_bytes) {
+    if (reads.size() != slots.size()) {
+        return error("ERR_TENSOR_TABLE", "The config implies " + std::to_string(reads.size()) + " tensors, " +
+                                             std::to_string(slots.size()) + " were given.");
+    }
+    for (size_t i = 0; i < slots.size(); ++i) {
+        const TensorSlot& slot = slots[i];
+        if (slot.bytes != reads[i].file_bytes() || slot.bytes > file_bytes || slot.offset > file_bytes - slot.bytes) {
+            return error("ERR_TENSOR_TABLE", "Tensor " + reads[i].name + " should have " +
+                                                 std::to_string(reads[i].file_bytes()) + " bytes inside the file, not " +
+                                                 std::to_string(slot.bytes) + " at offset " + std::to_string(slot.offset) + ".");
+        }
+    }
+    return {};
+}
+
+}  // namespace
+
+Status load_model(const Config& config, const std::vector<TensorSlot>& slots, const LoadOptions& options, Pool& pool,
+                  std::shared_ptr<Model>* out) {
+    static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
+    if (Status status = check_config(config); !status.ok()) return status;
+    auto model = std::make_shared<Model>();
+    model->config = config;
+    model->activations = options.activations;
+    model->kernels = options.kernels;
+    model->rope = make_rope_table(config.rope, config.head_dim);
+
+    std::vector<TensorRead> reads;
+    bind_tensors(model.get(), &reads);  // counts
+    if (Status status = check_slots(reads, slots, options.file_bytes); !status.ok()) return status;
+
+    File file;
+    if (Status status = file.open(options.path); !status.ok()) return status;
+    if (file.size() != options.file_bytes) {
+        return error("ERR_FILE_SIZE", "The file has " + std::to_string(file.size()) + " bytes, its header describes " +
+                                          std::to_string(options.file_bytes) + ".");
+    }
+    const size_t needed = model->arena.used();
+    if (!model->arena.reserve(needed)) {
+        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
+    }
+    reads.clear();
+    bind_tensors(model.get(), &reads);  // places
+    Loader loader(file, *model, options, reads, slots);
+    if (Status status = loader.run(pool); !status.ok()) return status;
+    *out = std::move(model);
+    return {};
+}
+
+}  // namespace onebit

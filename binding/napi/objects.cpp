@@ -1,0 +1,302 @@
+// NativeModel, NativeSession and NativeCancel as JavaScript sees them.
+#include "napi/objects.h"
+
+#include <utility>
+
+namespace onebit {
+
+uint64_t ModelState::used_bytes() const {
+    uint64_t bytes = engine ? engine->model->weight_bytes() : 0;
+    for (const SessionState* state : sessions) bytes += state->session ? state->session->bytes() : 0;
+    return bytes;
+}
+
+void ModelState::dispose() {
+    for (SessionState* state : sessions) state->dispose();
+    engine.reset();
+}
+
+void ModelState::forget(Napi::Env env) { tell_collector(env, 0, &told_bytes); }
+
+SessionState::SessionState(std::shared_ptr<ModelState> model, std::unique_ptr<Session> made)
+    : owner(std::move(model)), session(std::move(made)), length(session->length()) {
+    owner->sessions.insert(this);
+}
+
+SessionState::~SessionState() { owner->sessions.erase(this); }
+
+void SessionState::dispose() {
+    disposed = true;
+    length = 0;
+    stop.store(true, std::memory_order_relaxed);
+    if (!busy) session.reset();
+}
+
+void SessionState::take() { busy = true; }
+
+void SessionState::give_back() {
+    busy = false;
+    if (disposed) {
+        session.reset();
+    } else {
+        length = session->length();
+    }
+}
+
+void SessionState::forget(Napi::Env env) { tell_collector(env, 0, &told_bytes); }
+
+void tell_collector(Napi::Env env, int64_t bytes, int64_t* told) {
+    int64_t total = 0;
+    if (bytes != *told) napi_adjust_external_memory(env, bytes - *told, &total);
+    *told = bytes;
+}
+
+bool check_usable(Napi::Env env, const SessionState& state) {
+    if (state.disposed) {
+        throw_status(env, error("ERR_DISPOSED", "The session has been disposed."));
+    } else if (state.busy) {
+        throw_status(env, error("ERR_BUSY", "The session is in the middle of something else."));
+    }
+    return !state.disposed && !state.busy;
+}
+
+CancelFlag read_cancel(Napi::Env env, Napi::Object object) {
+    const Napi::Value value = object.Get("cancel");
+    if (value.IsEmpty()) return nullptr;
+    if (value.IsUndefined()) return std::make_shared<std::atomic<bool>>(false);
+    const std::shared_ptr<CancelState> state = unwrap<CancelState>(env, value);
+    return state ? state->flag : nullptr;
+}
+
+Napi::Value make_session(Napi::Env env, std::shared_ptr<ModelState> owner, std::unique_ptr<Session> session) {
+    const auto state = std::make_shared<SessionState>(std::move(owner), std::move(session));
+    tell_collector(env, static_cast<int64_t>(state->session->bytes()), &state->told_bytes);
+    return make_object(env, Addon::of(env).session_class, state);
+}
+
+Napi::Function define_class(Napi::Env env, const char* name, napi_callback constructor,
+                            const std::vector<napi_property_descriptor>& properties) {
+    napi_value made = nullptr;
+    napi_define_class(env, name, NAPI_AUTO_LENGTH, constructor, nullptr, properties.size(), properties.data(), &made);
+    return Napi::Function(env, made);
+}
+
+namespace {
+
+// ---- NativeModel -------------------------------------------------------------------------------------
+bool check_usable(Napi::Env env, const ModelState& state) {
+    if (state.engine) return true;
+    throw_status(env, error("ERR_DISPOSED", "The model has been disposed."));
+    return false;
+}
+
+Napi::Value model_create_session(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(env, call.This());
+    int32_t capacity = 0, kv = 0;
+    if (!state || !check_usable(env, *state)) return {};
+    if (!read_int(env, call[0], "capacity", 1, kMaxContext, &capacity) || !read_int(env, call[1], "kv", 0, 1, &kv)) {
+        return {};
+    }
+    std::unique_ptr<Session> session;
+    Status status = Session::create(state->engine->model, capacity, kv == 0 ? DType::f16 : DType::f32, &session);
+    // The memory is only promised so far: a cache takes pages as it fills.
+    if (status.ok() && state->memory_limit > 0 && state->used_bytes() + session->bytes() > state->memory_limit) {
+        status = error("ERR_MEMORY_LIMIT", "A session of " + std::to_string(session->bytes()) + " bytes beside the " +
+                                               std::to_string(state->used_bytes()) +
+                                               " bytes in use is more than the limit of " +
+                                               std::to_string(state->memory_limit) + " bytes.");
+    }
+    if (!status.ok()) {
+        throw_status(env, status);
+        return {};
+    }
+    return make_session(env, state, std::move(session));
+}
+
+// Frees weights on the worker: giving gigabytes back to the system takes a while.
+class ReleaseJob : public PromiseJob {
+public:
+    ReleaseJob(Napi::Env env, std::shared_ptr<Engine> engine) : PromiseJob(env), engine_(std::move(engine)) {}
+    void run(Pool&) override { engine_.reset(); }
+    Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+private:
+    std::shared_ptr<Engine> engine_;
+};
+
+Napi::Value model_dispose(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(env, call.This());
+    if (!state) return {};
+    auto job = std::make_unique<ReleaseJob>(env, state->engine);
+    state->dispose();
+    state->forget(env);
+    for (SessionState* session : state->sessions) session->forget(env);
+    return Addon::of(env).post(env, std::move(job));
+}
+
+Napi::Value model_disposed(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(call.Env(), call.This());
+    return state ? Napi::Boolean::New(call.Env(), !state->engine) : Napi::Value();
+}
+
+Napi::Value model_weight_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(call.Env(), call.This());
+    if (!state || !check_usable(call.Env(), *state)) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->engine->model->weight_bytes()));
+}
+
+Napi::Value model_isa(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(call.Env(), call.This());
+    if (!state || !check_usable(call.Env(), *state)) return {};
+    return Napi::String::New(call.Env(), state->engine->model->kernels->name);
+}
+
+Napi::Value model_threads(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(call.Env(), call.This());
+    if (!state || !check_usable(call.Env(), *state)) return {};
+    return Napi::Number::New(call.Env(), state->engine->threads);
+}
+
+// ---- NativeSession -----------------------------------------------------------------------------------
+Napi::Value session_length(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Number::New(call.Env(), state->length) : Napi::Value();
+}
+
+Napi::Value session_capacity(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Number::New(call.Env(), state->session ? state->session->capacity() : 0) : Napi::Value();
+}
+
+Napi::Value session_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), state->session ? static_cast<double>(state->session->bytes()) : 0);
+}
+
+Napi::Value session_disposed(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Boolean::New(call.Env(), state->disposed) : Napi::Value();
+}
+
+Napi::Value session_rewind(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    state->session->rewind(length);
+    state->length = length;
+    return env.Undefined();
+}
+
+// Copies on the worker: a long cache is hundreds of megabytes.
+class ForkJob : public PromiseJob {
+public:
+    ForkJob(Napi::Env env, std::shared_ptr<SessionState> from, std::unique_ptr<Session> to, int length)
+        : PromiseJob(env), from_(std::move(from)), to_(std::move(to)), length_(length) {
+        from_->take();
+    }
+    void run(Pool&) override {
+        to_->copy_from(*from_->session);
+        to_->rewind(length_);
+    }
+    void ended(Napi::Env) override {
+        from_->give_back();
+        if (from_->disposed) status = error("ERR_DISPOSED", "The session was disposed while it was being forked.");
+    }
+    Napi::Value result(Napi::Env env) override { return make_session(env, from_->owner, std::move(to_)); }
+
+private:
+    std::shared_ptr<SessionState> from_;
+    std::unique_ptr<Session> to_;
+    int length_;
+};
+
+Napi::Value session_fork(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    const Session& from = *state->session;
+    const ModelState& owner = *state->owner;
+    std::unique_ptr<Session> to;
+    Status status;
+    if (owner.memory_limit > 0 && owner.used_bytes() + from.bytes() > owner.memory_limit) {
+        status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.bytes()) + " bytes beside the " +
+                                               std::to_string(owner.used_bytes()) +
+                                               " bytes in use is more than the limit of " +
+                                               std::to_string(owner.memory_limit) + " bytes.");
+    } else {
+        status = Session::create(owner.engine->model, from.capacity(), from.kv_dtype(), &to);
+    }
+    if (!status.ok()) {
+        throw_status(env, status);
+        return {};
+    }
+    return Addon::of(env).post(env, std::make_unique<ForkJob>(env, state, std::move(to), length));
+}
+
+Napi::Value session_dispose(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    state->dispose();
+    state->forget(call.Env());
+    return call.Env().Undefined();
+}
+
+// ---- NativeCancel ------------------------------------------------------------------------------------
+Napi::Value cancel_construct(const Napi::CallbackInfo& call) {
+    if (!call.IsConstructCall()) {
+        throw_type(call.Env(), "Cancel needs new.");
+        return {};
+    }
+    wrap(call.Env(), call.This(), std::make_shared<CancelState>());
+    return call.This();
+}
+
+Napi::Value cancel_cancel(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<CancelState> state = unwrap<CancelState>(call.Env(), call.This());
+    if (!state) return {};
+    state->flag->store(true, std::memory_order_relaxed);
+    return call.Env().Undefined();
+}
+
+Napi::Value cancel_cancelled(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<CancelState> state = unwrap<CancelState>(call.Env(), call.This());
+    return state ? Napi::Boolean::New(call.Env(), state->flag->load(std::memory_order_relaxed)) : Napi::Value();
+}
+
+}  // namespace
+
+Napi::Function model_class(Napi::Env env) {
+    return define_class(env, ModelState::kName, native_callback<wrap_constructing<ModelState>>,
+                        {method<model_create_session>("createSession"), method<model_dispose>("dispose"),
+                         getter<model_disposed>("disposed"), getter<model_weight_bytes>("weightBytes"),
+                         getter<model_isa>("isa"), getter<model_threads>("threads")});
+}
+
+Napi::Function session_class(Napi::Env env) {
+    return define_class(env, SessionState::kName, native_callback<wrap_constructing<SessionState>>,
+                        {method<session_rewind>("rewind"), method<session_fork>("fork"),
+                         method<session_dispose>("dispose"), getter<session_disposed>("disposed"),
+                         getter<session_length>("length"), getter<session_capacity>("capacity"),
+                         getter<session_bytes>("bytes")});
+}
+
+Napi::Function cancel_class(Napi::Env env) {
+    return define_class(env, CancelState::kName, native_callback<cancel_construct>,
+                        {method<cancel_cancel>("cancel"), getter<cancel_cancelled>("cancelled")});
+}
+
+void register_model(Napi::Env env, Napi::Object exports) {
+    Addon& addon = Addon::of(env);
+    addon.model_class = Napi::Persistent(model_class(env));
+    addon.session_class = Napi::Persistent(session_class(env));
+    exports.Set("Cancel", cancel_class(env));
+    exports.Set("loadModel", Napi::Function::New<load_model_call>(env, "loadModel"));
+    exports.Set("step", Napi::Function::New<step_call>(env, "step"));
+}
+
+}  // namespace onebit

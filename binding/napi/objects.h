@@ -1,0 +1,151 @@
+// The native objects behind NativeModel, NativeSession and NativeCancel.
+//
+// Ownership: a JavaScript object holds a shared_ptr to its state, and so does every job that uses it. States live and
+// die on the JavaScript thread; only the Engine inside is touched by the worker, and only by one job at a time.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "napi/addon.h"
+#include "step.h"
+
+namespace onebit {
+
+struct SessionState;
+
+// What steps need of a model. Goes away when the model is disposed and no job uses it any more.
+struct Engine {
+    std::shared_ptr<Model> model;
+    int threads = 1;
+    Scratch scratch;
+    CandidateScratch candidates;
+    Pace pace;
+};
+
+struct ModelState {
+    std::shared_ptr<Engine> engine;  // null: disposed
+    std::set<SessionState*> sessions;
+    uint64_t memory_limit = 0;  // bytes; 0: none
+
+    static constexpr const char* kName = "NativeModel";
+    static constexpr napi_type_tag kTag = {0x6f6e656269742d6d, 0x9d1f0b7c52e84a31};
+    uint64_t used_bytes() const;  // weights and sessions
+    void dispose();
+    void forget(Napi::Env env);  // tells the collector about memory that went away
+    int64_t told_bytes = 0;      // what the collector was told
+};
+
+struct SessionState {
+    std::shared_ptr<ModelState> owner;
+    std::unique_ptr<Session> session;  // null: disposed and no job uses it
+    bool disposed = false;
+    bool busy = false;   // a job has it
+    int length = 0;      // session->length() when no job has it
+    std::atomic<bool> stop{false};  // set by dispose()
+
+    SessionState(std::shared_ptr<ModelState> model, std::unique_ptr<Session> made);
+    ~SessionState();
+    static constexpr const char* kName = "NativeSession";
+    static constexpr napi_type_tag kTag = {0x6f6e656269742d73, 0x3b8e6c0d94f7152a};
+    void dispose();
+    void take();     // by a job
+    void give_back();  // by the job's ended()
+    void forget(Napi::Env env);
+    int64_t told_bytes = 0;
+};
+
+struct CancelState {
+    CancelFlag flag = std::make_shared<std::atomic<bool>>(false);
+
+    static constexpr const char* kName = "NativeCancel";
+    static constexpr napi_type_tag kTag = {0x6f6e656269742d63, 0xe4026a8f17bd53c9};
+    void forget(Napi::Env) {}
+};
+
+void tell_collector(Napi::Env env, int64_t bytes, int64_t* told);
+
+// ---- states and their JavaScript objects --------------------------------------------------------------
+// A foreign object, one of another addon, or a proxy has not our tag: a TypeError instead of a wild pointer.
+template <class State>
+std::shared_ptr<State> unwrap(Napi::Env env, Napi::Value value) {
+    bool ours = false;
+    void* box = nullptr;
+    if (value.IsObject() && napi_check_object_type_tag(env, value, &State::kTag, &ours) == napi_ok && ours &&
+        napi_unwrap(env, value, &box) == napi_ok) {
+        return *static_cast<std::shared_ptr<State>*>(box);
+    }
+    throw_type(env, std::string("This is not a ") + State::kName + " of this addon.");
+    return nullptr;
+}
+
+// Gives `object` the state. False when Node-API refuses.
+template <class State>
+bool wrap(Napi::Env env, Napi::Value object, std::shared_ptr<State> state) {
+    using Box = std::shared_ptr<State>;
+    auto box = std::make_unique<Box>(std::move(state));
+    const auto finalize = [](napi_env finalizing, void* data, void*) {
+        const std::unique_ptr<Box> owned(static_cast<Box*>(data));
+        (*owned)->forget(finalizing);
+    };
+    if (napi_wrap(env, object, box.get(), finalize, nullptr, nullptr) != napi_ok) return false;
+    box.release();  // the collector's now
+    return napi_type_tag_object(env, object, &State::kTag) == napi_ok;
+}
+
+// An object of a class whose constructor is wrap_constructing. Empty when an exception is pending.
+template <class State>
+Napi::Value make_object(Napi::Env env, const Napi::FunctionReference& its_class, std::shared_ptr<State> state) {
+    Addon::of(env).constructing = &state;
+    const Napi::Value made = its_class.New({});
+    Addon::of(env).constructing = nullptr;
+    return made;
+}
+
+template <class State>
+Napi::Value wrap_constructing(const Napi::CallbackInfo& call) {
+    auto* state = static_cast<std::shared_ptr<State>*>(std::exchange(Addon::of(call.Env()).constructing, nullptr));
+    if (!state || !call.IsConstructCall()) {
+        throw_type(call.Env(), std::string(State::kName) + " cannot be constructed.");
+        return {};
+    }
+    wrap(call.Env(), call.This(), *state);
+    return call.This();
+}
+
+// ---- the classes --------------------------------------------------------------------------------------
+Napi::Function model_class(Napi::Env env);
+Napi::Function session_class(Napi::Env env);
+Napi::Function cancel_class(Napi::Env env);
+
+Napi::Value load_model_call(const Napi::CallbackInfo& call);  // loadModel(options)
+Napi::Value step_call(const Napi::CallbackInfo& call);        // step(model, items, options)
+
+// The flag of `object.cancel`, or a new one when there is none. Null: an exception is pending.
+CancelFlag read_cancel(Napi::Env env, Napi::Object object);
+// Null when the session is disposed or busy; an exception is pending then.
+bool check_usable(Napi::Env env, const SessionState& state);
+Napi::Value make_session(Napi::Env env, std::shared_ptr<ModelState> owner, std::unique_ptr<Session> session);
+
+// A Node-API callback from a function on CallbackInfo.
+template <Napi::Value (*call)(const Napi::CallbackInfo&)>
+napi_value native_callback(napi_env env, napi_callback_info info) {
+    return call(Napi::CallbackInfo(env, info));
+}
+
+template <Napi::Value (*call)(const Napi::CallbackInfo&)>
+napi_property_descriptor method(const char* name) {
+    return {name, nullptr, native_callback<call>, nullptr, nullptr, nullptr, napi_default_method, nullptr};
+}
+
+template <Napi::Value (*call)(const Napi::CallbackInfo&)>
+napi_property_descriptor getter(const char* name) {
+    return {name, nullptr, nullptr, native_callback<call>, nullptr, nullptr, napi_enumerable, nullptr};
+}
+
+Napi::Function define_class(Napi::Env env, const char* name, napi_callback constructor,
+                            const std::vector<napi_property_descriptor>& properties);
+
+}  // namespace onebit

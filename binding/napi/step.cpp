@@ -1,0 +1,263 @@
+// step(model, items, options): the arguments, the job, and its results as JavaScript values.
+#include "step.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cstring>
+#include <limits>
+
+#include "napi/objects.h"
+
+namespace onebit {
+
+namespace {
+
+constexpr uint32_t kMaxItems = 1024;
+constexpr int32_t kMaxTop = 1024;
+// Results are copied to JavaScript on its own thread, so nobody may ask for gigabytes at once.
+constexpr uint64_t kMaxResultFloats = uint64_t{1} << 27;
+
+class StepJob : public PromiseJob {
+public:
+    explicit StepJob(Napi::Env env) : PromiseJob(env) {}
+
+    void take() {
+        for (const auto& session : sessions) session->take();
+    }
+    void run(Pool& pool) override {
+        pool.resize(engine->threads);
+        request.cancel = cancel.get();
+        for (const auto& item : items) request.items.push_back(item.get());
+        status = run_step(*engine->model, pool, engine->scratch, engine->candidates, engine->pace, request);
+    }
+    void ended(Napi::Env) override {
+        for (const auto& session : sessions) session->give_back();
+        engine.reset();
+    }
+    Napi::Value result(Napi::Env env) override;
+
+    std::shared_ptr<Engine> engine;
+    std::vector<std::shared_ptr<SessionState>> sessions;  // of the items
+    std::vector<std::unique_ptr<StepItem>> items;
+    StepRequest request;
+};
+
+// ---- arguments ---------------------------------------------------------------------------------------
+bool check_ids(Napi::Env env, const std::vector<int32_t>& ids, int32_t vocab_size, const char* name) {
+    const auto bad = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id < 0 || id >= vocab_size; });
+    if (bad == ids.end()) return true;
+    throw_status(env, error("ERR_TOKEN_RANGE", std::string(name) + "[" + std::to_string(bad - ids.begin()) + "] is " +
+                                                   std::to_string(*bad) + "; the model knows the ids 0 to " +
+                                                   std::to_string(vocab_size - 1) + "."));
+    return false;
+}
+
+bool read_penalties(Napi::Env env, Napi::Object object, int32_t vocab_size, Shortlist* out) {
+    const auto most = static_cast<size_t>(vocab_size);
+    if (!read_array(env, object.Get("penalty_ids"), "penalty_ids", most, &out->penalty_ids) ||
+        !read_array(env, object.Get("penalty_counts"), "penalty_counts", most, &out->penalty_counts) ||
+        !read_float(env, object.Get("repeat_penalty"), "repeat_penalty", FLT_MIN, FLT_MAX, &out->repeat_penalty) ||
+        !read_float(env, object.Get("presence_penalty"), "presence_penalty", -FLT_MAX, FLT_MAX,
+                    &out->presence_penalty) ||
+        !read_float(env, object.Get("frequency_penalty"), "frequency_penalty", -FLT_MAX, FLT_MAX,
+                    &out->frequency_penalty)) {
+        return false;
+    }
+    if (out->penalty_ids.size() != out->penalty_counts.size()) {
+        throw_type(env, "penalty_ids and penalty_counts must be of the same length.");
+        return false;
+    }
+    return check_ids(env, out->penalty_ids, vocab_size, "penalty_ids");
+}
+
+bool read_bias(Napi::Env env, Napi::Object object, int32_t vocab_size, Shortlist* out) {
+    const auto most = static_cast<size_t>(vocab_size);
+    if (!read_array(env, object.Get("bias_ids"), "bias_ids", most, &out->bias_ids) ||
+        !read_array(env, object.Get("bias_values"), "bias_values", most, &out->bias_values)) {
+        return false;
+    }
+    const auto allowed = [](float x) { return x <= FLT_MAX; };  // not NaN, not +infinity
+    if (out->bias_ids.size() != out->bias_values.size() ||
+        !std::all_of(out->bias_values.begin(), out->bias_values.end(), allowed)) {
+        throw_type(env, "bias_ids and bias_values must be of the same length, values finite or -Infinity.");
+        return false;
+    }
+    return check_ids(env, out->bias_ids, vocab_size, "bias_ids");
+}
+
+bool read_shortlist(Napi::Env env, Napi::Value value, int32_t vocab_size, StepItem* item) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    Napi::Object object;
+    item->wants_candidates = true;
+    return read_object(env, value, "shortlist", &object) &&
+           read_int(env, object.Get("k"), "k", 1, vocab_size, &item->shortlist.k) &&
+           read_penalties(env, object, vocab_size, &item->shortlist) &&
+           read_bias(env, object, vocab_size, &item->shortlist);
+}
+
+bool read_score(Napi::Env env, Napi::Value value, int32_t vocab_size, StepItem* item) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    Napi::Object object;
+    item->wants_scores = true;
+    ScoreRequest& score = item->score;
+    const auto tokens = static_cast<int64_t>(item->tokens.size());
+    if (!read_object(env, value, "score", &object) ||
+        !read_int(env, object.Get("from"), "from", 0, tokens - 1, &score.from) ||
+        !read_int(env, object.Get("top"), "top", 0, std::min(kMaxTop, vocab_size), &score.top) ||
+        !read_int(env, object.Get("next"), "next", -1, vocab_size - 1, &score.next)) {
+        return false;
+    }
+    if (static_cast<uint64_t>(tokens) * static_cast<uint64_t>(score.top) <= kMaxResultFloats) return true;
+    throw_type(env, "score: tokens x top is too large; ask for smaller pieces.");
+    return false;
+}
+
+bool read_tokens(Napi::Env env, Napi::Value value, const Config& config, const SessionState& state, StepItem* item) {
+    if (!read_array(env, value, "tokens", static_cast<size_t>(kMaxContext), &item->tokens)) return false;
+    if (item->tokens.empty()) {
+        throw_type(env, "tokens must have at least one element.");
+        return false;
+    }
+    const int64_t wanted = state.length + static_cast<int64_t>(item->tokens.size());
+    if (!state.session || wanted <= state.session->capacity()) {
+        return check_ids(env, item->tokens, config.vocab_size, "tokens");
+    }
+    throw_status(env, error("ERR_CONTEXT_FULL", std::to_string(item->tokens.size()) + " tokens after the " +
+                                                    std::to_string(state.length) +
+                                                    " in the cache do not fit into a context of " +
+                                                    std::to_string(state.session->capacity()) + "."));
+    return false;
+}
+
+bool read_item(Napi::Env env, Napi::Value value, const std::shared_ptr<ModelState>& model, const Config& config,
+               StepJob& job) {
+    Napi::Object object;
+    if (!read_object(env, value, "item", &object)) return false;
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, object.Get("session"));
+    if (!state) return false;
+    if (state->owner != model || std::find(job.sessions.begin(), job.sessions.end(), state) != job.sessions.end()) {
+        throw_type(env, "Every item needs a session of its own, and one of this model.");
+        return false;
+    }
+    auto item = std::make_unique<StepItem>();
+    int32_t logits = 0;
+    if (!check_usable(env, *state) || !read_tokens(env, object.Get("tokens"), config, *state, item.get()) ||
+        !read_int(env, object.Get("logits"), "logits", 0, 2, &logits) ||
+        !read_shortlist(env, object.Get("shortlist"), config.vocab_size, item.get()) ||
+        !read_score(env, object.Get("score"), config.vocab_size, item.get())) {
+        return false;
+    }
+    item->logits = static_cast<WantedLogits>(logits);
+    item->session = state->session.get();
+    item->stop = &state->stop;
+    if (item->logits == WantedLogits::all &&
+        item->tokens.size() * static_cast<uint64_t>(config.vocab_size) > kMaxResultFloats) {
+        throw_type(env, "logits: tokens x vocab_size is too large; ask for smaller pieces.");
+        return false;
+    }
+    job.sessions.push_back(state);
+    job.items.push_back(std::move(item));
+    return true;
+}
+
+// Reading the arguments may have run a script's getters, and those may have disposed or used anything.
+bool still_usable(Napi::Env env, const ModelState& model, const StepJob& job) {
+    if (!model.engine) {
+        throw_status(env, error("ERR_DISPOSED", "The model has been disposed."));
+        return false;
+    }
+    for (size_t i = 0; i < job.sessions.size(); ++i) {
+        const SessionState& state = *job.sessions[i];
+        if (!check_usable(env, state)) return false;
+        const auto wanted = static_cast<int64_t>(job.items[i]->tokens.size()) + state.length;
+        if (wanted > state.session->capacity()) {
+            throw_status(env, error("ERR_CONTEXT_FULL", "The session changed while the step was being prepared."));
+            return false;
+        }
+    }
+    return true;
+}
+
+bool read_step(Napi::Env env, const Napi::CallbackInfo& call, StepJob& job) {
+    const std::shared_ptr<ModelState> model = unwrap<ModelState>(env, call[0]);
+    if (!model || !still_usable(env, *model, job)) return false;
+    job.engine = model->engine;
+    const Config& config = job.engine->model->config;
+    Napi::Object options;
+    const Napi::Value list = call[1];
+    if (!list.IsArray() || list.As<Napi::Array>().Length() < 1 || list.As<Napi::Array>().Length() > kMaxItems) {
+        throw_type(env, "items must be an array of 1 to 1024 items.");
+        return false;
+    }
+    const auto array = list.As<Napi::Array>();
+    const uint32_t count = array.Length();
+    for (uint32_t i = 0; i < count; ++i) {
+        if (!read_item(env, array.Get(i), model, config, job)) return false;
+    }
+    if (!read_object(env, call[2], "options", &options) ||
+        !read_int(env, options.Get("chunk"), "chunk", 0, kMaxStepTokens, &job.request.chunk)) {
+        return false;
+    }
+    job.cancel = read_cancel(env, options);
+    return job.cancel && still_usable(env, *model, job);
+}
+
+// ---- results -----------------------------------------------------------------------------------------
+template <class Array, class T>
+Napi::Value copy_out(Napi::Env env, const T* data, size_t size) {
+    Array array = Array::New(env, size);
+    if (size > 0 && !array.IsEmpty()) std::memcpy(array.Data(), data, size * sizeof(T));
+    return array;
+}
+
+template <class Array, class T>
+Napi::Value copy_out(Napi::Env env, const std::vector<T>& data) {
+    return copy_out<Array>(env, data.data(), data.size());
+}
+
+Napi::Value candidates_value(Napi::Env env, const Candidates& candidates) {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("ids", copy_out<Napi::Int32Array>(env, candidates.ids));
+    result.Set("logits", copy_out<Napi::Float32Array>(env, candidates.logits));
+    result.Set("rawLogits", copy_out<Napi::Float32Array>(env, candidates.raw_logits));
+    result.Set("logSumExp", candidates.log_sum_exp);
+    result.Set("rawLogSumExp", candidates.raw_log_sum_exp);
+    return result;
+}
+
+Napi::Value item_value(Napi::Env env, const StepItem& item) {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("processed", item.processed);
+    if (item.rows.size() > 0) {
+        result.Set("logits", copy_out<Napi::Float32Array>(env, item.rows.data(), item.rows.size()));
+    }
+    if (!item.candidates.ids.empty()) result.Set("candidates", candidates_value(env, item.candidates));
+    if (item.wants_scores) {
+        Napi::Object scores = Napi::Object::New(env);
+        scores.Set("logprobs", copy_out<Napi::Float32Array>(env, item.scores.logprobs));
+        scores.Set("top_ids", copy_out<Napi::Int32Array>(env, item.scores.top_ids));
+        scores.Set("top_logprobs", copy_out<Napi::Float32Array>(env, item.scores.top_logprobs));
+        result.Set("scores", scores);
+    }
+    return result;
+}
+
+Napi::Value StepJob::result(Napi::Env env) {
+    Napi::Array results = Napi::Array::New(env, items.size());
+    for (size_t i = 0; i < items.size(); ++i) {
+        results.Set(static_cast<uint32_t>(i), item_value(env, *items[i]));
+    }
+    return results;
+}
+
+}  // namespace
+
+Napi::Value step_call(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    auto job = std::make_unique<StepJob>(env);
+    if (env.IsExceptionPending() || !read_step(env, call, *job)) return {};
+    job->take();
+    return Addon::of(env).post(env, std::move(job));
+}
+
+}  // namespace onebit

@@ -1,0 +1,86 @@
+// The threads that compute. One job at a time: a job is a number of independent tasks which the caller and the
+// pool's threads claim one by one from one atomic word, so a thread that the system has put aside holds nothing
+// up but the task it is in.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace onebit {
+
+class Pool {
+public:
+    static constexpr int kMaxTasks = (1 << 20) - 1;
+    static constexpr int kMaxThreads = 256;
+
+    Pool() = default;
+    ~Pool();  // joins
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    // Makes `threads` threads compute (the caller is one of them). Called between jobs only.
+    // Fewer may be had than asked for when the system refuses; returns how many there are.
+    int resize(int threads);
+    int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+    // Runs body(task) or body(task, thread) for every task in [0, tasks), tasks <= kMaxTasks, and returns when all
+    // are done. thread is in [0, threads()); two calls with the same thread never overlap.
+    template <class Body>
+    void run(int tasks, const Body& body) {
+        if (tasks <= 0) return;
+        if (tasks == 1 || workers_.empty()) {
+            for (int i = 0; i < tasks; ++i) call(body, i, 0);
+            return;
+        }
+        run_job(
+            tasks, [](const void* context, int task, int thread) { call(*static_cast<const Body*>(context), task, thread); },
+            &body);
+    }
+
+private:
+    using Call = void (*)(const void* context, int task, int thread);
+
+    template <class Body>
+    static void call(const Body& body, int task, int thread) {
+        if constexpr (std::is_invocable_v<const Body&, int, int>) {
+            body(task, thread);
+        } else {
+            body(task);
+        }
+    }
+
+    void run_job(int tasks, Call call, const void* context);
+    void wait_for_others(int tasks, std::chrono::steady_clock::time_point started);
+    bool take_task(int thread);
+    bool has_task() const;
+    void work(int thread);
+    void stop();
+
+    std::vector<std::thread> workers_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    // The whole state of a job's progress in one word: | job number : 24 | next task : 20 | tasks : 20 |.
+    // A claim is a compare-and-swap of it, so a late thread cannot take a task of a job it has not seen.
+    alignas(64) std::atomic<uint64_t> claim_{0};
+    alignas(64) std::atomic<int> finished_{0};
+    alignas(64) std::atomic<int> parked_{0};
+    std::atomic<bool> quit_{false};
+    std::chrono::steady_clock::time_point alone_until_{};  // the caller's own
+    Call call_ = nullptr;             // read only after a claim has succeeded
+    const void* context_ = nullptr;
+};
+
+// Round to nearest, subnormals kept, nothing trapped: what the promise of equal bytes rests on. A host program may
+// have changed these on its own threads; every thread of ours calls this first.
+void use_default_float_environment();
+
+// Physical cores this process may use: affinity mask and cgroup quota taken into account. At least 1.
+int default_threads();
+
+}  // namespace onebit

@@ -1,0 +1,62 @@
+// The thread of one Node environment that runs everything long: loading, steps, conversions. Jobs run in the order
+// they were posted, one at a time, and each may use the Pool. Knows nothing of Node.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "pool.h"
+
+namespace onebit {
+
+// Set to true by whoever wants the work to stop; looked at by the worker. Shared because neither outlives the other
+// for sure.
+using CancelFlag = std::shared_ptr<std::atomic<bool>>;
+
+class Job {
+public:
+    virtual ~Job() = default;
+    // On the worker thread. Should look at *cancel at least every 20 ms and return early when it is set.
+    virtual void run(Pool& pool) = 0;
+
+    CancelFlag cancel = std::make_shared<std::atomic<bool>>(false);
+};
+
+class Worker {
+public:
+    // finished: called on the worker thread when take_finished() has something new.
+    explicit Worker(std::function<void()> finished) : finished_(std::move(finished)) {}
+    ~Worker() { stop(); }
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+
+    // The first one starts the thread. False after stop(); the job is destroyed then.
+    bool post(std::unique_ptr<Job> job);
+    // Jobs that have run, in order. May be empty.
+    std::vector<std::unique_ptr<Job>> take_finished();
+    // Cancels the job under way, joins the thread and destroys the jobs that wait. Any number of times.
+    void stop();
+
+private:
+    void work();
+    void wait_briefly() const;
+
+    std::function<void()> finished_;
+    std::thread thread_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<std::unique_ptr<Job>> waiting_;
+    std::vector<std::unique_ptr<Job>> done_;
+    CancelFlag current_;  // of the job under way
+    bool quit_ = false;
+    std::atomic<bool> wanted_{false};  // a job waits or quit_ is set; may be read without the mutex
+    Pool pool_;  // used by the worker thread only
+};
+
+}  // namespace onebit

@@ -1,0 +1,63 @@
+// The NEON paths on an x86-64 machine: cross-compiles the native test programs for aarch64 and runs them under
+// qemu-user, once as a CPU with everything and once as one without dot products (there neondot must be skipped).
+// The logits of whole small models must have the same hash as those of this machine's own run.
+import { buildTestPrograms, present, runTestProgram, testPrograms } from './native-tests.mjs'
+import { Tally } from './tally.mjs'
+
+const COMPILER = 'aarch64-linux-gnu-g++'
+const CPUS = ['max', 'cortex-a57']
+const FOLDER = 'build-aarch64'
+
+const tally = new Tally()
+const { ONEBIT_ISA: _forced, ...inherited } = process.env
+// The emulator is some twenty times slower than a CPU, so that a tenth of the random cases has to do by default.
+const env = { ONEBIT_CASES: '1000', ONEBIT_MUTANTS: '20000', ONEBIT_VARIANTS: 'few', ...inherited }
+
+/** { name of a model: hash } from the lines `logits-hash NAME HEX`. */
+function logitsHashes(output) {
+  return new Map([...output.matchAll(/^logits-hash (\S+) ([0-9a-f]+)\s*$/gm)].map((match) => [match[1], match[2]]))
+}
+
+function compareHashes(cpu, expected, found) {
+  for (const [name, hash] of expected) {
+    if (found.get(name) === hash) tally.passed++
+    else tally.fail(`logits of ${name}: ${found.get(name) ?? 'none'} on aarch64 ${cpu}, ${hash} here`)
+  }
+}
+
+function runEverywhere(qemu) {
+  buildTestPrograms('build-test')
+  buildTestPrograms(FOLDER, [
+    '-DCMAKE_SYSTEM_NAME=Linux',
+    '-DCMAKE_SYSTEM_PROCESSOR=aarch64',
+    `-DCMAKE_CXX_COMPILER=${COMPILER}`,
+    // Static, so that the emulator needs no aarch64 system libraries.
+    '-DCMAKE_EXE_LINKER_FLAGS=-static',
+  ])
+  let hashes = 0
+  for (const name of testPrograms()) {
+    const here = logitsHashes(runTestProgram('build-test', name, { env }).output)
+    hashes += here.size
+    for (const cpu of CPUS) {
+      console.log(`\n${name} on aarch64 ${cpu}`)
+      const run = runTestProgram(FOLDER, name, { prefix: [qemu, '-cpu', cpu], env })
+      process.stdout.write(run.output)
+      tally.addRun(`${name} on aarch64 ${cpu}`, run)
+      compareHashes(cpu, here, logitsHashes(run.output))
+    }
+  }
+  if (hashes === 0) tally.fail('no test program printed the hash of any logits')
+}
+
+const qemu = ['qemu-aarch64', 'qemu-aarch64-static'].find((command) => present(command))
+if (process.arch === 'arm64') tally.skip('aarch64 under qemu: this machine is one; npm test runs its programs')
+else if (!present(COMPILER)) tally.skip(`aarch64 under qemu: ${COMPILER} is not installed`)
+else if (!qemu) tally.skip('aarch64 under qemu: qemu-aarch64 is not installed')
+else {
+  try {
+    runEverywhere(qemu)
+  } catch (error) {
+    tally.fail(error.message)
+  }
+}
+tally.finish()

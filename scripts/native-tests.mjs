@@ -1,0 +1,70 @@
+// Configures, builds and runs the native test programs (test/native/*_test.cpp) in a build folder of their own.
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
+
+/** Whether `command` can be started here. */
+export function present(command, argv = ['--version']) {
+  return spawnSync(command, argv, { stdio: 'ignore' }).status === 0
+}
+
+/** The reason why nothing native can be built here, or undefined. */
+export function missingBuildTool() {
+  if (!present('cmake')) {
+    return 'cmake was not found. Install it (Debian: apt-get install cmake; macOS: brew install cmake; Windows: winget install Kitware.CMake).'
+  }
+  // On Windows CMake finds Visual Studio by itself; it is not on the PATH.
+  if (process.platform === 'win32') return undefined
+  if ([process.env.CXX, 'c++', 'g++', 'clang++'].some((compiler) => compiler && present(compiler))) return undefined
+  return 'no C++ compiler was found. Install one (Debian: apt-get install g++; macOS: xcode-select --install).'
+}
+
+/** Standard output and error of ours are the runner's; a failing step of a build throws. */
+function must(command, argv) {
+  const { status, error } = spawnSync(command, argv, { cwd: ROOT, stdio: ['ignore', 2, 2] })
+  if (error) throw error
+  if (status !== 0) throw new Error(`${command} ${argv.join(' ')}: exit status ${status}`)
+}
+
+/** Names of the test programs: one per source file. */
+export function testPrograms() {
+  const folder = join(ROOT, 'test', 'native')
+  if (!existsSync(folder)) return []
+  return readdirSync(folder)
+    .filter((name) => name.endsWith('_test.cpp'))
+    .map((name) => basename(name, '.cpp'))
+    .sort()
+}
+
+/** Builds the test programs in `folder` (relative to the project) with further CMake options. */
+export function buildTestPrograms(folder, options = []) {
+  const build = join(ROOT, folder)
+  const ninja = present('ninja')
+  const cache = join(build, 'CMakeCache.txt')
+  // CMake refuses a folder that another generator has configured, for example before Ninja was installed.
+  if (existsSync(cache) && readFileSync(cache, 'utf8').includes('CMAKE_GENERATOR:INTERNAL=Ninja') !== ninja) {
+    rmSync(build, { recursive: true })
+  }
+  must('cmake', [...(ninja ? ['-G', 'Ninja'] : []), '-S', ROOT, '-B', build, '-DONEBIT_TESTS=ON', ...options])
+  must('cmake', ['--build', build, '--config', 'Release', '--parallel', String(availableParallelism())])
+}
+
+function programPath(folder, name) {
+  const file = process.platform === 'win32' ? `${name}.exe` : name
+  // Visual Studio puts programs in a folder named after the configuration.
+  return [join(ROOT, folder, file), join(ROOT, folder, 'Release', file)].find(existsSync)
+}
+
+/** Runs one test program, `prefix` before it (an emulator), and returns { status, signal, output }. */
+export function runTestProgram(folder, name, { prefix = [], env = process.env, timeoutMs = 900_000 } = {}) {
+  const path = programPath(folder, name)
+  if (!path) return { status: 1, signal: null, output: `${name} was not built in ${folder}\n` }
+  const [command, ...argv] = [...prefix, path]
+  const run = spawnSync(command, argv, { cwd: ROOT, env, encoding: 'utf8', timeout: timeoutMs, maxBuffer: 1 << 26 })
+  const output = `${run.stdout ?? ''}${run.stderr ?? ''}${run.error ? `${run.error.message}\n` : ''}`
+  return { status: run.status, signal: run.signal, output }
+}

@@ -1,0 +1,69 @@
+// `npm test`: builds what has changed, runs vitest and the native test programs, and ends with the sum of both.
+// With arguments (`npm test -- test/40 -t cosine`) only vitest runs, with these arguments.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, relative } from 'node:path'
+import { buildTestPrograms, missingBuildTool, ROOT, runTestProgram, testPrograms } from './native-tests.mjs'
+import { Tally } from './tally.mjs'
+
+const tally = new Tally()
+
+function node(argv) {
+  return spawnSync(process.execPath, argv, { cwd: ROOT, stdio: ['ignore', 'inherit', 'inherit'] })
+}
+
+function vitest(filters) {
+  const folder = mkdtempSync(join(tmpdir(), 'onebit-test-'))
+  const report = join(folder, 'vitest.json')
+  const argv = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...filters]
+  const { status, signal } = node([join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'), ...argv])
+  const files = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')).testResults : []
+  rmSync(folder, { recursive: true })
+  countVitest(files, signal ?? `exit status ${status}`, status === 0)
+}
+
+function countVitest(files, ending, ended_well) {
+  const before = tally.failed
+  for (const { name, status, message, assertionResults } of files) {
+    const file = relative(ROOT, name)
+    for (const test of assertionResults) {
+      if (test.status === 'passed') tally.passed++
+      else if (test.status === 'failed') tally.fail(`${file}: ${test.fullName}`)
+      // Vitest leaves a test pending when its process died in it or before it.
+      else if (test.status === 'pending') tally.fail(`${file}: ${test.fullName} was not run`)
+      else tally.skip(`${file}: ${test.fullName}`)
+    }
+    // A file that could not even be loaded has no tests to count.
+    const failed = assertionResults.some((test) => test.status === 'failed' || test.status === 'pending')
+    if (status === 'failed' && !failed) tally.fail(`${file}: ${message || 'did not run'}`)
+  }
+  if (!ended_well && tally.failed === before) tally.fail(`vitest: ${ending}`)
+}
+
+function nativeTests() {
+  const programs = testPrograms()
+  try {
+    if (programs.length > 0) buildTestPrograms('build-test')
+  } catch (error) {
+    return tally.fail(`the native test programs do not build: ${error.message}`)
+  }
+  for (const name of programs) {
+    console.log(`\n${name}`)
+    const run = runTestProgram('build-test', name)
+    process.stdout.write(run.output)
+    tally.addRun(name, run)
+  }
+}
+
+const filters = process.argv.slice(2)
+const missing = missingBuildTool()
+if (missing) {
+  tally.fail(missing)
+} else if (node([join(ROOT, 'scripts', 'prepare.mjs')]).status !== 0) {
+  tally.fail('the addon or dist/ does not build (see above)')
+} else {
+  vitest(filters)
+  if (filters.length === 0) nativeTests()
+}
+tally.finish()

@@ -1,0 +1,64 @@
+import { convert } from '../convert.js'
+import { type Command, UsageError } from './arguments.js'
+import { formatBytes } from './format.js'
+import { progressBar } from './progress.js'
+
+export const convertCommand: Command = {
+  name: 'convert',
+  summary: 'Make a .obt file from a Hugging Face folder, a GGUF, an official OneBit checkpoint or a llama2.c file.',
+  usage: 'convert SOURCE -o OUT.obt [--type T] [--embed T] [--tokenizer FILE]',
+  positionals: { min: 1, max: 1 },
+  options: {
+    output: { type: 'string', short: 'o', value: 'OUT.obt', help: 'the file to write' },
+    type: {
+      type: 'string',
+      choices: ['f32', 'f16', 'bf16', 'q8', 'onebit'],
+      help: 'kind of the linear layers (default: signs stay as they are, small f32 models stay f32, else q8)',
+    },
+    embed: { type: 'string', choices: ['f32', 'f16', 'q8'], help: 'kind of the embedding and the head' },
+    tokenizer: { type: 'string', value: 'FILE', help: 'tokenizer.json, tokenizer.model or tok512.bin' },
+    method: { type: 'string', choices: ['svd', 'nmf'], help: 'onebit: rank-1 factorisation of |W| (default svd)' },
+    split: { type: 'number', min: 0, max: 1, help: 'onebit: share of the scale given to h, 0 to 1 (default 0.5)' },
+    layernorm: { type: 'boolean', help: "onebit: the paper's LayerNorm after every linear (for training on)" },
+    quiet: { type: 'boolean', short: 'q', help: 'no report on stderr' },
+  },
+  notes: [
+    '--type onebit starts a 1-bit model by SVID: each weight matrix becomes its signs and two vectors g and h. Without training after it, the result talks nonsense; the relative error printed per layer says how far it is from the source.',
+  ],
+  async run(values, [source]) {
+    const output = values.output as string | undefined
+    if (output === undefined) throw new UsageError('Say where to write: -o OUT.obt')
+    const say = (line: string) => {
+      if (!values.quiet) process.stderr.write(`${line}\n`)
+    }
+    const bar = progressBar('converting')
+    const interrupted = new AbortController()
+    const onInterrupt = () => interrupted.abort()
+    process.once('SIGINT', onInterrupt)
+    const chosen = Object.fromEntries(
+      ['type', 'embed', 'tokenizer', 'method', 'split', 'layernorm']
+        .filter((name) => values[name] !== undefined)
+        .map((name) => [name, values[name]]),
+    )
+    try {
+      const report = await convert(source!, output, {
+        ...chosen,
+        signal: interrupted.signal,
+        onProgress: bar.update,
+        onLayer: ({ name, relativeError }) => {
+          bar.done()
+          say(`${name.padEnd(24)} relative error of |W| ${relativeError.toFixed(4)}`)
+        },
+      })
+      bar.done()
+      for (const warning of report.warnings) say(`warning: ${warning}`)
+      say(
+        `${output}: ${formatBytes(report.fileBytes)}, ${report.bitsPerLinearWeight.toFixed(3)} bits per linear weight, ${report.bitsPerWeightOfFile.toFixed(3)} per weight of the whole file`,
+      )
+      return 0
+    } finally {
+      bar.done()
+      process.off('SIGINT', onInterrupt)
+    }
+  },
+}

@@ -1,0 +1,88 @@
+/** What `onebit` and `onebit-run` share: finding the command, and turning errors into one line and an exit status. */
+import { readFileSync } from 'node:fs'
+import { OnebitError } from '../errors.js'
+import { type Command, commandHelp, parseCommand, UsageError } from './arguments.js'
+
+/** Commands are loaded when they are called: starting fast is part of the product. */
+const COMMANDS: Record<string, () => Promise<Command>> = {
+  run: async () => (await import('./run.js')).runCommand,
+  convert: async () => (await import('./convert.js')).convertCommand,
+  info: async () => (await import('./info.js')).infoCommand,
+  doctor: async () => (await import('./doctor.js')).doctorCommand,
+  score: async () => (await import('./score.js')).scoreCommand,
+  perplexity: async () => (await import('./perplexity.js')).perplexityCommand,
+}
+
+async function overview(): Promise<string> {
+  const rows = await Promise.all(Object.values(COMMANDS).map((load) => load()))
+  const commands = rows.map(({ name, summary }) => `  ${name.padEnd(12)}${summary}`)
+  return [
+    'onebit: run, make and measure 1-bit language models on an ordinary CPU.',
+    '',
+    'Usage: onebit COMMAND [options]        onebit-run MODEL [options]  is short for  onebit run MODEL [options]',
+    '',
+    ...commands,
+    '',
+    '`onebit COMMAND --help` explains a command; `onebit --version` prints the version.',
+  ].join('\n')
+}
+
+function version(): string {
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string
+  }
+  return manifest.version
+}
+
+async function dispatch(args: string[], assumed: string | undefined): Promise<number> {
+  const first = args[0]
+  if (first === '--version' || first === '-V') {
+    console.log(version())
+    return 0
+  }
+  if (first === undefined || (assumed === undefined && (first === '--help' || first === '-h')) || first === 'help') {
+    console.log(await overview())
+    return first === undefined ? 2 : 0
+  }
+  const named = Object.hasOwn(COMMANDS, first) ? first : assumed
+  const load = named === undefined ? undefined : COMMANDS[named]
+  if (!load) {
+    const problem = first.startsWith('-') ? `Unknown option ${first}.` : `There is no command ${JSON.stringify(first)}.`
+    throw new UsageError(problem, `Commands: ${Object.keys(COMMANDS).join(', ')}. See \`onebit --help\`.`)
+  }
+  const command = await load()
+  const rest = named === first ? args.slice(1) : args
+  const options = rest.includes('--') ? rest.slice(0, rest.indexOf('--')) : rest
+  if (options.includes('--help') || options.includes('-h')) {
+    console.log(commandHelp(command))
+    return 0
+  }
+  const { values, positionals } = parseCommand(command, rest)
+  return command.run(values, positionals)
+}
+
+/** One sentence for people, never a stack; the code in brackets is what to search for. */
+export function describeError(error: unknown): string {
+  if (error instanceof OnebitError) {
+    const code = error instanceof UsageError ? '' : ` [${error.code}]`
+    return `onebit: ${error.message}${code}${error.hint ? `\n        ${error.hint}` : ''}`
+  }
+  const message = error instanceof Error ? error.message : String(error)
+  return `onebit: ${message} [ERR_INTERNAL]\n        This is a bug of ours; please report it with the command that caused it.`
+}
+
+/** Runs a command line and sets the process's exit status. `assumed`: the command when none is named. */
+export async function main(args: string[], assumed?: string): Promise<void> {
+  // A closed pipe (`onebit run … | head -1`) is the reader's way of saying "enough".
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0)
+    throw error
+  })
+  try {
+    process.exitCode = await dispatch(args, assumed)
+  } catch (error) {
+    process.stderr.write(`${describeError(error)}\n`)
+    process.exitCode = error instanceof UsageError ? 2 : 1
+    if (process.env.ONEBIT_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+  }
+}

@@ -1,0 +1,48 @@
+import { perplexity } from '../eval/perplexity.js'
+import type { Command } from './arguments.js'
+import { formatRate } from './format.js'
+import { readTextFile } from './input.js'
+import { loadModel, MODEL_OPTIONS } from './model-options.js'
+import { progressBar } from './progress.js'
+
+export const perplexityCommand: Command = {
+  name: 'perplexity',
+  summary: 'Measure the perplexity of a model on a text.',
+  usage: 'perplexity MODEL.obt TEXTFILE [--ctx 2048] [--chunks N] [--json]',
+  positionals: { min: 2, max: 2 },
+  options: {
+    ...MODEL_OPTIONS,
+    ctx: { type: 'integer', short: 'c', min: 2, help: 'tokens a block (default 2048, or the context if shorter)' },
+    chunks: { type: 'integer', min: 1, help: 'use the first N blocks only' },
+    json: { type: 'boolean', help: 'print JSON' },
+  },
+  notes: [
+    "The file is tokenised whole, once, special tokens parsed and BOS as the tokenizer's own flag says; consecutive blocks of --ctx tokens each start from nothing (the GPTQ convention).",
+  ],
+  async run(values, [path, file]) {
+    const text = await readTextFile(file!)
+    const { ctx, ...others } = values
+    const model = await loadModel(path!, others)
+    try {
+      const ids = await model.encode(text)
+      const bar = progressBar('perplexity')
+      const started = performance.now()
+      const result = await perplexity(model, ids, {
+        ...(ctx === undefined ? {} : { ctx: ctx as number }),
+        ...(values.chunks === undefined ? {} : { chunks: values.chunks as number }),
+        onBlock: bar.update,
+      }).finally(bar.done)
+      const ms = performance.now() - started
+      if (values.json) {
+        console.log(JSON.stringify({ ...result, seconds: ms / 1000, isa: model.isa, activations: model.activations }))
+      } else {
+        console.log(`perplexity ${result.perplexity.toFixed(4)}`)
+        const rate = formatRate(result.chunks * result.ctx, ms)
+        process.stderr.write(`${result.chunks} blocks of ${result.ctx} from ${result.tokens} tokens, ${rate}\n`)
+      }
+      return 0
+    } finally {
+      await model.dispose()
+    }
+  },
+}

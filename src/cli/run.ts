@@ -1,0 +1,144 @@
+import { Chat } from '../chat.js'
+import type { Model } from '../model.js'
+import type { GenerateOptions, GenerationSummary, Piece, Session } from '../session.js'
+import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
+import { formatRate } from './format.js'
+import { readStandardInput, readTextFile } from './input.js'
+import { loadModel, MODEL_OPTIONS } from './model-options.js'
+import { converse } from './terminal.js'
+
+const SAMPLING: Record<string, OptionSpec> = {
+  temp: { type: 'number', min: 0, help: 'temperature; 0 always takes the likeliest token (default 0.8)' },
+  'top-k': { type: 'integer', min: 0, help: 'sample from the k likeliest tokens; 0: from all (default 40)' },
+  'top-p': { type: 'number', min: 0, max: 1, help: 'sample from the likeliest tokens that sum to p (default 0.95)' },
+  'min-p': { type: 'number', min: 0, max: 1, help: 'leave out tokens below p times the likeliest one (default 0.05)' },
+  'repeat-penalty': { type: 'number', min: 0, help: 'divide the logits of recent tokens by this (default 1: off)' },
+  'repeat-last-n': { type: 'integer', min: 0, help: 'how many tokens count as recent (default 64)' },
+  'presence-penalty': { type: 'number', help: 'subtract this from tokens that occurred' },
+  'frequency-penalty': { type: 'number', help: 'subtract this per occurrence' },
+  seed: { type: 'integer', min: 0, help: 'same seed, same text (default: random)' },
+  stop: { type: 'string', value: 'TEXT', multiple: true, help: 'stop before this text; may be given several times' },
+}
+
+export const runCommand: Command = {
+  name: 'run',
+  summary: 'Chat with a model in the terminal, or complete a prompt in a script.',
+  usage: 'run MODEL.obt [-p PROMPT | -f FILE] [-n N] [options]',
+  positionals: { min: 1, max: 1 },
+  options: {
+    prompt: { type: 'string', short: 'p', value: 'TEXT', help: 'complete this text and exit' },
+    file: { type: 'string', short: 'f', value: 'FILE', help: 'the same with the text of a file' },
+    n: { type: 'integer', short: 'n', min: 0, help: 'at most N new tokens (default: until the model ends)' },
+    chat: { type: 'boolean', help: 'put the prompt through the chat template' },
+    system: { type: 'string', value: 'TEXT', help: 'system message of the chat' },
+    ...SAMPLING,
+    ...MODEL_OPTIONS,
+    quiet: { type: 'boolean', short: 'q', help: 'nothing on stderr but errors' },
+  },
+  notes: [
+    'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer, a second one leaves; /reset, /exit), and anything else on standard input is the prompt. Only generated text goes to stdout.',
+    "Prompts are raw text: special tokens in them are parsed, BOS is added as the tokenizer's own flag says.",
+  ],
+  async run(values, [path]) {
+    if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
+    const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
+    if (interactive) {
+      const model = await loadModel(path!, values)
+      try {
+        model.chatTemplate?.warmUp()
+        warnOfUntrained(model, values)
+        return await converse(model, {
+          generate: generateOptions(values),
+          ...systemOf(values),
+          quiet: values.quiet === true,
+        })
+      } finally {
+        await model.dispose()
+      }
+    }
+    const prompt = await promptOf(values)
+    const model = await loadModel(path!, values)
+    try {
+      warnOfUntrained(model, values)
+      return await once(model, prompt, values)
+    } finally {
+      await model.dispose()
+    }
+  },
+}
+
+async function promptOf(values: OptionValues): Promise<string> {
+  if (values.prompt !== undefined) return values.prompt as string
+  if (values.file !== undefined) return readTextFile(values.file as string)
+  return readStandardInput()
+}
+
+function systemOf(values: OptionValues): { system?: string } {
+  return values.system === undefined ? {} : { system: values.system as string }
+}
+
+export function generateOptions(values: OptionValues): GenerateOptions {
+  const options: GenerateOptions = {}
+  const take = (from: string, to: keyof GenerateOptions) => {
+    if (values[from] !== undefined) Object.assign(options, { [to]: values[from] })
+  }
+  take('n', 'maxTokens')
+  take('temp', 'temperature')
+  take('top-k', 'topK')
+  take('top-p', 'topP')
+  take('min-p', 'minP')
+  take('repeat-penalty', 'repeatPenalty')
+  take('repeat-last-n', 'repeatLastN')
+  take('presence-penalty', 'presencePenalty')
+  take('frequency-penalty', 'frequencyPenalty')
+  take('seed', 'seed')
+  take('stop', 'stop')
+  return options
+}
+
+function warnOfUntrained(model: Model, values: OptionValues): void {
+  if (values.quiet || model.provenance.trained !== false) return
+  process.stderr.write(
+    'note: this 1-bit model is an untrained start (SVID only); expect nonsense until it is distilled.\n',
+  )
+}
+
+/** One prompt, one answer; Ctrl-C ends it with what there is and status 130. */
+async function once(model: Model, prompt: string, values: OptionValues): Promise<number> {
+  const interrupted = new AbortController()
+  const onInterrupt = () => interrupted.abort()
+  process.once('SIGINT', onInterrupt)
+  const options = { ...generateOptions(values), signal: interrupted.signal }
+  const chat = values.chat ? new Chat(model, systemOf(values)) : undefined
+  const session = chat?.session ?? model.createSession()
+  try {
+    await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))
+  } catch (error) {
+    if (!interrupted.signal.aborted) throw error
+  } finally {
+    process.off('SIGINT', onInterrupt)
+  }
+  if (process.stdout.isTTY) process.stdout.write('\n')
+  if (!values.quiet) reportSpeed(session)
+  return interrupted.signal.aborted ? 130 : 0
+}
+
+async function print(pieces: AsyncIterable<Piece>): Promise<void> {
+  for await (const piece of pieces) {
+    if (piece.text !== '' && !process.stdout.write(piece.text)) {
+      await new Promise((resolve) => process.stdout.once('drain', resolve))
+    }
+  }
+}
+
+/** One line on stderr: what was computed, what the cache already held, how fast. */
+export function reportSpeed(session: Session): void {
+  const last: GenerationSummary | undefined = session.last
+  if (!last) return
+  const { promptTokens, cachedTokens, newTokens } = last.usage
+  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''
+  const computed = promptTokens - cachedTokens
+  const prefill = `${promptTokens} prompt tokens${cached}, ${formatRate(computed, last.timings.prefillMs)}`
+  const decode = `${newTokens} new, ${formatRate(newTokens, last.timings.decodeMs)}`
+  process.stderr.write(`[${prefill}; ${decode}; ended by ${last.finishReason}]\n`)
+}

@@ -1,0 +1,70 @@
+/**
+ * What every importer yields: a model's config without the kinds of its matrices, and its tensors under our names, to
+ * be read row by row. convert.ts makes a `.obt` file of it and knows nothing of formats.
+ */
+import type { ModelConfig } from '../architecture.js'
+import { OnebitError } from '../errors.js'
+import type { SourceType } from '../native.js'
+
+/** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
+export type TensorForm = SourceType | 'packed'
+
+export interface SourceTensor {
+  /** its name in the source, for messages */
+  name: string
+  type: TensorForm
+  /** 1 for vectors */
+  rows: number
+  cols: number
+  /** the bytes of `count` rows from `first` on */
+  read(first: number, count: number): Promise<Uint8Array>
+}
+
+/** `tokenizer.json` and friends as the text of a `.obt` file's blobs. */
+export interface SourceText {
+  tokenizer?: Uint8Array | undefined
+  chatTemplate?: Uint8Array | undefined
+}
+
+export interface SourceModel extends SourceText {
+  format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
+  config: Omit<ModelConfig, 'embedding' | 'head' | 'linears'>
+  /**
+   * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
+   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent.
+   */
+  tensors: Map<string, SourceTensor>
+  /** sign layers have the paper's LayerNorm */
+  layernorm: boolean
+  /** every file that was read, for the provenance */
+  files: string[]
+  close(): Promise<void>
+}
+
+export function unsupportedArchitecture(found: string, hint = 'Llama and Qwen3 models can be converted.'): OnebitError {
+  return new OnebitError('ERR_UNSUPPORTED_ARCHITECTURE', `The model has architecture ${found}`, { hint })
+}
+
+export function badSource(message: string, hint?: string): OnebitError {
+  return new OnebitError('ERR_BAD_SOURCE', message, hint === undefined ? {} : { hint })
+}
+
+export function missingTensor(name: string): OnebitError {
+  return new OnebitError('ERR_MISSING_TENSOR', `The source has no tensor ${name}`, {
+    hint: 'The download may be incomplete, or the model is of a kind that only looks like a Llama.',
+  })
+}
+
+export function wrongShape(name: string, found: readonly number[], expected: readonly number[]): OnebitError {
+  const [is, should] = [found.join(' x '), expected.join(' x ')]
+  return new OnebitError('ERR_TENSOR_SHAPE', `Tensor ${name} has shape ${is}, its config makes it ${should}`)
+}
+
+/** Everything we allocate or loop over follows from these, so they are checked before anything else. */
+export function checkDimension(field: string, value: unknown, max: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > max) {
+    const found = typeof value === 'bigint' ? String(value) : JSON.stringify(value)
+    throw badSource(`${field} must be a whole number from 1 to ${max}, found ${found ?? 'nothing'}`)
+  }
+  return value
+}

@@ -1,0 +1,71 @@
+/**
+ * How large a model really is. Papers and peers quote the bits of the linear layers only; the embedding and the head can
+ * weigh more than everything else, so both numbers are always given together.
+ */
+import {
+  type LinearKind,
+  linearKind,
+  linearShape,
+  type ModelConfig,
+  ROLES,
+  tensorBytes,
+  tensorTable,
+} from './architecture.js'
+
+export interface ModelSize {
+  /** weights of the matrices (and norms) that the model stands for, whatever they are stored as */
+  parameters: number
+  linearParameters: number
+  /** stored bits (signs, scales, biases) per weight of the linear layers */
+  bitsPerLinearWeight: number
+  /** all bytes of the file, tokenizer and header included, per parameter */
+  bitsPerWeightOfFile: number
+  bytes: { embedding: number; head: number; linear: number; norm: number; blob: number }
+  fileBytes: number
+}
+
+export function modelSize(
+  config: ModelConfig,
+  blobs: { tokenizer: number; chat_template: number },
+  fileBytes: number,
+): ModelSize {
+  const bytes = { embedding: 0, head: 0, linear: 0, norm: 0, blob: 0 }
+  let norms = 0
+  for (const spec of tensorTable(config, blobs)) {
+    bytes[spec.part] += tensorBytes(spec)
+    if (spec.part === 'norm') norms += spec.shape[0] ?? 0
+  }
+  const perLayer = ROLES.map((role) => linearShape(config, role)).reduce((sum, [rows, cols]) => sum + rows * cols, 0)
+  const linearParameters = perLayer * config.n_layers
+  const vocabulary = config.vocab_size * config.dim * (config.tied_head ? 1 : 2)
+  const parameters = linearParameters + vocabulary + norms
+  return {
+    parameters,
+    linearParameters,
+    bitsPerLinearWeight: (bytes.linear * 8) / linearParameters,
+    bitsPerWeightOfFile: (fileBytes * 8) / parameters,
+    bytes,
+    fileBytes,
+  }
+}
+
+/** A kind in words, e.g. "1 sign stage, LayerNorm" or "int8 rows". */
+export function describeKind(kind: LinearKind): string {
+  const bias = kind.bias ? ', bias' : ''
+  if (kind.kind === 'dense') return `${kind.dtype === 'q8' ? 'int8 rows (q8)' : kind.dtype}${bias}`
+  if (kind.kind === 'q1_0') return `signs, one f16 scale per 128 columns (q1_0)${bias}`
+  const stages = kind.rank === 0 ? 'signs with g and h' : `2 sign stages of rank ${kind.rank}`
+  return `${stages}${kind.layernorm ? ', LayerNorm' : ''}${bias}`
+}
+
+/** Kinds of the linears with the layers and roles that have them: usually one line. */
+export function linearKindSummary(config: ModelConfig): { kind: string; count: number }[] {
+  const counts = new Map<string, number>()
+  for (let layer = 0; layer < config.n_layers; layer++) {
+    for (const role of ROLES) {
+      const kind = describeKind(linearKind(config, layer, role))
+      counts.set(kind, (counts.get(kind) ?? 0) + 1)
+    }
+  }
+  return [...counts].map(([kind, count]) => ({ kind, count })).sort((a, b) => b.count - a.count)
+}

@@ -1,0 +1,303 @@
+/** A model: weights and tokenizer, immutable once loaded and shared by its sessions. */
+import { addon } from './addon.js'
+import { LIMITS, type ModelConfig } from './architecture.js'
+import { badOption, OnebitError } from './errors.js'
+import type { NativeLoadOptions, NativeModel } from './native.js'
+import { nativeConfig, nativeSlots } from './native-config.js'
+import { type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from './obt.js'
+import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from './options.js'
+import { Session, type SessionOptions } from './session.js'
+import { type ChatMessage, ChatTemplate, type RenderOptions } from './text/chat-template.js'
+import { Tokenizer } from './text/tokenizer.js'
+import { Timeline } from './timeline.js'
+
+export interface ModelOptions {
+  /** threads that compute, 1 to 256; default: the physical cores this process may use */
+  threads?: number
+  /** positions of a session unless it asks for others; default: all that the model allows */
+  context?: number
+  /** round activations to 8 bits (default), or keep floats: slower, for comparing with other implementations */
+  activations?: 'int8' | 'f32'
+  /** numbers in the KV cache of a session unless it asks for others; default f16 */
+  kv?: 'f16' | 'f32'
+  /** instruction set to use; default: ONEBIT_ISA from the environment, or the best there is */
+  isa?: string
+  /** bytes that the weights and all sessions may take together; default: no limit */
+  memoryLimit?: number
+  /** called now and then while the weights are read */
+  onProgress?: (doneBytes: number, totalBytes: number) => void
+  /** stops the loading; it rejects with the signal's reason */
+  signal?: AbortSignal
+}
+
+const OPTION_NAMES: (keyof ModelOptions)[] = [
+  'threads',
+  'context',
+  'activations',
+  'kv',
+  'isa',
+  'memoryLimit',
+  'onProgress',
+  'signal',
+]
+
+/** What was loaded and how it runs. */
+export interface ModelInfo {
+  readonly path: string
+  readonly architecture: ModelConfig['architecture']
+  /** of the whole file */
+  readonly fileBytes: number
+  /** of the weights in memory, in the layout of the instruction set */
+  readonly weightBytes: number
+  readonly isa: string
+  readonly threads: number
+  readonly activations: 'int8' | 'f32'
+  readonly kv: 'f16' | 'f32'
+  /** positions of a session unless it asks for others */
+  readonly context: number
+  /** where the model came from, as its file says */
+  readonly provenance: Provenance
+}
+
+function checkOptions(options: unknown) {
+  const fields = optionFields('options', options, OPTION_NAMES)
+  return {
+    threads: integerOption(fields, 'threads', 1, 256),
+    context: integerOption(fields, 'context', 1, LIMITS.context),
+    activations: choiceOption(fields, 'activations', ['int8', 'f32']) ?? ('int8' as const),
+    kv: choiceOption(fields, 'kv', ['f16', 'f32']) ?? ('f16' as const),
+    isa: stringOption(fields, 'isa') ?? process.env.ONEBIT_ISA ?? '',
+    memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
+    onProgress: functionOption<NonNullable<ModelOptions['onProgress']>>(fields, 'onProgress'),
+    signal: signalOption(fields),
+  }
+}
+
+type CheckedOptions = ReturnType<typeof checkOptions>
+
+function checkContext(context: number, config: ModelConfig): number {
+  if (context <= config.context_length) return context
+  throw badOption('context', `${context} is more than the ${config.context_length} positions of the model`)
+}
+
+function checkMemory(fileBytes: number, limit: number | undefined): void {
+  if (limit === undefined || fileBytes <= limit) return
+  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
+}
+
+/** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */
+async function loadWeights(header: ObtHeader, path: string, options: CheckedOptions): Promise<NativeModel> {
+  const { signal, onProgress } = options
+  const cancel = new (addon().Cancel)()
+  const onAbort = () => cancel.cancel()
+  let failure: { error: unknown } | undefined
+  const settings: NativeLoadOptions = {
+    path,
+    file_bytes: header.fileBytes,
+    config: nativeConfig(header.config),
+    slots: nativeSlots(header.tensors),
+    activations: options.activations === 'int8' ? 0 : 1,
+    threads: options.threads ?? 0,
+    isa: options.isa,
+    memory_limit: options.memoryLimit ?? 0,
+    cancel,
+  }
+  if (onProgress) {
+    settings.onProgress = (done) => {
+      try {
+        if (!failure) onProgress(done, header.fileBytes)
+      } catch (error) {
+        failure = { error }
+        cancel.cancel()
+      }
+    }
+  }
+  signal?.addEventListener('abort', onAbort)
+  try {
+    const native = await addon().loadModel(settings)
+    settings.onProgress?.(header.fileBytes)
+    if (!failure && !signal?.aborted) return native
+    void native.dispose()
+  } catch (error) {
+    if (!failure && !signal?.aborted) throw withPath(error, path)
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+  }
+  throw failure ? failure.error : signal!.reason
+}
+
+/** What text needs; read and built while the native thread loads the weights. */
+async function loadText(header: ObtHeader & { path: string }) {
+  const tokenizerBytes = await readBlob(header, 'tokenizer')
+  const templateBytes = await readBlob(header, 'chat_template')
+  const tokenizer = tokenizerBytes && Tokenizer.fromBytes(tokenizerBytes)
+  return { tokenizer, template: templateBytes && ChatTemplate.fromBytes(templateBytes) }
+}
+
+/**
+ * A loaded model. Memory is freed by `dispose()`, by leaving an `await using` block, or by the garbage collector.
+ *
+ * ```ts
+ * const model = await Model.load('smol.obt')
+ * try {
+ *   const session = model.createSession()
+ *   for await (const piece of session.generate('Once upon a time', { maxTokens: 64 })) process.stdout.write(piece.text)
+ * } finally {
+ *   await model.dispose()
+ * }
+ * ```
+ */
+export class Model {
+  readonly config: ModelConfig
+  readonly info: ModelInfo
+  /** undefined when the file has none: such a model works with token ids */
+  readonly tokenizer: Tokenizer | undefined
+  /** undefined when the file has none */
+  readonly chatTemplate: ChatTemplate | undefined
+  readonly #native: NativeModel
+
+  /**
+   * Loads a `.obt` file. The file is read once and not needed afterwards.
+   * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_NOT_OBT, ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG,
+   *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE, ERR_OUT_OF_MEMORY,
+   *   ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; the signal's reason when it aborts
+   */
+  static async load(path: string, options?: ModelOptions): Promise<Model> {
+    if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a .obt file')
+    const checked = checkOptions(options)
+    checked.signal?.throwIfAborted()
+    const header = await readObtHeader(path)
+    checked.signal?.throwIfAborted()
+    checkContext(checked.context ?? 1, header.config)
+    checkMemory(header.fileBytes, checked.memoryLimit)
+    const stop = new AbortController()
+    const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal
+    const weights = loadWeights(header, path, { ...checked, signal })
+    const text = loadText(header)
+    text.catch((error) => stop.abort(error))
+    const native = await weights
+    try {
+      return new Model(native, header, checked, await text)
+    } catch (error) {
+      void native.dispose()
+      throw error
+    }
+  }
+
+  private constructor(
+    native: NativeModel,
+    header: ObtHeader & { path: string },
+    options: CheckedOptions,
+    text: Awaited<ReturnType<typeof loadText>>,
+  ) {
+    this.#native = native
+    this.config = header.config
+    this.tokenizer = text.tokenizer
+    this.chatTemplate = text.template
+    this.info = Object.freeze({
+      path: header.path,
+      architecture: header.config.architecture,
+      fileBytes: header.fileBytes,
+      weightBytes: native.weightBytes,
+      isa: native.isa,
+      threads: native.threads,
+      activations: options.activations,
+      kv: options.kv,
+      context: options.context ?? header.config.context_length,
+      provenance: header.provenance,
+    })
+  }
+
+  /** positions of a session unless it asks for others */
+  get context(): number {
+    return this.info.context
+  }
+
+  /** the instruction set that computes, such as avx2 */
+  get isa(): string {
+    return this.info.isa
+  }
+
+  /** where the model came from, as its file says */
+  get provenance(): Provenance {
+    return this.info.provenance
+  }
+
+  get threads(): number {
+    return this.info.threads
+  }
+
+  get activations(): 'int8' | 'f32' {
+    return this.info.activations
+  }
+
+  get disposed(): boolean {
+    return this.#native.disposed
+  }
+
+  /**
+   * The ids of a raw text: special tokens are parsed, BOS is put in front as the tokenizer's own flag says (`bos`
+   * overrides it). Long texts are encoded off the main thread.
+   * @throws OnebitError ERR_NO_TOKENIZER
+   */
+  async encode(text: string, options: { bos?: boolean | 'auto'; signal?: AbortSignal } = {}): Promise<Int32Array> {
+    if (typeof text !== 'string') throw badOption('text', 'must be a string')
+    return this.requireTokenizer().encodeLong(text, { special: true, ...options })
+  }
+
+  /** Whether `encodeChat` and chat prompts work. */
+  get hasChatTemplate(): boolean {
+    return this.chatTemplate !== undefined && this.tokenizer !== undefined
+  }
+
+  /**
+   * The ids of a conversation, rendered with the model's chat template and open for the assistant's answer. Special
+   * tokens come from the template only, never from the messages.
+   * @throws OnebitError ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   */
+  async encodeChat(messages: readonly ChatMessage[], options?: RenderOptions): Promise<Int32Array> {
+    const tokenizer = this.requireTokenizer()
+    if (this.chatTemplate) return this.chatTemplate.encodeChat(messages, tokenizer, options)
+    throw new OnebitError('ERR_NO_CHAT_TEMPLATE', 'The model has no chat template inside', {
+      hint: 'Use it for plain text: give a string instead of messages.',
+    })
+  }
+
+  /** @internal */
+  requireTokenizer(): Tokenizer {
+    if (this.tokenizer) return this.tokenizer
+    throw new OnebitError('ERR_NO_TOKENIZER', 'The model has no tokenizer inside', {
+      hint: 'Give token ids instead of text, or convert the model again with --tokenizer FILE.',
+    })
+  }
+
+  /**
+   * A new session: one timeline of this model with a KV cache of its own.
+   * @throws OnebitError ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_BAD_OPTION
+   */
+  createSession(options?: SessionOptions): Session {
+    const fields = optionFields('options', options, ['context', 'kv'])
+    const context = integerOption(fields, 'context', 1, LIMITS.context) ?? this.context
+    const kv = choiceOption(fields, 'kv', ['f16', 'f32']) ?? this.info.kv
+    const native = this.#native.createSession(checkContext(context, this.config), kv === 'f16' ? 0 : 1)
+    return new Session(this, new Timeline(this.#native, native))
+  }
+
+  /**
+   * Disposes the model and its sessions. What is under way stops within a step and fails with ERR_DISPOSED; the
+   * promise resolves when the memory is free. Any number of times.
+   */
+  async dispose(): Promise<void> {
+    this.tokenizer?.dispose()
+    this.chatTemplate?.dispose()
+    await this.#native.dispose()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose()
+  }
+
+  [Symbol.dispose](): void {
+    void this.dispose()
+  }
+}

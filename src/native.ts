@@ -1,0 +1,208 @@
+/**
+ * The shape of the native addon (binding/napi/*.cpp) as TypeScript sees it; src/addon.ts loads it. Everything native
+ * that takes long returns a promise and runs on the addon's own thread. Errors are OnebitErrors; an argument of the
+ * wrong type or out of range is a TypeError with the code ERR_BAD_ARGUMENT, thrown at once. Arguments are copied:
+ * changing an array after the call changes nothing.
+ */
+
+/** One tensor of the file in tensorTable order, blobs left out. */
+export interface NativeSlots {
+  /** from the start of the file */
+  offsets: Float64Array
+  bytes: Float64Array
+  crc32c: Uint32Array
+}
+
+export interface NativeLinearKind {
+  form: 0 | 1 | 2 // dense, sign, grouped (q1_0)
+  dtype: 0 | 1 | 2 | 3 // f32 f16 bf16 q8
+  rank: number
+  mid_scale: boolean
+  layernorm: boolean
+  bias: boolean
+}
+
+export interface NativeConfig {
+  vocab_size: number
+  dim: number
+  hidden_dim: number
+  n_layers: number
+  n_heads: number
+  n_kv_heads: number
+  head_dim: number
+  context_length: number
+  norm_eps: number
+  qk_norm: boolean
+  tied_head: boolean
+  rope: {
+    interleaved: boolean
+    theta: number
+    scaling: 0 | 1 | 2 | 3 | 4 // none linear llama3 yarn factors
+    factor: number
+    low_freq_factor: number
+    high_freq_factor: number
+    original_context: number
+    beta_fast: number
+    beta_slow: number
+    attention_factor: number
+    factors: Float32Array
+  }
+  embedding: NativeLinearKind
+  head: NativeLinearKind
+  /** n_layers x 7, roles in the order wq wk wv wo w1 w2 w3 */
+  linears: NativeLinearKind[]
+}
+
+export interface NativeLoadOptions {
+  path: string
+  file_bytes: number
+  config: NativeConfig
+  slots: NativeSlots
+  activations: 0 | 1 // int8, f32
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  /** bytes that the weights and the sessions of this model may take together; 0: no limit */
+  memory_limit: number
+  cancel?: NativeCancel
+  /** called now and then on the JavaScript thread; must not throw */
+  onProgress?: (doneBytes: number) => void
+}
+
+/** Stops the work it was given to: a load, or steps between two chunks. Made by `new addon.Cancel()`. */
+export interface NativeCancel {
+  /** for good; any number of times */
+  cancel(): void
+  readonly cancelled: boolean
+}
+
+/** Penalties and bias are applied natively before the shortlist is taken. */
+export interface NativeShortlist {
+  /** how many candidates to return (at least 1) */
+  k: number
+  /** ids whose logits the penalties touch, with how often each occurred */
+  penalty_ids: Int32Array
+  penalty_counts: Int32Array
+  repeat_penalty: number
+  presence_penalty: number
+  frequency_penalty: number
+  bias_ids: Int32Array
+  bias_values: Float32Array
+}
+
+export interface NativeStepItem {
+  session: NativeSession
+  tokens: Int32Array
+  /** logits of the last token, or of all, copied out; none otherwise */
+  logits: 0 | 1 | 2 // none last all
+  /** candidates after the last token */
+  shortlist?: NativeShortlist
+  /**
+   * Score mode. Row i is about what follows tokens[from + i]: log p of the next of `tokens`, or of `next` after the
+   * last one (-1: unknown), and the `top` most likely tokens. Only the rows from `from` on are computed.
+   */
+  score?: { from: number; top: number; next: number }
+}
+
+export interface NativeStepResult {
+  /** tokens now in the cache that came from this item (fewer than given only when cancelled) */
+  processed: number
+  /** rows x vocab_size */
+  logits?: Float32Array
+  /** descending by logit (after penalties and bias), ties by lower id */
+  candidates?: NativeCandidates
+  /**
+   * One row per processed token from `from` on; a log-probability is NaN where the next token is unknown. All of
+   * them are the f32 nearest to (raw logit - rawLogSumExp), so equal things have equal bits.
+   */
+  scores?: { logprobs: Float32Array; top_ids: Int32Array /* rows x top */; top_logprobs: Float32Array }
+}
+
+export interface NativeCandidates {
+  ids: Int32Array
+  /** after penalties and bias */
+  logits: Float32Array
+  /** of all logits after penalties and bias */
+  logSumExp: number
+  /** of all logits as the model gave them */
+  rawLogSumExp: number
+  rawLogits: Float32Array
+}
+
+export interface NativeModel {
+  readonly weightBytes: number
+  readonly isa: string
+  readonly threads: number
+  /** ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_DISPOSED */
+  createSession(capacity: number, kv: 0 | 1 /* f16 f32 */): NativeSession
+  /** Disposes its sessions too; resolves when no step uses it and the memory is free. Any number of times. */
+  dispose(): Promise<void>
+  readonly disposed: boolean
+}
+
+/** Every method but dispose() is ERR_BUSY while a step has the session, and ERR_DISPOSED afterwards. */
+export interface NativeSession {
+  /** positions in the cache; 0 when disposed. May be read while busy: the length before the step. */
+  readonly length: number
+  readonly capacity: number
+  readonly bytes: number
+  rewind(length: number): void
+  /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
+  fork(length: number): Promise<NativeSession>
+  /** Stops the step under way between two chunks; the memory is freed when it has ended. Any number of times. */
+  dispose(): void
+  readonly disposed: boolean
+}
+
+export type SourceType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q1_0'
+
+export interface NativeAddon {
+  /** how errors are made; called once by src/addon.ts */
+  useErrors(create: (code: string, message: string) => Error): void
+  Cancel: new () => NativeCancel
+  /** resolves when everything that was asked for before has ended */
+  idle(): Promise<void>
+  /** isa: ONEBIT_ISA's value, or '' */
+  info(isa?: string): {
+    isas: { name: string; state: 'usable' | 'unproven' | 'not_present' | 'not_built' }[]
+    /** what would be chosen now, or the reason why nothing can be (ONEBIT_ISA) */
+    chosen: string | null
+    why: string | null
+    default_threads: number
+    compiler: string
+  }
+  loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /**
+   * Runs all items as one batch, in chunks of bounded time (about 20 ms). `cancel` stops between chunks; the promise
+   * still resolves, with `processed` telling how far each item came. One step at a time per environment; later ones
+   * queue. Errors found before anything is computed: ERR_BUSY, ERR_DISPOSED, ERR_TOKEN_RANGE, ERR_CONTEXT_FULL.
+   * After any error session.length tells what is in the cache.
+   */
+  step(
+    model: NativeModel,
+    items: NativeStepItem[],
+    options: { chunk: number /* tokens, at most 256; 0: chosen by time */; cancel?: NativeCancel },
+  ): Promise<NativeStepResult[]>
+  crc32c(bytes: Uint8Array, crc: number): number
+  /** `rows` rows of `cols` source elements to f32 (little-endian, row-major). Synchronous: give it pieces. */
+  toF32(source: Uint8Array, type: SourceType, rows: number, cols: number): Float32Array
+  /** f32 rows to another dense form. q8: data int8, scale = max|row| / 127. */
+  fromF32(
+    rows: Float32Array,
+    type: 'f16' | 'bf16' | 'q8',
+    n_rows: number,
+    cols: number,
+  ): { data: Uint8Array; scales?: Float32Array }
+  /** f32 (or a source type) rows to official sign bits: bit 1 = -1, sign(0) = +1. cols % 8 == 0. */
+  packSigns(rows: Float32Array, n_rows: number, cols: number): Uint8Array
+  /** GGUF Q1_0 blocks to our two tensors: sign bits (inverted: bit 1 = -1) and f16 scales */
+  splitQ1_0(source: Uint8Array, n_rows: number, cols: number): { sign: Uint8Array; scale: Uint16Array }
+  /** rank-1 factorisation of |W|: W ~ sign(W) * (h gᵀ). Off the main thread, on all cores. */
+  svid(
+    w: Float32Array,
+    rows: number,
+    cols: number,
+    options: { method: 'svd' | 'nmf'; split?: number /* |h| = sigma^split, 0..1; absent: as the method leaves it */ },
+  ): Promise<{ sign: Uint8Array; g: Float32Array; h: Float32Array; relativeError: number }>
+}

@@ -1,0 +1,66 @@
+/**
+ * The parts of @huggingface/tokenizers 0.2 that we use. Its own declarations import files without extensions, which
+ * Node's module resolution does not find, so everything in them is lost.
+ */
+declare module '@huggingface/tokenizers' {
+  interface Step {
+    type: string
+    [key: string]: unknown
+  }
+
+  class Model {
+    tokens_to_ids: Map<string, number>
+    unk_token_id: number | undefined
+    config: object
+    /** pre-tokens to token names; characters that no token has come back as they are */
+    _call(tokens: string[]): string[]
+  }
+
+  /** An element of a word's linked list, while it is being merged. */
+  export interface BpeNode {
+    token: string
+    next: BpeNode
+    /** in [0, 1), growing along the word */
+    bias: number
+    /** the lowest goes first */
+    score: number
+  }
+
+  export interface BpeQueue {
+    push(node: BpeNode): void
+  }
+
+  export class BPE extends Model {
+    constructor(config: {
+      type: 'BPE'
+      vocab: Record<string, number>
+      merges: [string, string][]
+      ignore_merges?: boolean
+      byte_fallback?: boolean
+      fuse_unk?: boolean
+      unk_token?: string | null
+      [key: string]: unknown
+    })
+    /** queues a node when it and the next one can be merged */
+    add_node(queue: BpeQueue, node: BpeNode): void
+  }
+
+  export class Unigram extends Model {
+    constructor(config: { type: 'Unigram'; vocab: [string, number][]; unk_id: number }, eosToken: string)
+  }
+
+  export class SequenceNormalizer {
+    constructor(config: { type: 'Sequence'; normalizers: Step[] })
+    normalize(text: string): string
+  }
+
+  export class SequencePreTokenizer {
+    constructor(config: { type: 'Sequence'; pretokenizers: Step[] })
+    pre_tokenize(text: string, options?: { section_index?: number }): string[]
+  }
+
+  export class ByteLevelPreTokenizer {
+    constructor(config: { type: 'ByteLevel'; use_regex: boolean })
+    pre_tokenize(text: string): string[]
+  }
+}

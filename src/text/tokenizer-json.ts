@@ -1,0 +1,165 @@
+/**
+ * The `tokenizer` blob of a `.obt` file: a Hugging Face tokenizer.json and what we use of tokenizer_config.json. Every
+ * source (GGUF, SentencePiece, llama2.c) is turned into this one form, so there is one way to encode.
+ */
+import { OnebitError } from '../errors.js'
+
+export interface AddedToken {
+  id: number
+  content: string
+  /** special tokens are never produced from text unless the caller asks for it */
+  special?: boolean
+  /** matched after the normalizer instead of before it */
+  normalized?: boolean
+  /** swallow white space before or after the token */
+  lstrip?: boolean
+  rstrip?: boolean
+}
+
+/** One step of a normalizer, pre-tokenizer, post-processor or decoder, by its `type`. */
+export interface Step {
+  type: string
+  [key: string]: unknown
+}
+
+export interface BpeModel {
+  type: 'BPE'
+  vocab: Record<string, number>
+  /** `[left, right]`, or `"left right"` as older files write it; the position is the rank */
+  merges: [string, string][] | string[]
+  /**
+   * Ours: the rank of each merge where the position is not it. SentencePiece ranks the result by its score, so all
+   * ways to build one piece share a rank, and the leftmost goes first.
+   */
+  merge_ranks?: number[]
+  unk_token?: string | null
+  byte_fallback?: boolean
+  fuse_unk?: boolean
+  ignore_merges?: boolean
+  [key: string]: unknown
+}
+
+export interface UnigramModel {
+  type: 'Unigram'
+  vocab: [string, number][]
+  unk_id?: number | null
+  byte_fallback?: boolean
+  [key: string]: unknown
+}
+
+export interface TokenizerJson {
+  added_tokens?: AddedToken[]
+  normalizer?: Step | null
+  pre_tokenizer?: Step | null
+  post_processor?: Step | null
+  decoder?: Step | null
+  model: BpeModel | UnigramModel
+  [key: string]: unknown
+}
+
+type TokenName = string | { content: string } | null
+
+export interface TokenizerConfig {
+  bos_token?: TokenName
+  eos_token?: TokenName
+  unk_token?: TokenName
+  pad_token?: TokenName
+  add_bos_token?: boolean
+  /** Ours: ids that end an answer, from generation_config.json, besides eos_token. */
+  eos_token_ids?: number[]
+  /** Ours: SentencePiece's rule, a space before the text and after special tokens. */
+  add_dummy_prefix?: boolean
+  [key: string]: unknown
+}
+
+export interface TokenizerBlob {
+  tokenizer: TokenizerJson
+  config: TokenizerConfig
+}
+
+/** The text of a token that tokenizer_config.json names either plainly or as an object. */
+export function tokenName(name: TokenName | undefined): string | undefined {
+  if (typeof name === 'string') return name
+  return typeof name?.content === 'string' ? name.content : undefined
+}
+
+export function tokenizerFileError(problem: string): OnebitError {
+  return new OnebitError('ERR_TOKENIZER_FILE', `tokenizer: ${problem}`, {
+    hint: 'Convert the model again, or give a good tokenizer file with --tokenizer.',
+  })
+}
+
+export function unsupportedTokenizer(what: string): OnebitError {
+  return new OnebitError('ERR_UNSUPPORTED_TOKENIZER', `tokenizer: ${what} is not supported`, {
+    hint: 'Byte-level BPE (gpt-2, smollm, qwen2, llama-bpe) and SentencePiece vocabularies are supported.',
+  })
+}
+
+/** Reads a blob's bytes and checks its shape; ERR_TOKENIZER_FILE otherwise. */
+export function parseTokenizerBlob(bytes: Uint8Array): TokenizerBlob {
+  let value: unknown
+  try {
+    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch (error) {
+    throw tokenizerFileError(`not JSON in UTF-8 (${(error as Error).message})`)
+  }
+  return checkTokenizerBlob(value)
+}
+
+/** Checks the shape of a blob that came from outside; everything the encoder relies on is looked at here. */
+export function checkTokenizerBlob(value: unknown): TokenizerBlob {
+  if (!isRecord(value)) throw tokenizerFileError('not an object')
+  const { tokenizer, config } = value
+  if (!isRecord(tokenizer)) throw tokenizerFileError('`tokenizer` is not an object')
+  if (!isRecord(config)) throw tokenizerFileError('`config` is not an object')
+  for (const key of ['normalizer', 'pre_tokenizer', 'post_processor', 'decoder']) {
+    const step = tokenizer[key]
+    if (step !== undefined && step !== null && !(isRecord(step) && typeof step.type === 'string')) {
+      throw tokenizerFileError(`\`${key}\` is not an object with a type`)
+    }
+  }
+  checkAddedTokens(tokenizer.added_tokens ?? [])
+  checkModel(tokenizer.model)
+  return value as unknown as TokenizerBlob
+}
+
+function checkAddedTokens(tokens: unknown): void {
+  if (!Array.isArray(tokens)) throw tokenizerFileError('`added_tokens` is not an array')
+  for (const token of tokens) {
+    if (!isRecord(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {
+      throw tokenizerFileError('an added token has no content or no id')
+    }
+  }
+}
+
+function checkModel(model: unknown): void {
+  if (!isRecord(model)) throw tokenizerFileError('`model` is not an object')
+  // Files written before 2021 leave the type out of a BPE model; its merges give it away.
+  model.type ??= Array.isArray(model.merges) ? 'BPE' : undefined
+  if (model.type === 'BPE') checkBpe(model)
+  else if (model.type === 'Unigram') checkUnigram(model)
+  else throw unsupportedTokenizer(`a model of type ${JSON.stringify(model.type)}`)
+}
+
+/** Only the shape: the entries, which are many, are looked at while they are read. */
+function checkBpe({ vocab, merges, merge_ranks: ranks }: Record<string, unknown>): void {
+  if (!isRecord(vocab)) throw tokenizerFileError('`model.vocab` is not an object')
+  if (!Array.isArray(merges)) throw tokenizerFileError('`model.merges` is not an array')
+  if (ranks !== undefined && !Array.isArray(ranks)) throw tokenizerFileError('`model.merge_ranks` is not an array')
+}
+
+function checkUnigram({ vocab, unk_id: unknown }: Record<string, unknown>): void {
+  if (!Array.isArray(vocab) || vocab.length === 0) throw tokenizerFileError('`model.vocab` is not an array')
+  if (!isTokenId(unknown) || unknown >= vocab.length) {
+    throw tokenizerFileError('`model.unk_id` is not in the vocabulary')
+  }
+}
+
+/** An id has to fit a signed 32-bit integer; 16 million tokens are far above any vocabulary. */
+export function isTokenId(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 1 << 24
+}
+
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

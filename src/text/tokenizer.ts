@@ -1,0 +1,241 @@
+/** Text to token ids and back, from the `tokenizer` blob of a model. */
+import { Worker } from 'node:worker_threads'
+import { OnebitError } from '../errors.js'
+import type { Section } from './added-tokens.js'
+import type { EncodeRequest } from './encode-worker.js'
+import { Encoder } from './encoder.js'
+import { IdBuffer } from './id-buffer.js'
+import { RemoteCalls, remoteThread } from './remote-calls.js'
+import { type TokenBytes, tokenBytesOf } from './token-bytes.js'
+import {
+  checkTokenizerBlob,
+  parseTokenizerBlob,
+  type Step,
+  type TokenizerBlob,
+  type TokenizerConfig,
+  tokenName,
+} from './tokenizer-json.js'
+import { Utf8Stream } from './utf8-stream.js'
+import { Vocabulary } from './vocabulary.js'
+
+export interface EncodeOptions {
+  /** parse special tokens written out in the text; otherwise their letters are ordinary text (the default) */
+  special?: boolean
+  /** put BOS in front; 'auto' (the default): when the tokenizer's own flag says so and it is not there already */
+  bos?: boolean | 'auto'
+}
+
+export interface DecodeOptions {
+  /** write special tokens as they are named (the default), or leave them out */
+  special?: boolean
+  /** the ids continue a text, so a leading space is text (the default is that they begin one) */
+  continuation?: boolean
+}
+
+/** Longer texts are encoded on a thread: this many characters take a few milliseconds. */
+const LONG_TEXT = 8192
+const WORKER_IDLE_MS = 30_000
+
+/**
+ * Tokens that end an answer in the chat formats in use. Many files name only one of them as eos_token, and a model
+ * that ends its turn with another one would talk on.
+ */
+const END_TOKENS = [
+  '<|im_end|>',
+  '<|eot_id|>',
+  '<|eom_id|>',
+  '<|end_of_text|>',
+  '<|endoftext|>',
+  '<|end|>',
+  '<end_of_turn>',
+]
+
+export class Tokenizer {
+  /** put in front of a text by `encode` when `addsBos`; undefined when the vocabulary has none */
+  readonly bosId: number | undefined
+  /** the tokenizer's own flag */
+  readonly addsBos: boolean
+  /** the tokens that end an answer, ascending */
+  readonly eosIds: readonly number[]
+  /** one more than the highest id */
+  readonly vocabSize: number
+  readonly config: Readonly<TokenizerConfig>
+  readonly #encoder: Encoder
+  readonly #vocabulary: Vocabulary
+  /** special tokens by their text */
+  readonly #special: Map<string, number>
+  readonly #specialIds: Set<number>
+  readonly #addedIds: Set<number>
+  readonly #tokenBytes: TokenBytes
+  readonly #bytes = new Map<number, Uint8Array>()
+  readonly #longTexts: RemoteCalls<EncodeRequest, Int32Array>
+
+  /** From the bytes of the blob (JSON in UTF-8). ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER. */
+  static fromBytes(bytes: Uint8Array): Tokenizer {
+    return new Tokenizer(parseTokenizerBlob(bytes), () => bytes)
+  }
+
+  /** From a blob that is an object already. ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER. */
+  static fromBlob(blob: TokenizerBlob): Tokenizer {
+    checkTokenizerBlob(blob)
+    return new Tokenizer(blob, () => new TextEncoder().encode(JSON.stringify(blob)))
+  }
+
+  private constructor(blob: TokenizerBlob, bytes: () => Uint8Array) {
+    const { tokenizer, config } = blob
+    const added = tokenizer.added_tokens ?? []
+    this.config = config
+    this.#vocabulary = new Vocabulary(tokenizer)
+    this.#encoder = new Encoder(blob, this.#vocabulary)
+    this.#tokenBytes = tokenBytesOf(tokenizer)
+    this.#addedIds = new Set(added.map((token) => token.id))
+    this.#special = new Map(added.filter((token) => token.special).map((token) => [token.content, token.id]))
+    this.#specialIds = new Set(this.#special.values())
+    this.vocabSize = this.#vocabulary.size
+    this.bosId = this.#idOfName(tokenName(config.bos_token))
+    this.addsBos =
+      this.bosId !== undefined && (config.add_bos_token ?? processorAdds(blob, tokenName(config.bos_token)))
+    this.eosIds = this.#findEnds(config)
+    this.#longTexts = new RemoteCalls({
+      start: () =>
+        remoteThread(new Worker(new URL('./encode-worker.js', import.meta.url), { workerData: bytes(), execArgv: [] })),
+      idleMs: WORKER_IDLE_MS,
+      onTimeout: () => new OnebitError('ERR_TOKENIZER_WORKER', 'encoding took too long'),
+      onDeath: (cause) =>
+        new OnebitError('ERR_TOKENIZER_WORKER', `the encoding thread ended (${cause.message})`, {
+          cause,
+          hint: 'The text may be too long for the memory there is; encode it in parts.',
+        }),
+    })
+  }
+
+  /** The ids of a text. Long texts hold up the event loop: `encodeLong` does not. */
+  encode(text: string, options: EncodeOptions = {}): Int32Array {
+    const ids = new IdBuffer()
+    const body = new IdBuffer()
+    this.#encoder.encode(wellFormed(text), options.special === true, body)
+    if (this.#wantsBos(options.bos, body.first())) ids.push(this.bosId!)
+    if (ids.length === 0) return body.take()
+    ids.append(body.take())
+    return ids.take()
+  }
+
+  /** The same ids as `encode`; texts above 8192 characters are encoded on a thread. */
+  async encodeLong(text: string, options: EncodeOptions & { signal?: AbortSignal } = {}): Promise<Int32Array> {
+    options.signal?.throwIfAborted()
+    if (text.length <= LONG_TEXT) return this.encode(text, options)
+    const request = { text: wellFormed(text), special: options.special === true }
+    const body = await this.#longTexts.call(request, options.signal)
+    if (!this.#wantsBos(options.bos, body[0])) return body
+    const ids = new Int32Array(body.length + 1)
+    ids[0] = this.bosId!
+    ids.set(body, 1)
+    return ids
+  }
+
+  /** @internal A text cut at the special tokens written out in it: strings, and tokens with their ids. */
+  splitSpecial(text: string): Section[] {
+    return this.#encoder.splitSpecial(wellFormed(text))
+  }
+
+  /** @internal The ids of such parts, in which strings are plain text. No BOS. */
+  async encodeParts(parts: Section[], options: { signal?: AbortSignal } = {}): Promise<Int32Array> {
+    options.signal?.throwIfAborted()
+    const length = parts.reduce((sum, part) => sum + (typeof part === 'string' ? part.length : 0), 0)
+    if (length > LONG_TEXT) return this.#longTexts.call({ parts }, options.signal)
+    const ids = new IdBuffer()
+    this.#encoder.encodeParts(parts, ids)
+    return ids.take()
+  }
+
+  /** The text of ids; bytes that are no UTF-8 become U+FFFD. ERR_TOKEN_ID for what is no id. */
+  decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
+    const stream = this.stream({ special: options.special ?? true, continuation: options.continuation ?? false })
+    return stream.push(ids) + stream.flush()
+  }
+
+  /** Decodes ids as they come; by default as the continuation of a text, special tokens left out. */
+  stream(options: DecodeOptions = {}): Utf8Stream {
+    const stripFirstSpace = options.continuation === false && this.#tokenBytes.stripsFirstSpace
+    return new Utf8Stream(this, { special: options.special ?? false, stripFirstSpace })
+  }
+
+  /** The token's name in the vocabulary (byte-level and SentencePiece names are not the text: see tokenBytes). */
+  idToToken(id: number): string | undefined {
+    return this.#vocabulary.tokens[id]
+  }
+
+  tokenToId(token: string): number | undefined {
+    return this.#vocabulary.idOf(token)
+  }
+
+  isSpecial(id: number): boolean {
+    return this.#specialIds.has(id)
+  }
+
+  /** The texts of all special tokens. */
+  get specialTokens(): ReadonlyMap<string, number> {
+    return this.#special
+  }
+
+  /** The bytes a token adds to a text. Ids that the vocabulary leaves unused give none; do not change the array. */
+  tokenBytes(id: number): Uint8Array {
+    const known = this.#bytes.get(id)
+    if (known) return known
+    if (!(Number.isInteger(id) && id >= 0)) {
+      throw new OnebitError('ERR_TOKEN_ID', `token id ${id} is not an integer from 0 on`)
+    }
+    const token = this.#vocabulary.tokens[id]
+    let bytes = new Uint8Array(0)
+    if (token !== undefined) {
+      bytes = (this.#addedIds.has(id) ? new TextEncoder().encode(token) : this.#tokenBytes.of(token)) as typeof bytes
+    }
+    this.#bytes.set(id, bytes)
+    return bytes
+  }
+
+  /** Ends the thread for long texts, if there is one. */
+  dispose(): void {
+    this.#longTexts.stop()
+  }
+
+  #wantsBos(bos: boolean | 'auto' | undefined, first: number | undefined): boolean {
+    if (bos === true && this.bosId === undefined) {
+      throw new OnebitError('ERR_BAD_OPTION', 'bos: this tokenizer has no beginning-of-sequence token')
+    }
+    return bos === true || (bos !== false && this.addsBos && first !== this.bosId)
+  }
+
+  #idOfName(name: string | undefined): number | undefined {
+    return name === undefined ? undefined : this.#vocabulary.idOf(name)
+  }
+
+  #findEnds(config: TokenizerConfig): number[] {
+    const ends = new Set<number>()
+    const eos = this.#idOfName(tokenName(config.eos_token))
+    if (eos !== undefined) ends.add(eos)
+    for (const id of config.eos_token_ids ?? []) ends.add(id)
+    for (const token of END_TOKENS) {
+      const id = this.#special.get(token)
+      if (id !== undefined) ends.add(id)
+    }
+    return [...ends].sort((a, b) => a - b)
+  }
+}
+
+/** Lone surrogates become U+FFFD, which is what their UTF-8 would be. */
+function wellFormed(text: string): string {
+  return text.replace(/\p{Cs}/gu, '\ufffd')
+}
+
+/** Whether the post-processor puts this token in front of a single text. */
+function processorAdds({ tokenizer }: TokenizerBlob, bos: string | undefined): boolean {
+  const steps = (step: Step | null | undefined): Step[] => {
+    if (!step) return []
+    return Array.isArray(step.processors) ? step.processors.flatMap((item: Step) => steps(item)) : [step]
+  }
+  return steps(tokenizer.post_processor).some((step) => {
+    const first = Array.isArray(step.single) ? step.single[0] : undefined
+    return first?.SpecialToken?.id === bos && bos !== undefined
+  })
+}

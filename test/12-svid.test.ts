@@ -1,0 +1,201 @@
+/** SVID against a full singular value decomposition, and the signs against their definition. */
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import { expect, test } from 'vitest'
+import { addon } from '../dist/addon.js'
+import { SeededRandom } from './gguf-writer.js'
+
+const random = new SeededRandom(1402)
+
+interface Matrix {
+  name: string
+  rows: number
+  cols: number
+  w: Float32Array
+}
+
+function matrix(name: string, rows: number, cols: number, at: (row: number, col: number) => number): Matrix {
+  return {
+    name,
+    rows,
+    cols,
+    w: Float32Array.from({ length: rows * cols }, (_, i) => at(Math.floor(i / cols), i % cols)),
+  }
+}
+
+/** About normal: a sum of four uniform numbers. */
+function normal(): number {
+  return random.uniform(-1, 1) + random.uniform(-1, 1) + random.uniform(-1, 1) + random.uniform(-1, 1)
+}
+
+/** The largest eigenvalue of a symmetric matrix by Jacobi's rotations: slow, sure, and nothing like ours. */
+function largestEigenvalue(a: Float64Array[], size: number): number {
+  for (let sweep = 0; sweep < 30; sweep++) {
+    let off = 0
+    for (let p = 0; p < size; p++) {
+      for (let q = p + 1; q < size; q++) {
+        const apq = a[p]![q]!
+        off += apq * apq
+        if (apq === 0) continue
+        const theta = (a[q]![q]! - a[p]![p]!) / (2 * apq)
+        const t = (theta >= 0 ? 1 : -1) / (Math.abs(theta) + Math.sqrt(theta * theta + 1))
+        const c = 1 / Math.sqrt(t * t + 1)
+        const s = t * c
+        for (let k = 0; k < size; k++) {
+          const [akp, akq] = [a[k]![p]!, a[k]![q]!]
+          a[k]![p] = c * akp - s * akq
+          a[k]![q] = s * akp + c * akq
+        }
+        for (let k = 0; k < size; k++) {
+          const [apk, aqk] = [a[p]![k]!, a[q]![k]!]
+          a[p]![k] = c * apk - s * aqk
+          a[q]![k] = s * apk + c * aqk
+        }
+      }
+    }
+    if (off < 1e-28 * a.reduce((sum, row, i) => sum + row[i]! * row[i]!, 0)) break
+  }
+  return Math.max(...a.map((row, i) => row[i]!))
+}
+
+/** The relative error of the best rank-1 approximation of |W|, by the singular values of |W|. */
+function bestError({ rows, cols, w }: Matrix): number {
+  const small = Math.min(rows, cols)
+  const gram = Array.from({ length: small }, () => new Float64Array(small))
+  const at = (i: number, k: number) => Math.abs(rows <= cols ? w[i * cols + k]! : w[k * cols + i]!)
+  let total = 0
+  for (const value of w) total += value * value
+  for (let i = 0; i < small; i++) {
+    for (let j = 0; j < small; j++) for (let k = 0; k < Math.max(rows, cols); k++) gram[i]![j]! += at(i, k) * at(j, k)
+  }
+  return total === 0 ? 0 : Math.sqrt(Math.max(0, 1 - largestEigenvalue(gram, small) / total))
+}
+
+function errorOf({ rows, cols, w }: Matrix, g: Float32Array, h: Float32Array): number {
+  let [gap, total] = [0, 0]
+  for (let r = 0; r < rows; r++) {
+    for (let c = 0; c < cols; c++) {
+      const value = Math.abs(w[r * cols + c]!)
+      gap += (value - h[r]! * g[c]!) ** 2
+      total += value ** 2
+    }
+  }
+  return total === 0 ? 0 : Math.sqrt(gap / total)
+}
+
+function hundredMatrices(): Matrix[] {
+  const sizes = [8, 16, 24, 40]
+  const size = () => sizes[random.integer(4)]!
+  const all = [
+    matrix('zeros', 8, 16, () => 0),
+    matrix('constant', 16, 24, () => -0.37),
+    matrix('one row', 1, 40, normal),
+    matrix('one column of eight in use', 24, 8, (_, c) => (c === 3 ? normal() : 0)),
+    matrix('one entry', 8, 8, (r, c) => (r === 5 && c === 2 ? -3 : 0)),
+    matrix('zero rows', 24, 16, (r) => (r % 3 === 0 ? 0 : normal())),
+    matrix('zero columns', 24, 16, (_, c) => (c % 3 === 0 ? 0 : normal())),
+    matrix('tiny numbers', 16, 16, () => normal() * 1e-30),
+    matrix('denormal numbers', 16, 16, () => normal() * 1e-41),
+    matrix('huge numbers', 16, 16, () => normal() * 1e30),
+    matrix('two equal singular values', 16, 16, (r, c) => (Math.floor(r / 8) === Math.floor(c / 8) ? 1 : 0)),
+    matrix('rank one', 24, 40, (r, c) => (r + 1) * (c + 1) * (r % 2 === 0 ? 1 : -1)),
+  ]
+  while (all.length < 60) all.push(matrix(`normal ${all.length}`, 1 + random.integer(40), size(), normal))
+  while (all.length < 100) {
+    const [rowScale, colScale] = [24, 40].map((n) => Array.from({ length: n }, () => Math.exp(2 * normal())))
+    all.push(matrix(`scaled ${all.length}`, 24, 40, (r, c) => normal() * rowScale![r]! * colScale![c]!))
+  }
+  return all
+}
+
+const MATRICES = hundredMatrices()
+
+test('as good as a full SVD on 100 matrices, by either method and any split', async () => {
+  expect(MATRICES).toHaveLength(100)
+  for (const m of MATRICES) {
+    const best = bestError(m)
+    for (const options of [
+      { method: 'svd' },
+      { method: 'svd', split: 0 },
+      { method: 'svd', split: 0.8 },
+      { method: 'nmf' },
+    ] as const) {
+      const { g, h, relativeError } = await addon().svid(m.w, m.rows, m.cols, options)
+      const name = `${m.name} ${JSON.stringify(options)}`
+      // As f32, g and h of denormal size have few digits left.
+      const slack = m.name === 'denormal numbers' ? 1e-3 : 1e-5
+      expect(errorOf(m, g, h), name).toBeLessThanOrEqual(best + slack)
+      expect(Math.abs(relativeError - errorOf(m, g, h)), name).toBeLessThan(1e-6)
+      expect(
+        [...g, ...h].every((value) => value >= 0 && Number.isFinite(value)),
+        name,
+      ).toBe(true)
+    }
+  }
+})
+
+test('split says how much of the scale goes into h', async () => {
+  const m = MATRICES[20]!
+  const norm = (x: Float32Array) => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0))
+  const even = await addon().svid(m.w, m.rows, m.cols, { method: 'svd' })
+  const sigma = norm(even.g) * norm(even.h)
+  expect(norm(even.g) / norm(even.h)).toBeCloseTo(1, 5)
+  for (const split of [0, 0.25, 1]) {
+    const { g, h } = await addon().svid(m.w, m.rows, m.cols, { method: 'nmf', split })
+    expect(norm(h) / sigma ** split).toBeCloseTo(1, 4)
+    expect(norm(g) / sigma ** (1 - split)).toBeCloseTo(1, 4)
+  }
+})
+
+test('signs: least significant bit first, 1 is negative, both zeros are positive', async () => {
+  const w = Float32Array.from({ length: 3 * 16 }, () => [0, -0, 1, -1, 1e-45, -1e-45][random.integer(6)]!)
+  const { sign } = await addon().svid(w, 3, 16, { method: 'svd' })
+  expect(sign).toEqual(addon().packSigns(w, 3, 16))
+  w.forEach((value, i) => {
+    expect((sign[i >> 3]! >> (i & 7)) & 1, `element ${i} = ${value}`).toBe(value < 0 ? 1 : 0)
+  })
+})
+
+test('the same bytes every time, also for a matrix that all threads share', async () => {
+  const m = matrix('large', 600, 512, normal)
+  const first = await addon().svid(m.w, m.rows, m.cols, { method: 'svd' })
+  for (let run = 0; run < 5; run++) expect(await addon().svid(m.w, m.rows, m.cols, { method: 'svd' })).toEqual(first)
+  expect(first.relativeError).toBeGreaterThan(0.3)
+})
+
+test('a worker thread that factorises can be ended in the middle of it', async () => {
+  const code = `
+    import { parentPort } from 'node:worker_threads'
+    import { addon } from ${JSON.stringify(new URL('../dist/addon.js', import.meta.url).href)}
+    const w = new Float32Array(8192 * 8192).fill(0.5)
+    const found = addon().svid(w, 8192, 8192, { method: 'svd' })
+    parentPort.postMessage('started')
+    await found
+    parentPort.postMessage('finished')
+  `
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(code)}`))
+  const messages: string[] = []
+  worker.on('message', (message: string) => messages.push(message))
+  await once(worker, 'message')
+  const started = performance.now()
+  await worker.terminate()
+  expect(performance.now() - started).toBeLessThan(500)
+  expect(messages).toEqual(['started'])
+})
+
+test('a NaN or an infinity is an error, and so are arguments that do not fit together', async () => {
+  for (const bad of [Number.NaN, Number.POSITIVE_INFINITY]) {
+    const w = new Float32Array(64).fill(1)
+    w[17] = bad
+    await expect(addon().svid(w, 8, 8, { method: 'svd' })).rejects.toMatchObject({ code: 'ERR_NOT_FINITE' })
+  }
+  const w = new Float32Array(64)
+  const call = (rows: number, cols: number, options: object) => () => addon().svid(w, rows, cols, options as never)
+  const wrong = [
+    call(8, 16, { method: 'svd' }),
+    call(16, 4, { method: 'svd' }),
+    call(8, 8, { method: 'qr' }),
+    call(8, 8, { method: 'svd', split: 2 }),
+  ]
+  for (const attempt of wrong) expect(attempt).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }))
+})

@@ -1,0 +1,272 @@
+/** Sampling: the right distribution, exact or asking for more, the same for the same seed, defined for every value. */
+import { describe, expect, it } from 'vitest'
+import {
+  type Candidates,
+  candidatesNeeded,
+  checkSampling,
+  expNegative,
+  SAMPLING_NAMES,
+  Sampler,
+  type SamplingOptions,
+} from '../dist/sampler.js'
+
+const LONG = process.env.ONEBIT_LONG !== undefined
+
+/** What native code answers for these logits: the best `k`, descending, ties by lower id, and the log-sum-exp. */
+function shortlist(logits: readonly number[], k: number): Candidates {
+  const order = logits.map((_, id) => id).sort((a, b) => logits[b]! - logits[a]! || a - b)
+  const ids = order.slice(0, k)
+  const best = logits[order[0]!]!
+  const logSumExp = best + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - best), 0))
+  return { ids: Int32Array.from(ids), logits: Float32Array.from(ids, (id) => logits[id]!), logSumExp }
+}
+
+/** The probabilities that the options define, written down over the whole vocabulary. */
+function reference(logits: readonly number[], { temperature = 1, topK = 0, topP = 1, minP = 0 }: SamplingOptions) {
+  let kept = logits
+    .map((logit, id) => ({ id, p: Math.exp(logit / temperature) }))
+    .sort((a, b) => b.p - a.p || a.id - b.id)
+  if (topK > 0) kept = kept.slice(0, topK)
+  const all = kept.reduce((sum, { p }) => sum + p, 0)
+  let reached = 0
+  kept = kept.filter(({ p }, index) => {
+    const wanted = index === 0 || topP === 1 || reached < topP * all
+    reached += p
+    return wanted
+  })
+  kept = kept.filter(({ p }) => p >= minP * kept[0]!.p)
+  const left = kept.reduce((sum, { p }) => sum + p, 0)
+  const probabilities = new Array<number>(logits.length).fill(0)
+  for (const { id, p } of kept) probabilities[id] = p / left
+  return probabilities
+}
+
+/** How often each id is drawn; asks for all candidates when the sampler wants them, and counts that. */
+function draw(logits: readonly number[], options: SamplingOptions, first: number, draws: number) {
+  const sampler = new Sampler(checkSampling({ topK: 0, topP: 1, minP: 0, temperature: 1, ...options }, logits.length))
+  const some = shortlist(logits, first)
+  const all = shortlist(logits, logits.length)
+  const counts = new Array<number>(logits.length).fill(0)
+  let asked = 0
+  for (let i = 0; i < draws; i++) {
+    let from = some
+    let index = sampler.sample(from)
+    if (index < 0) {
+      asked++
+      from = all
+      index = sampler.sample(from)
+    }
+    counts[from.ids[index]!]!++
+  }
+  return { counts, asked }
+}
+
+/** Chi-square over ids with an expectation of at least 5; the limit is the 0.9999 quantile (Wilson and Hilferty). */
+function expectDistribution(counts: number[], probabilities: number[], draws: number): void {
+  let statistic = 0
+  let cells = 0
+  for (const [id, p] of probabilities.entries()) {
+    if (p === 0) expect(counts[id], `id ${id} cannot be drawn`).toBe(0)
+    if (p * draws < 5) continue
+    statistic += (counts[id]! - p * draws) ** 2 / (p * draws)
+    cells++
+  }
+  const freedom = Math.max(1, cells - 1)
+  const limit = freedom * (1 - 2 / (9 * freedom) + 3.72 * Math.sqrt(2 / (9 * freedom))) ** 3
+  expect(statistic).toBeLessThan(limit)
+}
+
+/** Logits of a spread-out distribution over 500 ids, the best in the middle. */
+const LOGITS = Array.from({ length: 500 }, (_, id) => Math.fround(6 * Math.cos(id * 0.7) - Math.abs(id - 250) / 40))
+
+describe('the distribution', () => {
+  const cases: SamplingOptions[] = [
+    {},
+    { temperature: 0.5 },
+    { temperature: 2 },
+    { topK: 7 },
+    { topP: 0.8 },
+    { topP: 0.3, temperature: 1.5 },
+    { minP: 0.2 },
+    { minP: 0.02, temperature: 0.7 },
+    { topK: 40, topP: 0.95, minP: 0.05, temperature: 0.8 },
+    { topP: 0.999 },
+    { topP: 0.99, minP: 0.001 },
+  ]
+  const draws = LONG ? 1_000_000 : 10_000
+
+  it.each(cases)(
+    'is that of the whole vocabulary: %o',
+    (options) => {
+      const probabilities = reference(LOGITS, { temperature: 1, ...options })
+      for (const first of [5, 64, 500]) {
+        const { counts, asked } = draw(LOGITS, { ...options, seed: 11 }, Math.max(first, options.topK ?? 0), draws)
+        expectDistribution(counts, probabilities, draws)
+        if (first === 500) expect(asked).toBe(0)
+      }
+    },
+    300_000,
+  )
+
+  it('does not depend on how many candidates came first', () => {
+    for (const options of cases) {
+      const [few, some, all] = [8, 100, 500].map((k) =>
+        draw(LOGITS, { ...options, seed: 5 }, Math.max(k, options.topK ?? 0), 3000),
+      )
+      expect(few!.counts).toEqual(all!.counts)
+      expect(some!.counts).toEqual(all!.counts)
+    }
+  })
+
+  it('rarely asks for more than a few hundred candidates', () => {
+    const peaked = Array.from({ length: 50_000 }, (_, id) => Math.fround(12 - 2.5 * Math.log(1 + id)))
+    for (const options of [{}, { topP: 0.9 }, { minP: 0.05 }, { temperature: 0.7, topP: 0.95 }]) {
+      expect(draw(peaked, { ...options, seed: 3 }, 256, 200).asked).toBeLessThan(10)
+    }
+    expect(draw(peaked, { seed: 3 }, 2, 200).asked).toBeGreaterThan(0)
+  })
+
+  it('is uniform for equal logits, and zero for impossible ones', () => {
+    const equal = draw([1, 1, 1, 1, 1, 1, 1, 1], { seed: 1 }, 8, draws)
+    expectDistribution(equal.counts, new Array(8).fill(1 / 8), draws)
+    const half = draw([2, -Infinity, 2, -Infinity], { seed: 1, temperature: 5 }, 4, draws)
+    expectDistribution(half.counts, [0.5, 0, 0.5, 0], draws)
+    // The half of four equal ones is two of them: those with the lower ids.
+    expect(draw([1, 1, 1, 1], { topP: 0.5, seed: 2 }, 4, 2000).counts.map((count) => count > 0)).toEqual([
+      true,
+      true,
+      false,
+      false,
+    ])
+  })
+})
+
+describe('edges', () => {
+  it.each<SamplingOptions>([{ temperature: 0 }, { topK: 1 }, { topP: 0 }, { minP: 1 }, { temperature: 1e-30 }])(
+    'takes the likeliest, the lower id of equals: %o',
+    (options) => {
+      const logits = options.temperature === 1e-30 ? [1, 3, 2, 2.9] : [1, 3, 2, 3]
+      if (options.minP === 1) logits[3] = 2.99
+      expect(draw(logits, { ...options, seed: 9 }, 4, 200).counts).toEqual([0, 200, 0, 0])
+    },
+  )
+
+  it('fails with a code when no logit is a number', () => {
+    const sampler = new Sampler(checkSampling({}, 4))
+    const bad: [number[], number][] = [
+      [[Number.NaN, 1], 1],
+      [[-Infinity, -Infinity], -Infinity],
+      [[Infinity, 1], Infinity],
+      [[1, 0], Number.NaN],
+      [[], 0],
+    ]
+    for (const [logits, logSumExp] of bad) {
+      const candidates = { ids: Int32Array.from(logits.keys()), logits: Float32Array.from(logits), logSumExp }
+      expect(() => sampler.sample(candidates)).toThrow(expect.objectContaining({ code: 'ERR_BAD_LOGITS' }))
+    }
+  })
+
+  it('has an exponential that is right to the last places', () => {
+    for (let x = 0; x > -700; x -= 0.37) {
+      expect(Math.abs(expNegative(x) / Math.exp(x) - 1)).toBeLessThan(1e-14)
+    }
+    expect(expNegative(0)).toBe(1)
+    expect(expNegative(-Infinity)).toBe(0)
+    expect(expNegative(-1e308)).toBe(0)
+  })
+})
+
+describe('seeds', () => {
+  const first = (seed: number | bigint) => {
+    const sampler = new Sampler(checkSampling({ seed, temperature: 1, topK: 0, topP: 1, minP: 0 }, 500))
+    return Array.from({ length: 32 }, () => sampler.sample(shortlist(LOGITS, 500)))
+  }
+
+  it('repeat', () => {
+    expect(first(1234)).toEqual(first(1234))
+    expect(first(1234)).toEqual(first(1234n))
+    // Frozen: another value here means that users' seeds no longer give their texts.
+    expect(first(42).slice(0, 8)).toEqual([22, 75, 8, 7, 3, 4, 0, 30])
+  })
+
+  it('differ, neighbours and high bits included', () => {
+    const seeds = [0, 1, 2, 2 ** 32, 2 ** 53 - 1, 2n ** 64n - 1n]
+    expect(new Set(seeds.map((seed) => first(seed).join())).size).toBe(seeds.length)
+  })
+
+  it('are random and reported when not given', () => {
+    const seeds = Array.from({ length: 4 }, () => new Sampler(checkSampling({}, 10)).seed)
+    expect(new Set(seeds).size).toBe(4)
+  })
+})
+
+describe('requests to native code', () => {
+  it('ask for as few candidates as will do', () => {
+    const needed = (options: SamplingOptions) => candidatesNeeded(checkSampling(options, 49152))
+    expect(needed({ temperature: 0, topK: 0 })).toBe(1)
+    expect(needed({ topK: 40 })).toBe(40)
+    expect(needed({ topK: 0 })).toBe(256)
+    expect(needed({ topK: 1_000_000 })).toBe(49152)
+    expect(new Sampler(checkSampling({ topK: 0 }, 49152)).shortlist(new Int32Array(0), true).k).toBe(49152)
+  })
+
+  it('count the last tokens when a penalty is on', () => {
+    const tokens = Int32Array.of(9, 5, 6, 5, 7)
+    const off = new Sampler(checkSampling({}, 10)).shortlist(tokens)
+    expect(off.penalty_ids).toHaveLength(0)
+    const on = new Sampler(checkSampling({ repeatPenalty: 1.1, repeatLastN: 4 }, 10)).shortlist(tokens)
+    expect([on.penalty_ids, on.penalty_counts]).toEqual([Int32Array.of(5, 6, 7), Int32Array.of(2, 1, 1)])
+    const none = new Sampler(checkSampling({ presencePenalty: 1, repeatLastN: 0 }, 10)).shortlist(tokens)
+    expect(none.penalty_ids).toHaveLength(0)
+    const bias = new Sampler(checkSampling({ logitBias: { 3: -100, 7: 1.5 } }, 10)).shortlist(tokens)
+    expect([bias.bias_ids, bias.bias_values]).toEqual([Int32Array.of(3, 7), Float32Array.of(-100, 1.5)])
+  })
+})
+
+describe('bad options', () => {
+  const empty = {}
+  const values: unknown[] = [Number.NaN, -1, 0.5, 1e308, 2 ** 31, 2 ** 53 + 2, Infinity, '1', null, [], empty, true, 5n]
+  const good: Record<string, unknown[]> = {
+    temperature: [0.5],
+    topK: [],
+    topP: [0.5],
+    minP: [0.5],
+    repeatPenalty: [0.5],
+    repeatLastN: [],
+    presencePenalty: [-1, 0.5],
+    frequencyPenalty: [-1, 0.5],
+    logitBias: [empty],
+    seed: [2 ** 31, 5n],
+  }
+
+  it.each(SAMPLING_NAMES.map((name) => [name]))('%s', (name) => {
+    for (const value of values) {
+      const check = () => checkSampling({ [name]: value }, 100)
+      const fine = good[name]!.includes(value)
+      if (fine) expect(check).not.toThrow()
+      else {
+        expect(check, `${name}: ${String(value)}`).toThrow(
+          expect.objectContaining({ code: 'ERR_BAD_OPTION', message: expect.stringContaining(name) }),
+        )
+      }
+    }
+  })
+
+  it('logitBias entries', () => {
+    const bad = [
+      { 100: 1 },
+      { '-1': 1 },
+      { a: 1 },
+      { '01': 1 },
+      { 1: Number.NaN },
+      { 1: '1' },
+      { 1: 1001 },
+      { 1: null },
+    ]
+    for (const logitBias of bad) {
+      expect(() => checkSampling({ logitBias: logitBias as never }, 100)).toThrow(
+        expect.objectContaining({ code: 'ERR_BAD_OPTION', message: expect.stringContaining('logitBias') }),
+      )
+    }
+  })
+})

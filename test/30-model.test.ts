@@ -1,0 +1,266 @@
+/** Loading models of every kind, what they say about themselves, and what goes wrong. */
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { addon } from '../dist/addon.js'
+import { Model } from '../dist/index.js'
+import { nativeConfig, nativeSlots } from '../dist/native-config.js'
+import { readObtHeader } from '../dist/obt.js'
+import { PROJECT } from './data.js'
+import { KINDS, type KindName, TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
+
+const folder = temporaryFolder()
+const tiny = folder.path('tiny.obt')
+beforeAll(() => writeTinyModel(tiny, {}))
+afterAll(folder.remove)
+
+const PROMPT = [72, 101, 108, 108, 111]
+
+describe('loading', () => {
+  const kinds = Object.keys(KINDS) as KindName[]
+  it.each(kinds.flatMap((kind) => [[kind, 'llama'] as const, [kind, 'qwen3'] as const]))(
+    'reads %s linears in %s and gives the same bytes of logits on every instruction set',
+    async (kind, architecture) => {
+      const path = folder.path(`${kind}-${architecture}.obt`)
+      const embedding = kind === 'q1_0' ? 'q1_0' : 'f16'
+      await writeTinyModel(path, { kind, architecture, embedding, tied: architecture === 'qwen3' })
+      const usable = addon()
+        .info()
+        .isas.filter(({ state }) => state === 'usable')
+      for (const activations of ['int8', 'f32'] as const) {
+        const bytes = new Set<string>()
+        for (const { name } of usable) {
+          for (const threads of [1, 2]) {
+            const model = await Model.load(path, { activations, isa: name, threads })
+            const { data, rows, columns } = await model.createSession().logits(PROMPT, { all: true })
+            expect([rows, columns, data.length]).toEqual([PROMPT.length, TINY_VOCAB, PROMPT.length * TINY_VOCAB])
+            expect(data.every(Number.isFinite)).toBe(true)
+            bytes.add(Buffer.from(data.buffer).toString('base64'))
+            await model.dispose()
+          }
+        }
+        expect(bytes.size).toBe(1)
+      }
+    },
+  )
+
+  it('tells what it loaded', async () => {
+    const progress: [number, number][] = []
+    const model = await Model.load(tiny, {
+      threads: 1,
+      context: 99,
+      onProgress: (done, all) => progress.push([done, all]),
+    })
+    const { fileBytes } = await readObtHeader(tiny)
+    expect(model.info).toMatchObject({
+      path: tiny,
+      architecture: 'llama',
+      fileBytes,
+      threads: 1,
+      context: 99,
+      activations: 'int8',
+      kv: 'f16',
+      isa: addon().info(process.env.ONEBIT_ISA ?? '').chosen,
+    })
+    expect(model.info.weightBytes).toBeGreaterThan(0)
+    expect(model.createSession().capacity).toBe(99)
+    expect(progress.length).toBeGreaterThan(0)
+    expect(progress.at(-1)).toEqual([fileBytes, fileBytes])
+    await model.dispose()
+    expect(model.disposed).toBe(true)
+  })
+
+  it('keeps no hold on the file: overwriting it changes nothing', async () => {
+    const copy = folder.path('overwritten.obt')
+    copyFileSync(tiny, copy)
+    const model = await Model.load(copy)
+    const before = await model.createSession().logits(PROMPT)
+    truncateSync(copy, 100)
+    expect((await model.createSession().logits(PROMPT)).data).toEqual(before.data)
+    await model.dispose()
+  })
+
+  it('reads text by itself and works with ids when there is no tokenizer', async () => {
+    const plain = folder.path('plain.obt')
+    await writeTinyModel(plain, { tokenizer: false, chat: false })
+    const model = await Model.load(plain)
+    const session = model.createSession()
+    await expect(session.complete('text')).rejects.toMatchObject({ code: 'ERR_NO_TOKENIZER' })
+    const { ids, text } = await session.complete(PROMPT, { maxTokens: 3 })
+    expect([ids.length, text]).toEqual([3, ''])
+    await model.dispose()
+  })
+})
+
+describe('the addon', () => {
+  it('that is not there is an error that says how to build it', () => {
+    const index = pathToFileURL(join(PROJECT, 'dist', 'index.js')).href
+    const code = `import { Model } from ${JSON.stringify(index)}
+      Model.load(${JSON.stringify(tiny)}).catch((error) => {
+        console.log(JSON.stringify([error.name, error.code, error.hint]))
+      })`
+    // node-gyp-build looks in this folder instead of the package's own.
+    const env = { ...process.env, ONEBIT_RUN_PREBUILD: folder.path('empty') }
+    const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', code], { env, encoding: 'utf8' })
+    expect(JSON.parse(stdout)).toEqual(['OnebitError', 'ERR_ADDON', expect.stringContaining('npm run build')])
+  })
+})
+
+describe('what cannot be loaded', () => {
+  const damaged = (name: string, change: (bytes: Buffer) => Buffer) => {
+    const path = folder.path(name)
+    writeFileSync(path, change(readFileSync(tiny)))
+    return path
+  }
+
+  it('is an error with a code', async () => {
+    const load = (path: string, options = {}) => Model.load(path, options)
+    await expect(load(folder.path('nowhere.obt'))).rejects.toMatchObject({ code: 'ERR_FILE_NOT_FOUND' })
+    await expect(load(damaged('short.obt', (b) => b.subarray(0, -1)))).rejects.toMatchObject({ code: 'ERR_TRUNCATED' })
+    await expect(load(damaged('long.obt', (b) => Buffer.concat([b, b])))).rejects.toMatchObject({
+      code: 'ERR_FILE_SIZE',
+    })
+    await expect(load(tiny, { isa: 'sse9' })).rejects.toMatchObject({ name: 'OnebitError', code: 'ERR_ISA' })
+    await expect(load(tiny, { memoryLimit: 1000 })).rejects.toMatchObject({ code: 'ERR_MEMORY_LIMIT' })
+  })
+
+  it('names the tensor whose checksum is wrong', async () => {
+    const { tensors } = await readObtHeader(tiny)
+    const { offset, spec } = tensors[5]!
+    const path = damaged('flipped.obt', (bytes) => {
+      bytes[offset] = bytes[offset]! ^ 1
+      return bytes
+    })
+    await expect(Model.load(path)).rejects.toMatchObject({
+      code: 'ERR_CHECKSUM',
+      message: expect.stringContaining(spec.name),
+    })
+  })
+
+  it('is refused by the native loader too, whatever TypeScript was told', async () => {
+    const header = await readObtHeader(tiny)
+    const good = {
+      path: tiny,
+      file_bytes: header.fileBytes,
+      config: nativeConfig(header.config),
+      slots: nativeSlots(header.tensors),
+      activations: 0,
+      threads: 1,
+      isa: '',
+      memory_limit: 0,
+    } as const
+    const native = addon()
+    await (await native.loadModel(good)).dispose()
+    const { slots, config } = good
+    const shifted = { ...slots, offsets: slots.offsets.map((offset) => offset + 1) }
+    const larger = { ...slots, bytes: slots.bytes.map((bytes, i) => (i === 3 ? bytes * 2 : bytes)) }
+    const fewer = {
+      ...slots,
+      offsets: slots.offsets.slice(1),
+      bytes: slots.bytes.slice(1),
+      crc32c: slots.crc32c.slice(1),
+    }
+    for (const lie of [{ slots: larger }, { slots: fewer }, { config: { ...config, dim: 256 } }]) {
+      await expect((async () => native.loadModel({ ...good, ...lie }))()).rejects.toMatchObject({
+        code: expect.stringMatching(/^ERR_(TENSOR_TABLE|CONFIG)$/),
+      })
+    }
+    for (const lie of [{ slots: shifted }, { file_bytes: header.fileBytes + 1 }]) {
+      await expect(native.loadModel({ ...good, ...lie })).rejects.toMatchObject({
+        code: expect.stringMatching(/^ERR_(CHECKSUM|TENSOR_TABLE|TRUNCATED|FILE_SIZE|NOT_FINITE)$/),
+      })
+    }
+    const wrong: object[] = [
+      { path: 7 },
+      { path: 'a\0b' },
+      { file_bytes: -1 },
+      { file_bytes: 1.5 },
+      { config: null },
+      { config: { ...config, dim: 2 ** 40 } },
+      { config: { ...config, vocab_size: Number.NaN } },
+      { config: { ...config, linears: [] } },
+      { config: { ...config, rope: { ...config.rope, factors: new Float64Array(3) } } },
+      { slots: { ...slots, crc32c: [1, 2, 3] } },
+      { slots: { ...slots, offsets: slots.offsets.map(() => Number.POSITIVE_INFINITY) } },
+      { cancel: {} },
+      { threads: 1e9 },
+    ]
+    for (const lie of wrong) {
+      await expect((async () => native.loadModel({ ...good, ...lie } as never))()).rejects.toMatchObject({
+        code: expect.stringMatching(/^ERR_(BAD_ARGUMENT|CONFIG|READ|FILE_NOT_FOUND)$/),
+      })
+    }
+  })
+
+  it.each([
+    ['threads', 0],
+    ['threads', 1.5],
+    ['context', -1],
+    ['context', 2 ** 53],
+    ['context', 100_000],
+    ['activations', 'int4'],
+    ['kv', null],
+    ['memoryLimit', Number.NaN],
+    ['onProgress', 3],
+    ['signal', {}],
+    ['colour', 'red'],
+  ])('option %s = %s', async (name, value) => {
+    const options = { [name]: value } as object
+    await expect(Model.load(tiny, options)).rejects.toMatchObject({
+      code: 'ERR_BAD_OPTION',
+      message: expect.stringContaining(name),
+    })
+  })
+
+  it('passes on what onProgress throws', async () => {
+    const failure = new Error('no more')
+    const onProgress = () => {
+      throw failure
+    }
+    await expect(Model.load(tiny, { onProgress })).rejects.toBe(failure)
+  })
+})
+
+describe('memory', () => {
+  it('of weights and sessions stays below memoryLimit', async () => {
+    const model = await Model.load(tiny)
+    const one = model.createSession().bytes
+    const { weightBytes, fileBytes } = model.info
+    await model.dispose()
+    const memoryLimit = Math.max(weightBytes, fileBytes) + 2 * one
+    const limited = await Model.load(tiny, { memoryLimit })
+    const sessions = [limited.createSession(), limited.createSession()]
+    const room = memoryLimit - weightBytes - 2 * one
+    if (room < one) {
+      expect(() => limited.createSession()).toThrow(expect.objectContaining({ code: 'ERR_MEMORY_LIMIT' }))
+      await expect(sessions[0]!.fork()).rejects.toMatchObject({ code: 'ERR_MEMORY_LIMIT' })
+      sessions[1]!.dispose()
+    }
+    expect(limited.createSession().bytes).toBe(one)
+    await limited.dispose()
+  })
+
+  it('is given back by models and sessions that nobody disposes', async () => {
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc') as () => void
+    let collected = 0
+    const registry = new FinalizationRegistry(() => collected++)
+    const drop = async () => {
+      const model = await Model.load(tiny)
+      const session = model.createSession()
+      await session.append(PROMPT)
+      registry.register(model, 'model')
+      registry.register(session, 'session')
+    }
+    for (let i = 0; i < 5; i++) await drop()
+    for (let i = 0; i < 50 && collected < 8; i++) {
+      gc()
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+    expect(collected).toBeGreaterThanOrEqual(8) // the last ones may still be in registers
+  })
+})

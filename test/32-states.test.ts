@@ -1,0 +1,340 @@
+/** Every method in every state, and objects that are not what they seem. Nothing may crash, every code is exact. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { addon } from '../dist/addon.js'
+import { Model, Session } from '../dist/index.js'
+import type { NativeModel, NativeSession } from '../dist/native.js'
+import { nativeConfig, nativeSlots } from '../dist/native-config.js'
+import { readObtHeader } from '../dist/obt.js'
+import { temporaryFolder, writeTinyModel } from './tiny-model.js'
+
+const folder = temporaryFolder()
+const tiny = folder.path('tiny.obt')
+beforeAll(() => writeTinyModel(tiny, {}))
+afterAll(folder.remove)
+
+const PROMPT = [1, 2, 3]
+const OPTIONS = { maxTokens: 2, ignoreEos: true }
+
+/** Each resolves when the method does what it should. */
+const METHODS: Record<string, (session: Session) => Promise<unknown>> = {
+  generate: async (session) => {
+    for await (const _ of session.generate(PROMPT, OPTIONS)) return
+  },
+  complete: (session) => session.complete(PROMPT, OPTIONS),
+  append: (session) => session.append(PROMPT),
+  'append nothing': (session) => session.append([]),
+  logits: (session) => session.logits(PROMPT),
+  'all logits': (session) => session.logits(PROMPT, { all: true }),
+  score: (session) => session.score(PROMPT, { top: 1 }),
+  rewind: async (session) => session.rewind(0),
+  fork: (session) => session.fork(),
+  'fork a part': (session) => session.fork(0),
+}
+
+const ALWAYS: Record<string, (session: Session) => unknown> = {
+  tokens: (session) => session.tokens,
+  position: (session) => session.position,
+  capacity: (session) => session.capacity,
+  bytes: (session) => session.bytes,
+  busy: (session) => session.busy,
+  disposed: (session) => session.disposed,
+  last: (session) => session.last,
+  model: (session) => session.model,
+}
+
+/** Brings a session into a state; returns what ends it. */
+const STATES: Record<string, { code?: string; enter: (model: Model) => Promise<[Session, () => Promise<unknown>]> }> = {
+  fresh: { enter: async (model) => [model.createSession(), async () => {}] },
+  used: {
+    enter: async (model) => {
+      const session = model.createSession()
+      await session.complete(PROMPT, OPTIONS)
+      return [session, async () => {}]
+    },
+  },
+  generating: {
+    code: 'ERR_BUSY',
+    enter: async (model) => {
+      const session = model.createSession()
+      const pieces = session.generate(PROMPT, { ignoreEos: true })
+      await pieces.next()
+      return [session, () => pieces.return(undefined as never)]
+    },
+  },
+  computing: {
+    code: 'ERR_BUSY',
+    enter: async (model) => {
+      const session = model.createSession()
+      const appended = session.append(Array.from({ length: 200 }, (_, i) => i))
+      return [session, () => appended]
+    },
+  },
+  aborted: {
+    enter: async (model) => {
+      const session = model.createSession()
+      const controller = new AbortController()
+      const answer = session.complete(PROMPT, { ignoreEos: true, signal: controller.signal })
+      const reason = new Error('enough')
+      setTimeout(() => controller.abort(reason), 5)
+      await expect(answer).rejects.toBe(reason)
+      return [session, async () => {}]
+    },
+  },
+  left: {
+    enter: async (model) => {
+      const session = model.createSession()
+      for await (const _ of session.generate(PROMPT, { ignoreEos: true })) break
+      return [session, async () => {}]
+    },
+  },
+  disposed: {
+    code: 'ERR_DISPOSED',
+    enter: async (model) => {
+      const session = model.createSession()
+      await session.append(PROMPT)
+      session.dispose()
+      return [session, async () => {}]
+    },
+  },
+  'disposed while generating': {
+    code: 'ERR_DISPOSED',
+    enter: async (model) => {
+      const session = model.createSession()
+      const answer = session.complete(PROMPT, { ignoreEos: true })
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      session.dispose()
+      await expect(answer).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+      return [session, async () => {}]
+    },
+  },
+  'with a disposed model': {
+    code: 'ERR_DISPOSED',
+    enter: async (model) => {
+      const session = model.createSession()
+      await session.append(PROMPT)
+      await model.dispose()
+      return [session, async () => {}]
+    },
+  },
+  'generating with a disposed model': {
+    code: 'ERR_DISPOSED',
+    enter: async (model) => {
+      const session = model.createSession()
+      const answer = session.complete(PROMPT, { ignoreEos: true })
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      const gone = model.dispose()
+      await expect(answer).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+      await gone
+      return [session, async () => {}]
+    },
+  },
+}
+
+describe.each(Object.entries(STATES))('a session that is %s', (_name, { code, enter }) => {
+  it.each(Object.entries(METHODS))(`${code ? `answers with ${code}` : 'works'}: %s`, async (_method, call) => {
+    const model = await Model.load(tiny, { threads: 1 })
+    const [session, leave] = await enter(model)
+    if (code) await expect((async () => call(session))()).rejects.toMatchObject({ name: 'OnebitError', code })
+    else await call(session)
+    for (const read of Object.values(ALWAYS)) read(session)
+    await leave()
+    session.dispose()
+    session.dispose()
+    await session[Symbol.asyncDispose]()
+    expect(session.disposed).toBe(true)
+    expect(session.bytes).toBe(0)
+    await model.dispose()
+    await model.dispose()
+  })
+})
+
+describe('a disposed model', () => {
+  it('makes no sessions, and says so again and again', async () => {
+    const model = await Model.load(tiny)
+    model[Symbol.dispose]()
+    await model[Symbol.asyncDispose]()
+    expect(model.disposed).toBe(true)
+    expect(() => model.createSession()).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }))
+    expect(model.info.path).toBe(tiny)
+  })
+})
+
+describe('objects that are not what they seem', () => {
+  let model: Model
+  let native: { model: NativeModel; session: NativeSession }
+  beforeAll(async () => {
+    model = await Model.load(tiny, { threads: 1 })
+    const header = await readObtHeader(tiny)
+    const loaded = await addon().loadModel({
+      path: tiny,
+      file_bytes: header.fileBytes,
+      config: nativeConfig(header.config),
+      slots: nativeSlots(header.tensors),
+      activations: 0,
+      threads: 1,
+      isa: '',
+      memory_limit: 0,
+    })
+    native = { model: loaded, session: loaded.createSession(64, 0) }
+  })
+  afterAll(async () => {
+    await model.dispose()
+    await native.model.dispose()
+  })
+
+  it('are TypeErrors for the methods of Model and Session', async () => {
+    const session = model.createSession()
+    const rewind = Session.prototype.rewind as (this: unknown, position: number) => void
+    for (const foreign of [{}, null, model, new Proxy(session, {}), Object.create(session)]) {
+      expect(() => rewind.call(foreign, 0)).toThrow(TypeError)
+      await expect((async () => Session.prototype.append.call(foreign as Session, [1]))()).rejects.toThrow(TypeError)
+      const create = Model.prototype.createSession as (this: unknown) => Session
+      if (foreign !== model) expect(() => create.call(foreign)).toThrow(TypeError)
+    }
+    Object.freeze(session)
+    await session.append([1, 2])
+    expect(session.position).toBe(2)
+  })
+
+  it('are TypeErrors for native methods', () => {
+    const { session, model } = native
+    const foreigners = [
+      {},
+      [],
+      null,
+      1,
+      'x',
+      Symbol('s'),
+      () => {},
+      model,
+      new Proxy(session, {}),
+      Object.create(session),
+    ]
+    for (const foreign of foreigners) {
+      expect(() => session.rewind.call(foreign, 0)).toThrow(TypeError)
+      expect(() => session.dispose.call(foreign)).toThrow(TypeError)
+      expect(() => addon().step(foreign as NativeModel, [], { chunk: 0 })).toThrow(
+        foreign === model ? Error : TypeError,
+      )
+      const item = { session: foreign as NativeSession, tokens: Int32Array.of(1), logits: 0 as const }
+      expect(() => addon().step(model, [item], { chunk: 0 })).toThrow(TypeError)
+      if (foreign !== model) expect(() => model.createSession.call(foreign, 8, 0)).toThrow(TypeError)
+    }
+    const made = session as unknown as { constructor: new () => unknown }
+    expect(() => new made.constructor()).toThrow(TypeError)
+    Object.freeze(session)
+    session.rewind(0)
+  })
+
+  it('of another model are refused', async () => {
+    const [other, { session }] = [native.model, native]
+    const header = await readObtHeader(tiny)
+    const second = await addon().loadModel({
+      path: tiny,
+      file_bytes: header.fileBytes,
+      config: nativeConfig(header.config),
+      slots: nativeSlots(header.tensors),
+      activations: 0,
+      threads: 1,
+      isa: '',
+      memory_limit: 0,
+    })
+    const item = { session, tokens: Int32Array.of(1), logits: 0 as const }
+    expect(() => addon().step(second, [item], { chunk: 0 })).toThrow(TypeError)
+    expect(() => addon().step(other, [item, item], { chunk: 0 })).toThrow(TypeError)
+    await second.dispose()
+  })
+
+  it('cannot lie about numbers', () => {
+    const { session, model } = native
+    const step = (change: object, options: object = { chunk: 0 }) => {
+      const item = { session, tokens: Int32Array.of(1, 2), logits: 0, ...change }
+      return () => addon().step(model, [item as never], options as never)
+    }
+    const shortlist = (change: object) => ({
+      shortlist: {
+        k: 1,
+        penalty_ids: new Int32Array(0),
+        penalty_counts: new Int32Array(0),
+        repeat_penalty: 1,
+        presence_penalty: 0,
+        frequency_penalty: 0,
+        bias_ids: new Int32Array(0),
+        bias_values: new Float32Array(0),
+        ...change,
+      },
+    })
+    const detached = new Int32Array(4)
+    structuredClone(detached, { transfer: [detached.buffer] })
+    const wrong = [
+      step({ tokens: [1, 2] }),
+      step({ tokens: new Int32Array(0) }),
+      step({ tokens: detached }),
+      step({ tokens: new Float32Array(2) }),
+      step({ tokens: new Proxy(new Int32Array(2), {}) }),
+      step({ logits: 3 }),
+      step({ logits: Number.NaN }),
+      step({ score: { from: 2, top: 0, next: -1 } }),
+      step({ score: { from: -1, top: 0, next: -1 } }),
+      step({ score: { from: 0, top: 1e9, next: -1 } }),
+      step({ score: { from: 0, top: 0, next: 2 ** 40 } }),
+      step(shortlist({ k: 0 })),
+      step(shortlist({ k: 1e9 })),
+      step(shortlist({ repeat_penalty: 0 })),
+      step(shortlist({ presence_penalty: Number.POSITIVE_INFINITY })),
+      step(shortlist({ penalty_ids: Int32Array.of(1) })),
+      step(shortlist({ bias_ids: Int32Array.of(1), bias_values: Float32Array.of(Number.NaN) })),
+      step({}, { chunk: -1 }),
+      step({}, { chunk: 257 }),
+      step({}, { chunk: 0, cancel: {} }),
+      step({}, null as never),
+      () => addon().step(model, [], { chunk: 0 }),
+      () => addon().step(model, 'items' as never, { chunk: 0 }),
+      () => addon().step(model, [null as never], { chunk: 0 }),
+      () => session.rewind(1),
+      () => session.rewind(-1),
+      () => session.fork(2 ** 40),
+      () => model.createSession(0, 0),
+      () => model.createSession(64, 2 as never),
+    ]
+    for (const call of wrong) expect(call).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }))
+    const range = expect.objectContaining({ code: 'ERR_TOKEN_RANGE' })
+    expect(step({ tokens: Int32Array.of(1, -1) })).toThrow(range)
+    expect(step({ tokens: Int32Array.of(100_000) })).toThrow(range)
+    expect(step(shortlist({ bias_ids: Int32Array.of(-5), bias_values: Float32Array.of(1) }))).toThrow(range)
+    expect(step({ tokens: new Int32Array(65) })).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_FULL' }))
+    expect(() => model.createSession(257, 0)).toThrow(expect.objectContaining({ code: 'ERR_BAD_OPTION' }))
+  })
+
+  it('that dispose things from inside a getter find nothing to break', async () => {
+    const header = await readObtHeader(tiny)
+    const doomed = await addon().loadModel({
+      path: tiny,
+      file_bytes: header.fileBytes,
+      config: nativeConfig(header.config),
+      slots: nativeSlots(header.tensors),
+      activations: 0,
+      threads: 1,
+      isa: '',
+      memory_limit: 0,
+    })
+    const session = doomed.createSession(64, 0)
+    const late = {
+      session,
+      tokens: Int32Array.of(1),
+      get logits(): 0 {
+        void doomed.dispose()
+        return 0
+      },
+    }
+    expect(() => addon().step(doomed, [late], { chunk: 0 })).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }))
+    const throwing = {
+      get session(): NativeSession {
+        throw new RangeError('from a getter')
+      },
+      tokens: Int32Array.of(1),
+      logits: 0 as const,
+    }
+    expect(() => addon().step(native.model, [throwing], { chunk: 0 })).toThrow('from a getter')
+  })
+})

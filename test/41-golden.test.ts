@@ -1,0 +1,173 @@
+/** Real models against what other programs computed from the same weights. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { convert } from '../dist/convert.js'
+import { perplexity } from '../dist/eval/perplexity.js'
+import { Model } from '../dist/index.js'
+import { dataFile, missing } from './data.js'
+
+const FLOATS = { activations: 'f32', kv: 'f32' } as const
+
+let folder: string
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'onebit-golden-'))
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+function golden<T>(name: string): T {
+  return JSON.parse(readFileSync(dataFile(`golden/${name}`), 'utf8')) as T
+}
+
+const STORIES = ['weights/stories260K.bin', 'tokenizers/tok512.bin', 'golden/stories260K-greedy.json']
+
+describe.skipIf(missing(...STORIES))('stories260K against llama2.c', () => {
+  it('generates the same greedy texts to the byte', async () => {
+    const path = join(folder, 'stories.obt')
+    await convert(dataFile('weights/stories260K.bin'), path, { tokenizer: dataFile('tokenizers/tok512.bin') })
+    const model = await Model.load(path, FLOATS)
+    const { cases } = golden<{ cases: { prompt: string; n: number; text: string }[] }>('stories260K-greedy.json')
+    for (const { prompt, n, text } of cases) {
+      const session = model.createSession()
+      const ids = await model.encode(prompt)
+      // llama2.c counts positions; the first one is BOS and prints nothing.
+      const maxTokens = n - (ids.length - 1)
+      const result = await session.complete(ids, { maxTokens, temperature: 0 })
+      const whole = prompt === '' ? result.text.trimStart() : prompt + result.text
+      expect(whole).toBe(text)
+    }
+    await model.dispose()
+  })
+})
+
+interface LogitsCase {
+  name: string
+  text: string
+  ids: number[]
+  token_logprobs: (number | null)[]
+  last_top10: [number, number][]
+  last_logits_every_997: number[]
+  greedy_ids: number[]
+  greedy_margins: number[]
+}
+
+const TEACHER = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
+
+describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 135M against PyTorch', () => {
+  let model: Model
+  beforeAll(async () => {
+    const path = join(folder, 'smol-f32.obt')
+    await convert(dataFile(TEACHER), path, { type: 'f32', embed: 'f32' })
+    model = await Model.load(path, FLOATS)
+  }, 120_000)
+  afterAll(() => model?.dispose())
+
+  it('gives every token log-probability within 1e-3, and the logits of the last position', async () => {
+    const { cases } = golden<{ cases: LogitsCase[] }>('smollm2-135m-logits.json')
+    expect(cases.length).toBe(6)
+    let worst = 0
+    for (const { name, ids, token_logprobs, last_top10, last_logits_every_997 } of cases) {
+      const { logprobs } = await model.createSession().score(ids)
+      for (const [i, expected] of token_logprobs.entries()) {
+        if (expected !== null) worst = Math.max(worst, Math.abs(logprobs[i]! - expected))
+      }
+      const { data } = await model.createSession().logits(ids)
+      for (const [id, logit] of last_top10) expect(Math.abs(data[id]! - logit), name).toBeLessThan(2e-3)
+      for (const [i, logit] of last_logits_every_997.entries()) {
+        expect(Math.abs(data[i * 997]! - logit), name).toBeLessThan(2e-3)
+      }
+    }
+    console.log(`largest difference of a token log-probability: ${worst.toExponential(2)}`)
+    expect(worst).toBeLessThan(1e-3)
+  })
+
+  it('chooses the same greedy tokens wherever the margin is above 1e-3', async () => {
+    const { cases } = golden<{ cases: LogitsCase[] }>('smollm2-135m-logits.json')
+    for (const { name, ids, greedy_ids, greedy_margins } of cases) {
+      const options = { maxTokens: greedy_ids.length, temperature: 0, ignoreEos: true }
+      const result = await model.createSession().complete(ids, options)
+      for (const [i, id] of greedy_ids.entries()) {
+        // Below the margin either token is right, and what follows the other one cannot be compared.
+        if (greedy_margins[i]! <= 1e-3 && result.ids[i] !== id) break
+        expect(result.ids[i], `${name}, token ${i}`).toBe(id)
+      }
+    }
+  })
+
+  it.skipIf(missing('text/wikitext2-raw-test.txt'))(
+    'has the teacher perplexity of 22.03 on WikiText-2',
+    async () => {
+      const text = readFileSync(dataFile('text/wikitext2-raw-test.txt'), 'utf8').replaceAll('\r\n', '\n')
+      const ids = await model.encode(text)
+      expect(ids.length).toBe(301_948)
+      const result = await perplexity(model, ids, { ctx: 2048, chunks: 6 })
+      console.log(`perplexity ${result.perplexity.toFixed(4)}`)
+      expect(Math.abs(result.perplexity - 22.031)).toBeLessThan(0.05)
+    },
+    600_000,
+  )
+})
+
+const OFFICIAL = ['packed', 'train'].map((layout) => `golden/official-onebit-en10/${layout}/pytorch_model.bin`)
+
+describe.skipIf(missing(...OFFICIAL))("the OneBit authors' own checkpoints against their own code", () => {
+  interface OfficialLogits {
+    ids: number[]
+    logits_last: number[]
+    argmax: number[]
+    token_logprobs: (number | null)[]
+  }
+
+  const load = async (layout: string, activations: 'int8' | 'f32') => {
+    const path = join(folder, `official-${layout}.obt`)
+    await convert(dataFile(`golden/official-onebit-en10/${layout}`), path)
+    return Model.load(path, activations === 'f32' ? FLOATS : {})
+  }
+
+  it.each(['packed', 'train'])('gives their logits from the %s layout', async (layout) => {
+    const expected = golden<OfficialLogits>('official-onebit-en10/logits.json')
+    const model = await load(layout, 'f32')
+    const { data, columns } = await model.createSession().logits(expected.ids, { all: true })
+    const last = data.subarray((expected.ids.length - 1) * columns)
+    for (const [id, logit] of expected.logits_last.entries()) {
+      expect(Math.abs(last[id]! - logit), `logit ${id}`).toBeLessThan(1e-3)
+    }
+    for (const [i, id] of expected.argmax.entries()) {
+      const row = data.subarray(i * columns, (i + 1) * columns)
+      expect(row.indexOf(Math.max(...row)), `position ${i}`).toBe(id)
+    }
+    const { logprobs } = await model.createSession().score(expected.ids)
+    for (const [i, logprob] of expected.token_logprobs.entries()) {
+      if (logprob !== null) expect(Math.abs(logprobs[i]! - logprob), `token ${i}`).toBeLessThan(1e-3)
+    }
+    await model.dispose()
+  })
+
+  it('stays close to them with int8 activations', async () => {
+    const { ids } = golden<OfficialLogits>('official-onebit-en10/logits.json')
+    const [exact, rounded] = [await load('packed', 'f32'), await load('packed', 'int8')]
+    const rows = await Promise.all([exact, rounded].map((model) => model.createSession().logits(ids, { all: true })))
+    const kl = meanKl(rows[0]!.data, rows[1]!.data, rows[0]!.columns)
+    console.log(`mean KL of int8 from f32 activations: ${kl.toExponential(2)} nats`)
+    // Every LayerNorm output is rounded to 127 steps a side, and this untrained model has five layers of them.
+    expect(kl).toBeLessThan(3e-3)
+    await exact.dispose()
+    await rounded.dispose()
+  })
+})
+
+/** Mean over positions of KL(p || q), in nats. */
+function meanKl(p: Float32Array, q: Float32Array, columns: number): number {
+  const logSumExp = (row: Float32Array) => {
+    const max = Math.max(...row)
+    return max + Math.log(row.reduce((sum, x) => sum + Math.exp(x - max), 0))
+  }
+  let total = 0
+  for (let at = 0; at < p.length; at += columns) {
+    const [a, b] = [p.subarray(at, at + columns), q.subarray(at, at + columns)]
+    const [la, lb] = [logSumExp(a), logSumExp(b)]
+    for (let i = 0; i < columns; i++) total += Math.exp(a[i]! - la) * (a[i]! - la - (b[i]! - lb))
+  }
+  return total / (p.length / columns)
+}

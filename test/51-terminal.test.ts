@@ -1,0 +1,99 @@
+/** The chat as a person meets it: in a terminal, with Ctrl-C. `script` (util-linux) gives us a pseudo-terminal. */
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { PROJECT } from './data.js'
+import { temporaryFolder, writeTinyModel } from './tiny-model.js'
+
+const noTerminal = process.platform !== 'linux' || spawnSync('script', ['--version']).status !== 0
+if (noTerminal) console.warn('skipped: the terminal tests need util-linux script')
+
+const PATIENCE_MS = 30_000
+const CTRL_C = '\x03'
+
+class Terminal {
+  readonly #child: ChildProcessWithoutNullStreams
+  readonly status: Promise<number | null>
+  output = ''
+
+  constructor(args: string[]) {
+    const words = [process.execPath, join(PROJECT, 'dist', 'cli', 'onebit-run.js'), ...args]
+    const command = words.map((word) => `'${word}'`).join(' ')
+    this.#child = spawn('script', ['-qfec', command, '/dev/null'], {
+      env: { ...process.env, NO_COLOR: '1', TERM: 'dumb' },
+    })
+    this.#child.stdout.on('data', (data: Buffer) => {
+      this.output += data.toString('utf8')
+    })
+    this.status = new Promise((resolve) => this.#child.on('close', resolve))
+  }
+
+  type(text: string): void {
+    this.#child.stdin.write(text)
+  }
+
+  /** Waits until `text` appears in what came after the last call. */
+  async until(text: string): Promise<string> {
+    const deadline = Date.now() + PATIENCE_MS
+    while (!this.output.includes(text)) {
+      if (Date.now() > deadline) throw new Error(`no ${JSON.stringify(text)} in ${JSON.stringify(this.output)}`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    const end = this.output.indexOf(text) + text.length
+    const seen = this.output.slice(0, end)
+    this.output = this.output.slice(end)
+    return seen
+  }
+}
+
+describe.skipIf(noTerminal)('chatting in a terminal', () => {
+  const folder = temporaryFolder()
+  const MODEL = folder.path('chat.obt')
+  beforeAll(() => writeTinyModel(MODEL, { context: 160, dim: 256 }))
+  afterAll(() => folder.remove())
+  const chat = (...args: string[]) => new Terminal([MODEL, '--seed', '1', ...args])
+
+  it('answers, forgets with /reset, and leaves with /exit', async () => {
+    const terminal = chat('-n', '8')
+    await terminal.until('> ')
+    terminal.type('hello\r')
+    expect(await terminal.until('ended by')).toContain('8 new')
+    await terminal.until('> ')
+    terminal.type('/reset\r')
+    await terminal.until('forgotten')
+    terminal.type('/what\r')
+    await terminal.until('There is no /what')
+    terminal.type('/exit\r')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('stops an answer at the first Ctrl-C and leaves at the second', async () => {
+    const terminal = chat()
+    await terminal.until('> ')
+    // Without -n the answer is endless: at the end of the context old turns go and it goes on.
+    terminal.type('hello\r')
+    await terminal.until('The context is full')
+    terminal.type(CTRL_C)
+    await terminal.until('> ')
+    terminal.type(CTRL_C)
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('leaves at Ctrl-D', async () => {
+    const terminal = chat()
+    await terminal.until('> ')
+    terminal.type('\x04')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('goes on after a message that is too long', async () => {
+    const terminal = chat('-n', '4')
+    await terminal.until('> ')
+    terminal.type(`${'x'.repeat(300)}\r`)
+    await terminal.until('ERR_CONTEXT_FULL')
+    terminal.type('hi\r')
+    await terminal.until('4 new')
+    terminal.type('/exit\r')
+    expect(await terminal.status).toBe(0)
+  })
+})

@@ -1,0 +1,190 @@
+// What native code is given by its callers, mutated: dimensions, kinds, offsets, sizes and checksums of a small model.
+// Whatever comes must be refused with a code before anything large is allocated, or load and run one step. The number of
+// mutants is ONEBIT_MUTANTS (default 200,000); the long run and the sanitizers ask for more.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "bind.h"
+#include "check.h"
+#include "forward.h"
+
+using namespace onebit;
+
+namespace {
+
+struct Random {
+    uint64_t state;
+    uint64_t next() {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        return state;
+    }
+    size_t below(size_t n) { return static_cast<size_t>(next() % n); }
+};
+
+// Values at which sizes wrap, caps end, and multiples break.
+int64_t interesting(Random& random, int64_t now) {
+    static const int64_t values[] = {0,  -1,    1,     2,      7,       8,        63,           64,
+                                     65, 127,   128,   1 << 10, 1 << 16, 65537,    1 << 20,      1 << 22,
+                                     -8, 1 << 30, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()};
+    if (random.below(3) == 0) return now + static_cast<int64_t>(random.below(5)) - 2;
+    return values[random.below(std::size(values))];
+}
+
+struct Given {
+    Config config;
+    std::vector<TensorSlot> slots;
+    uint64_t file_bytes = 0;
+};
+
+Given small_model(const std::string& path, const KernelSet& kernels) {
+    Given given;
+    Config& config = given.config;
+    config.vocab_size = 16;
+    config.dim = 128;
+    config.hidden_dim = 64;
+    config.n_layers = 1;
+    config.n_heads = 4;
+    config.n_kv_heads = 2;
+    config.head_dim = 32;
+    config.context_length = 16;
+    config.embedding.dtype = config.head.dtype = DType::q8;
+    LinearKind sign, chain, grouped, dense;
+    sign.form = chain.form = LinearKind::Form::sign;
+    sign.layernorm = true;
+    chain.rank = 16;
+    chain.mid_scale = true;
+    grouped.form = LinearKind::Form::grouped;
+    dense.bias = true;
+    config.linears = {sign, chain, grouped, sign, dense, sign, grouped};
+    Model shape;
+    shape.config = config;
+    shape.kernels = &kernels;
+    std::vector<TensorRead> reads;
+    bind_tensors(&shape, &reads);
+    std::ofstream out(path, std::ios::binary);
+    for (const TensorRead& read : reads) {
+        // Ones in every float and every other byte small: finite whatever kind of number a mutant reads them as.
+        const std::vector<uint8_t> bytes(read.file_bytes(), 0x31);
+        out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+        given.slots.push_back({given.file_bytes, bytes.size(), kernels.crc32c(0, bytes.data(), bytes.size())});
+        given.file_bytes += bytes.size();
+    }
+    return given;
+}
+
+void mutate_config(Config* config, Random& random) {
+    int32_t* const fields[] = {&config->vocab_size, &config->dim,        &config->hidden_dim, &config->n_layers,
+                               &config->n_heads,    &config->n_kv_heads, &config->head_dim,   &config->context_length};
+    int32_t& field = *fields[random.below(std::size(fields))];
+    field = static_cast<int32_t>(interesting(random, field));
+}
+
+void mutate_kind(Config* config, Random& random) {
+    LinearKind& kind = config->linears.empty() ? config->embedding : config->linears[random.below(config->linears.size())];
+    switch (random.below(7)) {
+        case 0: kind.form = static_cast<LinearKind::Form>(random.below(4)); break;
+        case 1: kind.dtype = static_cast<DType>(random.below(5)); break;
+        case 2: kind.rank = static_cast<int32_t>(interesting(random, kind.rank)); break;
+        case 3: kind.mid_scale = !kind.mid_scale; break;
+        case 4: kind.layernorm = !kind.layernorm; break;
+        case 5: kind.bias = !kind.bias; break;
+        default: config->embedding = kind; break;
+    }
+}
+
+void mutate_rope(Config* config, Random& random) {
+    RopeConfig& rope = config->rope;
+    static const double values[] = {0, -1, 1, 1e-300, 1e300, 4, 8192, std::numeric_limits<double>::infinity(),
+                                    std::numeric_limits<double>::quiet_NaN()};
+    double* const fields[] = {&rope.theta,     &rope.factor,    &rope.low_freq_factor, &rope.high_freq_factor,
+                              &rope.original_context, &rope.beta_fast, &rope.beta_slow, &rope.attention_factor};
+    *fields[random.below(std::size(fields))] = values[random.below(std::size(values))];
+    rope.scaling = static_cast<RopeConfig::Scaling>(random.below(6));
+    rope.factors.assign(random.below(40), 1.5f);
+    rope.interleaved = random.below(2) == 0;
+}
+
+void mutate_slots(Given* given, Random& random) {
+    if (given->slots.empty()) return;
+    TensorSlot& slot = given->slots[random.below(given->slots.size())];
+    switch (random.below(6)) {
+        case 0: slot.offset = random.next() >> random.below(64); break;
+        case 1: slot.bytes = random.next() >> random.below(64); break;
+        case 2: slot.crc32c ^= uint32_t{1} << random.below(32); break;
+        case 3: slot = given->slots[random.below(given->slots.size())]; break;
+        case 4: given->slots.pop_back(); break;
+        default: given->file_bytes = random.next() >> random.below(64); break;
+    }
+}
+
+Given mutant(const Given& good, Random& random) {
+    Given given = good;
+    for (size_t changes = 1 + random.below(3); changes > 0; --changes) {
+        switch (random.below(5)) {
+            case 0: mutate_config(&given.config, random); break;
+            case 1: mutate_kind(&given.config, random); break;
+            case 2: mutate_rope(&given.config, random); break;
+            case 3: mutate_slots(&given, random); break;
+            default:
+                given.config.qk_norm = !given.config.qk_norm;
+                given.config.tied_head = random.below(2) == 0;
+                given.config.norm_eps = random.below(2) == 0 ? -1.0f : 1e-6f;
+        }
+    }
+    return given;
+}
+
+// A model that was accepted must be able to compute.
+bool takes_a_step(const std::shared_ptr<Model>& model, Pool& pool, Scratch& scratch) {
+    std::unique_ptr<Session> session;
+    if (!Session::create(model, 1, DType::f16, &session).ok()) return false;
+    const TokenInput input{session.get(), 0, true};
+    const Status status = forward(*model, pool, scratch, &input, 1, [](int, const float*) {});
+    return status.ok() || std::string(status.code) == "ERR_NOT_FINITE";
+}
+
+size_t wanted_mutants() {
+    const char* wanted = std::getenv("ONEBIT_MUTANTS");
+    return wanted ? static_cast<size_t>(std::atoll(wanted)) : 200'000;
+}
+
+}  // namespace
+
+int main() {
+    const KernelSet& kernels = *choose_kernels(nullptr, nullptr);
+    const std::string path = (std::filesystem::temp_directory_path() / "onebit-load-fuzz").string();
+    const Given good = small_model(path, kernels);
+    const std::set<std::string> codes = {"ERR_CONFIG", "ERR_TENSOR_TABLE", "ERR_FILE_SIZE", "ERR_CHECKSUM", "ERR_NOT_FINITE",
+                                         "ERR_READ"};
+    Pool pool;
+    Scratch scratch;
+    Random random{0x2545f4914f6cdd1d};
+    size_t accepted = 0;
+    for (size_t i = wanted_mutants(); i > 0; --i) {
+        const Given given = i == 1 ? good : mutant(good, random);
+        LoadOptions options;
+        options.path = path;
+        options.file_bytes = given.file_bytes;
+        options.kernels = &kernels;
+        options.activations = random.below(2) == 0 ? Activations::int8 : Activations::f32;
+        std::shared_ptr<Model> model;
+        const Status status = load_model(given.config, given.slots, options, pool, &model);
+        if (status.ok()) {
+            ++accepted;
+            CHECK(model && model->weight_bytes() < (8u << 20) && takes_a_step(model, pool, scratch));
+        } else {
+            CHECK(!model && codes.count(status.code) == 1 && !status.message.empty());
+        }
+    }
+    std::filesystem::remove(path);
+    std::printf("%zu mutants were accepted and took a step\n", accepted);
+    CHECK(accepted > 1000);  // otherwise the mutator only makes rubbish
+    return check::summary();
+}

@@ -1,0 +1,99 @@
+// The worker thread: order, cancellation, and being stopped at any moment.
+#include "worker.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "check.h"
+
+using namespace onebit;
+using namespace std::chrono_literals;
+
+namespace {
+
+// Sums on the pool, over and over, until it has done so `rounds` times or is cancelled.
+class SumJob : public Job {
+public:
+    SumJob(int number, int rounds, std::atomic<int>* alive) : number(number), rounds_(rounds), alive_(alive) { ++*alive_; }
+    ~SumJob() override { --*alive_; }
+
+    void run(Pool& pool) override {
+        pool.resize(2);
+        while (rounds_-- > 0 && !cancel->load()) {
+            std::atomic<int> sum{0};
+            pool.run(16, [&](int task) { sum += task; });
+            right = right && sum == 120;
+        }
+        cancelled = cancel->load();
+    }
+
+    int number;
+    bool right = true, cancelled = false;
+
+private:
+    int rounds_;
+    std::atomic<int>* alive_;
+};
+
+void jobs_end_in_order() {
+    std::atomic<int> alive{0}, news{0};
+    Worker worker([&] { ++news; });
+    const int jobs = 200;
+    for (int i = 0; i < jobs; ++i) CHECK(worker.post(std::make_unique<SumJob>(i, 3, &alive)));
+    int next = 0;
+    while (next < jobs) {
+        for (const auto& job : worker.take_finished()) {
+            const auto& done = static_cast<SumJob&>(*job);
+            CHECK(done.number == next++ && done.right && !done.cancelled);
+        }
+        std::this_thread::yield();
+    }
+    CHECK(worker.take_finished().empty());
+    worker.stop();
+    CHECK(news == jobs);
+    CHECK(alive == 0);
+}
+
+void a_cancelled_job_ends_early() {
+    std::atomic<int> alive{0};
+    std::atomic<bool> news{false};
+    Worker worker([&] { news = true; });
+    auto job = std::make_unique<SumJob>(0, 1 << 30, &alive);
+    const CancelFlag cancel = job->cancel;
+    CHECK(worker.post(std::move(job)));
+    std::this_thread::sleep_for(5ms);
+    CHECK(!news);
+    cancel->store(true);
+    while (!news) std::this_thread::yield();
+    const auto finished = worker.take_finished();
+    CHECK(finished.size() == 1 && static_cast<SumJob&>(*finished[0]).cancelled);
+}
+
+// As when an environment goes away: in the middle of a job, with others waiting and some that nobody has taken.
+void stops_at_any_moment() {
+    std::atomic<int> alive{0};
+    for (int i = 0; i < 100; ++i) {
+        Worker worker([] {});
+        CHECK(worker.post(std::make_unique<SumJob>(0, 2, &alive)));
+        CHECK(worker.post(std::make_unique<SumJob>(1, 1 << 30, &alive)));
+        CHECK(worker.post(std::make_unique<SumJob>(2, 1, &alive)));
+        std::this_thread::sleep_for(std::chrono::microseconds(37 * (i % 20)));
+        worker.stop();
+        CHECK(alive == 0);
+        CHECK(!worker.post(std::make_unique<SumJob>(3, 1, &alive)));
+        worker.stop();
+        CHECK(alive == 0 && worker.take_finished().empty());
+    }
+    Worker never_used([] {});
+    never_used.stop();
+}
+
+}  // namespace
+
+int main() {
+    jobs_end_in_order();
+    a_cancelled_job_ends_early();
+    stops_at_any_moment();
+    return check::summary();
+}

@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    // The addon holds threads and memory: a process a file, so that no test lives in another's remains.
+    pool: 'forks',
+    maxWorkers: 2,
+    // A test may convert a 135M model or run it under a sanitizer on a slow machine.
+    testTimeout: 120_000,
+    hookTimeout: 300_000,
+    teardownTimeout: 10_000,
+  },
+})
