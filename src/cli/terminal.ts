@@ -27,9 +27,23 @@ export async function converse(model: Model, options: ConverseOptions): Promise<
   }
   const talk = startTalk(model, options, note)
   note('Ctrl-C stops an answer, a second one leaves. /reset forgets the conversation, /exit leaves.')
+  const interrupts = new Interrupts()
+  try {
+    return await takeTurns(talk, interrupts, options, note)
+  } finally {
+    interrupts.close()
+  }
+}
+
+async function takeTurns(
+  talk: Talk,
+  interrupts: Interrupts,
+  options: ConverseOptions,
+  note: (line: string) => void,
+): Promise<number> {
   let history: string[] = []
   for (;;) {
-    const asked = await ask(history)
+    const asked = await ask(history, interrupts.next())
     if (asked === undefined) return 0
     history = asked.history
     const line = asked.line.trim()
@@ -40,8 +54,31 @@ export async function converse(model: Model, options: ConverseOptions): Promise<
     } else if (line.startsWith('/') && /^\/\w+$/.test(line)) {
       note(`There is no ${line}; there are /reset and /exit.`)
     } else if (line !== '') {
-      await answer(talk, asked.line, options)
+      await answer(talk, asked.line, interrupts.next(), options)
     }
+  }
+}
+
+/**
+ * Ctrl-C for the whole chat: it ends what is under way, an answer or the wait for a line. One handler from start to
+ * end, so that no signal arrives between two of them and kills the process.
+ */
+class Interrupts {
+  #current = new AbortController()
+  readonly #onInterrupt = () => this.#current.abort()
+
+  constructor() {
+    process.on('SIGINT', this.#onInterrupt)
+  }
+
+  /** What the next Ctrl-C aborts from now on. */
+  next(): AbortController {
+    this.#current = new AbortController()
+    return this.#current
+  }
+
+  close(): void {
+    process.off('SIGINT', this.#onInterrupt)
   }
 }
 
@@ -70,9 +107,11 @@ function startTalk(model: Model, options: ConverseOptions, note: (line: string) 
  * One line from the user; undefined at Ctrl-C or Ctrl-D. The interface lives only while we ask: with it gone the
  * terminal is in its normal mode, and Ctrl-C during an answer arrives as a signal.
  */
-async function ask(history: string[]): Promise<{ line: string; history: string[] } | undefined> {
+async function ask(
+  history: string[],
+  leaving: AbortController,
+): Promise<{ line: string; history: string[] } | undefined> {
   const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: true, history: [...history] })
-  const leaving = new AbortController()
   lines.on('SIGINT', () => leaving.abort())
   lines.on('close', () => leaving.abort())
   try {
@@ -87,10 +126,7 @@ async function ask(history: string[]): Promise<{ line: string; history: string[]
   }
 }
 
-async function answer(talk: Talk, line: string, options: ConverseOptions): Promise<void> {
-  const stop = new AbortController()
-  const onInterrupt = () => stop.abort()
-  process.on('SIGINT', onInterrupt)
+async function answer(talk: Talk, line: string, stop: AbortController, options: ConverseOptions): Promise<void> {
   try {
     for await (const piece of talk.say(line, { ...options.generate, signal: stop.signal }))
       process.stdout.write(piece.text)
@@ -100,8 +136,7 @@ async function answer(talk: Talk, line: string, options: ConverseOptions): Promi
     process.stdout.write('\n')
     // The conversation outlives a bad turn (a message that is too long, say).
     if (!stop.signal.aborted) process.stderr.write(`${describeError(error)}\n`)
-  } finally {
-    process.off('SIGINT', onInterrupt)
+    else if (!options.quiet) process.stderr.write(`${styled('dim', 'stopped')}\n`)
   }
 }
 
