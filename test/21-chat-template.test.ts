@@ -112,20 +112,21 @@ describe('templates that fail', () => {
   const messages = [{ role: 'user', content: 'hello' }]
 
   it.each([
-    ["{{ raise_exception('only two turns') }}", 'ERR_TEMPLATE', /only two turns/],
-    ['{% for m in messages', 'ERR_TEMPLATE', /failed/],
-    ['{{ messages.nothing.at_all() }}', 'ERR_TEMPLATE', /failed/],
-    ['{% for i in range(1000000000) %}{% endfor %}', 'ERR_TEMPLATE', /ended its process|failed/],
+    ["{{ raise_exception('only two turns') }}", /^ERR_TEMPLATE$/, /only two turns/],
+    ['{% for m in messages', /^ERR_TEMPLATE$/, /failed/],
+    ['{{ messages.nothing.at_all() }}', /^ERR_TEMPLATE$/, /failed/],
+    // On a busy machine the time runs out before the memory does.
+    ['{% for i in range(1000000000) %}{% endfor %}', /^ERR_TEMPLATE(_TIMEOUT)?$/, /ended its process|failed|within/],
     [
       '{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}',
-      'ERR_TEMPLATE',
-      /./,
+      /^ERR_TEMPLATE(_TIMEOUT)?$/,
+      /ended its process|failed|within/,
     ],
   ])(
     '%s',
     async (source, code, message) => {
       await expect(template(source).render(messages)).rejects.toMatchObject({
-        code,
+        code: expect.stringMatching(code),
         message: expect.stringMatching(message),
       })
     },
