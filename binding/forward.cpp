@@ -15,10 +15,9 @@ namespace {
 // that a vocabulary of 150,000 needs 10 MB.
 constexpr int kLogitRows = 16;
 
-// A prompt's tokens read the same keys and values again and again: from this many tokens on, an f16 cache is widened once a
-// layer (exactly, so that nothing but time changes), unless the copy would outgrow the caches it should stay in.
-constexpr int kLeastToWiden = 8;
-constexpr size_t kMostToWiden = size_t{64} << 20;
+// Query heads that meet a tile of keys or values together: enough to use what a load brings, few enough that their
+// scores stay in the caches.
+constexpr int kQueriesTogether = 16;
 
 // Where everything of one step lies. Strides are in floats.
 struct Buffers {
@@ -34,10 +33,8 @@ struct Buffers {
     float* out;     // (n, dim)    what wo and w2 return
     float* cos;     // (n, head_dim / 2)
     float* sin;     // (n, head_dim / 2)
-    float* score;   // (threads, heads of a group x padded positions)
+    float* score;   // (threads, queries together x padded positions)
     float* logits;  // (kLogitRows, vocab)
-    float* wide;    // (kv heads, {k, v}, positions, head_dim) or null: one layer's cache in f32
-    size_t wide_head;
 };
 
 class Step {
@@ -58,7 +55,7 @@ public:
         b.hidden = stride(config_.hidden_dim);
         b.vocab = stride(config_.vocab_size);
         const int furthest = *std::max_element(positions_, positions_ + n_) + 1;
-        b.scores = static_cast<size_t>(config_.n_heads / config_.n_kv_heads) * static_cast<size_t>(padded(furthest, 16));
+        b.scores = static_cast<size_t>(group() * tokens_together()) * static_cast<size_t>(padded(furthest, 16));
         b.x = carver_.take<float>(n * b.dim);
         b.normed = carver_.take<float>(n * b.dim);
         b.out = carver_.take<float>(n * b.dim);
@@ -72,9 +69,6 @@ public:
         b.sin = carver_.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
         b.score = carver_.take<float>(static_cast<size_t>(pool_.threads()) * b.scores);
         b.logits = carver_.take<float>(std::min(n, static_cast<size_t>(kLogitRows)) * b.vocab);
-        b.wide_head = static_cast<size_t>(furthest) * static_cast<size_t>(config_.head_dim);
-        widen_ = worth_widening(2 * static_cast<size_t>(config_.n_kv_heads) * b.wide_head * sizeof(float));
-        b.wide = widen_ ? carver_.take<float>(2 * static_cast<size_t>(config_.n_kv_heads) * b.wide_head) : nullptr;
         if (!base) count_linears();
         return carver_.most();
     }
@@ -185,44 +179,73 @@ private:
         }
     }
 
-    bool worth_widening(size_t bytes) const {
-        const Session* session = inputs_[0].session;
-        return n_ >= kLeastToWiden && bytes <= kMostToWiden && session->kv_dtype() == DType::f16 &&
-               std::all_of(inputs_, inputs_ + n_, [=](const TokenInput& input) { return input.session == session; });
+    // Query heads that share a KV head.
+    int group() const { return config_.n_heads / config_.n_kv_heads; }
+    int tokens_together() const { return std::max(1, kQueriesTogether / group()); }
+
+    // Tokens [first, first + count) of one session, which read the same keys and values.
+    struct Together {
+        int first, count;
+    };
+
+    int find_together(Together* found) const {
+        int n = 0;
+        for (int t = 0; t < n_; ++t) {
+            const bool joins = n > 0 && found[n - 1].count < tokens_together() && inputs_[t - 1].session == inputs_[t].session;
+            if (joins) {
+                ++found[n - 1].count;
+            } else {
+                found[n++] = {t, 1};
+            }
+        }
+        return n;
     }
 
-    void widen_cache(int layer) {
-        pool_.run(2 * config_.n_kv_heads, [&](int part) {
-            const KvHead kv = inputs_[0].session->kv_head(layer, part / 2);
-            const auto* from = static_cast<const uint16_t*>(part % 2 == 0 ? kv.k : kv.v);
-            kernels_.f16_to_f32(row(buffers_.wide, buffers_.wide_head, part), from, static_cast<int>(buffers_.wide_head));
-        });
+    // How many tasks share the query heads of a KV head: more tasks keep the threads evenly busy, fewer load K and V
+    // less often. Loading is counted as one query head.
+    int parts_of_group(int tasks) const {
+        int best = 1;
+        int64_t least = INT64_MAX;
+        for (int parts = 1; parts <= group(); ++parts) {
+            if (group() % parts != 0) continue;
+            const int64_t rounds = (int64_t{tasks} * parts + pool_.threads() - 1) / pool_.threads();
+            const int64_t cost = rounds * (group() / parts + 1);
+            if (cost < least) {
+                least = cost;
+                best = parts;
+            }
+        }
+        return best;
     }
 
-    KvHead kv_of(int layer, int head, int t) const {
-        if (!widen_) return inputs_[t].session->kv_head(layer, head);
-        return {row(buffers_.wide, buffers_.wide_head, 2 * head), row(buffers_.wide, buffers_.wide_head, 2 * head + 1),
-                DType::f32};
-    }
-
-    // Every (token, head) is on its own, so how heads are dealt to tasks cannot change a result: all query heads of a
-    // KV head together where there are tasks enough (K and V are then read once), else one by one.
+    // Every (token, head) is on its own, so how they are dealt to tasks cannot change a result.
     void attend(int layer) {
-        const int group = config_.n_heads / config_.n_kv_heads;
-        const int heads = n_ * config_.n_kv_heads >= 4 * pool_.threads() ? group : 1;
-        const int parts = group / heads;
-        const int per_token = config_.n_kv_heads * parts;
+        Together together[kMaxStepTokens];
+        const int blocks = find_together(together);
+        const int parts = parts_of_group(blocks * config_.n_kv_heads);
+        const int per_block = config_.n_kv_heads * parts;
         // dividing by a square root that is exact in float on every machine
         const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-        if (widen_) widen_cache(layer);
-        pool_.run(n_ * per_token, [&](int task, int thread) {
-            const int t = task / per_token;
-            const int kv = task % per_token / parts;
-            const size_t first = static_cast<size_t>((kv * group + task % parts * heads) * config_.head_dim);
-            kernels_.attend(row(buffers_.mixed, buffers_.q_dim, t) + first, row(buffers_.q, buffers_.q_dim, t) + first, heads,
-                            kv_of(layer, kv, t), positions_[t] + 1, config_.head_dim, scale,
-                            row(buffers_.score, buffers_.scores, thread));
+        pool_.run(blocks * per_block, [&](int task, int thread) {
+            const int kv = task % per_block / parts;
+            const int heads = group() / parts;
+            const int first_head = kv * group() + task % parts * heads;
+            attend_together(layer, together[task / per_block], kv, first_head, heads, scale, thread);
         });
+    }
+
+    void attend_together(int layer, Together tokens, int kv, int first_head, int heads, float scale, int thread) {
+        const Buffers& b = buffers_;
+        AttendQuery queries[kMaxHeads];
+        int n = 0;
+        for (int t = tokens.first; t < tokens.first + tokens.count; ++t) {
+            for (int h = first_head; h < first_head + heads; ++h) {
+                queries[n++] = {row(b.q, b.q_dim, t) + h * config_.head_dim, row(b.mixed, b.q_dim, t) + h * config_.head_dim,
+                                positions_[t] + 1, 0.0f};
+            }
+        }
+        kernels_.attend(queries, n, inputs_[tokens.first].session->kv_head(layer, kv), config_.head_dim, scale,
+                        row(b.score, b.scores, thread));
     }
 
     Status logits_of(const int* tokens, int count, const LogitsSink& sink) {
@@ -263,7 +286,6 @@ private:
     const TokenInput* inputs_;
     const int* positions_;
     int n_;
-    bool widen_ = false;
     Carver carver_{nullptr};
     Buffers buffers_{};
 };

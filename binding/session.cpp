@@ -8,7 +8,21 @@ namespace onebit {
 
 namespace {
 
-size_t element_bytes(DType kv) { return kv == DType::f16 ? 2 : 4; }
+size_t element_bytes(DType kv) { return kv == DType::f32 ? 4 : kv == DType::f16 ? 2 : 1; }
+
+// Keys go where their block wants them, kKeyBlock elements apart; values lie in a row.
+template <class T>
+void scatter(const void* cache, bool is_key, int position, const T* row, int head_dim) {
+    // The cache is the session's own memory; KvHead is const because the kernels only read it.
+    T* to = static_cast<T*>(const_cast<void*>(cache));
+    const auto dim = static_cast<size_t>(head_dim), at = static_cast<size_t>(position);
+    if (!is_key) {
+        std::memcpy(to + at * dim, row, dim * sizeof(T));
+        return;
+    }
+    to += at / kKeyBlock * kKeyBlock * dim + at % kKeyBlock;
+    for (size_t d = 0; d < dim; ++d) to[d * kKeyBlock] = row[d];
+}
 
 }  // namespace
 
@@ -23,8 +37,7 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
     session->kv_ = kv;
     session->model_ = std::move(model);
     // layers <= 2^10, capacity <= 2^22, kv_dim <= 2^16, element 4 and K and V 2: below 2^52.
-    session->bytes_ = uint64_t{2} * static_cast<uint64_t>(config.n_layers) * static_cast<uint64_t>(config.n_kv_heads) *
-                      session->head_bytes();
+    session->bytes_ = static_cast<uint64_t>(config.n_layers) * session->kv_heads() * session->head_bytes();
     if (session->bytes_ <= SIZE_MAX) {
         session->memory_ = static_cast<unsigned char*>(allocate_pages(static_cast<size_t>(session->bytes_), false));
     }
@@ -39,8 +52,11 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 
 Session::~Session() { free_pages(memory_, static_cast<size_t>(bytes_)); }
 
+// One KV head of one layer: k, v and their scales.
 size_t Session::head_bytes() const {
-    return static_cast<size_t>(capacity_) * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
+    const auto positions = static_cast<size_t>(padded(capacity_, kKeyBlock));
+    const size_t scales = kv_ == DType::q8 ? positions * sizeof(float) : 0;
+    return 2 * (positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_) + scales);
 }
 
 void Session::rewind(int length) {
@@ -48,35 +64,52 @@ void Session::rewind(int length) {
 }
 
 void Session::copy_from(const Session& other) {
-    const size_t heads = static_cast<size_t>(model_->config.n_layers) * static_cast<size_t>(model_->config.n_kv_heads);
-    const size_t row_bytes = static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
-    const size_t filled = static_cast<size_t>(other.length_) * row_bytes;
-    for (size_t part = 0; part < 2 * heads; ++part) {
-        std::memcpy(memory_ + part * head_bytes(), other.memory_ + part * other.head_bytes(), filled);
+    const auto positions = static_cast<size_t>(padded(other.length_, kKeyBlock));  // whole blocks of keys
+    const size_t bytes = positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
+    const auto copy = [](const void* to, const void* from, size_t n) { std::memcpy(const_cast<void*>(to), from, n); };
+    for (size_t i = 0; i < static_cast<size_t>(model_->config.n_layers) * kv_heads(); ++i) {
+        const KvHead to = head_at(i), from = other.head_at(i);
+        copy(to.k, from.k, bytes);
+        copy(to.v, from.v, bytes);
+        if (kv_ != DType::q8) continue;
+        copy(to.k_scale, from.k_scale, positions * sizeof(float));
+        copy(to.v_scale, from.v_scale, positions * sizeof(float));
     }
     length_ = other.length_;
 }
 
-KvHead Session::kv_head(int layer, int head) const {
-    const size_t index = static_cast<size_t>(layer) * static_cast<size_t>(model_->config.n_kv_heads) +
-                         static_cast<size_t>(head);
-    const unsigned char* k = memory_ + 2 * index * head_bytes();
-    return {k, k + head_bytes(), kv_};
+KvHead Session::head_at(size_t index) const {
+    const auto positions = static_cast<size_t>(padded(capacity_, kKeyBlock));
+    const size_t bytes = positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
+    const unsigned char* k = memory_ + index * head_bytes();
+    KvHead head{k, k + bytes, kv_};
+    if (kv_ == DType::q8) {
+        head.k_scale = reinterpret_cast<const float*>(k + 2 * bytes);
+        head.v_scale = head.k_scale + positions;
+    }
+    return head;
 }
 
 void Session::store(int layer, int head, int position, const float* k, const float* v) {
-    const int head_dim = model_->config.head_dim;
     const KvHead cache = kv_head(layer, head);
-    const size_t offset = static_cast<size_t>(position) * static_cast<size_t>(head_dim) * element_bytes(kv_);
-    // The cache is this session's own memory; KvHead is const because the kernels only read it.
-    auto* k_row = static_cast<unsigned char*>(const_cast<void*>(cache.k)) + offset;
-    auto* v_row = static_cast<unsigned char*>(const_cast<void*>(cache.v)) + offset;
-    if (kv_ == DType::f16) {
-        model_->kernels->f32_to_f16(reinterpret_cast<uint16_t*>(k_row), k, head_dim);
-        model_->kernels->f32_to_f16(reinterpret_cast<uint16_t*>(v_row), v, head_dim);
+    store_row(cache, true, position, k);
+    store_row(cache, false, position, v);
+}
+
+void Session::store_row(const KvHead& cache, bool is_key, int position, const float* x) {
+    const int head_dim = model_->config.head_dim;
+    const void* to = is_key ? cache.k : cache.v;
+    if (kv_ == DType::f32) {
+        scatter(to, is_key, position, x, head_dim);
+    } else if (kv_ == DType::f16) {
+        uint16_t row[kMaxHeadDim];
+        model_->kernels->f32_to_f16(row, x, head_dim);
+        scatter(to, is_key, position, row, head_dim);
     } else {
-        std::memcpy(k_row, k, static_cast<size_t>(head_dim) * sizeof(float));
-        std::memcpy(v_row, v, static_cast<size_t>(head_dim) * sizeof(float));
+        int8_t row[kMaxHeadDim];  // a multiple of 64: quantize writes the padding too
+        const_cast<float*>(is_key ? cache.k_scale : cache.v_scale)[position] =
+            model_->kernels->quantize(row, x, nullptr, head_dim);
+        scatter(to, is_key, position, row, head_dim);
     }
 }
 

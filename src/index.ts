@@ -10,6 +10,7 @@ export {
   type FinishReason,
   type GenerateOptions,
   type GenerationSummary,
+  type KvType,
   type Logits,
   type LogitsOptions,
   type Piece,

@@ -6,7 +6,7 @@ import type { NativeLoadOptions, NativeModel } from './native.js'
 import { nativeConfig, nativeSlots } from './native-config.js'
 import { type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from './obt.js'
 import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from './options.js'
-import { Session, type SessionOptions } from './session.js'
+import { KV_TYPES, type KvType, Session, type SessionOptions } from './session.js'
 import { type ChatMessage, ChatTemplate, type RenderOptions } from './text/chat-template.js'
 import { Tokenizer } from './text/tokenizer.js'
 import { Timeline } from './timeline.js'
@@ -19,7 +19,7 @@ export interface ModelOptions {
   /** round activations to 8 bits (default), or keep floats: slower, for comparing with other implementations */
   activations?: 'int8' | 'f32'
   /** numbers in the KV cache of a session unless it asks for others; default f16 */
-  kv?: 'f16' | 'f32'
+  kv?: KvType
   /** instruction set to use; default: ONEBIT_ISA from the environment, or the best there is */
   isa?: string
   /** bytes that the weights and all sessions may take together; default: no limit */
@@ -52,7 +52,7 @@ export interface ModelInfo {
   readonly isa: string
   readonly threads: number
   readonly activations: 'int8' | 'f32'
-  readonly kv: 'f16' | 'f32'
+  readonly kv: KvType
   /** positions of a session unless it asks for others */
   readonly context: number
   /** where the model came from, as its file says */
@@ -65,7 +65,7 @@ function checkOptions(options: unknown) {
     threads: integerOption(fields, 'threads', 1, 256),
     context: integerOption(fields, 'context', 1, LIMITS.context),
     activations: choiceOption(fields, 'activations', ['int8', 'f32']) ?? ('int8' as const),
-    kv: choiceOption(fields, 'kv', ['f16', 'f32']) ?? ('f16' as const),
+    kv: choiceOption(fields, 'kv', KV_TYPES) ?? ('f16' as const),
     isa: stringOption(fields, 'isa') ?? process.env.ONEBIT_ISA ?? '',
     memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
     onProgress: functionOption<NonNullable<ModelOptions['onProgress']>>(fields, 'onProgress'),
@@ -278,8 +278,8 @@ export class Model {
   createSession(options?: SessionOptions): Session {
     const fields = optionFields('options', options, ['context', 'kv'])
     const context = integerOption(fields, 'context', 1, LIMITS.context) ?? this.context
-    const kv = choiceOption(fields, 'kv', ['f16', 'f32']) ?? this.info.kv
-    const native = this.#native.createSession(checkContext(context, this.config), kv === 'f16' ? 0 : 1)
+    const kv = choiceOption(fields, 'kv', KV_TYPES) ?? this.info.kv
+    const native = this.#native.createSession(checkContext(context, this.config), KV_TYPES.indexOf(kv) as 0 | 1 | 2)
     return new Session(this, new Timeline(this.#native, native))
   }
 

@@ -135,7 +135,7 @@ export interface NativeModel {
   readonly isa: string
   readonly threads: number
   /** ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_DISPOSED */
-  createSession(capacity: number, kv: 0 | 1 /* f16 f32 */): NativeSession
+  createSession(capacity: number, kv: 0 | 1 | 2 /* f16 f32 int8 */): NativeSession
   /** Disposes its sessions too; resolves when no step uses it and the memory is free. Any number of times. */
   dispose(): Promise<void>
   readonly disposed: boolean

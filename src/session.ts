@@ -12,11 +12,18 @@ import type { Timeline } from './timeline.js'
 export type { GenerateOptions } from './generate-options.js'
 export type { FinishReason, GenerationSummary, Piece, Timings, TokenLogprob, Usage } from './generation.js'
 
+/**
+ * Numbers in the KV cache. int8 keeps one scale for each position, head, and key or value: half the memory of f16, and
+ * logits that differ about as much as those of int8 activations.
+ */
+export const KV_TYPES = ['f16', 'f32', 'int8'] as const
+export type KvType = (typeof KV_TYPES)[number]
+
 export interface SessionOptions {
   /** positions; default: the model's `context` option */
   context?: number
   /** numbers in the KV cache; default: the model's `kv` option */
-  kv?: 'f16' | 'f32'
+  kv?: KvType
 }
 
 /**

@@ -33,6 +33,18 @@ describe('logits', () => {
     }
   })
 
+  it('differ a little with an int8 cache, and the same way however it was filled', async () => {
+    const exact = await model.createSession({ kv: 'f32' }).logits(ids(60))
+    const session = model.createSession({ kv: 'int8' })
+    const rounded = await session.logits(ids(60))
+    const difference = Math.max(...exact.data.map((x, i) => Math.abs(x - (rounded.data[i] as number))))
+    expect(difference).toBeGreaterThan(0)
+    expect(difference).toBeLessThan(0.05 * Math.max(...exact.data.map(Math.abs)))
+    session.rewind(5)
+    const fork = await session.fork()
+    expect(bytes((await fork.logits(ids(60).subarray(5), { chunk: 7 })).data)).toBe(bytes(rounded.data))
+  })
+
   it('are the same bytes fresh, continued, rewound and forked', async () => {
     const fresh = await model.createSession().logits(ids(60))
     const continued = model.createSession()

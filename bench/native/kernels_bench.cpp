@@ -99,7 +99,7 @@ void rows8(const KernelSet* set, const char* place, int rows, int cols) {
         out(static_cast<size_t>(rows) * 256);
     for (int i = 0; i < cols * 64; i++) q.p[i] = static_cast<uint8_t>(i % 127);
     printf("%-11s %-10s %-5s", set->name, "q8_i8", place);
-    for (int tokens : {1, 4, 8, 64}) {
+    for (int tokens : {1, 2, 4, 8, 64}) {
         const double seconds = best_seconds([&] {
             set->q8_i8(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), reinterpret_cast<int8_t*>(w.p),
                        rows, cols, reinterpret_cast<int8_t*>(q.p), static_cast<size_t>(cols), tokens);
@@ -131,10 +131,12 @@ void floats(const KernelSet* set) {
     printf(" Gw/s\n");
     // 1024 positions of a 128-wide f16 head: multiply-adds of scores and values together.
     const KvHead kv{w.p, w.p, DType::f16};
-    std::vector<float> scores(1024 * 8);
+    std::vector<float> scores(1024 * 16);
     printf("%-11s attend f16   ", set->name);
-    for (int heads : {1, 4, 8}) {
-        s = best_seconds([&] { set->attend(o, xf, heads, kv, 1024, 128, 0.1f, scores.data()); });
+    for (int heads : {1, 4, 8, 16}) {
+        std::vector<AttendQuery> queries;
+        for (int j = 0; j < heads; j++) queries.push_back({xf + 128 * j, o + 128 * j, 1024, 0.0f});
+        s = best_seconds([&] { set->attend(queries.data(), heads, kv, 128, 0.1f, scores.data()); });
         printf("  %d heads: %.1f", heads, 1024.0 * 128 * 2 * heads / s * 1e-9);
     }
     printf(" Gmadd/s\n%-11s rows         ", set->name);

@@ -7,7 +7,7 @@ struct Lanes {
 using LaneBits = __m256i;
 
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 8 of the 16 registers
-constexpr int kAttendQueries = 2;
+constexpr int kAttendQueries = 4;
 constexpr int kAttendSums = 4;
 
 inline Lanes lanes_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

@@ -6,7 +6,7 @@ using LaneBits = __m512i;
 
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 4;
-constexpr int kAttendSums = 16;
+constexpr int kAttendSums = 8;
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
 inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }

@@ -28,11 +28,24 @@ constexpr int64_t padded(int64_t n, int64_t multiple) { return (n + multiple - 1
 
 enum class DType : uint8_t { f32, f16, bf16, q8 };
 
-// K and V of one layer and one KV head: (positions, head_dim), row-major, f16 or f32.
+// Keys lie in blocks of this many positions, so that scores have positions as lanes.
+constexpr int kKeyBlock = 16;
+
+// K and V of one layer and one KV head. What lies behind the last filled position of a block of keys may be anything.
 struct KvHead {
-    const void* k;
-    const void* v;
-    DType dtype;  // f16 or f32
+    const void* k;  // (positions / kKeyBlock, head_dim, kKeyBlock)
+    const void* v;  // (positions, head_dim)
+    DType dtype;    // f16, f32 or q8
+    const float* k_scale = nullptr;  // q8: (padded(positions, kKeyBlock)), k = int8 * k_scale[position]
+    const float* v_scale = nullptr;
+};
+
+// One query head of one token. Its positions are [0, n_positions), n_positions >= 1.
+struct AttendQuery {
+    const float* q;  // (head_dim)
+    float* out;      // (head_dim), apart from every other query's
+    int n_positions;
+    float inverse;   // for the kernel's own use
 };
 
 struct KernelSet {
@@ -104,18 +117,17 @@ struct KernelSet {
     // Rotates one head in place. half: pairs (i, i + head_dim/2); interleaved: pairs (2i, 2i+1).
     // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
     void (*rope)(float* x, const float* cos, const float* sin, int head_dim, bool interleaved);
-    // Attention of n_q query heads that share one KV head, over positions [0, n_positions).
-    // q, out: (n_q, head_dim). scores: (n_q, padded(n_positions, 16)) floats of scratch.
-    // score = lanes16(fma(q, k)) * scale; p = exp(score - max); sum by lanes16;
+    // Attention of queries that share one KV head; their positions may differ.
+    // scores: (n_queries, padded(most positions, 16)) floats of scratch.
+    // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
-    void (*attend)(float* out, const float* q, int n_q, KvHead kv, int n_positions, int head_dim, float scale,
-                   float* scores);
+    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scores);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
     void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
 
     // ---- conversions (IEEE, nearest even) --------------------------------------------------------------
     void (*f32_to_f16)(uint16_t* out, const float* x, int n);
-    void (*f16_to_f32)(float* out, const uint16_t* x, int n);
+    void (*f16_to_f32)(float* out, const uint16_t* x, int n);  // the conversion inside every kernel, to be tested
 
     // CRC-32C (Castagnoli), as in RFC 3720: crc32c(0, "123456789") == 0xE3069283. Continues from crc.
     uint32_t (*crc32c)(uint32_t crc, const uint8_t* data, size_t n);

@@ -90,16 +90,19 @@ bool check_usable(Napi::Env env, const ModelState& state) {
     return false;
 }
 
+// In the order of KV_TYPES in src/session.ts.
+constexpr DType kKvTypes[] = {DType::f16, DType::f32, DType::q8};
+
 Napi::Value model_create_session(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
     const std::shared_ptr<ModelState> state = unwrap<ModelState>(env, call.This());
     int32_t capacity = 0, kv = 0;
     if (!state || !check_usable(env, *state)) return {};
-    if (!read_int(env, call[0], "capacity", 1, kMaxContext, &capacity) || !read_int(env, call[1], "kv", 0, 1, &kv)) {
+    if (!read_int(env, call[0], "capacity", 1, kMaxContext, &capacity) || !read_int(env, call[1], "kv", 0, 2, &kv)) {
         return {};
     }
     std::unique_ptr<Session> session;
-    Status status = Session::create(state->engine->model, capacity, kv == 0 ? DType::f16 : DType::f32, &session);
+    Status status = Session::create(state->engine->model, capacity, kKvTypes[kv], &session);
     // The memory is only promised so far: a cache takes pages as it fills.
     if (status.ok() && state->memory_limit > 0 && state->used_bytes() + session->bytes() > state->memory_limit) {
         status = error("ERR_MEMORY_LIMIT", "A session of " + std::to_string(session->bytes()) + " bytes beside the " +

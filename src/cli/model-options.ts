@@ -1,5 +1,6 @@
 /** Options that every command with a model understands, and loading by them. */
 import { Model, type ModelOptions } from '../index.js'
+import { KV_TYPES, type KvType } from '../session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
 
@@ -7,7 +8,7 @@ export const MODEL_OPTIONS: Record<string, OptionSpec> = {
   threads: { type: 'integer', short: 't', min: 1, max: 256, help: 'threads that compute (default: physical cores)' },
   ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own)" },
   activations: { type: 'string', choices: ['int8', 'f32'], help: 'round activations to int8 (default) or keep floats' },
-  kv: { type: 'string', choices: ['f16', 'f32'], help: 'numbers in the KV cache (default f16)' },
+  kv: { type: 'string', choices: [...KV_TYPES], help: 'numbers in the KV cache (default f16)' },
 }
 
 export function modelOptions(values: OptionValues): ModelOptions {
@@ -15,7 +16,7 @@ export function modelOptions(values: OptionValues): ModelOptions {
   if (values.threads !== undefined) options.threads = values.threads as number
   if (values.ctx !== undefined) options.context = values.ctx as number
   if (values.activations !== undefined) options.activations = values.activations as 'int8' | 'f32'
-  if (values.kv !== undefined) options.kv = values.kv as 'f16' | 'f32'
+  if (values.kv !== undefined) options.kv = values.kv as KvType
   return options
 }
 

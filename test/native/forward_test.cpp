@@ -86,7 +86,7 @@ std::vector<Case> cases() {
     two_stages.rope.factor = 4;
     two_stages.rope.original_context = 64;
     all.push_back({"chain-int8", two_stages, Activations::int8, DType::f16});
-    all.push_back({"chain-f32", two_stages, Activations::f32, DType::f16});
+    all.push_back({"chain-f32", two_stages, Activations::f32, DType::q8});
     Config qwen3 = small_config(grouped(), grouped());
     qwen3.qk_norm = true;
     qwen3.n_heads = 8;
