@@ -56,6 +56,16 @@ uint64_t read_prefetch_both(const uint8_t* p, size_t bytes) { return read_memory
 
 constexpr int kUnroll = 4;
 
+// f(sums[0]), f(sums[1]), ... written out: compilers do not unroll such a loop on their own, and sums that are indexed
+// by a variable lie in memory.
+template <int i = 0, class V, class F>
+inline void for_each_sum(V (&sums)[kAccumulators], const F& f) {
+    if constexpr (i < kAccumulators) {
+        f(sums[i]);
+        for_each_sum<i + 1>(sums, f);
+    }
+}
+
 uint64_t int8_macs(uint64_t count, uint64_t* sink) {
     Bytes w = int8_operand(3), a = int8_operand(5);
     Ints sums[kAccumulators];
@@ -64,11 +74,12 @@ uint64_t int8_macs(uint64_t count, uint64_t* sink) {
     const uint64_t rounds = (count + kEach - 1) / kEach;
     for (uint64_t round = 0; round < rounds; round++) {
         for (int i = 0; i < kUnroll; i++) {
-            for (Ints& sum : sums) {
+            for_each_sum(sums, [&](Ints& sum) {
                 opaque(a);
-                sum = dot(sum, w, a);
-                opaque(sum);
-            }
+                Ints next = dot(sum, w, a);
+                opaque(next);  // or additions would be regrouped, with more sums than registers
+                sum = next;
+            });
         }
     }
     for (const Ints& sum : sums) *sink += fold(sum);
@@ -83,11 +94,12 @@ uint64_t f32_macs(uint64_t count, uint64_t* sink) {
     const uint64_t rounds = (count + kEach - 1) / kEach;
     for (uint64_t round = 0; round < rounds; round++) {
         for (int i = 0; i < kUnroll; i++) {
-            for (Floats& sum : sums) {
+            for_each_sum(sums, [&](Floats& sum) {
                 opaque(x);
-                sum = floats_fma(x, y, sum);
-                opaque(sum);
-            }
+                Floats next = floats_fma(x, y, sum);
+                opaque(next);
+                sum = next;
+            });
         }
     }
     for (Floats sum : sums) {

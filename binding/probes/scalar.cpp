@@ -22,9 +22,11 @@ inline uint64_t read_memory(const uint8_t* p, size_t bytes) {
     uint64_t sums[8] = {};
     for (const uint8_t* end = p + bytes; p < end; p += 64) {
         if constexpr (ahead > 0) prefetch(p + ahead);
-        uint64_t words[8];
-        memcpy(words, p, sizeof words);
-        for (int i = 0; i < 8; i++) sums[i] += words[i];
+        for (int i = 0; i < 8; i++) {
+            uint64_t word;
+            memcpy(&word, p + i * 8, sizeof word);
+            sums[i] += word;
+        }
     }
     uint64_t sum = 0;
     for (uint64_t s : sums) sum += s;
