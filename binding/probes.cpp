@@ -23,26 +23,10 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kRepetitions = 7;
 constexpr int kMostMissed = 20;  // runs that may be made again because a thread was missing
-constexpr double kLeastSeconds = 0.02;  // of one repetition: what waking a thread costs must not show
 // What is read between two looks at the cancel flag.
 constexpr size_t kReadPiece = size_t{16} << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-const ProbeSet& probes_of(const KernelSet& kernels) {
-    const ProbeSet* const sets[] = {
-        &probes_scalar,
-#if defined(__x86_64__) || defined(_M_X64)
-        &probes_avx2,   &probes_avxvnni, &probes_avx512, &probes_avx512vnni,
-#elif defined(__aarch64__) || defined(_M_ARM64)
-        &probes_neon,   &probes_neondot,
-#endif
-    };
-    for (const ProbeSet* set : sets) {
-        if (std::strcmp(set->name, kernels.name) == 0) return *set;
-    }
-    return probes_scalar;
-}
 
 // Memory that gives itself back.
 class Pages {
@@ -64,7 +48,7 @@ private:
 
 class Prober {
 public:
-    Prober(const ProbeOptions& options, Pool& pool) : options_(options), pool_(pool), probes_(probes_of(*options.kernels)) {}
+    Prober(const ProbeOptions& options, Pool& pool) : options_(options), pool_(pool), probes_(probe_set(*options.kernels)) {}
 
     Status dram(Peaks* peaks) {
         const auto threads = static_cast<size_t>(pool_.threads());
@@ -172,7 +156,7 @@ private:
                 keep(sink);
             };
             const double seconds = run_on_all(one, &counted);
-            if (seconds < kLeastSeconds) {
+            if (seconds < options_.least_seconds) {
                 count *= 2;  // warms the core up, too
                 continue;
             }
@@ -228,6 +212,21 @@ private:
 };
 
 }  // namespace
+
+const ProbeSet& probe_set(const KernelSet& kernels) {
+    const ProbeSet* const sets[] = {
+        &probes_scalar,
+#if defined(__x86_64__) || defined(_M_X64)
+        &probes_avx2,   &probes_avxvnni, &probes_avx512, &probes_avx512vnni,
+#elif defined(__aarch64__) || defined(_M_ARM64)
+        &probes_neon,   &probes_neondot,
+#endif
+    };
+    for (const ProbeSet* set : sets) {
+        if (std::strcmp(set->name, kernels.name) == 0) return *set;
+    }
+    return probes_scalar;
+}
 
 Status measure_peaks(const ProbeOptions& options, Pool& pool, Peaks* out) {
     Prober prober(options, pool);

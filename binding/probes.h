@@ -17,6 +17,7 @@ struct ProbeOptions {
     const KernelSet* kernels = nullptr;  // the instruction set whose limits are wanted
     uint64_t dram_bytes = kDefaultDramBytes;
     bool dram = true, int8 = true, lookup = true, f32 = true;
+    double least_seconds = 0.02;  // of one repetition: what waking a thread costs must not show
     const std::atomic<bool>* cancel = nullptr;  // may be null; looked at every few milliseconds
 };
 

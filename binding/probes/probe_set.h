@@ -7,6 +7,8 @@
 
 namespace onebit {
 
+struct KernelSet;
+
 struct ProbeSet {
     const char* name;
     // Read `bytes` (a multiple of 512) from p on, in order; return something that depends on all of them.
@@ -26,5 +28,8 @@ extern const ProbeSet probes_avx512;
 extern const ProbeSet probes_avx512vnni;
 extern const ProbeSet probes_neon;
 extern const ProbeSet probes_neondot;
+
+// The probes of the instruction set that these kernels are made for (probes.cpp).
+const ProbeSet& probe_set(const KernelSet& kernels);
 
 }  // namespace onebit
