@@ -58,7 +58,8 @@ uint64_t available_memory() {
     vm_statistics64_data_t pages{};
     mach_msg_type_number_t count = HOST_VM_INFO64_COUNT;
     const host_t host = mach_host_self();
-    if (host_statistics64(host, HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) != KERN_SUCCESS) return 0;
+    if (host_statistics64(host, HOST_VM_INFO64, reinterpret_cast<host_info64_t>(&pages), &count) != KERN_SUCCESS)
+        return 0;
     const uint64_t free = uint64_t{pages.free_count} + pages.inactive_count + pages.purgeable_count;
     return free * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }

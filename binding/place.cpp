@@ -57,13 +57,17 @@ Status place_scales(const KernelSet& kernels, const TensorRead& read, const uint
 
 Status place_rows(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
     switch (read.form) {
-        case TensorRead::Form::floats: return place_floats(read, piece);
-        case TensorRead::Form::sign_blocks: place_sign_blocks(kernels, read, piece, row, n); return {};
+        case TensorRead::Form::floats:
+            return place_floats(read, piece);
+        case TensorRead::Form::sign_blocks:
+            place_sign_blocks(kernels, read, piece, row, n);
+            return {};
         case TensorRead::Form::sign_rows:
             copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 16) / 8));
             return {};
         case TensorRead::Form::group_scale_rows:
-        case TensorRead::Form::group_scale_blocks: return place_scales(kernels, read, piece, row, n);
+        case TensorRead::Form::group_scale_blocks:
+            return place_scales(kernels, read, piece, row, n);
         case TensorRead::Form::dense_rows:
             copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 64)) * read.element_bytes);
             return {};

@@ -48,7 +48,8 @@ private:
 
 class Prober {
 public:
-    Prober(const ProbeOptions& options, Pool& pool) : options_(options), pool_(pool), probes_(probe_set(*options.kernels)) {}
+    Prober(const ProbeOptions& options, Pool& pool)
+        : options_(options), pool_(pool), probes_(probe_set(*options.kernels)) {}
 
     Status dram(Peaks* peaks) {
         const auto threads = static_cast<size_t>(pool_.threads());
@@ -59,11 +60,12 @@ public:
         for (const bool huge : {false, true}) {
             const Pages pages(part * threads, huge);
             if (!pages.data()) return error("ERR_OUT_OF_MEMORY", "The system has no memory to measure its speed with.");
-            // Each thread makes its own part real: an untouched page is not in DRAM, and on several sockets the one that
-            // touches a page first has it near.
+            // Each thread makes its own part real: an untouched page is not in DRAM, and on several sockets the one
+            // that touches a page first has it near.
             pool_.run(static_cast<int>(threads), [&](int task) {
                 for (size_t at = 0; at < part && !cancelled(); at += kReadPiece) {
-                    std::memset(pages.data() + static_cast<size_t>(task) * part + at, task + 1, std::min(kReadPiece, part - at));
+                    std::memset(pages.data() + static_cast<size_t>(task) * part + at, task + 1,
+                                std::min(kReadPiece, part - at));
                 }
             });
             read_all(pages.data(), part, huge ? "huge" : "small", peaks);
@@ -80,8 +82,8 @@ public:
         return rate([&](uint64_t count, uint64_t* sink) { return probes_.f32_macs(count, sink); });
     }
 
-    // The kernel itself, on one block of rows that never leaves the first-level cache. How many tokens and columns serve
-    // it best is its own business, so a few are tried.
+    // The kernel itself, on one block of rows that never leaves the first-level cache. How many tokens and columns
+    // serve it best is its own business, so a few are tried.
     Status lookup(double* out) {
         *out = 0;
         for (const int cols : {512, 1024}) {
@@ -141,7 +143,8 @@ private:
         return seconds;
     }
 
-    // 10^9 per second of work(count, sink), which does at least `count` somethings and returns how many, on all threads.
+    // 10^9 per second of work(count, sink), which does at least `count` somethings and returns how many, on all
+    // threads.
     template <class Work>
     double rate(const Work& work) {
         uint64_t count = 1 << 16;
@@ -184,16 +187,19 @@ private:
         for (size_t thread = 0; thread < threads; ++thread) {
             uint8_t* place = base + each * thread;
             for (size_t i = 0; i < bits_bytes; ++i) place[i] = static_cast<uint8_t>(i * 167 + i / 256 * 29);
-            for (int t = 0; t < tokens; ++t) kernels.table_build(place + bits_bytes + stride * static_cast<size_t>(t), q, cols);
+            for (int t = 0; t < tokens; ++t)
+                kernels.table_build(place + bits_bytes + stride * static_cast<size_t>(t), q, cols);
         }
-        const uint64_t weights = static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) * static_cast<uint64_t>(tokens);
+        const uint64_t weights =
+            static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) * static_cast<uint64_t>(tokens);
         std::atomic<size_t> next{0};
         *out = rate([&](uint64_t count, uint64_t* sink) {
             uint8_t* place = base + each * (next.fetch_add(1) % threads);
             auto* sums = reinterpret_cast<int32_t*>(place + bits_bytes + table_bytes);
             const uint64_t calls = count / weights + 1;
             for (uint64_t i = 0; i < calls; ++i) {
-                kernels.sign_i8(sums, static_cast<size_t>(rows), place, blocks, cols, place + bits_bytes, stride, tokens);
+                kernels.sign_i8(sums, static_cast<size_t>(rows), place, blocks, cols, place + bits_bytes, stride,
+                                tokens);
             }
             *sink = static_cast<uint64_t>(sums[0]);
             return calls * weights;
@@ -217,9 +223,13 @@ const ProbeSet& probe_set(const KernelSet& kernels) {
     const ProbeSet* const sets[] = {
         &probes_scalar,
 #if defined(__x86_64__) || defined(_M_X64)
-        &probes_avx2,   &probes_avxvnni, &probes_avx512, &probes_avx512vnni,
+        &probes_avx2,
+        &probes_avxvnni,
+        &probes_avx512,
+        &probes_avx512vnni,
 #elif defined(__aarch64__) || defined(_M_ARM64)
-        &probes_neon,   &probes_neondot,
+        &probes_neon,
+        &probes_neondot,
 #endif
     };
     for (const ProbeSet* set : sets) {

@@ -17,7 +17,7 @@ struct ProbeOptions {
     const KernelSet* kernels = nullptr;  // the instruction set whose limits are wanted
     uint64_t dram_bytes = kDefaultDramBytes;
     bool dram = true, int8 = true, lookup = true, f32 = true;
-    double least_seconds = 0.02;  // of one repetition: what waking a thread costs must not show
+    double least_seconds = 0.02;                // of one repetition: what waking a thread costs must not show
     const std::atomic<bool>* cancel = nullptr;  // may be null; looked at every few milliseconds
 };
 
@@ -30,10 +30,10 @@ struct DramRead {
 
 struct Peaks {
     std::vector<DramRead> dram;
-    double dram_gbps = 0;         // the best of them
-    double int8_peak_gmacs = 0;   // 10^9 int8 multiply-adds per second, operands in registers
-    double lookup_peak_gws = 0;   // 10^9 weights x tokens per second of sign_i8, everything in the first-level cache
-    double f32_peak_gmacs = 0;    // 10^9 f32 multiply-adds per second, operands in registers
+    double dram_gbps = 0;        // the best of them
+    double int8_peak_gmacs = 0;  // 10^9 int8 multiply-adds per second, operands in registers
+    double lookup_peak_gws = 0;  // 10^9 weights x tokens per second of sign_i8, everything in the first-level cache
+    double f32_peak_gmacs = 0;   // 10^9 f32 multiply-adds per second, operands in registers
 };
 
 // ERR_OUT_OF_MEMORY, ERR_ABORTED.

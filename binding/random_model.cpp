@@ -77,7 +77,8 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
     Fill fill{&read, tensor};
     switch (read.form) {
         case TensorRead::Form::floats: {
-            const bool scale = ends_with(read.name, ".h") || ends_with(read.name, ".mid") || ends_with(read.name, ".scale");
+            const bool scale =
+                ends_with(read.name, ".h") || ends_with(read.name, ".mid") || ends_with(read.name, ".scale");
             if (ends_with(read.name, ".bias")) {
                 fill.spread = 0.1f;
             } else {
@@ -88,9 +89,12 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
             break;
         }
         case TensorRead::Form::sign_blocks:
-        case TensorRead::Form::sign_rows: break;
+        case TensorRead::Form::sign_rows:
+            break;
         case TensorRead::Form::group_scale_blocks:
-        case TensorRead::Form::group_scale_rows: keep_exponent(&fill, 16, 10, false, 15 - halvings(inputs)); break;
+        case TensorRead::Form::group_scale_rows:
+            keep_exponent(&fill, 16, 10, false, 15 - halvings(inputs));
+            break;
         case TensorRead::Form::dense_rows:
             if (read.dtype == DType::f32) keep_exponent(&fill, 32, 23, true, 127 - halvings(read.cols));
             if (read.dtype == DType::f16) keep_exponent(&fill, 16, 10, true, 15 - halvings(read.cols));
@@ -175,8 +179,8 @@ Status fill_model(const Model& model, const std::vector<TensorRead>& reads, cons
             fill_row(*piece.fill, row_seed(options.seed, piece.fill->tensor, row),
                      buffer + static_cast<size_t>(i) * read.row_bytes());
         }
-        const Status status = place_rows(*model.kernels, read, buffer, static_cast<size_t>(piece.row),
-                                         static_cast<size_t>(piece.rows));
+        const Status status =
+            place_rows(*model.kernels, read, buffer, static_cast<size_t>(piece.row), static_cast<size_t>(piece.rows));
         if (!status.ok()) misplaced.store(true);
     });
     if (cancelled()) return error("ERR_ABORTED", "Making random weights was cancelled.");
@@ -202,7 +206,8 @@ Status random_model(const Config& config, const RandomOptions& options, Pool& po
     }
     if (Status status = check_available(needed, "This model"); !status.ok()) return status;
     if (!model->arena.reserve(needed)) {
-        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
+        return error("ERR_OUT_OF_MEMORY",
+                     "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
     }
     reads.clear();
     bind_tensors(model.get(), &reads);  // places

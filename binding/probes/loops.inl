@@ -11,7 +11,9 @@
 
 #if defined(__GNUC__)
 template <class V>
-inline void opaque(V& v) { __asm__ volatile("" : "+" ONEBIT_REGISTER(v)); }
+inline void opaque(V& v) {
+    __asm__ volatile("" : "+" ONEBIT_REGISTER(v));
+}
 #else
 // Through a pointer that the compiler must read again: two loads, which run beside the arithmetic.
 template <class V>

@@ -1,5 +1,5 @@
-// The loops that show what one core can do, one struct per instruction set, named as its KernelSet. As with the kernels,
-// an object of an instruction set exports this one symbol and nothing else (kernels/sets.h says why).
+// The loops that show what one core can do, one struct per instruction set, named as its KernelSet. As with the
+// kernels, an object of an instruction set exports this one symbol and nothing else (kernels/sets.h says why).
 #pragma once
 
 #include <stddef.h>

@@ -1,5 +1,5 @@
-// The struct of a probe set, filled with the functions of the surrounding object. Included inside namespace onebit, after
-// its anonymous namespace, with ONEBIT_PROBE_SET and ONEBIT_PROBE_NAME defined.
+// The struct of a probe set, filled with the functions of the surrounding object. Included inside namespace onebit,
+// after its anonymous namespace, with ONEBIT_PROBE_SET and ONEBIT_PROBE_NAME defined.
 
 const ProbeSet ONEBIT_PROBE_SET = {
     .name = ONEBIT_PROBE_NAME,

@@ -53,7 +53,8 @@ void probes_one_set(const KernelSet& kernels) {
         if (!CHECK(measure_peaks(options, pool, &peaks).ok())) return;
         CHECK(peaks.dram.size() == 6);
         for (const DramRead& read : peaks.dram) CHECK(read.gbps > 0 && read.gbps <= peaks.dram_gbps);
-        for (const double peak : {peaks.dram_gbps, peaks.int8_peak_gmacs, peaks.lookup_peak_gws, peaks.f32_peak_gmacs}) {
+        for (const double peak :
+             {peaks.dram_gbps, peaks.int8_peak_gmacs, peaks.lookup_peak_gws, peaks.f32_peak_gmacs}) {
             CHECK(std::isfinite(peak) && peak > 0.001 && peak < 1e5);
         }
     }

@@ -55,7 +55,8 @@ Config config_of(const Case& test) {
     return config;
 }
 
-std::shared_ptr<Model> make(const Case& test, const KernelSet& kernels, int threads, uint64_t seed, Activations activations) {
+std::shared_ptr<Model> make(const Case& test, const KernelSet& kernels, int threads, uint64_t seed,
+                            Activations activations) {
     Pool pool;
     pool.resize(threads);
     RandomOptions options;
@@ -124,7 +125,8 @@ void same_everywhere(const Case& test, Activations activations) {
     if (activations == Activations::f32) return;
     uint64_t h = 0xcbf29ce484222325u;  // FNV-1a, 64 bits
     for (const float value : expected) {
-        for (int shift = 0; shift < 32; shift += 8) h = (h ^ (std::bit_cast<uint32_t>(value) >> shift & 255)) * 0x100000001b3u;
+        for (int shift = 0; shift < 32; shift += 8)
+            h = (h ^ (std::bit_cast<uint32_t>(value) >> shift & 255)) * 0x100000001b3u;
     }
     std::printf("logits-hash %s %016llx\n", test.name, static_cast<unsigned long long>(h));
 }
