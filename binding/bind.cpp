@@ -31,7 +31,7 @@ private:
     void* add(const std::string& name, TensorRead::Form form, int rows, int cols, size_t arena_bytes,
               size_t element_bytes = 4) {
         void* place = model_.arena.take(arena_bytes);
-        reads_.push_back({name, form, rows, cols, element_bytes, place});
+        reads_.push_back({name, form, rows, cols, element_bytes, place, DType::f32});
         return place;
     }
 
@@ -57,6 +57,7 @@ private:
         linear->dense = add(name + ".weight", TensorRead::Form::dense_rows, linear->rows, linear->cols,
                             static_cast<size_t>(linear->rows) * static_cast<size_t>(padded(linear->cols, 64)) * element,
                             element);
+        reads_.back().dtype = linear->kind.dtype;
         if (linear->kind.dtype == DType::q8) linear->h = floats(name + ".scale", linear->rows);
     }
 

@@ -24,6 +24,7 @@ struct TensorRead {
     int rows = 1, cols = 0;
     size_t element_bytes = 4;  // dense_rows
     void* destination = nullptr;
+    DType dtype = DType::f32;  // dense_rows
 
     size_t row_bytes() const;  // in the file
     uint64_t file_bytes() const { return static_cast<uint64_t>(rows) * row_bytes(); }
@@ -32,5 +33,10 @@ struct TensorRead {
 // Fills the model's pointers with pieces of its arena and appends one TensorRead a tensor. Called twice: first with an
 // arena that only counts, then to place.
 void bind_tensors(Model* model, std::vector<TensorRead>* reads);
+
+// Brings `n` rows from `row` on from the file's form (piece) to where and how the kernels want them. row is a multiple
+// of sign_row_block, and n is one too unless the tensor ends there; a tensor of floats comes whole (row 0, n 1).
+// Different rows may be placed at the same time (place.cpp). ERR_NOT_FINITE for a norm or scale that is no number.
+Status place_rows(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 
 }  // namespace onebit

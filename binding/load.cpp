@@ -2,7 +2,6 @@
 // the kernels want them, tensors in parallel.
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <memory>
 #include <mutex>
 
@@ -47,76 +46,15 @@ private:
                 return fail(std::move(status));
             }
             crc = model_.kernels->crc32c(crc, piece.get(), n * row_bytes);
-            if (Status status = place(read, piece.get(), row, n); !status.ok()) return fail(std::move(status));
+            if (Status status = place_rows(*model_.kernels, read, piece.get(), row, n); !status.ok()) {
+                return fail(std::move(status));
+            }
             report(n * row_bytes);
         }
         if (crc != slot.crc32c) {
             fail(error("ERR_CHECKSUM", "The bytes of tensor " + read.name +
                                            " do not match their checksum: the file is damaged; copy or make it again."));
         }
-    }
-
-    Status place(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
-        switch (read.form) {
-            case TensorRead::Form::floats: return place_floats(read, piece);
-            case TensorRead::Form::sign_blocks: place_sign_blocks(read, piece, row, n); return {};
-            case TensorRead::Form::sign_rows:
-                copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 16) / 8));
-                return {};
-            case TensorRead::Form::group_scale_rows:
-            case TensorRead::Form::group_scale_blocks: return place_scales(read, piece, row, n);
-            case TensorRead::Form::dense_rows:
-                copy_rows(read, piece, row, n, static_cast<size_t>(padded(read.cols, 64)) * read.element_bytes);
-                return {};
-        }
-        return {};
-    }
-
-    static void copy_rows(const TensorRead& read, const uint8_t* piece, size_t row, size_t n, size_t stride) {
-        auto* out = static_cast<uint8_t*>(read.destination) + row * stride;
-        for (size_t i = 0; i < n; ++i) std::memcpy(out + i * stride, piece + i * read.row_bytes(), read.row_bytes());
-    }
-
-    static Status not_finite(const TensorRead& read, size_t index) {
-        return error("ERR_NOT_FINITE", "Tensor " + read.name + " holds a NaN or an infinity at element " +
-                                           std::to_string(index) + "; the model was not made right.");
-    }
-
-    static Status place_floats(const TensorRead& read, const uint8_t* piece) {
-        for (size_t i = 0; i < static_cast<size_t>(read.cols); ++i) {
-            uint32_t bits;
-            std::memcpy(&bits, piece + 4 * i, 4);
-            if ((bits & 0x7f800000u) == 0x7f800000u) return not_finite(read, i);
-        }
-        std::memcpy(read.destination, piece, read.row_bytes());
-        return {};
-    }
-
-    void place_sign_blocks(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
-        const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
-        const size_t block_bytes = model_.kernels->sign_block_bytes(read.cols);
-        auto* out = static_cast<uint8_t*>(read.destination) + row / block * block_bytes;
-        for (size_t i = 0; i < n; i += block, out += block_bytes) {
-            model_.kernels->sign_pack(out, piece + i * read.row_bytes(), static_cast<int>(std::min(block, n - i)),
-                                      read.cols);
-        }
-    }
-
-    Status place_scales(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) const {
-        const auto groups = static_cast<size_t>(read.cols);
-        const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
-        auto* out = static_cast<uint16_t*>(read.destination);
-        for (size_t i = 0; i < n; ++i) {
-            for (size_t g = 0; g < groups; ++g) {
-                uint16_t bits;
-                std::memcpy(&bits, piece + (i * groups + g) * 2, 2);
-                if ((bits & 0x7c00u) == 0x7c00u) return not_finite(read, (row + i) * groups + g);
-                const size_t r = row + i;
-                const bool rows = read.form == TensorRead::Form::group_scale_rows;
-                out[rows ? r * groups + g : (r / block * groups + g) * block + r % block] = bits;
-            }
-        }
-        return {};
     }
 
     void report(size_t bytes) {

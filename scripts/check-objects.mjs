@@ -1,6 +1,6 @@
-// Checks the compiled kernel sets: node scripts/check-objects.mjs <build folder>
+// Checks the compiled kernel and probe sets: node scripts/check-objects.mjs <build folder>
 //
-// Each object must define one global symbol, its KernelSet. An inline function or a template of the standard library
+// Each object must define one global symbol, its KernelSet or ProbeSet. An inline function or a template of the standard library
 // would be a weak symbol compiled for that instruction set, and the linker is free to take the AVX-512 copy for code
 // that runs on every machine. And no object may hold instructions of a set beyond its own.
 // NM and OBJDUMP name the tools to use, for cross-compiled objects.
@@ -25,7 +25,7 @@ const required = {
   avxvnni: /\{vex\} vpdpbusd|vpdpbusd/,
   avx512: /%zmm/,
   avx512vnni: /vpdpbusd.*%zmm/,
-  neon: /\btbl\b/,
+  neon: /\btbl\b|\bsadalp\b/,
   neondot: /\bsdot\b/,
 }
 const sets = new Set(['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'])
@@ -47,17 +47,17 @@ const tool = (name, args) => {
 const objects = readdirSync(folder, { recursive: true })
   .map((path) => ({ path: join(folder, path), parts: path.split(sep) }))
   .map(({ path, parts }) => ({ path, folder: parts.at(-2), name: parts.at(-1).match(/^(\w+)\.cpp\.o$/)?.[1] }))
-  .filter((object) => object.folder === 'kernels' && object.name in forbidden)
+  .filter((object) => ['kernels', 'probes'].includes(object.folder) && object.name in forbidden)
 
 const problems = []
-for (const { path, name } of objects) {
+for (const { path, folder: kind, name } of objects) {
   if (sets.has(name)) {
     const symbols = tool('nm', ['-g', path])
       .split('\n')
       .map((line) => line.trim().split(/\s+/))
       .filter((fields) => fields.length === 3 && fields[1] !== 'U')
       .map((fields) => fields[2])
-    const only = symbols.length === 1 && new RegExp(`kernels_${name}(?![a-z0-9])`).test(symbols[0])
+    const only = symbols.length === 1 && new RegExp(`${kind}_${name}(?![a-z0-9])`).test(symbols[0])
     if (!only) problems.push(`${path}: should define the set and nothing else, but defines ${symbols.join(', ')}`)
   }
   const code = tool('objdump', ['-d', '--no-show-raw-insn', path])

@@ -3,7 +3,7 @@
 export type { LinearKind, ModelConfig, RopeScaling } from './architecture.js'
 export { Chat, type ChatOptions } from './chat.js'
 export { OnebitError } from './errors.js'
-export { Model, type ModelInfo, type ModelOptions } from './model.js'
+export { Model, type ModelInfo, type ModelOptions, type RandomModelOptions } from './model.js'
 export { type ObtHeader, type Provenance, readObtHeader } from './obt.js'
 export {
   type Completion,
@@ -23,5 +23,6 @@ export {
   type TokenLogprob,
   type Usage,
 } from './session.js'
+export { SHAPES, type Shape, type ShapeName, type WeightType } from './shapes.js'
 export type { ChatMessage, RenderOptions } from './text/chat-template.js'
 export type { Tokenizer } from './text/tokenizer.js'

@@ -7,6 +7,7 @@ import { nativeConfig, nativeSlots } from './native-config.js'
 import { type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from './obt.js'
 import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from './options.js'
 import { KV_TYPES, type KvType, Session, type SessionOptions } from './session.js'
+import { parseWeightType, type Shape, type ShapeName, shapeConfig, type WeightType } from './shapes.js'
 import { type ChatMessage, ChatTemplate, type RenderOptions } from './text/chat-template.js'
 import { Tokenizer } from './text/tokenizer.js'
 import { Timeline } from './timeline.js'
@@ -41,8 +42,20 @@ const OPTION_NAMES: (keyof ModelOptions)[] = [
   'signal',
 ]
 
+/** Of a model with random weights. */
+export interface RandomModelOptions extends Omit<ModelOptions, 'onProgress'> {
+  /** what the linears are stored as; default onebit */
+  type?: WeightType
+  /** the same seed gives the same weights everywhere; default 0 */
+  seed?: number
+}
+
+/** Positions of a random model's sessions unless asked otherwise: a large shape's whole context fills many gigabytes. */
+const RANDOM_CONTEXT = 4096
+
 /** What was loaded and how it runs. */
 export interface ModelInfo {
+  /** empty for a random model, as is its file: 0 bytes */
   readonly path: string
   readonly architecture: ModelConfig['architecture']
   /** of the whole file */
@@ -83,6 +96,41 @@ function checkContext(context: number, config: ModelConfig): number {
 function checkMemory(fileBytes: number, limit: number | undefined): void {
   if (limit === undefined || fileBytes <= limit) return
   throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
+}
+
+function checkRandomOptions(options: unknown) {
+  const fields = optionFields('options', options, ['type', 'seed', ...OPTION_NAMES.filter((n) => n !== 'onProgress')])
+  const { type, seed, ...others } = fields
+  return {
+    ...checkOptions(others),
+    type: parseWeightType(stringOption({ type }, 'type') ?? 'onebit'),
+    seed: integerOption({ seed }, 'seed', 0, Number.MAX_SAFE_INTEGER) ?? 0,
+  }
+}
+
+async function makeWeights(config: ModelConfig, options: ReturnType<typeof checkRandomOptions>): Promise<NativeModel> {
+  const { signal } = options
+  const cancel = new (addon().Cancel)()
+  const onAbort = () => cancel.cancel()
+  signal?.addEventListener('abort', onAbort)
+  try {
+    const native = await addon().createRandomModel({
+      config: nativeConfig(config),
+      seed: options.seed,
+      activations: options.activations === 'int8' ? 0 : 1,
+      threads: options.threads ?? 0,
+      isa: options.isa,
+      memory_limit: options.memoryLimit ?? 0,
+      cancel,
+    })
+    if (!signal?.aborted) return native
+    void native.dispose()
+  } catch (error) {
+    if (!signal?.aborted) throw error
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+  }
+  throw signal!.reason
 }
 
 /** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */
@@ -184,11 +232,28 @@ export class Model {
     }
   }
 
+  /**
+   * A model of a shape with random weights, made in memory: for measuring. It has no tokenizer and works with ids.
+   * Sessions have 4096 positions unless `context` says otherwise.
+   * @throws OnebitError ERR_SHAPE when the type does not fit the shape, ERR_OUT_OF_MEMORY when the weights do not fit
+   *   into free memory, ERR_MEMORY_LIMIT, ERR_CONFIG, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; the signal's reason when it
+   *   aborts
+   */
+  static async random(shape: ShapeName | Shape, options?: RandomModelOptions): Promise<Model> {
+    const checked = checkRandomOptions(options)
+    checked.signal?.throwIfAborted()
+    const config = shapeConfig(shape, checked.type)
+    const context = checkContext(checked.context ?? Math.min(RANDOM_CONTEXT, config.context_length), config)
+    const native = await makeWeights(config, checked)
+    const provenance = { source: `random weights, seed ${checked.seed}` }
+    return new Model(native, { config, provenance, path: '', fileBytes: 0 }, { ...checked, context }, {})
+  }
+
   private constructor(
     native: NativeModel,
-    header: ObtHeader & { path: string },
+    header: Pick<ObtHeader, 'config' | 'provenance' | 'fileBytes'> & { path: string },
     options: CheckedOptions,
-    text: Awaited<ReturnType<typeof loadText>>,
+    text: Partial<Awaited<ReturnType<typeof loadText>>>,
   ) {
     this.#native = native
     this.config = header.config

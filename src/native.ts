@@ -70,6 +70,50 @@ export interface NativeLoadOptions {
   onProgress?: (doneBytes: number) => void
 }
 
+export interface NativeRandomOptions {
+  config: NativeConfig
+  /** the same seed gives the same weights on every machine, instruction set and thread count; 0 to 2^53 - 1 */
+  seed: number
+  activations: 0 | 1 // int8, f32
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  memory_limit: number
+  cancel?: NativeCancel
+}
+
+export type ProbeName = 'dram' | 'int8' | 'lookup' | 'f32'
+
+export interface NativePeakOptions {
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  /** how much is read in one pass over DRAM; at least 2^20. Default 2^30; less may fit into a cache. */
+  dram_bytes?: number
+  /** default: all */
+  what?: ProbeName[]
+  cancel?: NativeCancel
+}
+
+/** What this machine can do with `threads` threads: the best of several repetitions. Absent: not asked for. */
+export interface Peaks {
+  isa: string
+  /** how many were had */
+  threads: number
+  /** 10^9 bytes per second: the best of `dram` */
+  dram_gbps?: number
+  /** every way of reading that was tried; huge: 2 MB pages where the system gives them, small: 4 KB pages */
+  dram?: { pages: 'small' | 'huge'; loop: 'plain' | 'prefetch_near' | 'prefetch_both'; gbps: number }[]
+  /** 10^9 int8 multiply-adds per second, operands in registers */
+  int8_peak_gmacs?: number
+  /** 10^9 weights x tokens per second of sign_i8 with weights, indices and tables in the first-level cache */
+  lookup_peak_gws?: number
+  /** 10^9 f32 multiply-adds per second, operands in registers */
+  f32_peak_gmacs?: number
+}
+
 /** Stops the work it was given to: a load, or steps between two chunks. Made by `new addon.Cancel()`. */
 export interface NativeCancel {
   /** for good; any number of times */
@@ -173,6 +217,15 @@ export interface NativeAddon {
     compiler: string
   }
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /**
+   * A model with random weights that no file holds, for measuring. ERR_CONFIG, ERR_ISA, ERR_MEMORY_LIMIT,
+   * ERR_OUT_OF_MEMORY (also when the system would have to push other things out), ERR_ABORTED.
+   */
+  createRandomModel(options: NativeRandomOptions): Promise<NativeModel>
+  /** ERR_ISA, ERR_OUT_OF_MEMORY, ERR_ABORTED. Takes a few seconds and all `threads`. */
+  measurePeaks(options: NativePeakOptions): Promise<Peaks>
+  /** bytes that can be had without swapping, control groups taken into account; 0: unknown on this system */
+  availableMemory(): number
   /**
    * Runs all items as one batch, in chunks of bounded time (about 20 ms). `cancel` stops between chunks; the promise
    * still resolves, with `processed` telling how far each item came. One step at a time per environment; later ones

@@ -104,6 +104,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     exports.Set("idle", Napi::Function::New<idle>(env, "idle"));
     register_model(env, exports);
     register_convert(env, exports);
+    register_bench(env, exports);
     return exports;
 }
 

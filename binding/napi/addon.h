@@ -95,5 +95,6 @@ bool has(Napi::Object object, const char* name);  // present and not undefined
 // ---- parts of the exports ----------------------------------------------------------------------------
 void register_model(Napi::Env env, Napi::Object exports);    // loadModel, step, classes
 void register_convert(Napi::Env env, Napi::Object exports);  // conversions of weights
+void register_bench(Napi::Env env, Napi::Object exports);    // random models, what the machine can do
 
 }  // namespace onebit

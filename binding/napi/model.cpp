@@ -1,9 +1,9 @@
 // loadModel(options): the options, and the job that loads.
 #include <algorithm>
-#include <cfloat>
 #include <chrono>
 #include <limits>
 
+#include "napi/fields.h"
 #include "napi/objects.h"
 
 namespace onebit {
@@ -11,41 +11,10 @@ namespace onebit {
 namespace {
 
 constexpr size_t kMaxPathBytes = 1 << 16;
-constexpr int64_t kMaxSafeInteger = (int64_t{1} << 53) - 1;
 constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 
 // One linear has at most 7 tensors; the embedding, the head and the norms are few.
 constexpr size_t kMaxSlots = static_cast<size_t>(kMaxLayers) * (kRoles * 7 + 4) + 16;
-
-// Reads the fields of one JavaScript object; after the first bad one everything else is skipped.
-class Fields {
-public:
-    Fields(Napi::Env env, Napi::Value value, const char* name) : env_(env), ok_(read_object(env, value, name, &object_)) {}
-
-    bool ok() const { return ok_; }
-    Napi::Value get(const char* name) { return ok_ ? object_.Get(name) : Napi::Value(); }
-    void integer(const char* name, int64_t min, int64_t max, int32_t* out) {
-        ok_ = ok_ && read_int(env_, get(name), name, min, max, out);
-    }
-    void integer(const char* name, int64_t min, int64_t max, uint64_t* out) {
-        int64_t value = 0;
-        ok_ = ok_ && read_int(env_, get(name), name, min, max, &value);
-        *out = static_cast<uint64_t>(value);
-    }
-    void number(const char* name, double* out) { ok_ = ok_ && read_double(env_, get(name), name, -DBL_MAX, DBL_MAX, out); }
-    void number(const char* name, float* out) { ok_ = ok_ && read_float(env_, get(name), name, -FLT_MAX, FLT_MAX, out); }
-    void boolean(const char* name, bool* out) { ok_ = ok_ && read_bool(env_, get(name), name, out); }
-    void text(const char* name, size_t max, std::string* out) { ok_ = ok_ && read_string(env_, get(name), name, max, out); }
-    template <class T>
-    void array(const char* name, size_t max, std::vector<T>* out) {
-        ok_ = ok_ && read_array(env_, get(name), name, max, out);
-    }
-
-private:
-    Napi::Env env_;
-    Napi::Object object_;
-    bool ok_;
-};
 
 bool read_kind(Napi::Env env, Napi::Value value, const char* name, LinearKind* out) {
     Fields fields(env, value, name);
@@ -93,6 +62,8 @@ bool read_linears(Napi::Env env, Napi::Value value, size_t count, std::vector<Li
     return true;
 }
 
+}  // namespace
+
 bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     Fields fields(env, value, "config");
     fields.integer("vocab_size", 1, kMaxVocab, &out->vocab_size);
@@ -111,6 +82,16 @@ bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     if (!read_kind(env, fields.get("head"), "head", &out->head)) return false;
     return read_linears(env, fields.get("linears"), static_cast<size_t>(out->n_layers) * kRoles, &out->linears);
 }
+
+Napi::Value make_model(Napi::Env env, std::shared_ptr<Engine> engine, uint64_t memory_limit) {
+    auto state = std::make_shared<ModelState>();
+    state->engine = std::move(engine);
+    state->memory_limit = memory_limit;
+    tell_collector(env, static_cast<int64_t>(state->used_bytes()), &state->told_bytes);
+    return make_object(env, Addon::of(env).model_class, std::move(state));
+}
+
+namespace {
 
 bool read_slots(Napi::Env env, Napi::Value value, std::vector<TensorSlot>* out) {
     Fields fields(env, value, "slots");
@@ -144,13 +125,7 @@ public:
         status = load_model(config, slots, options, pool, &engine_->model);
     }
 
-    Napi::Value result(Napi::Env env) override {
-        auto state = std::make_shared<ModelState>();
-        state->engine = std::move(engine_);
-        state->memory_limit = memory_limit;
-        tell_collector(env, static_cast<int64_t>(state->used_bytes()), &state->told_bytes);
-        return make_object(env, addon_.model_class, std::move(state));
-    }
+    Napi::Value result(Napi::Env env) override { return make_model(env, std::move(engine_), memory_limit); }
 
     Config config;
     std::vector<TensorSlot> slots;

@@ -127,6 +127,9 @@ Napi::Value step_call(const Napi::CallbackInfo& call);        // step(model, ite
 CancelFlag read_cancel(Napi::Env env, Napi::Object object);
 // Null when the session is disposed or busy; an exception is pending then.
 bool check_usable(Napi::Env env, const SessionState& state);
+// False: an exception is pending.
+bool read_config(Napi::Env env, Napi::Value value, Config* out);
+Napi::Value make_model(Napi::Env env, std::shared_ptr<Engine> engine, uint64_t memory_limit);
 Napi::Value make_session(Napi::Env env, std::shared_ptr<ModelState> owner, std::unique_ptr<Session> session);
 
 // A Node-API callback from a function on CallbackInfo.

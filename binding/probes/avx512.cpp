@@ -1,0 +1,37 @@
+// AVX-512 without VNNI: int8 products take vpmaddubsw, vpmaddwd and an addition.
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns about the deliberately undefined registers inside its own AVX-512 header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "probes/probe_set.h"
+
+namespace onebit {
+namespace {
+
+#include "kernels/avx512_vectors.inl"
+
+#define ONEBIT_REGISTER "v"
+constexpr int kDotMacs = 64;
+constexpr int kAccumulators = 16;  // of 32 registers
+inline Bytes int8_operand(int8_t x) { return _mm512_set1_epi8(x); }
+inline Floats f32_operand(float x) { return _mm512_set1_ps(x); }
+inline Ints dot(Ints sum, Bytes w, Bytes a) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
+}
+
+#include "loops.inl"
+
+}  // namespace
+
+#define ONEBIT_PROBE_SET probes_avx512
+#define ONEBIT_PROBE_NAME "avx512"
+#include "probe_set.inl"
+
+}  // namespace onebit
