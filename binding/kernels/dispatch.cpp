@@ -29,6 +29,7 @@ namespace {
 struct Features {
     bool avx2 = false, avxvnni = false, avx512 = false, avx512vnni = false;
     bool neon = false, neondot = false;
+    bool halves_wide_lookups = false;
 };
 
 #if defined(ONEBIT_X86)
@@ -78,6 +79,8 @@ Features detect() {
                vl = has(seven.ebx, 31);
     f.avx512 = f.avx2 && saves_zmm && foundation && dq && bw && vl;
     f.avx512vnni = f.avx512 && has(seven.ecx, 11);
+    const uint32_t family = (one.eax >> 8 & 15) + (one.eax >> 20 & 255);
+    f.halves_wide_lookups = cpuid(0, 0).ebx == 0x68747541 /* "Auth"enticAMD */ && family == 0x19;
     return f;
 }
 
@@ -113,6 +116,21 @@ Features detect() { return {}; }
 
 #endif
 
+// Zen 4 does one 512-bit lookup a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
+// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. The functions that
+// share a layout of signs and tables go together.
+KernelSet with_lookups_of(const KernelSet& other, KernelSet set) {
+    set.sign_row_block = other.sign_row_block;
+    set.sign_block_bytes = other.sign_block_bytes;
+    set.sign_pack = other.sign_pack;
+    set.sign_unpack_row = other.sign_unpack_row;
+    set.table_bytes = other.table_bytes;
+    set.table_build = other.table_build;
+    set.sign_i8 = other.sign_i8;
+    set.grouped_i8 = other.grouped_i8;
+    return set;
+}
+
 constexpr const char* kX86Only = "not built into this addon (x86-64 only)";
 constexpr const char* kArmOnly = "not built into this addon (aarch64 only)";
 
@@ -136,6 +154,9 @@ Table make_table() {
 #if defined(ONEBIT_X86)
     const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &kernels_avx512,
                     *avx512vnni = &kernels_avx512vnni, *neon = nullptr, *neondot = nullptr;
+    static const KernelSet narrow_avx512 = with_lookups_of(*avx2, *avx512),
+                           narrow_avx512vnni = with_lookups_of(*avx2, *avx512vnni);
+    if (f.halves_wide_lookups) avx512 = &narrow_avx512, avx512vnni = &narrow_avx512vnni;
 #elif defined(ONEBIT_ARM)
     const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr,
                     *neon = &kernels_neon, *neondot = &kernels_neondot;
