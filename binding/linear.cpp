@@ -13,6 +13,10 @@ namespace {
 constexpr size_t kTableCacheBytes = size_t{512} << 10;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
+// Handing out the preparation of fewer activations than this costs more than doing it.
+constexpr int kLeastShared = 4096;
+// Tokens of one task of a sign product: what the kernels take in one pass over the rows.
+constexpr int kTaskTokens = 16;
 // Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
 constexpr int kDenseRowUnit = 16;
 
@@ -72,13 +76,18 @@ public:
 
     void run(const float* x, size_t x_stride) {
         if (count_ == 0) return;
-        pool_.run(count_ * n_, [&](int task) {
+        const auto prepare_task = [&](int task) {
             const LinearCall& call = *calls_[task / n_];
             const int t = task % n_;
             const bool inner = stage_index_ > 0;
             const float* row = inner ? inner_row(call, t) : x + static_cast<size_t>(first_ + t) * x_stride;
             prepare(call, row, t);
-        });
+        };
+        if (count_ * n_ * stage_of(*calls_[0]->linear, stage_index_).cols < kLeastShared) {
+            for (int task = 0; task < count_ * n_; ++task) prepare_task(task);
+        } else {
+            pool_.run(count_ * n_, prepare_task);
+        }
         multiply();
     }
 
@@ -118,26 +127,37 @@ private:
         std::fill(row + stage.cols, row + stride, 0.0f);
     }
 
-    // Splits the rows of all calls into tasks of about equal weight.
+    // What one task multiplies: rows of one call's matrix, and tokens.
+    struct Piece {
+        int row, rows, token, tokens;
+    };
+
+    // Splits the rows of all calls into tasks of about equal weight. Sign products are split by tokens too: small
+    // matrices have few blocks of rows, and their bits are cheap to read again.
     void multiply() {
-        int units_per_task[kMost] = {}, tasks_before[kMost + 1] = {};
+        int units_per_task[kMost] = {}, passes[kMost] = {}, tasks_before[kMost + 1] = {};
         for (int i = 0; i < count_; ++i) {
-            const Stage stage = stage_of(*calls_[i]->linear, stage_index_);
-            const int unit = row_unit(*calls_[i]->linear);
+            const Linear& linear = *calls_[i]->linear;
+            const Stage stage = stage_of(linear, stage_index_);
+            const int unit = row_unit(linear);
             const int units = static_cast<int>(padded(stage.rows, unit) / unit);
-            const size_t unit_bytes = row_bytes(*calls_[i]->linear, stage.cols) * static_cast<size_t>(unit);
+            const size_t unit_bytes = row_bytes(linear, stage.cols) * static_cast<size_t>(unit);
             const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
-            units_per_task[i] = std::max(least, units * count_ / (pool_.threads() * 8) + 1);
-            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i];
+            passes[i] = reads_tables(model_, linear) ? (n_ + kTaskTokens - 1) / kTaskTokens : 1;
+            units_per_task[i] = std::max(least, units * count_ * passes[i] / (pool_.threads() * 8) + 1);
+            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i] * passes[i];
         }
         pool_.run(tasks_before[count_], [&](int task) {
             int i = 0;
             while (task >= tasks_before[i + 1]) ++i;
             const LinearCall& call = *calls_[i];
             const Stage stage = stage_of(*call.linear, stage_index_);
+            const int tasks_per_pass = (tasks_before[i + 1] - tasks_before[i]) / passes[i];
             const int step = units_per_task[i] * row_unit(*call.linear);
-            const int row = (task - tasks_before[i]) * step;
-            multiply_rows(call, stage, row, std::min(step, stage.rows - row));
+            const int row = (task - tasks_before[i]) % tasks_per_pass * step;
+            const int token = (task - tasks_before[i]) / tasks_per_pass * kTaskTokens;
+            const int tokens = passes[i] == 1 ? n_ : std::min(kTaskTokens, n_ - token);
+            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), token, tokens});
         });
     }
 
@@ -145,17 +165,19 @@ private:
         return reads_tables(model_, linear) ? kernels_.sign_row_block : kDenseRowUnit;
     }
 
-    void multiply_rows(const LinearCall& call, const Stage& stage, int row, int rows) const {
+    void multiply_piece(const LinearCall& call, const Stage& stage, Piece piece) const {
         const bool inner = stage_index_ + 1 < stage_count(*call.linear);
         float* out = inner ? inner_row(call, 0) : call.out + static_cast<size_t>(first_) * call.out_stride;
         const size_t out_stride = inner ? static_cast<size_t>(padded(call.linear->kind.rank, 64)) : call.out_stride;
-        out += row;
+        out += static_cast<size_t>(piece.token) * out_stride + static_cast<size_t>(piece.row);
         if (!rounds_activations(model_, *call.linear)) {
-            multiply_floats(call, stage, row, rows, out, out_stride);
+            multiply_floats(call, stage, piece.row, piece.rows, out, out_stride);
         } else if (call.linear->kind.form == LinearKind::Form::grouped) {
-            multiply_groups(call, stage, row, rows, out, out_stride);
+            multiply_groups(call, stage, piece, out, out_stride);
+        } else if (stage.sign) {
+            multiply_signs(call, stage, piece, out, out_stride);
         } else {
-            multiply_integers(call, stage, row, rows, out, out_stride);
+            multiply_planes(call, stage, piece.row, piece.rows, out, out_stride);
         }
     }
 
@@ -165,20 +187,25 @@ private:
         return static_cast<size_t>(padded(stage.rows, kernels_.sign_row_block));
     }
 
-    void multiply_integers(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
-                           size_t out_stride) const {
-        if (!stage.sign) return multiply_planes(call, stage, row, rows, out, out_stride);
-        const LinearScratch& scratch = call.scratch;
+    // Where the tables and sums of a piece of a sign product begin.
+    const uint8_t* tables_of(const LinearCall& call, Piece piece) const {
+        return call.scratch.tables + static_cast<size_t>(piece.token) * call.scratch.table_stride;
+    }
+    int32_t* sums_of(const LinearCall& call, const Stage& stage, Piece piece) const {
+        return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
+    }
+
+    void multiply_signs(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const size_t stride = sums_stride(stage);
-        int32_t* sums = scratch.sums + row;
+        int32_t* sums = sums_of(call, stage, piece);
         const int block = kernels_.sign_row_block;
-        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(row / block) * kernels_.sign_block_bytes(stage.cols);
-        kernels_.sign_i8(sums, stride, bits, (rows + block - 1) / block, stage.cols, scratch.tables, scratch.table_stride,
-                         n_);
-        for (int t = 0; t < n_; ++t) {
+        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * kernels_.sign_block_bytes(stage.cols);
+        kernels_.sign_i8(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
+                         call.scratch.table_stride, piece.tokens);
+        for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
-            kernels_.scale_i32(out + token * out_stride, sums + token * stride, scratch.scale[t], out_scale_at(stage, row),
-                               rows);
+            kernels_.scale_i32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t],
+                               out_scale_at(stage, piece.row), piece.rows);
         }
     }
 
@@ -198,19 +225,19 @@ private:
         }
     }
 
-    void multiply_groups(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
-                         size_t out_stride) const {
-        const LinearScratch& scratch = call.scratch;
+    void multiply_groups(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const size_t stride = sums_stride(stage);
         const int block = kernels_.sign_row_block;
-        const auto first_block = static_cast<size_t>(row / block);
-        float* sums = reinterpret_cast<float*>(scratch.sums) + row;
+        const auto first_block = static_cast<size_t>(piece.row / block);
+        float* sums = reinterpret_cast<float*>(sums_of(call, stage, piece));
         kernels_.grouped_i8(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
                             call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
-                            (rows + block - 1) / block, stage.cols, scratch.tables, scratch.table_stride, n_);
-        for (int t = 0; t < n_; ++t) {
+                            (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece), call.scratch.table_stride,
+                            piece.tokens);
+        for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
-            kernels_.scale_f32(out + token * out_stride, sums + token * stride, scratch.scale[t], nullptr, rows);
+            kernels_.scale_f32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t], nullptr,
+                               piece.rows);
         }
     }
 
