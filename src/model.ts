@@ -178,7 +178,7 @@ async function loadWeights(header: ObtHeader, path: string, options: CheckedOpti
 async function loadText(header: ObtHeader & { path: string }) {
   const tokenizerBytes = await readBlob(header, 'tokenizer')
   const templateBytes = await readBlob(header, 'chat_template')
-  const tokenizer = tokenizerBytes && Tokenizer.fromBytes(tokenizerBytes)
+  const tokenizer = tokenizerBytes && (await Tokenizer.load(tokenizerBytes))
   return { tokenizer, template: templateBytes && ChatTemplate.fromBytes(templateBytes) }
 }
 

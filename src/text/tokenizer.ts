@@ -1,4 +1,5 @@
 /** Text to token ids and back, from the `tokenizer` blob of a model. */
+import { setImmediate as otherEvents } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { OnebitError } from '../errors.js'
 import type { Section } from './added-tokens.js'
@@ -75,18 +76,34 @@ export class Tokenizer {
     return new Tokenizer(parseTokenizerBlob(bytes), () => bytes)
   }
 
+  /** As `fromBytes`, in pieces that let other events pass: a vocabulary of 50,000 takes a tenth of a second in all. */
+  static async load(bytes: Uint8Array): Promise<Tokenizer> {
+    const blob = parseTokenizerBlob(bytes)
+    await otherEvents()
+    const vocabulary = new Vocabulary(blob.tokenizer)
+    await otherEvents()
+    const encoder = new Encoder(blob, vocabulary)
+    await otherEvents()
+    return new Tokenizer(blob, () => bytes, vocabulary, encoder)
+  }
+
   /** From a blob that is an object already. ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER. */
   static fromBlob(blob: TokenizerBlob): Tokenizer {
     checkTokenizerBlob(blob)
     return new Tokenizer(blob, () => new TextEncoder().encode(JSON.stringify(blob)))
   }
 
-  private constructor(blob: TokenizerBlob, bytes: () => Uint8Array) {
+  private constructor(
+    blob: TokenizerBlob,
+    bytes: () => Uint8Array,
+    vocabulary = new Vocabulary(blob.tokenizer),
+    encoder = new Encoder(blob, vocabulary),
+  ) {
     const { tokenizer, config } = blob
     const added = tokenizer.added_tokens ?? []
     this.config = config
-    this.#vocabulary = new Vocabulary(tokenizer)
-    this.#encoder = new Encoder(blob, this.#vocabulary)
+    this.#vocabulary = vocabulary
+    this.#encoder = encoder
     this.#tokenBytes = tokenBytesOf(tokenizer)
     this.#addedIds = new Set(added.map((token) => token.id))
     this.#special = new Map(added.filter((token) => token.special).map((token) => [token.content, token.id]))
