@@ -207,13 +207,17 @@ class Llama(nn.Module):
         return self
 
     def init_weights(self, std: float = 0.02, generator: torch.Generator | None = None) -> Llama:
-        """Normal start for training from nothing; what writes into the residual is smaller by sqrt(2 n_layers) (GPT-2)."""
+        """Normal start for training from nothing; what writes into the residual is smaller by sqrt(2 n_layers) (GPT-2).
+
+        Matrices only, of any kind of linear; biases become 0, norms and scales stay."""
         into_residual = std * (2 * self.config.n_layers) ** -0.5
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.dim() == 2:
                     narrow = name.endswith(("o_proj.weight", "down_proj.weight"))
                     parameter.normal_(0, into_residual if narrow else std, generator=generator)
+                elif name.endswith(".bias"):
+                    parameter.zero_()
         return self
 
     def forward(
