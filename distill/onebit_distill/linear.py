@@ -102,6 +102,11 @@ LinearFactory = Callable[[LinearSpec], nn.Module]
 class Dense(nn.Linear):
     """y = x Wᵀ + b. x: [..., in], y: [..., out]."""
 
+    def reset_parameters(self) -> None:
+        # random numbers for tensors without storage would load PyTorch's compiler, which takes seconds
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
 
 @dataclass(frozen=True)
 class SignOptions:

@@ -19,6 +19,12 @@ def dense_factory(spec: LinearSpec) -> nn.Module:
     return Dense(spec.in_features, spec.out_features, spec.bias)
 
 
+class Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:  # see Dense
+            super().reset_parameters()
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) ⊙ weight, computed in float32 and rounded to x's dtype before the weight, as Hugging Face does."""
 
@@ -169,7 +175,7 @@ def _linear(config: LlamaConfig, layer: int, role: str, factory: LinearFactory) 
 class _Body(nn.Module):
     def __init__(self, config: LlamaConfig, factory: LinearFactory) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.embed_tokens = Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, layer, factory) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
 
