@@ -77,6 +77,33 @@ def sign(w: Tensor, gradient: str = "official", zero_is_zero: bool = False, dtyp
     return _Sign.apply(w, gradient, zero_is_zero, dtype or w.dtype)
 
 
+class _ScaledSign(torch.autograd.Function):
+    """diag(h) sign(w) diag(g) with the gradients of all three; saves nothing that does not exist anyway."""
+
+    @staticmethod
+    def forward(ctx, w: Tensor, h: Tensor, g: Tensor | None, gradient: str, zero_is_zero: bool, dtype: torch.dtype):
+        ctx.save_for_backward(w, h, g)
+        ctx.gradient, ctx.zero_is_zero = gradient, zero_is_zero
+        scaled = _ScaledSign._signed(w, h[:, None], zero_is_zero)
+        return (scaled if g is None else scaled * g).to(dtype)
+
+    @staticmethod
+    def _signed(w: Tensor, values: Tensor, zero_is_zero: bool) -> Tensor:
+        return values * torch.sign(w) if zero_is_zero else torch.where(w < 0, -values, values)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        w, h, g = ctx.saved_tensors
+        grad = grad.to(w.dtype)
+        signed = _ScaledSign._signed(w, grad, ctx.zero_is_zero)
+        derivative = SIGN_GRADIENTS[ctx.gradient]
+        grad_w = grad * h[:, None] if g is None else grad * (h[:, None] * g)
+        if derivative is not None:
+            grad_w = grad_w * derivative(w)
+        grad_h = signed.sum(1) if g is None else signed @ g
+        return grad_w, grad_h, None if g is None else h @ signed, None, None, None
+
+
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype F.linear is going to use: signs are made in it at once instead of being cast afterwards."""
     device = x.device.type
@@ -118,6 +145,9 @@ class SignOptions:
     gradient: str = "official"
     #: torch.sign(0) = 0 in training, as the official code; exported signs have no zero
     zero_is_zero: bool = False
+    #: multiply the signs by g and h instead of the activations before and behind them, as the official code does: the
+    #: same up to rounding, with fewer numbers to multiply and none to keep whenever there are more tokens than features
+    fold_scales: bool = True
 
     def __post_init__(self) -> None:
         if self.gradient not in SIGN_GRADIENTS:
@@ -135,6 +165,15 @@ class _SignLayer(nn.Module):
 
     def _signs(self, w: Tensor, dtype: torch.dtype) -> Tensor:
         return sign(w, self.options.gradient, self.options.zero_is_zero, dtype)
+
+    def _multiply(self, x: Tensor, w: Tensor, h: Tensor, g: Tensor | None) -> Tensor:
+        """((x ⊙ g) sign(w)ᵀ) ⊙ h, in the dtype of the product."""
+        options, dtype = self.options, _compute_dtype(x)
+        if options.fold_scales:
+            scaled = _ScaledSign.apply(w, h, g, options.gradient, options.zero_is_zero, dtype)
+            return F.linear(x.to(dtype), scaled)
+        x = x.to(dtype) if g is None else x.to(dtype) * g.to(dtype)
+        return F.linear(x, self._signs(w, dtype)) * h.to(dtype)
 
     def _finish(self, y: Tensor) -> Tensor:
         if self.options.layernorm:
@@ -159,9 +198,7 @@ class OneBitLinear(_SignLayer):
         self.weight_scale = nn.Parameter(torch.full((out_features,), in_features**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = _compute_dtype(x)
-        x = x.to(dtype) * self.input_factor.to(dtype)
-        return self._finish(F.linear(x, self._signs(self.weight, dtype)) * self.weight_scale.to(dtype))
+        return self._finish(self._multiply(x, self.weight, self.weight_scale, self.input_factor))
 
 
 class SignChain(_SignLayer):
@@ -185,10 +222,8 @@ class SignChain(_SignLayer):
         self.weight_scale = nn.Parameter(torch.ones(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = _compute_dtype(x)
-        x = x.to(dtype) * self.input_factor.to(dtype)
-        inner = F.linear(x, self._signs(self.weight1, dtype)) * self.mid_scale.to(dtype)
-        return self._finish(F.linear(inner, self._signs(self.weight2, dtype)) * self.weight_scale.to(dtype))
+        inner = self._multiply(x, self.weight1, self.mid_scale, self.input_factor)
+        return self._finish(self._multiply(inner, self.weight2, self.weight_scale, None))
 
 
 def chain_rank(in_features: int, out_features: int, bits_per_weight: float) -> int:

@@ -1,5 +1,7 @@
 """The layers against the formulas of the official repository and the paper, in plain tensor code."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from onebit_distill.linear import (
 )
 
 OFFICIAL = SignOptions(layernorm=True, gradient="official", zero_is_zero=True)
+FOLDED = pytest.mark.parametrize("folded", [True, False], ids=["folded", "apart"])
 
 
 def seeded(*shape, seed=0):
@@ -40,16 +43,18 @@ def onebit(bias=True, options=OFFICIAL):
     return layer
 
 
-def test_onebit_forward_is_the_official_formula():
-    layer, x = onebit(), seeded(2, 7, 24, seed=5)
+@FOLDED
+def test_onebit_forward_is_the_official_formula(folded):
+    layer, x = onebit(options=replace(OFFICIAL, fold_scales=folded)), seeded(2, 7, 24, seed=5)
     y = (x * layer.input_factor) @ torch.sign(layer.weight).T * layer.weight_scale
     torch.testing.assert_close(layer(x), normed(y) + layer.bias, rtol=0, atol=1e-6)
-    plain = onebit(bias=False, options=SignOptions(layernorm=False, zero_is_zero=True))
+    plain = onebit(bias=False, options=replace(OFFICIAL, layernorm=False, fold_scales=folded))
     torch.testing.assert_close(plain(x), y, rtol=0, atol=1e-6)
 
 
-def test_onebit_gradients_are_the_official_ones():
-    layer, x = onebit(), seeded(2, 7, 24, seed=5).requires_grad_()
+@FOLDED
+def test_onebit_gradients_are_the_official_ones(folded):
+    layer, x = onebit(options=replace(OFFICIAL, fold_scales=folded)), seeded(2, 7, 24, seed=5).requires_grad_()
     target = seeded(2, 7, 40, seed=6)
     (layer(x) - target).square().sum().backward()
 
@@ -104,8 +109,26 @@ def test_bitnet_is_equation_2():
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
 
 
-def test_chain_is_two_sign_matrices():
-    layer = SignChain(24, 40, rank=16, options=SignOptions(layernorm=False)).double()
+@pytest.mark.parametrize("gradient", SIGN_GRADIENTS)
+@pytest.mark.parametrize("zero_is_zero", [False, True])
+def test_folded_and_apart_have_the_same_gradients(gradient, zero_is_zero):
+    found = []
+    for folded in (True, False):
+        options = SignOptions(False, gradient, zero_is_zero, folded)
+        layers = [onebit(options=options), SignChain(40, 24, rank=16, options=options).double()]
+        with torch.no_grad():
+            for index, parameter in enumerate(layers[1].parameters()):
+                parameter.copy_(seeded(*parameter.shape, seed=20 + index))
+        x = seeded(3, 24, seed=9).requires_grad_()
+        (layers[1](layers[0](x)) * seeded(3, 24, seed=10)).sum().backward()
+        found.append([x.grad] + [parameter.grad for layer in layers for parameter in layer.parameters()])
+    for first, second in zip(*found):
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
+
+
+@FOLDED
+def test_chain_is_two_sign_matrices(folded):
+    layer = SignChain(24, 40, rank=16, options=SignOptions(layernorm=False, fold_scales=folded)).double()
     with torch.no_grad():
         for index, parameter in enumerate(layer.parameters()):
             parameter.copy_(seeded(*parameter.shape, seed=20 + index))
