@@ -147,7 +147,9 @@ def _check_scaling(scaling: Any, head_dim: int) -> None:
 
 def _unsupported(what: str) -> DistillError:
     hint = "Llama, Mistral without a sliding window, and Qwen3 can be teachers."
-    return DistillError("ERR_UNSUPPORTED_ARCHITECTURE", f"The teacher is of an architecture we do not know: {what}", hint)
+    return DistillError(
+        "ERR_UNSUPPORTED_ARCHITECTURE", f"The teacher is of an architecture we do not know: {what}", hint
+    )
 
 
 def _hf_yarn(rope: dict[str, Any], context: int) -> dict[str, Any]:

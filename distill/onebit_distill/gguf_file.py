@@ -125,7 +125,9 @@ class GgufFile:
 
     def _rope_scaling(self, context: int) -> dict[str, Any]:
         prefix = f"{self.architecture}.rope.scaling"
-        kind = self.get(f"{prefix}.type") or ("linear" if self.get(f"{self.architecture}.rope.scale_linear") else "none")
+        kind = self.get(f"{prefix}.type") or (
+            "linear" if self.get(f"{self.architecture}.rope.scale_linear") else "none"
+        )
         if "rope_freqs.weight" in self._tensors:
             if kind not in ("none", "linear"):
                 raise _bad_source(f"{self.path}: rope_freqs.weight together with RoPE scaling of type {kind}")
@@ -185,7 +187,10 @@ class GgufFile:
         return names
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(Hugging Face's name, float32 tensor) of each; raises ERR_MISSING_TENSOR, ERR_BAD_SOURCE and those of `tensor`."""
+        """(Hugging Face's name, float32 tensor) of each.
+
+        Raises DistillError ERR_MISSING_TENSOR, ERR_BAD_SOURCE, ERR_UNSUPPORTED_TENSOR_TYPE.
+        """
         names = self.names()
         for theirs in names.values():
             if theirs not in self._tensors:
@@ -193,7 +198,9 @@ class GgufFile:
         left = sorted(set(self._tensors) - set(names.values()) - {"rope_freqs.weight"})
         if left:
             hint = "It is probably of a kind that only looks like a Llama."
-            raise _bad_source(f"{self.path} has a tensor {left[0]}, which a model of its architecture does not use", hint)
+            raise _bad_source(
+                f"{self.path} has a tensor {left[0]}, which a model of its architecture does not use", hint
+            )
         for ours, theirs in names.items():
             value = self.tensor(theirs)
             heads = {"attn_q": self.config.n_heads, "attn_k": self.config.n_kv_heads}.get(theirs.split(".")[-2])

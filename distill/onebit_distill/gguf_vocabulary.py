@@ -110,7 +110,11 @@ def _byte_level(file: _Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
         token_id = file.token_id(f"tokenizer.ggml.{key}_token_id", len(names))
         config[f"{name}_token"] = None if token_id is None else names[token_id]
     flag = file.get("tokenizer.ggml.add_bos_token")
-    return tokenizer, {**config, "add_bos_token": add_bos if flag is None else flag, "eos_token_ids": file.ends(len(names))}
+    return tokenizer, {
+        **config,
+        "add_bos_token": add_bos if flag is None else flag,
+        "eos_token_ids": file.ends(len(names)),
+    }
 
 
 def _merges_by_score(names: list[str], scores: list[float], types: list[int]) -> list[list[str]]:
@@ -139,7 +143,10 @@ def _spaces(remove_extra: bool, prefix: bool) -> dict[str, Any]:
         ]
     if prefix:
         steps.append({"type": "Prepend", "prepend": "▁"})
-    return {"type": "Sequence", "normalizers": [*steps, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}
+    return {
+        "type": "Sequence",
+        "normalizers": [*steps, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}],
+    }
 
 
 def _sentencepiece(file: _Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,10 +171,18 @@ def _sentencepiece(file: _Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
         vocab.setdefault(piece, token_id)
     unknown = next((names[token_id] for token_id, kind in enumerate(types) if kind == _UNKNOWN), None)
     prefix = flag("add_space_prefix", True)
-    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    decoders = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     tokenizer = _tokenizer(
         added_tokens=[
-            _added(token_id, names[token_id].replace("▁", " ") if kind == _USER_DEFINED else names[token_id], kind != _USER_DEFINED)
+            _added(
+                token_id,
+                names[token_id].replace("▁", " ") if kind == _USER_DEFINED else names[token_id],
+                kind != _USER_DEFINED,
+            )
             for token_id, kind in enumerate(types)
             if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED)
         ],

@@ -72,7 +72,7 @@ class _Sign(torch.autograd.Function):
 def sign(w: Tensor, gradient: str = "official", zero_is_zero: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     """±1 of `w`, any shape, with the named straight-through gradient.
 
-    An exact zero is +1 as in every 1-bit file; `zero_is_zero` gives torch.sign's 0, which the official code trains with.
+    An exact zero is +1 as in every 1-bit file; `zero_is_zero` gives torch.sign's 0, as the official code trains.
     """
     return _Sign.apply(w, gradient, zero_is_zero, dtype or w.dtype)
 
@@ -227,7 +227,7 @@ class SignChain(_SignLayer):
 
 
 def chain_rank(in_features: int, out_features: int, bits_per_weight: float) -> int:
-    """The largest rank, a multiple of 8 and at least 8, whose signs cost at most `bits_per_weight` (scales not counted)."""
+    """The largest multiple of 8 (at least 8) whose signs cost at most `bits_per_weight`; scales are not counted."""
     if not 0 < bits_per_weight <= 16 or not math.isfinite(bits_per_weight):
         raise DistillError("ERR_BAD_OPTION", f"bits per weight must be above 0 and at most 16, found {bits_per_weight}")
     return max(8, int(bits_per_weight * in_features * out_features / (in_features + out_features)) // 8 * 8)

@@ -1,4 +1,4 @@
-"""Writing `.obt` files: a safetensors file with one legal header for its config (src/architecture.ts, obt-header.ts)."""
+"""Writing `.obt` files: safetensors with one legal header for its config (src/architecture.ts, src/obt-header.ts)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from .crc32c import crc32c
 from .errors import DistillError
 from .js_json import depth, to_js_json
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I8": np.dtype("i1"), "U8": np.dtype("u1")}
+_DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 _DENSE = {"f32": "F32", "f16": "F16", "bf16": "BF16", "q8": "I8"}
 _MAX_TOKENIZER_BYTES = 128 << 20
 _MAX_CHAT_TEMPLATE_BYTES = 4 << 20
@@ -103,23 +109,27 @@ def _matrix_tensors(name: str, kind: Kind, rows: int, cols: int, part: str) -> I
         yield spec("bias", "F32", rows)
 
 
+def _layer_tensors(obt: dict[str, Any], config: LlamaConfig, layer: int) -> list[TensorSpec]:
+    prefix = f"layers.{layer}"
+
+    def linear(role: str) -> list[TensorSpec]:
+        kind = obt["linears"].get(f"{layer}.{role}", obt["linears"][role])
+        return list(_matrix_tensors(f"{prefix}.{role}", kind, *config.linear_shape(role), "linear"))
+
+    def norm(name: str, size: int) -> TensorSpec:
+        return TensorSpec(f"{prefix}.{name}", "F32", (size,), "norm")
+
+    table = [norm("attention_norm", config.dim), *linear("wq"), *linear("wk"), *linear("wv")]
+    if config.architecture == "qwen3":
+        table += [norm("q_norm", config.head_dim), norm("k_norm", config.head_dim)]
+    return [*table, *linear("wo"), norm("ffn_norm", config.dim), *linear("w1"), *linear("w2"), *linear("w3")]
+
+
 def tensor_table(obt: dict[str, Any], config: LlamaConfig, blobs: dict[str, int]) -> list[TensorSpec]:
-    """Every tensor in file order. obt: from `obt_config`; blobs: bytes of `tokenizer` and `chat_template`, 0 for none."""
+    """Every tensor in file order. obt: of `obt_config`; blobs: bytes of `tokenizer` and `chat_template`, 0 for none."""
     table = list(_matrix_tensors("tok_embeddings", obt["embedding"], config.vocab_size, config.dim, "embedding"))
     for layer in range(config.n_layers):
-        prefix = f"layers.{layer}"
-
-        def linear(role: str) -> list[TensorSpec]:
-            kind = obt["linears"].get(f"{layer}.{role}", obt["linears"][role])
-            return list(_matrix_tensors(f"{prefix}.{role}", kind, *config.linear_shape(role), "linear"))
-
-        def norm(name: str, size: int) -> TensorSpec:
-            return TensorSpec(f"{prefix}.{name}", "F32", (size,), "norm")
-
-        table += [norm("attention_norm", config.dim), *linear("wq"), *linear("wk"), *linear("wv")]
-        if config.architecture == "qwen3":
-            table += [norm("q_norm", config.head_dim), norm("k_norm", config.head_dim)]
-        table += [*linear("wo"), norm("ffn_norm", config.dim), *linear("w1"), *linear("w2"), *linear("w3")]
+        table += _layer_tensors(obt, config, layer)
     table.append(TensorSpec("norm", "F32", (config.dim,), "norm"))
     if not config.tied_head:
         table += _matrix_tensors("output", obt["head"], config.vocab_size, config.dim, "head")
@@ -147,7 +157,9 @@ def _header(obt: dict[str, Any], provenance: dict[str, Any], table: list[TensorS
     text = f'{{"__metadata__":{to_js_json(metadata)}{"".join(parts)}}}'.encode()
     text += b" " * (-(8 + len(text)) % 64)
     if len(text) > _MAX_HEADER_BYTES:
-        raise DistillError("ERR_HEADER", f"The header would have {len(text)} bytes, at most {_MAX_HEADER_BYTES} are read")
+        raise DistillError(
+            "ERR_HEADER", f"The header would have {len(text)} bytes, at most {_MAX_HEADER_BYTES} are read"
+        )
     # The config and the provenance come before it and may contain the same text, but escaped once more.
     mark = b'\\"header\\":\\"'
     digits = text.index(mark + zero.encode() + b'\\"}"}') + len(mark)

@@ -59,6 +59,6 @@ def rope_table(config: LlamaConfig, positions: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates pairs (i, i + head_dim/2). x: [B, heads, T, head_dim]; cos, sin: broadcastable to [B, heads, T, head_dim/2]."""
+    """Rotates pairs (i, i + head_dim/2). x: [B, heads, T, head_dim]; cos, sin: [T, head_dim/2] or [B, 1, T, …]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -25,6 +25,7 @@ from .svid import chain_factors, svid_nmf, svid_svd
 
 METHODS = ("svd", "nmf", "copy")
 LATENTS = ("official", "magnitude", "relative")
+DEFAULT_SIGNS = SignOptions()
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class StartOptions:
                 raise DistillError("ERR_BAD_OPTION", f"start {name} must be {', '.join(known)}, found {value!r}")
         if not 0 < self.latent_mean < 1e6:
             raise DistillError("ERR_BAD_OPTION", f"latent mean must be above 0, found {self.latent_mean}")
+
+
+DEFAULT_START = StartOptions()
 
 
 def _latent(w: Tensor, envelope: Tensor | None, options: StartOptions) -> Tensor:
@@ -122,7 +126,7 @@ class StudentKind:
         return cls(name, bits)
 
 
-def linear_factory(kind: StudentKind | str, options: SignOptions = SignOptions()) -> LinearFactory:
+def linear_factory(kind: StudentKind | str, options: SignOptions = DEFAULT_SIGNS) -> LinearFactory:
     """The factory of a kind's linears: for a student to be loaded from a checkpoint, without a teacher."""
     kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
     if kind.name == "onebit":
@@ -162,8 +166,8 @@ class StartReport:
 def student_of(
     teacher: Llama,
     kind: StudentKind | str,
-    start: StartOptions = StartOptions(),
-    options: SignOptions = SignOptions(),
+    start: StartOptions = DEFAULT_START,
+    options: SignOptions = DEFAULT_SIGNS,
     *,
     config: LlamaConfig | None = None,
     report: StartReport | None = None,

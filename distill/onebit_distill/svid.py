@@ -115,7 +115,7 @@ def _rotation_to_signs(rows: Tensor, steps: int, seed: int) -> Tensor:
 
 
 def chain_factors(w: Tensor, rank: int, rotations: int = 20, seed: int = 0) -> ChainFactors:
-    """Splits W = U V at its singular values, rotates both so that U R and Rᵀ V are near to signs, and takes SVID of each.
+    """Splits W = U V at its singular values, rotates both so that U R and Rᵀ V are near to signs, takes SVID of each.
 
     Two SVIDs are LittleBit's start ("Dual-SVID"), the rotation that of LittleBit-2 (arXiv 2603.00042). A rank above
     min(rows, cols) is filled by the rotation. w: [rows, cols].

@@ -78,7 +78,9 @@ class TeacherText:
         """All ids that end a text or an answer, ascending."""
         eos = self.token_id("eos_token")
         ends = {*self.config.get("eos_token_ids", []), *([] if eos is None else [eos])}
-        special = {item["content"]: item["id"] for item in self.tokenizer_json.get("added_tokens", []) if item.get("special")}
+        special = {
+            item["content"]: item["id"] for item in self.tokenizer_json.get("added_tokens", []) if item.get("special")
+        }
         ends.update(special[name] for name in _END_TOKENS if name in special)
         return sorted(ends)
 
@@ -102,7 +104,9 @@ class TeacherText:
         """What a `.obt` file holds as `chat_template`: the template and the special tokens it may mention."""
         if self.chat_template is None:
             return None
-        names = {name: _token_name(self.config.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        names = {
+            name: _token_name(self.config.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")
+        }
         known = {name: token for name, token in names.items() if isinstance(token, str)}
         return json.dumps({"template": self.chat_template, **known}, ensure_ascii=False).encode()
 

@@ -176,10 +176,20 @@ def test_crc32c():
 
 def test_numbers_as_javascript_writes_them():
     cases = {1e-5: "0.00001", 1e-6: "0.000001", 1e-7: "1e-7", 1.5e-7: "1.5e-7", 1e21: "1e+21", 1e20: "1" + "0" * 20}
-    cases |= {100000.0: "100000", -0.0: "0", 123.456: "123.456", -2.5e30: "-2.5e+30", 0.1: "0.1", 2**53: "9007199254740992"}
+    cases |= {
+        100000.0: "100000",
+        -0.0: "0",
+        123.456: "123.456",
+        -2.5e30: "-2.5e+30",
+        0.1: "0.1",
+        2**53: "9007199254740992",
+    }
     for number, wanted in cases.items():
         assert to_js_json(number) == wanted
-    assert to_js_json({"b": 1, "10": 2, "9": [True, None, 'é"\n\x01']}) == '{"9":[true,null,"é\\"\\n\\u0001"],"10":2,"b":1}'
+    assert (
+        to_js_json({"b": 1, "10": 2, "9": [True, None, 'é"\n\x01']})
+        == '{"9":[true,null,"é\\"\\n\\u0001"],"10":2,"b":1}'
+    )
     for bad in (float("inf"), "\ud800", {"__proto__": 1}, {1: 2}, {1, 2}):
         with pytest.raises(DistillError, match="ERR_HEADER"):
             to_js_json(bad)

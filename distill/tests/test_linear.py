@@ -122,7 +122,7 @@ def test_folded_and_apart_have_the_same_gradients(gradient, zero_is_zero):
         x = seeded(3, 24, seed=9).requires_grad_()
         (layers[1](layers[0](x)) * seeded(3, 24, seed=10)).sum().backward()
         found.append([x.grad] + [parameter.grad for layer in layers for parameter in layer.parameters()])
-    for first, second in zip(*found):
+    for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
 
 

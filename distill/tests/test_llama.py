@@ -81,7 +81,7 @@ def test_forward_and_hidden_states_are_the_textbook_ones(config):
     assert len(out.hidden_states) == config.n_layers + 1
     logits, states = written_out(m, IDS[1][:9])
     torch.testing.assert_close(out.logits[1, :9].double(), logits, rtol=1e-3, atol=1e-4)
-    for found, wanted in zip(out.hidden_states, states):
+    for found, wanted in zip(out.hidden_states, states, strict=True):
         torch.testing.assert_close(found[1, :9].double(), wanted, rtol=1e-3, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_checkpointing_gives_the_same_gradients(kind):
         m.gradient_checkpointing = flag
         m(IDS, hidden_states=True).logits.square().mean().backward()
         gradients.append([parameter.grad for parameter in m.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_angles_stay_float32():

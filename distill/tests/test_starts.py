@@ -104,7 +104,7 @@ def test_student_copies_everything_but_the_linears(teacher, kind):
         assert 0.01 < max(report.relative_errors.values()) < 0.2
     else:
         assert 0.2 < max(report.relative_errors.values()) < 1
-    for (_, made), (_, source) in zip(student.linears().items(), teacher.linears().items()):
+    for (_, made), (_, source) in zip(student.linears().items(), teacher.linears().items(), strict=True):
         if kind == "onebit":  # the layer computes what its reported factors say
             w = torch.where(source.weight < 0, -1.0, 1.0) * made.weight_scale[:, None] * made.input_factor
             x = torch.randn(3, made.in_features, generator=torch.Generator().manual_seed(4))
@@ -113,7 +113,10 @@ def test_student_copies_everything_but_the_linears(teacher, kind):
 
 def test_latents(teacher):
     w = teacher.linears()["model.layers.0.mlp.up_proj"].weight.detach()
-    layer = lambda **how: student_of(teacher, "onebit", StartOptions(**how)).linears()["model.layers.0.mlp.up_proj"]  # noqa: E731
+
+    def layer(**how):
+        return student_of(teacher, "onebit", StartOptions(**how)).linears()["model.layers.0.mlp.up_proj"]
+
     assert torch.equal(layer().weight, 0.01 * torch.sign(w))
     kept = layer(latent="magnitude", latent_mean=0.4).weight.detach()
     assert float(kept.abs().mean()) == pytest.approx(0.4, rel=1e-4)

@@ -16,7 +16,9 @@ IDS = torch.arange(40)[None] * 7 % 320
 BIASED = dict(biases=("wq", "wk", "wv", "wo"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"architecture": "qwen3", "tied_head": True}, BIASED], ids=["llama", "qwen3", "bias"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"architecture": "qwen3", "tied_head": True}, BIASED], ids=["llama", "qwen3", "bias"]
+)
 @pytest.mark.parametrize("form", ["folder", "gguf"])
 def test_what_was_written_is_read(tmp_path, changes, form):
     config = tiny_config(**changes)
@@ -159,7 +161,9 @@ def test_damaged_gguf(tmp_path, case):
     if case == "cut":
         path.write_bytes(raw[: len(raw) // 2])
     if case == "mixtral":
-        path.write_bytes(raw.replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00bloom", 1))
+        path.write_bytes(
+            raw.replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00bloom", 1)
+        )
     if case == "Q6_K":  # type 14 instead of 0, of a tensor whose rows are whole blocks
         at = raw.index(b"output.weight") + len("output.weight") + 4 + 16
         path.write_bytes(raw[:at] + (14).to_bytes(4, "little") + raw[at + 4 :])
@@ -196,10 +200,11 @@ def test_vocabularies_of_llama_cpp(data):
     for name in ("llama-spm", "gpt-2"):
         path = data(f"gguf/ggml-vocab-{name}.gguf")
         fields = gguf.GGUFReader(path).fields
-        text = TeacherText(*tokenizer_from_gguf(lambda key: fields[key].contents() if key in fields else None))
+        text = TeacherText(*tokenizer_from_gguf(lambda key, of=fields: of[key].contents() if key in of else None))
         inputs = (path.parent / f"{path.name}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
         wanted = (path.parent / f"{path.name}.out").read_text().splitlines()
-        for source, line in zip(inputs, wanted):
+        # a separator also follows the last text
+        for source, line in zip(inputs[:-1], wanted, strict=True):
             ids = [int(token) for token in line.split()]
             assert text.encode(source, bos=False) == ids, (name, source)
 

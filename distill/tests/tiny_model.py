@@ -24,7 +24,7 @@ def tiny_llama(config: LlamaConfig, seed=1) -> Llama:
     generator = torch.Generator().manual_seed(seed)
     model = Llama(config).init_weights(0.15, generator)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model.requires_grad_(False)
@@ -36,7 +36,9 @@ def tiny_tokenizer() -> dict:
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<|end|>", "<|start|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([TEXT], trainer)
     return json.loads(tokenizer.to_str())
 
@@ -57,7 +59,9 @@ def _to_neighbours(rows: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _gguf_name(name: str) -> str:
-    for role, theirs in zip(HF_LINEARS.values(), ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "ffn_up")):
+    for role, theirs in zip(
+        HF_LINEARS.values(), ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_down", "ffn_up")
+    ):
         name = name.replace(role, theirs)
     pairs = {"model.layers": "blk", "post_attention_layernorm": "ffn_norm", "input_layernorm": "attn_norm"}
     pairs |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "model.norm": "output_norm"}
