@@ -26,7 +26,7 @@ def test_fitting_brings_every_state_closer_and_goes_on_after_a_stop(tmp_path):
     before = distance()
     assert len(fit_blocks(teacher, student, ids, tmp_path, options, settings)) == 2
     after = distance()
-    assert after < 0.6 * before
+    assert after < 0.8 * before
     (tmp_path / "block-001.safetensors").unlink()  # as if it had been stopped in the second block
     again = student_of(teacher, "onebit")
     again.requires_grad_(True)
