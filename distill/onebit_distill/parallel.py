@@ -86,11 +86,15 @@ def world(device_name: str):
         torch.cuda.set_device(device)
     else:
         _pin(local, int(os.environ.get("LOCAL_WORLD_SIZE", str(size))))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Whoever has joined the processes before keeps them: a second meeting under torchrun's address never ends.
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), size, device)
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 def shard(model: Llama, world: World) -> None:

@@ -8,33 +8,40 @@ import sys
 import pytest
 import torch
 from onebit_distill.cli import main
+from pathlib import Path
+
 from test_train import PACKAGE, arguments, losses, made  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 
 
-@pytest.fixture(scope="module")
-def alone(made, tmp_path_factory):  # noqa: F811
-    run = tmp_path_factory.mktemp("alone") / "run"
-    assert main(arguments(made, run, *OPTIONS)) == 0
-    return losses(run)
-
-
 OPTIONS = ("--steps", "12", "--checkpoint-every", "5", "--optimiser", "muon", "--ema", "0.5")
+SHARDINGS = ("fsdp", "replicate")
 
 
-@pytest.mark.parametrize("sharding", ["fsdp", "replicate"])
-def test_two_processes_give_the_losses_of_one(made, tmp_path, alone, sharding):  # noqa: F811
+@pytest.fixture(scope="module")
+def runs(made, tmp_path_factory):  # noqa: F811
+    """One run alone, and one by two processes for each way to share."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(arguments(made, folder / "alone", *OPTIONS)) == 0
+    jobs = [arguments(made, folder / name, *OPTIONS, "--sharding", name) for name in SHARDINGS]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "onebit_distill", *arguments(made, tmp_path / "run", *OPTIONS, "--sharding", sharding)]
+    command = [*torchrun, str(Path(__file__).with_name("two_processes.py")), json.dumps(jobs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PACKAGE)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    together = losses(tmp_path / "run")
-    assert together.keys() == alone.keys()
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_processes_give_the_losses_of_one(runs, sharding):
+    alone, together = losses(runs / "alone"), losses(runs / sharding)
+    assert together.keys() == alone.keys() and len(alone) == 12
     assert max(abs(together[step] - alone[step]) for step in alone) < 1e-4
-    # whole tensors in the checkpoint: one process goes on with what two have written
-    marker = json.loads((tmp_path / "run" / "checkpoint-0000012" / "DONE").read_text())
-    assert "optimiser.safetensors" in marker["files"]
-    assert main(arguments(made, tmp_path / "run", *OPTIONS[2:], "--steps", "13", "--sharding", sharding)) == 0
-    assert 13 in losses(tmp_path / "run")
+
+
+def test_one_process_goes_on_with_what_two_have_written(made, runs):  # noqa: F811
+    more = ("--steps", "13", *OPTIONS[2:])
+    assert main(arguments(made, runs / "alone", *more)) == 0
+    assert main(arguments(made, runs / "fsdp", *more)) == 0
+    assert abs(losses(runs / "alone")[13] - losses(runs / "fsdp")[13]) < 1e-4

@@ -191,6 +191,13 @@ def test_half_precision_skips_overflows_as_deepspeed():
     assert scale.scale == 1
 
 
+@pytest.mark.parametrize("options", [("--precision", "fp16"), ("--precision", "bf16", "--gradient-checkpointing")])
+def test_half_precision_learns(made, tmp_path, options):
+    assert main(arguments(made, tmp_path / "run", "--steps", "30", *options)) == 0
+    course = losses(tmp_path / "run")
+    assert sum(course[s] for s in range(26, 31)) < 0.9 * sum(course[s] for s in range(1, 6))
+
+
 def test_top_k_logits_are_kept_on_the_disk(made, tmp_path, monkeypatch):
     options = ("--steps", "30", "--packing", "fixed", "--top-k", "16", "--hidden-weight", "0", "--validation", "0.4")
     options = (*options, "--block", "64")
