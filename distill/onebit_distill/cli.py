@@ -1,0 +1,184 @@
+"""`python -m onebit_distill COMMAND …`: arguments in, exit status out (0 done, 1 an error of use or data, 2 usage)."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import DistillError
+
+_PROGRAM = "onebit_distill"
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Every training option as `--kebab-case`; what is not given is the configuration file's."""
+    from .settings import option_types
+
+    parser.add_argument("--config", metavar="FILE.toml", help="options from a file; the command line wins")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, (kind, metadata) in option_types().items():
+        table = metadata["table"]
+        group = groups.setdefault(table, parser.add_argument_group(f"[{table}]"))
+        flag = f"--{name.replace('_', '-')}"
+        if kind is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=metadata["help"])
+        else:
+            group.add_argument(
+                flag, type=kind, default=None, choices=metadata["choices"], metavar=kind.__name__.upper(),
+                help=metadata["help"].replace("%", "%%"),
+            )  # fmt: skip
+
+
+def _settings(arguments: argparse.Namespace):
+    from .settings import option_types, read_settings
+
+    return read_settings(arguments.config, **{name: getattr(arguments, name) for name in option_types()})
+
+
+def _add_generate(commands) -> None:
+    from .generate import FIRST_TOKENS, GenerateOptions
+
+    parser = commands.add_parser("generate", help="text by the teacher, to train on", allow_abbrev=False)
+    parser.add_argument("--teacher", required=True, metavar="T", help="Hugging Face folder or GGUF file")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the texts")
+    for name, field in GenerateOptions.__dataclass_fields__.items():
+        kind = {"int": int, "float": float, "str": str}[field.type]
+        choices = FIRST_TOKENS if name == "first" else None
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=field.default, choices=choices, help=f"default {field.default}")
+    parser.add_argument("--precision", choices=("f32", "bf16", "fp16"), default="f32", help="of the teacher; default f32")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda; default auto")
+    parser.add_argument("--graph", action="store_true", help="one CUDA graph per token (GPU only)")
+    parser.set_defaults(run=_generate)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from .generate import GenerateOptions, generate
+    from .parallel import world
+    from .teacher import load_teacher
+    from .train import DTYPES
+
+    options = GenerateOptions(**{name: getattr(arguments, name) for name in GenerateOptions.__dataclass_fields__})
+    with world(arguments.device) as here:
+        if arguments.graph and here.device.type != "cuda":
+            raise DistillError("ERR_BAD_OPTION", "--graph needs a CUDA device")
+        teacher = load_teacher(arguments.teacher, DTYPES[arguments.precision], str(here.device))
+        generate(teacher, options, arguments.out, here, arguments.graph)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", required=True, metavar="T", help="Hugging Face folder or GGUF file")
+    parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="PATH", help=".txt, .jsonl, folders of them")
+    parser.add_argument("--validation-data", nargs="+", type=Path, default=[], metavar="PATH", help="texts to validate on")
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's folder; it goes on if it exists")
+    _add_settings(parser)
+
+
+def _job(arguments: argparse.Namespace, label: str):
+    from .transfer import TransferJob
+
+    return TransferJob(
+        arguments.teacher, arguments.data, arguments.out, arguments.validation_data, arguments.written, label
+    )
+
+
+def _add_train(commands) -> None:
+    parser = commands.add_parser("train", help="a 1-bit student by knowledge transfer", allow_abbrev=False)
+    _add_training(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from .transfer import run_transfer
+
+    _stopped(run_transfer(_job(arguments, "train"), _settings(arguments)), arguments.out)
+
+
+def _stopped(result, run: Path) -> None:
+    if result.stopped:
+        message = f"stopped at step {result.steps}; a checkpoint is in {run}"
+        raise DistillError("ERR_INTERRUPTED", message, "The same command goes on from there.")
+
+
+def _add_reconstruct(commands) -> None:
+    from .reconstruct import BlockFit
+
+    parser = commands.add_parser("reconstruct", help="fit block by block, then shortly end to end", allow_abbrev=False)
+    _add_training(parser)
+    for name, field in BlockFit.__dataclass_fields__.items():
+        kind = {"int": int, "float": float}[field.type]
+        parser.add_argument(f"--block-{name}", type=kind, default=field.default, help=f"default {field.default}")
+    parser.set_defaults(run=_reconstruct)
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from .reconstruct import BlockFit, run_reconstruction
+
+    options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
+    _stopped(run_reconstruction(_job(arguments, "reconstruct"), _settings(arguments), options), arguments.out)
+
+
+def _add_export(commands) -> None:
+    parser = commands.add_parser("export", help="a trained student as a .obt file", allow_abbrev=False)
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the folder of `train` or `reconstruct`")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.obt")
+    parser.add_argument("--embed", choices=("f32", "f16", "bf16", "q8"), default="q8", help="embedding and head; default q8")
+    parser.add_argument("--dense", choices=("f32", "f16", "bf16", "q8"), default="f32", help="dense linears; default f32")
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .finish import export_run
+
+    report = export_run(arguments.run_folder, arguments.output, arguments.embed, arguments.dense)
+    bits = report.bits_per_linear_weight
+    print(f"{report.path}: {report.file_bytes:,} bytes, {bits:.3f} bits per linear weight")
+    if report.exact_zeros:
+        print(f"note: {report.exact_zeros} latent weights are exactly 0; they are +1 in the file", file=sys.stderr)
+
+
+def _add_stories(commands) -> None:
+    from .stories import STAGES
+
+    parser = commands.add_parser("stories", help="the default model, from texts to .obt, on a CPU", allow_abbrev=False)
+    parser.add_argument("--texts", required=True, type=Path, metavar="DIR", help="folder with the TinyStories texts")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="working folder; it goes on if it exists")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE.toml", help="such as configs/stories.toml")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.obt", help="default: DIR/stories.obt")
+    parser.add_argument("--stage", choices=STAGES, help="only this stage")
+    parser.set_defaults(run=_stories)
+
+
+def _stories(arguments: argparse.Namespace) -> None:
+    from .stories import run_stories
+
+    run_stories(arguments.texts, arguments.out, arguments.config, arguments.output, arguments.stage, arguments.written)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(_PROGRAM, description="Make 1-bit language models for onebit-run.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories):
+        add(commands)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser().parse_args(given)
+    arguments.written = shlex.join(["python", "-m", "onebit_distill", *given])
+    try:
+        arguments.run(arguments)
+    except DistillError as error:
+        text = f"{error.code}: {error.message}" + (f" ({error.hint})" if error.hint else "")
+        print(f"{_PROGRAM}: {text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{_PROGRAM}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,199 @@
+"""The model: caches, hidden states, RoPE, and the official checkpoint's recorded logits."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from onebit_distill.config import LlamaConfig, config_from_hf
+from onebit_distill.errors import DistillError
+from onebit_distill.linear import SignOptions
+from onebit_distill.llama import KVCache, Llama
+from onebit_distill.rope import rope_frequencies
+from onebit_distill.starts import linear_factory
+
+SHAPE = dict(vocab_size=60, dim=32, hidden_dim=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, context_length=64)
+TINY = LlamaConfig(**SHAPE)
+QWEN = LlamaConfig(**SHAPE, architecture="qwen3", tied_head=True, biases=("wq", "wo", "w2"))
+IDS = torch.randint(0, 60, (2, 20), generator=torch.Generator().manual_seed(2))
+
+
+def model(config=TINY, kind="dense"):
+    made = Llama(config, linear_factory(kind)).init_weights(0.3, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith(".bias") or "norm" in name:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    return made
+
+
+def rms(x, weight):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+
+
+def written_out(m, ids):
+    """One sequence, heads and positions one by one, from the state dict alone."""
+    c, w = m.config, {name: value.double() for name, value in m.state_dict().items()}
+    x = w["model.embed_tokens.weight"][ids]
+    states = [x]
+
+    def linear(name, value):
+        return value @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+    def turned(v, position):
+        half, out = c.head_dim // 2, v.clone()
+        for i in range(half):
+            angle = position * c.rope_theta ** (-2 * i / c.head_dim)
+            out[i] = v[i] * math.cos(angle) - v[i + half] * math.sin(angle)
+            out[i + half] = v[i + half] * math.cos(angle) + v[i] * math.sin(angle)
+        return out
+
+    for layer in range(c.n_layers):
+        p = f"model.layers.{layer}"
+        a = rms(x, w[f"{p}.input_layernorm.weight"])
+        heads = {}
+        for name, count in (("q", c.n_heads), ("k", c.n_kv_heads), ("v", c.n_kv_heads)):
+            part = linear(f"{p}.self_attn.{name}_proj", a).view(len(ids), count, c.head_dim)
+            if c.architecture == "qwen3" and name != "v":
+                part = rms(part, w[f"{p}.self_attn.{name}_norm.weight"])
+            heads[name] = part
+        out = torch.zeros(len(ids), c.n_heads, c.head_dim, dtype=torch.float64)
+        for h in range(c.n_heads):
+            kv = h // (c.n_heads // c.n_kv_heads)
+            for t in range(len(ids)):
+                q = turned(heads["q"][t, h], t)
+                scores = torch.stack([q @ turned(heads["k"][s, kv], s) for s in range(t + 1)]) / c.head_dim**0.5
+                out[t, h] = scores.softmax(0) @ heads["v"][: t + 1, kv]
+        x = x + linear(f"{p}.self_attn.o_proj", out.flatten(1))
+        a = rms(x, w[f"{p}.post_attention_layernorm.weight"])
+        gate = linear(f"{p}.mlp.gate_proj", a)
+        x = x + linear(f"{p}.mlp.down_proj", gate * torch.sigmoid(gate) * linear(f"{p}.mlp.up_proj", a))
+        states.append(x)
+    states[-1] = rms(x, w["model.norm.weight"])
+    return states[-1] @ w["model.embed_tokens.weight" if c.tied_head else "lm_head.weight"].T, states
+
+
+@pytest.mark.parametrize("config", [TINY, QWEN], ids=["llama", "qwen3"])
+def test_forward_and_hidden_states_are_the_textbook_ones(config):
+    m = model(config)
+    out = m(IDS, hidden_states=True)
+    assert len(out.hidden_states) == config.n_layers + 1
+    logits, states = written_out(m, IDS[1][:9])
+    torch.testing.assert_close(out.logits[1, :9].double(), logits, rtol=1e-3, atol=1e-4)
+    for found, wanted in zip(out.hidden_states, states, strict=True):
+        torch.testing.assert_close(found[1, :9].double(), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [TINY, QWEN], ids=["llama", "qwen3"])
+@torch.no_grad()
+def test_cached_steps_equal_the_whole(config):
+    m = model(config)
+    whole = m(IDS).logits
+    cache = KVCache(config, batch=2, capacity=32)
+    steps = [m(IDS[:, :12], cache=cache).logits] + [m(IDS[:, t : t + 1], cache=cache).logits for t in range(12, 15)]
+    cache.limit = cache.capacity
+    for t in range(15, 20):  # positions as tensors, of all rows and of each
+        at = torch.tensor([t]) if t < 17 else torch.tensor([[t], [t]])
+        steps.append(m(IDS[:, t : t + 1], cache=cache, positions=at).logits)
+    torch.testing.assert_close(torch.cat(steps, 1), whole, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(m(IDS, logits="last").logits, whole[:, -1:], rtol=1e-4, atol=1e-4)
+    assert m(IDS, logits="none").logits is None
+
+
+@torch.no_grad()
+def test_rows_of_unequal_length_in_one_cache():
+    m, cache = model(), KVCache(TINY, batch=2, capacity=32)
+    m(IDS[:, :10], cache=cache, positions=torch.arange(10))  # the second row's prompt has only 6 tokens
+    at = torch.tensor([[10], [6]])
+    found = m(torch.stack((IDS[0, 10:11], IDS[1, 6:7])), cache=cache, positions=at).logits[:, 0]
+    whole = m(IDS).logits
+    torch.testing.assert_close(found, torch.stack((whole[0, 10], whole[1, 6])), rtol=1e-4, atol=1e-4)
+
+
+def test_attentions_are_probabilities_and_change_nothing():
+    m = model()
+    out = m(IDS, attentions=True)
+    torch.testing.assert_close(out.logits, m(IDS).logits, rtol=1e-4, atol=1e-4)
+    assert len(out.attentions) == 3 and out.attentions[0].shape == (2, 4, 20, 20)
+    torch.testing.assert_close(out.attentions[2].sum(-1), torch.ones(2, 4, 20))
+    assert float(out.attentions[1].detach().triu(1).abs().max()) == 0
+
+
+@pytest.mark.parametrize("kind", ["onebit", "chain:1", "bitnet"])
+def test_checkpointing_gives_the_same_gradients(kind):
+    gradients = []
+    for flag in (False, True):
+        m = model(kind=kind)
+        m.gradient_checkpointing = flag
+        m(IDS, hidden_states=True).logits.square().mean().backward()
+        gradients.append([parameter.grad for parameter in m.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_angles_stay_float32():
+    m = model().to(torch.bfloat16)
+    assert m.rope_cos.dtype == torch.float32 and m(IDS).logits.dtype == torch.bfloat16
+
+
+def test_too_long():
+    with pytest.raises(DistillError, match="ERR_CONTEXT_LENGTH"):
+        model()(torch.zeros(1, 65, dtype=torch.int64))
+    with pytest.raises(DistillError, match="ERR_CONTEXT_LENGTH"):
+        KVCache(TINY, 1, 65)
+    m, cache = model(), KVCache(TINY, 2, 21)
+    m(IDS, cache=cache)
+    with pytest.raises(DistillError, match="ERR_CONTEXT_LENGTH"):
+        m(IDS[:, :2], cache=cache)
+
+
+def test_config_survives_a_round_trip_and_refuses_nonsense():
+    assert LlamaConfig.from_dict(json.loads(json.dumps(QWEN.to_dict()))) == QWEN
+    bad = [{"dim": 0}, {"head_dim": 7}, {"n_kv_heads": 3}, {"norm_eps": 0}, {"architecture": "gpt"}, {"colour": 1}]
+    bad += [{"rope_scaling": {"type": "linear"}}, {"rope_scaling": {"type": "magic"}}, {"dim": True}]
+    for change in bad:
+        with pytest.raises(DistillError, match="ERR_CONFIG"):
+            LlamaConfig.from_dict({**TINY.to_dict(), **change})
+    with pytest.raises(DistillError, match="ERR_CONFIG"):
+        LlamaConfig.from_dict({"dim": 8})
+
+
+def test_rope_scalings():
+    plain = rope_frequencies(TINY)[0]
+    scaled = lambda **how: rope_frequencies(LlamaConfig(**SHAPE, rope_scaling=how))  # noqa: E731
+    torch.testing.assert_close(scaled(type="linear", factor=4)[0], plain / 4)
+    torch.testing.assert_close(scaled(type="factors", factors=[1, 2, 4, 8])[0], plain / torch.tensor([1, 2, 4, 8.0]))
+    how = dict(factor=8, low_freq_factor=1, high_freq_factor=4, original_context=1000)
+    llama3 = scaled(type="llama3", **how)[0]
+    # wavelengths 6, 63, 628, 6283: kept (below 250), kept, between, divided (above 1000)
+    assert llama3[0] == plain[0] and llama3[1] == plain[1] and llama3[3] == plain[3] / 8
+    share = (1000 / (2 * math.pi / float(plain[2])) - 1) / 3
+    assert float(llama3[2]) == pytest.approx(float(plain[2]) * ((1 - share) / 8 + share), rel=1e-12)
+    how = dict(factor=4.0, original_context=1000, beta_fast=32, beta_slow=1, attention_factor=0)
+    yarn, magnitude = scaled(type="yarn", **how)
+    # pairs that turn 32 times and once: 0.70 and 2.20, so the ramp goes from 0 to 3
+    for i in range(4):
+        ramp = i / 3
+        assert float(yarn[i]) == pytest.approx(float(plain[i]) * (ramp / 4 + 1 - ramp), rel=1e-12)
+    assert magnitude == pytest.approx(0.1 * math.log(4) + 1)
+
+
+@pytest.mark.parametrize("layout", ["packed", "train"])
+@torch.no_grad()
+def test_official_checkpoint_gives_its_recorded_logits(data, layout):
+    folder = data("golden/official-onebit-en10")
+    state = torch.load(folder / layout / "pytorch_model.bin", map_location="cpu", weights_only=True)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("teacher_model.")}
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("inv_freq")}
+    if layout == "packed":
+        for name, tensor in state.items():
+            if tensor.dtype == torch.int8:  # bit k of byte j is column 8j + k, 1 for -1
+                bits = tensor.to(torch.uint8)[..., None] >> torch.arange(8) & 1
+                state[name] = 1.0 - 2.0 * bits.flatten(1).float()
+    config = config_from_hf(json.loads((folder / layout / "config.json").read_text()))
+    m = Llama(config, linear_factory("onebit", SignOptions(layernorm=True)))
+    m.load_state_dict(state)
+    golden = json.loads((folder / "logits.json").read_text())
+    logits = m(torch.tensor([golden["ids"]])).logits[0]
+    torch.testing.assert_close(logits[-1], torch.tensor(golden["logits_last"]), rtol=0, atol=1e-3)
+    assert logits.argmax(-1).tolist()[: len(golden["argmax"])] == golden["argmax"]

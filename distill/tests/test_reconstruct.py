@@ -1,0 +1,49 @@
+"""Blocks fitted one after the other."""
+
+import pytest
+import torch
+from onebit_distill.cli import main
+from onebit_distill.errors import DistillError
+from onebit_distill.reconstruct import BlockFit, fit_blocks
+from onebit_distill.settings import Settings
+from onebit_distill.starts import student_of
+from test_train import FAST, losses, made  # noqa: F401
+from tiny_model import tiny_config, tiny_llama
+
+
+def test_fitting_brings_every_state_closer_and_goes_on_after_a_stop(tmp_path):
+    torch.manual_seed(0)
+    teacher, settings, options = tiny_llama(tiny_config()), Settings(precision="f32"), BlockFit(steps=80, lr=1e-2, batch=4)
+    ids = torch.randint(0, 320, (16, 24))
+    student = student_of(teacher, "onebit")
+    student.requires_grad_(True)
+    goal = teacher(ids, hidden_states=True).hidden_states[-1]
+
+    def distance():
+        with torch.no_grad():
+            return float((student(ids, hidden_states=True).hidden_states[-1] - goal).square().mean())
+
+    before = distance()
+    assert len(fit_blocks(teacher, student, ids, tmp_path, options, settings)) == 2
+    after = distance()
+    assert after < 0.8 * before
+    (tmp_path / "block-001.safetensors").unlink()  # as if it had been stopped in the second block
+    again = student_of(teacher, "onebit")
+    again.requires_grad_(True)
+    assert len(fit_blocks(teacher, again, ids, tmp_path, options, settings)) == 1
+    assert all(torch.equal(a, b) for a, b in zip(student.parameters(), again.parameters(), strict=True))
+
+
+def test_the_command_fits_blocks_and_then_end_to_end(made, tmp_path):  # noqa: F811
+    where = ["--teacher", str(made / "teacher"), "--data", str(made / "texts.jsonl"), "--out", str(tmp_path / "run")]
+    assert main(["reconstruct", *where, *FAST, "--steps", "5", "--block-steps", "10", "--block-tokens", "512"]) == 0
+    assert sorted(p.name for p in (tmp_path / "run").glob("block-*")) == ["block-000.safetensors", "block-001.safetensors"]
+    assert len(losses(tmp_path / "run")) == 5
+    assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "made.obt")]) == 0
+    assert (tmp_path / "made.obt").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("bad", [{"tokens": 0}, {"steps": -1}, {"lr": 0.0}, {"batch": 0}])
+def test_bad_options(bad):
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        BlockFit(**bad)

@@ -1,0 +1,142 @@
+"""SVID against a full SVD, NMF against scikit-learn's recorded behaviour, and the starts of each kind of student."""
+
+import numpy as np
+import pytest
+import torch
+
+from onebit_distill.config import LlamaConfig
+from onebit_distill.errors import DistillError
+from onebit_distill.linear import SignOptions
+from onebit_distill.llama import Llama
+from onebit_distill.starts import StartOptions, StartReport, StudentKind, student_of
+from onebit_distill.svid import chain_factors, svid_nmf, svid_svd
+
+TINY = LlamaConfig(
+    vocab_size=50, dim=32, hidden_dim=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, context_length=32
+)
+
+
+def matrix(rows=96, cols=64, seed=1, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    return normal(rows, cols) * (spread * normal(rows, 1)).exp() * (spread * normal(1, cols)).exp()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(96, 64), (64, 96), (33, 1)])
+def test_svid_is_the_best_rank_one(shape, spread):
+    w = matrix(*shape, spread=spread)
+    found = svid_svd(w)
+    u, s, vt = torch.linalg.svd(w.abs().double())
+    best = s[0] * u[:, :1] @ vt[:1]
+    error = float((w.abs() - best).norm() / w.norm())
+    assert abs(found.relative_error - error) < 1e-5
+    assert float((found.h[:, None] * found.g - best).norm() / best.norm()) < 1e-5
+    # so near to the optimum only the optimum is: another vector must be worse
+    worse = found.h[:, None] * found.g.roll(1)
+    if shape[1] > 1:
+        assert float((w.abs() - worse).norm() / w.norm()) > error + 1e-4
+
+
+def test_split_moves_the_scale_and_keeps_the_product():
+    w = matrix()
+    sigma = float(torch.linalg.matrix_norm(w.abs().double(), 2))
+    for split in (0.0, 0.3, 1.0):
+        found = svid_svd(w, split)
+        assert float(found.h.norm()) == pytest.approx(sigma**split, rel=1e-5)
+        assert float(found.g.norm()) == pytest.approx(sigma ** (1 - split), rel=1e-5)
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        svid_svd(w, 1.5)
+
+
+def test_nmf_gives_the_same_product_and_another_split():
+    w = matrix(spread=0.3)
+    nmf, svd = svid_nmf(w), svid_svd(w)
+    product = lambda found: found.h[:, None] * found.g  # noqa: E731
+    assert float((product(nmf) - product(svd)).norm() / product(svd).norm()) < 1e-3
+    assert abs(float(nmf.h.norm() / svd.h.norm()) - 1) > 1e-2
+
+
+def test_nmf_steps_like_scikit_learn():
+    # sklearn/decomposition/_nmf.py, solver cd, written out for one component: H drawn first, W updated first
+    w = matrix(24, 16, spread=0.0)
+    a = w.abs().double().numpy()
+    random = np.random.RandomState(0)
+    average = np.sqrt(a.mean())
+    hh = np.abs(average * random.standard_normal((1, 16)))[0]
+    ww = np.abs(average * random.standard_normal((24, 1)))[:, 0]
+    for _ in range(2):
+        ww = np.maximum(0, ww - (ww * (hh @ hh) - a @ hh) / (hh @ hh))
+        hh = np.maximum(0, hh - (hh * (ww @ ww) - ww @ a) / (ww @ ww))
+    found = svid_nmf(w.double(), most=2)
+    np.testing.assert_allclose(found.g.numpy(), hh, rtol=1e-12)
+    np.testing.assert_allclose(found.h.numpy(), ww, rtol=1e-12)
+
+
+def test_chain_is_better_with_rank_and_with_rotation():
+    w = matrix(96, 64, spread=0.3)
+    errors = [chain_factors(w, rank).relative_error for rank in (8, 32, 64, 128)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.5
+    assert chain_factors(w, 64, rotations=0).relative_error > errors[2]
+    found = chain_factors(w, 32)
+    signs = lambda x: torch.where(x < 0, -1.0, 1.0)  # noqa: E731
+    product = found.h[:, None] * (signs(found.second) * found.mid) @ signs(found.first) * found.g
+    assert float((w - product).norm() / w.norm()) == pytest.approx(found.relative_error, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return Llama(TINY).init_weights(0.1, torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("kind", ["onebit", "chain:2", "bitnet", "dense", "rtn:4"])
+def test_student_copies_everything_but_the_linears(teacher, kind):
+    report = StartReport()
+    student = student_of(teacher, kind, options=SignOptions(layernorm=False), report=report)
+    assert torch.equal(student.model.embed_tokens.weight, teacher.model.embed_tokens.weight)
+    assert torch.equal(student.lm_head.weight, teacher.lm_head.weight)
+    assert len(report.relative_errors) == 14
+    ids = torch.arange(20)[None]
+    logits, wanted = student(ids).logits, teacher(ids).logits
+    if kind == "dense":
+        assert torch.equal(logits, wanted) and max(report.relative_errors.values()) == 0
+    elif kind == "rtn:4":
+        assert 0.01 < max(report.relative_errors.values()) < 0.2
+    else:
+        assert 0.2 < max(report.relative_errors.values()) < 1
+    for (_, made), (_, source) in zip(student.linears().items(), teacher.linears().items(), strict=True):
+        if kind == "onebit":  # the layer computes what its reported factors say
+            w = torch.where(source.weight < 0, -1.0, 1.0) * made.weight_scale[:, None] * made.input_factor
+            x = torch.randn(3, made.in_features, generator=torch.Generator().manual_seed(4))
+            torch.testing.assert_close(made(x), x @ w.T, rtol=1e-4, atol=1e-5)
+
+
+def test_latents(teacher):
+    w = teacher.linears()["model.layers.0.mlp.up_proj"].weight.detach()
+
+    def layer(**how):
+        return student_of(teacher, "onebit", StartOptions(**how)).linears()["model.layers.0.mlp.up_proj"]
+
+    assert torch.equal(layer().weight, 0.01 * torch.sign(w))
+    kept = layer(latent="magnitude", latent_mean=0.4).weight.detach()
+    assert float(kept.abs().mean()) == pytest.approx(0.4, rel=1e-4)
+    torch.testing.assert_close(kept / kept.abs().mean(), w / w.abs().mean(), rtol=1e-4, atol=1e-6)
+    relative = layer(latent="relative", latent_mean=0.4)
+    envelope = relative.weight_scale[:, None] * relative.input_factor
+    ratio = (relative.weight * envelope / w).detach()
+    assert float(ratio.std() / ratio.mean()) < 1e-4
+    copied = layer(method="copy")
+    assert torch.equal(copied.input_factor, torch.ones(32)) and torch.equal(copied.weight_scale, torch.ones(48))
+
+
+@pytest.mark.parametrize("bad", ["", "onebit:1", "chain", "chain:x", "chain:-1", "rtn:2.5", "rtn:99", "ternary"])
+def test_bad_kinds(bad):
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        StudentKind.parse(bad)
+
+
+def test_bad_weights():
+    with pytest.raises(DistillError, match="ERR_NOT_FINITE"):
+        svid_svd(torch.tensor([[1.0, float("nan")]]))
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        StartOptions(latent="half")

@@ -1,0 +1,239 @@
+"""Teachers from folders and GGUF files; SmolLM2's recorded log-probabilities and tokens; damaged sources."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import TEXT, TOKENIZER_CONFIG, tiny_config, tiny_llama, tiny_tokenizer, write_folder, write_gguf
+
+from onebit_distill.errors import DistillError
+from onebit_distill.gguf_vocabulary import tokenizer_from_gguf
+from onebit_distill.teacher import TeacherText, load_teacher
+
+IDS = torch.arange(40)[None] * 7 % 320
+BIASED = dict(biases=("wq", "wk", "wv", "wo"))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"architecture": "qwen3", "tied_head": True}, BIASED], ids=["llama", "qwen3", "bias"]
+)
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_what_was_written_is_read(tmp_path, changes, form):
+    config = tiny_config(**changes)
+    model = tiny_llama(config)
+    if form == "folder":
+        write_folder(tmp_path, config)
+    else:
+        write_gguf(tmp_path / "t.gguf", model)
+    teacher = load_teacher(tmp_path if form == "folder" else tmp_path / "t.gguf")
+    assert teacher.config == config
+    torch.testing.assert_close(teacher.model(IDS).logits, model(IDS).logits, rtol=1e-5, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+    assert (teacher.bos_id, teacher.eos_ids, teacher.add_bos) == (1, [0], True)
+    assert "<|start|>" in teacher.chat_template
+    plain, parsed = teacher.encode("fox<|end|>"), teacher.encode("fox<|end|>", special=True, bos=False)
+    assert plain[0] == 1 and 0 not in plain and parsed[-1] == 0
+    assert teacher.tokenizer.decode(teacher.encode(TEXT, bos=False)) == TEXT
+    file = tmp_path / ("model.safetensors" if form == "folder" else "t.gguf")
+    assert teacher.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_bfloat16_keeps_its_angles(tmp_path):
+    write_folder(tmp_path)
+    model = load_teacher(tmp_path, torch.bfloat16).model
+    assert model.rope_cos.dtype == torch.float32 and model(IDS).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q1_0"])
+def test_each_stored_type(tmp_path, kind):
+    config = tiny_config(dim=128, hidden_dim=128, head_dim=32)
+    model = tiny_llama(config)
+    write_gguf(tmp_path / "t.gguf", model, kind)
+    found = load_teacher(tmp_path / "t.gguf").model.state_dict()
+    worst = {"F16": 1e-3, "BF16": 5e-3, "Q8_0": 1e-2, "Q4_0": 0.15, "Q4_1": 0.15, "Q1_0": 0.7}[kind]
+    for name, wanted in model.state_dict().items():
+        error = float((found[name] - wanted).norm() / wanted.norm())
+        assert error < worst, name
+        assert wanted.dim() == 1 or error > worst / 200, name
+
+
+def test_shards_and_pickles(tmp_path):
+    from safetensors.torch import save_file
+
+    model = write_folder(tmp_path / "one")
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    for form in ("safetensors", "pickle"):
+        folder = tmp_path / form
+        folder.mkdir()
+        (folder / "config.json").write_text((tmp_path / "one/config.json").read_text())
+        if form == "pickle":
+            torch.save({**state, "teacher_model.x": torch.zeros(2)}, folder / "pytorch_model.bin")
+        else:
+            weight_map = {}
+            for index, part in enumerate((list(state)[::2], list(state)[1::2])):
+                save_file({name: state[name] for name in part}, folder / f"part-{index}.safetensors")
+                weight_map |= {name: f"part-{index}.safetensors" for name in part}
+            (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        teacher = load_teacher(folder)
+        assert torch.equal(teacher.model(IDS).logits, load_teacher(tmp_path / "one").model(IDS).logits)
+        with pytest.raises(DistillError, match="ERR_NO_TOKENIZER"):
+            teacher.encode("text")
+
+
+def changed_config(**fields):
+    def change(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return change
+
+
+def cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def with_state(change):
+    def rewrite(folder):
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors")
+
+    return rewrite
+
+
+LARGE = {"<extra>": 5000} | {f"t{i}": i for i in range(400)}
+DAMAGE = {
+    "unknown": (changed_config(model_type="gpt2"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "window": (changed_config(model_type="mistral", sliding_window=64), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "gelu": (changed_config(hidden_act="gelu"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "quantised": (changed_config(quantization_config={}), "ERR_UNSUPPORTED_TENSOR_TYPE"),
+    "rope": (changed_config(rope_scaling={"type": "dynamic", "factor": 2}), "ERR_UNSUPPORTED_ROPE"),
+    "field": (changed_config(hidden_size="64"), "ERR_CONFIG"),
+    "wider": (changed_config(intermediate_size=100), "ERR_TENSOR_SHAPE"),
+    "deeper": (changed_config(num_hidden_layers=3), "ERR_MISSING_TENSOR"),
+    "shallower": (changed_config(num_hidden_layers=1), "ERR_BAD_SOURCE"),
+    "one bit already": (changed_config(model_type="bitllama"), "ERR_UNSUPPORTED_TEACHER"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "ERR_UNKNOWN_FORMAT"),
+    "broken config": (lambda folder: (folder / "config.json").write_text("{"), "ERR_BAD_SOURCE"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "ERR_BAD_SOURCE"),
+    "cut": (cut_weights, "ERR_BAD_SOURCE"),
+    "nan": (with_state(lambda state: state["model.norm.weight"].fill_(float("nan"))), "ERR_NOT_FINITE"),
+    "missing": (with_state(lambda state: state.pop("lm_head.weight")), "ERR_MISSING_TENSOR"),
+    "tokenizer": (lambda folder: (folder / "tokenizer.json").write_text("{}"), "ERR_TOKENIZER_FILE"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_folders(tmp_path, case):
+    change, code = DAMAGE[case]
+    write_folder(tmp_path)
+    load_teacher(tmp_path)
+    change(tmp_path)
+    with pytest.raises(DistillError) as caught:
+        load_teacher(tmp_path)
+    assert caught.value.code == code
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    write_folder(tmp_path, tiny_config(vocab_size=280))
+    with pytest.raises(DistillError, match="ERR_TOKENIZER_FIT"):
+        load_teacher(tmp_path)
+
+
+@pytest.mark.parametrize("case", ["cut", "missing", "extra", "shape", "text", "mixtral", "Q6_K"])
+def test_damaged_gguf(tmp_path, case):
+    path, model = tmp_path / "t.gguf", tiny_llama(tiny_config(dim=256, head_dim=64, hidden_dim=256))
+    change = {
+        "missing": lambda tensors: tensors.pop("blk.1.ffn_up.weight"),
+        "extra": lambda tensors: tensors.update({"blk.0.ffn_gate_inp.weight": np.zeros((4, 4), np.float32)}),
+        "shape": lambda tensors: tensors.update({"output_norm.weight": np.zeros(3, np.float32)}),
+    }.get(case)
+    if case == "text":
+        path.write_text("once upon a time")
+    else:
+        write_gguf(path, model, change=change)
+    raw = path.read_bytes()
+    if case == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    if case == "mixtral":
+        path.write_bytes(
+            raw.replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00bloom", 1)
+        )
+    if case == "Q6_K":  # type 14 instead of 0, of a tensor whose rows are whole blocks
+        at = raw.index(b"output.weight") + len("output.weight") + 4 + 16
+        path.write_bytes(raw[:at] + (14).to_bytes(4, "little") + raw[at + 4 :])
+    expected = {"cut": "ERR_BAD_SOURCE", "missing": "ERR_MISSING_TENSOR", "extra": "ERR_BAD_SOURCE"}
+    expected |= {"shape": "ERR_TENSOR_SHAPE", "text": "ERR_UNKNOWN_FORMAT", "mixtral": "ERR_UNSUPPORTED_ARCHITECTURE"}
+    with pytest.raises(DistillError) as caught:
+        load_teacher(path)
+    assert caught.value.code == expected.get(case, "ERR_UNSUPPORTED_TENSOR_TYPE")
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(DistillError, match="ERR_FILE_NOT_FOUND"):
+        load_teacher(tmp_path / "nothing")
+
+
+def test_texts_of_tokenizers():
+    text = TeacherText(tiny_tokenizer(), TOKENIZER_CONFIG, "{{ bos_token }}")
+    blob = json.loads(text.chat_template_blob())
+    assert blob == {"template": "{{ bos_token }}", "bos_token": "<|start|>", "eos_token": "<|end|>"}
+    without = TeacherText(tiny_tokenizer(), {})
+    assert without.encode("fox") == text.encode("fox", bos=False) and not without.add_bos
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        without.encode("fox", bos=True)
+    with pytest.raises(DistillError, match="ERR_TOKENIZER_FILE"):
+        tokenizer_from_gguf(lambda key: None)
+    with pytest.raises(DistillError, match="ERR_UNSUPPORTED_TOKENIZER"):
+        tokenizer_from_gguf(lambda key: "bert")
+
+
+def test_vocabularies_of_llama_cpp(data):
+    """The recorded ids of llama.cpp, for its SentencePiece and GPT-2 vocabularies."""
+    import gguf
+
+    for name in ("llama-spm", "gpt-2"):
+        path = data(f"gguf/ggml-vocab-{name}.gguf")
+        fields = gguf.GGUFReader(path).fields
+        text = TeacherText(*tokenizer_from_gguf(lambda key, of=fields: of[key].contents() if key in of else None))
+        inputs = (path.parent / f"{path.name}.inp").read_text(encoding="utf-8").split("\n__ggml_vocab_test__\n")
+        wanted = (path.parent / f"{path.name}.out").read_text().splitlines()
+        # a separator also follows the last text
+        for source, line in zip(inputs[:-1], wanted, strict=True):
+            ids = [int(token) for token in line.split()]
+            assert text.encode(source, bos=False) == ids, (name, source)
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    from conftest import DATA
+
+    path = DATA / "weights/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not path.exists():
+        pytest.skip(f"{path.name} not found below {DATA}")
+    return load_teacher(path)
+
+
+@torch.no_grad()
+def test_smollm2_gives_its_recorded_log_probabilities(smollm2, data):
+    golden = json.loads(data("golden/smollm2-135m-logits.json").read_text())
+    for case in golden["cases"]:
+        assert smollm2.encode(case["text"], special=True) == case["ids"]
+        ids = torch.tensor([case["ids"]])
+        scores = smollm2.model(ids).logits[0].double().log_softmax(-1)
+        found = scores[:-1].gather(1, ids[0, 1:, None])[:, 0]
+        wanted = torch.tensor(case["token_logprobs"][1:], dtype=torch.float64)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
+
+
+def test_smollm2_cuts_war_and_peace_as_recorded(smollm2, data):
+    text = data("text/war-and-peace.txt").read_bytes().decode()
+    ids = smollm2.encode(text)
+    assert len(ids) == 799_447
+    digest = hashlib.sha256(np.array(ids, "<u4").tobytes()).hexdigest()
+    assert digest == "575dc848a3d780105a5f5ef1184480ff277e4dc17487db37ba636d19ffca35fa"

@@ -1,0 +1,217 @@
+"""The training loop: it learns, survives kills at any moment, and says what went wrong."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from onebit_distill import checkpoint, topk, train
+from onebit_distill.checkpoint import Progress, checkpoint_steps, load_checkpoint, load_weights, save_checkpoint
+from onebit_distill.cli import main
+from onebit_distill.metrics import read_metrics
+from onebit_distill.optimiser import make_optimisers
+from onebit_distill.parallel import World
+from onebit_distill.run_folder import load_student
+from onebit_distill.settings import Settings
+from onebit_distill.train import LossScale
+from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ALONE = World(0, 1, torch.device("cpu"))
+FAST = "--block 32 --batch 4 --micro-batch 2 --precision f32 --log-every 1 --hidden-weight 1 --validation-blocks 2".split()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    write_folder(folder / "teacher")
+    words = TEXT.split()
+    texts = [" ".join(words[i % 17 :][: 20 + i % 30]) for i in range(80)]
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return folder
+
+
+def arguments(made, run, *more):
+    return ["train", "--teacher", str(made / "teacher"), "--data", str(made / "texts.jsonl"), "--out", str(run), *FAST, *more]
+
+
+def losses(run):
+    return {e["step"]: e["loss"] for e in read_metrics(run / "metrics.jsonl") if "loss" in e}
+
+
+def test_it_learns_writes_metrics_and_plots(made, tmp_path):
+    assert main(arguments(made, tmp_path / "run", "--steps", "60", "--validate-every", "30")) == 0
+    course = losses(tmp_path / "run")
+    assert sorted(course) == list(range(1, 61))
+    assert sum(course[s] for s in range(51, 61)) < 0.7 * sum(course[s] for s in range(1, 11))
+    checks = [e for e in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation_perplexity" in e]
+    assert [e["step"] for e in checks] == [30, 60]
+    assert (tmp_path / "run" / "metrics.svg").read_text().startswith("<?xml")
+    model, record, step = load_student(tmp_path / "run")
+    assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+def test_kill_9_and_resume_give_the_losses_of_an_uninterrupted_run(made, tmp_path):
+    options = ("--steps", "40", "--checkpoint-every", "7", "--ema", "0.9", "--optimiser", "muon")
+    assert main(arguments(made, tmp_path / "whole", *options)) == 0
+    command = [sys.executable, "-m", "onebit_distill", *arguments(made, tmp_path / "killed", *options)]
+    child = subprocess.Popen(command, cwd=PACKAGE, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 10):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    reached = checkpoint_steps(tmp_path / "killed")
+    assert reached and reached[-1] < 40, "the kill came too late to test anything"
+    assert main(arguments(made, tmp_path / "killed", *options)) == 0
+    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert whole == killed and len(whole) == 40
+    first, second = (load_weights(tmp_path / name)[1] for name in ("whole", "killed"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def state(seed=1):
+    model = tiny_llama(tiny_config(n_layers=1), seed).requires_grad_(True)
+    optimisers = make_optimisers(model, Settings(optimiser="muon"))
+    model(torch.arange(8)[None]).logits.square().mean().backward()
+    for optimiser in optimisers:
+        optimiser.step()
+    return model, optimisers
+
+
+def test_a_crash_at_any_write_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    model, optimisers = state()
+    save_checkpoint(tmp_path, model, optimisers, None, Progress(step=1), ALONE, keep=1)
+    real, calls = os.fsync, []
+
+    def crash(handle):
+        calls.append(handle)
+        if len(calls) == limit:
+            raise KeyboardInterrupt  # like a kill: nothing that handles errors sees it
+        real(handle)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", crash)
+    for limit in range(1, 12):
+        calls.clear()
+        try:
+            save_checkpoint(tmp_path, model, optimisers, None, Progress(step=2), ALONE, keep=1)
+        except KeyboardInterrupt:
+            last = checkpoint_steps(tmp_path)[-1]
+            other, theirs = state(seed=2)
+            assert load_checkpoint(tmp_path, last, other, theirs, None, ALONE).step == last
+            assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+        else:
+            break
+    assert limit == 8 and checkpoint_steps(tmp_path) == [2]  # five files, their folder, the run's folder
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path, monkeypatch, capsys, made):
+    assert main(arguments(made, tmp_path / "run", "--steps", "4", "--checkpoint-every", "2")) == 0
+    monkeypatch.setattr(checkpoint.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+    assert main(arguments(made, tmp_path / "run", "--steps", "8", "--checkpoint-every", "2")) == 1
+    assert "ERR_DISK_FULL" in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path / "run") == [2, 4]
+    assert [p.name for p in (tmp_path / "run").glob("*tmp*")] == []
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    model, optimisers = state()
+    save_checkpoint(tmp_path, model, optimisers, None, Progress(step=3), ALONE, keep=1)
+    path = tmp_path / "checkpoint-0000003" / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Exception, match="ERR_CHECKPOINT.*damaged"):
+        load_checkpoint(tmp_path, 3, model, optimisers, None, ALONE)
+    path.write_bytes(data[:-4])
+    assert checkpoint_steps(tmp_path) == []
+
+
+def test_nan_stops_with_the_step_and_keeps_the_checkpoint(made, tmp_path, capsys, monkeypatch):
+    real = train.Trainer._gradients
+
+    def poison(self, step):
+        if step == 3:
+            with torch.no_grad():
+                self.model.model.norm.weight.fill_(float("nan"))
+        return real(self, step)
+
+    monkeypatch.setattr(train.Trainer, "_gradients", poison)
+    assert main(arguments(made, tmp_path / "run", "--steps", "9", "--checkpoint-every", "2")) == 1
+    error = capsys.readouterr().err
+    assert "ERR_NAN_LOSS" in error and "step 4" in error and "checkpoint of step 2 is kept" in error
+    assert checkpoint_steps(tmp_path / "run") == [2]
+    assert all(torch.isfinite(value).all() for value in load_weights(tmp_path / "run")[1].values())
+
+
+def test_sigterm_writes_a_checkpoint_and_stops(made, tmp_path, capsys, monkeypatch):
+    real = train.Trainer._step
+
+    def step(self):
+        real(self)
+        if self.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train.Trainer, "_step", step)
+    assert main(arguments(made, tmp_path / "run", "--steps", "9", "--checkpoint-every", "100")) == 1
+    assert "ERR_INTERRUPTED" in capsys.readouterr().err
+    assert checkpoint_steps(tmp_path / "run") == [3]
+
+
+def test_a_run_is_not_continued_with_other_options(made, tmp_path, capsys):
+    assert main(arguments(made, tmp_path / "run", "--steps", "1")) == 0
+    assert main(arguments(made, tmp_path / "run", "--steps", "1", "--lr", "0.5")) == 1
+    assert "ERR_RUN_DIFFERS" in capsys.readouterr().err
+
+
+def test_a_block_beyond_the_context_is_refused(made, tmp_path, capsys):
+    assert main(arguments(made, tmp_path / "run", "--block", "256")) == 1
+    assert "ERR_CONTEXT_LENGTH" in capsys.readouterr().err
+
+
+def test_half_precision_skips_overflows_as_deepspeed():
+    scale = LossScale(64, window=3)
+    scale.update(True)
+    assert scale.scale == 64  # hysteresis: the first overflow is forgiven
+    scale.update(True)
+    assert scale.scale == 32
+    for _ in range(3):
+        scale.update(False)
+    assert scale.scale == 64
+    for _ in range(20):
+        scale.update(True)
+    assert scale.scale == 1
+
+
+@pytest.mark.parametrize("options", [("--precision", "fp16"), ("--precision", "bf16", "--gradient-checkpointing")])
+def test_half_precision_learns(made, tmp_path, options):
+    assert main(arguments(made, tmp_path / "run", "--steps", "30", *options)) == 0
+    course = losses(tmp_path / "run")
+    assert sum(course[s] for s in range(26, 31)) < 0.9 * sum(course[s] for s in range(1, 6))
+
+
+def test_top_k_logits_are_kept_on_the_disk(made, tmp_path, monkeypatch):
+    options = ("--steps", "30", "--packing", "fixed", "--top-k", "16", "--hidden-weight", "0", "--validation", "0.4")
+    options = (*options, "--block", "64")
+    calls = []
+    real = topk.TopKCache.lookup
+
+    def lookup(self, teacher, ids, first):
+        before = int(self.filled.sum())
+        found = real(self, teacher, ids, first)
+        calls.append(int(self.filled.sum()) - before)
+        return found
+
+    monkeypatch.setattr(topk.TopKCache, "lookup", lookup)
+    assert main(arguments(made, tmp_path / "run", *options)) == 0
+    assert sum(calls[:4]) == 8 and calls[-1] == 0  # later epochs no longer need the teacher
+    course = losses(tmp_path / "run")
+    assert course[30] < course[1]
