@@ -1,4 +1,5 @@
-// `npm test`: builds what has changed, runs vitest and the native test programs, and ends with the sum of both.
+// `npm test`: builds what has changed, runs vitest, the native test programs and the Python package's pytest, and ends with
+// the sum of all.
 // With arguments (`npm test -- test/40 -t cosine`) only vitest runs, with these arguments.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -56,6 +57,15 @@ function nativeTests() {
   }
 }
 
+function pythonTests() {
+  console.log('\ndistill')
+  const argv = [join(ROOT, 'scripts', 'distill-tests.mjs')]
+  const stdio = ['ignore', 'pipe', 'inherit']
+  const run = spawnSync(process.execPath, argv, { cwd: ROOT, stdio, encoding: 'utf8', maxBuffer: 1 << 26 })
+  process.stdout.write(run.stdout ?? '')
+  tally.addRun('distill', { ...run, output: run.stdout ?? '' })
+}
+
 const filters = process.argv.slice(2)
 const missing = missingBuildTool()
 if (missing) {
@@ -66,4 +76,5 @@ if (missing) {
   vitest(filters)
   if (filters.length === 0) nativeTests()
 }
+if (filters.length === 0) pythonTests()
 tally.finish()
