@@ -16,7 +16,7 @@
 
 namespace onebit {
 
-enum class Activations : uint8_t { int8, f32 };
+enum class Activations : uint8_t { int8, f32, int4 };  // int4: of sign products; int8 rows keep int8
 
 // One ±1 matrix. int8 mode: packed blocks of the kernel set; f32 mode: the file's rows, padded to 16 columns.
 struct SignMatrix {
