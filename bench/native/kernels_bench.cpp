@@ -67,10 +67,10 @@ double best_seconds(F run) {
 struct Width {
     const char *sign_name, *grouped_name;
     int most;  // activations are in -most..most
-    decltype(KernelSet::table_bytes) KernelSet::* table_bytes;
-    decltype(KernelSet::table_build) KernelSet::* table_build;
-    decltype(KernelSet::sign_i8) KernelSet::* sign;
-    decltype(KernelSet::grouped_i8) KernelSet::* grouped;
+    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
+    decltype(KernelSet::table_build) KernelSet::*table_build;
+    decltype(KernelSet::sign_i8) KernelSet::*sign;
+    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
 };
 constexpr Width kWidths[] = {{"sign_i8", "grouped_i8", 127, &KernelSet::table_bytes, &KernelSet::table_build,
                               &KernelSet::sign_i8, &KernelSet::grouped_i8},
@@ -88,7 +88,8 @@ void signs_of(const KernelSet* set, const Width& width, const char* place, int r
     printf("%-11s %-10s %-5s", set->name, grouped ? width.grouped_name : width.sign_name, place);
     for (int tokens : token_counts) {
         std::vector<int8_t> q(static_cast<size_t>(cols));
-        for (int i = 0; i < cols; i++) q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % (2 * width.most + 1) - width.most);
+        for (int i = 0; i < cols; i++)
+            q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % (2 * width.most + 1) - width.most);
         Memory tables(table_stride * static_cast<size_t>(tokens));
         for (int t = 0; t < tokens; t++)
             (set->*width.table_build)(tables.p + static_cast<size_t>(t) * table_stride, q.data(), cols);

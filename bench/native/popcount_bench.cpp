@@ -2,20 +2,28 @@
 // signs and 4-bit activations with VPOPCNTQ and VPOPCNTB, one thread, weights in the L2 cache and in DRAM, beside the
 // kernel of the set. x86-64 with AVX-512 BITALG and VPOPCNTDQ, GCC or Clang:
 //
-//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp binding/kernels/{dispatch,math}.cpp BUILD/.../*.cpp.o
+//   cmake --build BUILD --target onebit_engine
+//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o
 //
 // One vector of 512 weights takes, for each of three planes of magnitudes, a VPTERNLOG for (w ^ s) & m, a count and an
 // addition: 9 instructions. A shuffle does four columns of 64 rows, all planes, with one addition: 4 instructions for
 // 512 weights, 7 with the splitting of nibbles that one token alone has to pay for.
-#include <immintrin.h>
 #include <stdio.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#ifndef __clang__
+// GCC 12 warns about the deliberately undefined registers inside its own AVX-512 header.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <chrono>
 #include <vector>
 
-#include "kernels/sets.h"
+#include "kernels/kernels.h"
 
 using namespace onebit;
 
@@ -38,7 +46,8 @@ COUNTS void count_words(int32_t* out, size_t out_stride, const uint8_t* w, int r
         for (int j = 0; j < vectors; j++) {
             __m512i bits[kRows];
             for (int r = 0; r < kRows; r++)
-                bits[r] = _mm512_loadu_si512(w + (static_cast<size_t>(r0 + r) * static_cast<size_t>(vectors) + static_cast<size_t>(j)) * 64);
+                bits[r] = _mm512_loadu_si512(
+                    w + (static_cast<size_t>(r0 + r) * static_cast<size_t>(vectors) + static_cast<size_t>(j)) * 64);
             for (int t = 0; t < T; t++) {
                 const uint8_t* p = planes + (static_cast<size_t>(t * vectors + j)) * 256;
                 const __m512i s = _mm512_loadu_si512(p);
@@ -54,7 +63,8 @@ COUNTS void count_words(int32_t* out, size_t out_stride, const uint8_t* w, int r
         for (int t = 0; t < T; t++) {
             for (int r = 0; r < kRows; r++) {
                 const __m512i u = _mm512_add_epi64(
-                    sums[t][r][0], _mm512_add_epi64(_mm512_slli_epi64(sums[t][r][1], 1), _mm512_slli_epi64(sums[t][r][2], 2)));
+                    sums[t][r][0],
+                    _mm512_add_epi64(_mm512_slli_epi64(sums[t][r][1], 1), _mm512_slli_epi64(sums[t][r][2], 2)));
                 out[static_cast<size_t>(t) * out_stride + static_cast<size_t>(r0 + r)] =
                     absolute[t] - 2 * static_cast<int32_t>(_mm512_reduce_add_epi64(u));
             }
@@ -62,13 +72,14 @@ COUNTS void count_words(int32_t* out, size_t out_stride, const uint8_t* w, int r
     }
 }
 
-// One block of 64 rows as lookup_signs.inl lays it out, counts in byte lanes, one row a lane. planes: (tokens, cols / 8)
-// of s, m0, m1, m2, each byte four times. One token; widening left out, which can only flatter it.
+// One block of 64 rows as lookup_signs.inl lays it out, counts in byte lanes, one row a lane. planes: (tokens, cols /
+// 8) of s, m0, m1, m2, each byte four times. One token; widening left out, which can only flatter it.
 COUNTS void count_bytes(uint8_t* out, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* planes) {
     for (int b = 0; b < n_blocks; b++) {
         __m512i sums[3] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
         for (int j = 0; j < cols / 8; j++) {
-            const __m512i w = _mm512_loadu_si512(blocks + (static_cast<size_t>(b) * static_cast<size_t>(cols / 8) + static_cast<size_t>(j)) * 64);
+            const __m512i w = _mm512_loadu_si512(
+                blocks + (static_cast<size_t>(b) * static_cast<size_t>(cols / 8) + static_cast<size_t>(j)) * 64);
             const uint8_t* p = planes + j * 16;
             int32_t s;
             memcpy(&s, p, 4);
@@ -116,29 +127,35 @@ void measure(const KernelSet* set, const char* place, int rows, int cols, int to
     }
     const size_t stride = set->planes_bytes(cols);
     std::vector<uint8_t> tables(stride * n_tokens);
-    for (size_t t = 0; t < n_tokens; t++) set->planes_build(tables.data() + t * stride, q.data() + t * static_cast<size_t>(cols), cols);
+    for (size_t t = 0; t < n_tokens; t++)
+        set->planes_build(tables.data() + t * stride, q.data() + t * static_cast<size_t>(cols), cols);
     for (int b = 0; b < rows / 64; b++)
-        set->sign_pack(blocks.data() + static_cast<size_t>(b) * set->sign_block_bytes(cols), w.data() + static_cast<size_t>(b) * 64 * row_bytes, 64, cols);
+        set->sign_pack(blocks.data() + static_cast<size_t>(b) * set->sign_block_bytes(cols),
+                       w.data() + static_cast<size_t>(b) * 64 * row_bytes, 64, cols);
     const double per = static_cast<double>(rows) * cols * tokens * 1e-9;
     const double shuffle = per / best_seconds([&] {
-        set->sign_i4(want.data(), static_cast<size_t>(rows), blocks.data(), rows / 64, cols, tables.data(), stride, tokens);
-    });
-    const double words = per / best_seconds([&] {
-        if (tokens == 1) {
-            count_words<1>(out.data(), static_cast<size_t>(rows), w.data(), rows, cols, planes.data(), absolute.data());
-        } else {
-            for (int t = 0; t < tokens; t += kTokens) {
-                const size_t at = static_cast<size_t>(t);
-                count_words<kTokens>(out.data() + at * static_cast<size_t>(rows), static_cast<size_t>(rows), w.data(), rows, cols,
-                                     planes.data() + at * row_bytes * 4, absolute.data() + t);
+                               set->sign_i4(want.data(), static_cast<size_t>(rows), blocks.data(), rows / 64, cols,
+                                            tables.data(), stride, tokens);
+                           });
+    const double words =
+        per / best_seconds([&] {
+            if (tokens == 1) {
+                count_words<1>(out.data(), static_cast<size_t>(rows), w.data(), rows, cols, planes.data(),
+                               absolute.data());
+            } else {
+                for (int t = 0; t < tokens; t += kTokens) {
+                    const size_t at = static_cast<size_t>(t);
+                    count_words<kTokens>(out.data() + at * static_cast<size_t>(rows), static_cast<size_t>(rows),
+                                         w.data(), rows, cols, planes.data() + at * row_bytes * 4, absolute.data() + t);
+                }
             }
-        }
-    });
+        });
     printf("%-10s %-4s %2d tokens: shuffle %6.1f Gw/s, vpopcntq %6.1f (%s)", set->name, place, tokens, shuffle, words,
            out == want ? "same sums" : "WRONG SUMS");
     if (tokens == 1) {
         std::vector<uint8_t> lanes(static_cast<size_t>(rows) * 3);
-        const double bytes = per / best_seconds([&] { count_bytes(lanes.data(), blocks.data(), rows / 64, cols, repeated.data()); });
+        const double bytes =
+            per / best_seconds([&] { count_bytes(lanes.data(), blocks.data(), rows / 64, cols, repeated.data()); });
         printf(", vpopcntb %6.1f", bytes);
     }
     printf("\n");
@@ -151,9 +168,20 @@ int main() {
         printf("skipped: this CPU lacks AVX-512 BITALG or VPOPCNTDQ\n");
         return 0;
     }
-    for (const KernelSet* set : {&kernels_avx2, &kernels_avx512}) {
+    for (const char* name : {"avx2", "avx512"}) {
+        const char* why = nullptr;
+        const KernelSet* set = choose_kernels(name, &why);
         for (const int tokens : {1, 4, 16}) measure(set, "L2", 1024, 4096, tokens);
         measure(set, "DRAM", 1 << 17, 8192, 1);
     }
     return 0;
 }
+
+#else
+
+int main() {
+    printf("skipped: x86-64 with GCC or Clang only\n");
+    return 0;
+}
+
+#endif

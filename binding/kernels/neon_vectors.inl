@@ -121,7 +121,7 @@ using Bytes = uint8x16_t;
 using Ints = int32x4_t;
 using Floats = float32x4_t;
 constexpr int kBytes = 16;
-constexpr int kCountTokens = 2;  // tokens that popcount_signs.inl counts at a time
+constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return vdupq_n_u8(0); }
 inline Bytes bytes_load(const uint8_t* p) { return vld1q_u8(p); }

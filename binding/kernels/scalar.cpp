@@ -237,7 +237,8 @@ void grouped_i8(float* out, size_t out_stride, const uint8_t* blocks, const uint
 
 // ---- signs with 4-bit activations --------------------------------------------------------------------------
 // XNOR and popcount as popcount_signs.inl explains, 64 columns at a time, with the counts of all planes in one word:
-// 37 instructions for 64 weights, where the lookups above take 56.
+// 37 instructions for 64 weights, where the lookups above take 56. 14 Gw/s on a Zen 4 where those take 8, and 9 against
+// 7 with a scale per 128 columns.
 //
 //   planes: | s, m0, m1, m2 of columns 0..63 (four words) | columns 64..127 | ... | A of each 128 columns (int32) |
 inline size_t plane_words_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) / 2; }

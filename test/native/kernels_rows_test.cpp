@@ -155,10 +155,9 @@ bool elementwise_case(uint64_t seed) {
                                   [&](const KernelSet* s, float* out) { s->multiply(out, x, g, row.n); }) &&
            same_everywhere<float>("scale_i32", seed, row, n, scaled_ints,
                                   [&](const KernelSet* s, float* out) { s->scale_i32(out, acc, scale, h, row.n); }) &&
-           same_everywhere<float>("scale_planes", seed, row, n, two_planes,
-                                  [&](const KernelSet* s, float* out) {
-                                      s->scale_planes(out, acc, fine.data(), scales, h, row.n);
-                                  }) &&
+           same_everywhere<float>(
+               "scale_planes", seed, row, n, two_planes,
+               [&](const KernelSet* s, float* out) { s->scale_planes(out, acc, fine.data(), scales, h, row.n); }) &&
            same_everywhere<float>("scale_f32", seed, row, n, scaled,
                                   [&](const KernelSet* s, float* out) { s->scale_f32(out, x, scale, h, row.n); }) &&
            same_everywhere<float>("add", seed, row, n, sum, [&](const KernelSet* s, float* out) {

@@ -16,10 +16,10 @@ Guarded packed(16u << 20), table(24u << 20), activations(4u << 20), output(4u <<
 struct Width {
     int most;  // activations are in -most..most
     const char *sign_name, *grouped_name;
-    decltype(KernelSet::table_bytes) KernelSet::* table_bytes;
-    decltype(KernelSet::table_build) KernelSet::* table_build;
-    decltype(KernelSet::sign_i8) KernelSet::* sign;
-    decltype(KernelSet::grouped_i8) KernelSet::* grouped;
+    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
+    decltype(KernelSet::table_build) KernelSet::*table_build;
+    decltype(KernelSet::sign_i8) KernelSet::*sign;
+    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
 };
 constexpr Width kInt8 = {127,
                          "sign_i8",
@@ -198,8 +198,8 @@ bool grouped_case(const Width& width, uint64_t seed) {
         (set->*width.grouped)(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
         if (!check::untouched(width.grouped_name, set, seed, output)) return false;
         for (size_t t = 0; t < static_cast<size_t>(c.tokens); t++) {
-            if (!check::equal(width.grouped_name, set, seed, c.shape.c_str(), out + t * rows, want.data() + t * rows_wanted,
-                              rows_wanted))
+            if (!check::equal(width.grouped_name, set, seed, c.shape.c_str(), out + t * rows,
+                              want.data() + t * rows_wanted, rows_wanted))
                 return false;
         }
     }
