@@ -35,13 +35,13 @@ private:
         return place;
     }
 
-    bool int8_mode() const { return model_.activations == Activations::int8; }
+    bool integer_mode() const { return model_.activations != Activations::f32; }
 
     SignMatrix signs(const std::string& name, int rows, int cols) {
         const KernelSet& kernels = *model_.kernels;
         SignMatrix matrix{rows, cols, nullptr};
         void* place;
-        if (int8_mode()) {
+        if (integer_mode()) {
             const auto blocks = static_cast<size_t>(padded(rows, kernels.sign_row_block) / kernels.sign_row_block);
             place = add(name, TensorRead::Form::sign_blocks, rows, cols, blocks * kernels.sign_block_bytes(cols));
         } else {
@@ -64,8 +64,8 @@ private:
     void grouped(const std::string& name, Linear* linear) {
         const int groups = linear->cols / 128;
         linear->sign[0] = signs(name + ".sign", linear->rows, linear->cols);
-        const auto form = int8_mode() ? TensorRead::Form::group_scale_blocks : TensorRead::Form::group_scale_rows;
-        const int64_t rows = int8_mode() ? padded(linear->rows, model_.kernels->sign_row_block) : linear->rows;
+        const auto form = integer_mode() ? TensorRead::Form::group_scale_blocks : TensorRead::Form::group_scale_rows;
+        const int64_t rows = integer_mode() ? padded(linear->rows, model_.kernels->sign_row_block) : linear->rows;
         linear->scales = static_cast<const uint16_t*>(
             add(name + ".scale", form, linear->rows, groups, static_cast<size_t>(rows) * static_cast<size_t>(groups) * 2));
     }

@@ -21,12 +21,21 @@ constexpr int kTaskTokens = 16;
 constexpr int kDenseRowUnit = 16;
 
 bool rounds_activations(const Model& model, const Linear& linear) {
-    if (model.activations != Activations::int8) return false;
+    if (model.activations == Activations::f32) return false;
     return linear.kind.form != LinearKind::Form::dense || linear.kind.dtype == DType::q8;
 }
 
 bool reads_tables(const Model& model, const Linear& linear) {
-    return model.activations == Activations::int8 && linear.kind.form != LinearKind::Form::dense;
+    return model.activations != Activations::f32 && linear.kind.form != LinearKind::Form::dense;
+}
+
+// Signs take activations of 4 bits where the model was loaded so; int8 rows always take 8.
+bool counts_bits(const Model& model, const Linear& linear) {
+    return model.activations == Activations::int4 && linear.kind.form != LinearKind::Form::dense;
+}
+
+size_t table_bytes(const Model& model, const Linear& linear, int cols) {
+    return counts_bits(model, linear) ? model.kernels->planes_bytes(cols) : model.kernels->table_bytes(cols);
 }
 
 // int8 rows multiply activations in two planes: the rounded values, and what rounding left of them, rounded again on its
@@ -107,14 +116,16 @@ private:
             const auto n_planes = static_cast<size_t>(planes(linear));
             int8_t* q = scratch.q + token * n_planes * stride;
             float* scale = scratch.scale + token * n_planes;
-            scale[0] = kernels_.quantize(q, x, stage.in_scale, stage.cols);
+            const bool counts = counts_bits(model_, linear);
+            scale[0] = (counts ? kernels_.quantize4 : kernels_.quantize)(q, x, stage.in_scale, stage.cols);
             if (n_planes == 2) {
                 float* rest = scratch.x + token * stride;
                 for (int i = 0; i < stage.cols; ++i) rest[i] = x[i] - static_cast<float>(q[i]) * scale[0];
                 scale[1] = kernels_.quantize(q + stride, rest, nullptr, stage.cols);
             }
             if (reads_tables(model_, linear)) {
-                kernels_.table_build(scratch.tables + token * scratch.table_stride, q, stage.cols);
+                uint8_t* table = scratch.tables + token * scratch.table_stride;
+                (counts ? kernels_.planes_build : kernels_.table_build)(table, q, stage.cols);
             }
             return;
         }
@@ -200,8 +211,9 @@ private:
         int32_t* sums = sums_of(call, stage, piece);
         const int block = kernels_.sign_row_block;
         const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * kernels_.sign_block_bytes(stage.cols);
-        kernels_.sign_i8(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
-                         call.scratch.table_stride, piece.tokens);
+        const auto sign = counts_bits(model_, *call.linear) ? kernels_.sign_i4 : kernels_.sign_i8;
+        sign(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
+             call.scratch.table_stride, piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
             kernels_.scale_i32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t],
@@ -230,10 +242,11 @@ private:
         const int block = kernels_.sign_row_block;
         const auto first_block = static_cast<size_t>(piece.row / block);
         float* sums = reinterpret_cast<float*>(sums_of(call, stage, piece));
-        kernels_.grouped_i8(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
-                            call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
-                            (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece), call.scratch.table_stride,
-                            piece.tokens);
+        const auto grouped = counts_bits(model_, *call.linear) ? kernels_.grouped_i4 : kernels_.grouped_i8;
+        grouped(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
+                call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
+                (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece), call.scratch.table_stride,
+                piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
             kernels_.scale_f32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t], nullptr,
@@ -308,7 +321,7 @@ LinearCall prepare_call(const Model& model, const Linear& linear, float* out, si
     const auto rows = static_cast<size_t>(padded(std::max(linear.rows, rank), model.kernels->sign_row_block));
     scratch.sums = carver->take<int32_t>(tokens * n_planes * rows);
     if (reads_tables(model, linear)) {
-        const size_t bytes = std::max(model.kernels->table_bytes(linear.cols), rank ? model.kernels->table_bytes(rank) : 0);
+        const size_t bytes = std::max(table_bytes(model, linear, linear.cols), table_bytes(model, linear, rank));
         scratch.table_stride = (bytes + 63) / 64 * 64;
         scratch.tables = carver->take<uint8_t>(tokens * scratch.table_stride);
     }
@@ -341,7 +354,7 @@ void read_row(const Model& model, const Linear& matrix, int row, float* out) {
     if (matrix.kind.form == LinearKind::Form::grouped) {
         const KernelSet& kernels = *model.kernels;
         const int groups = cols / 128, block = kernels.sign_row_block;
-        const bool packed = model.activations == Activations::int8;
+        const bool packed = model.activations != Activations::f32;
         // Column by column from the packed bits: one row a token, so simplicity wins.
         uint8_t bits[kMaxDim / 8];
         const uint16_t* scales = matrix.scales + first * static_cast<size_t>(groups);

@@ -15,7 +15,7 @@ namespace onebit {
 struct LinearScratch {
     int8_t* q = nullptr;        // (n, planes, padded(cols, 64)) rounded activations
     float* scale = nullptr;     // (n, planes) their scales
-    uint8_t* tables = nullptr;  // (n, table_stride) what sign_i8 reads
+    uint8_t* tables = nullptr;  // (n, table_stride) what sign_i8 or sign_i4 reads
     size_t table_stride = 0;
     float* x = nullptr;         // (n, padded(cols, 64)) scaled float activations, or what rounding left of them
     int32_t* sums = nullptr;    // (n, planes, padded(rows, block)) integer sums, or the float sums of groups

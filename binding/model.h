@@ -16,9 +16,10 @@
 
 namespace onebit {
 
-enum class Activations : uint8_t { int8, f32 };
+// What sign matrices multiply. Dense int8 rows round to 8 bits in both integer modes.
+enum class Activations : uint8_t { int8, f32, int4 };
 
-// One ±1 matrix. int8 mode: packed blocks of the kernel set; f32 mode: the file's rows, padded to 16 columns.
+// One ±1 matrix. int8 and int4 mode: packed blocks of the kernel set; f32 mode: the file's rows, padded to 16 columns.
 struct SignMatrix {
     int rows = 0, cols = 0;
     const uint8_t* bits = nullptr;

@@ -12,13 +12,23 @@ import { type ChatMessage, ChatTemplate, type RenderOptions } from './text/chat-
 import { Tokenizer } from './text/tokenizer.js'
 import { Timeline } from './timeline.js'
 
+/** In the order of the native enumeration. */
+const ACTIVATIONS = ['int8', 'f32', 'int4'] as const
+
+/**
+ * What sign matrices multiply. `int8`: activations rounded to 8 bits, one scale a token. `int4`: to 4 bits, about twice as
+ * fast where arithmetic is the limit (prefill, batches), at a loss that only models trained for it forgive. `f32`: floats,
+ * slow, for comparing with other implementations. Dense int8 rows (the head, say) round to 8 bits in both integer modes.
+ */
+export type Activations = (typeof ACTIVATIONS)[number]
+
 export interface ModelOptions {
   /** threads that compute, 1 to 256; default: the physical cores this process may use */
   threads?: number
   /** positions of a session unless it asks for others; default: all that the model allows */
   context?: number
-  /** round activations to 8 bits (default), or keep floats: slower, for comparing with other implementations */
-  activations?: 'int8' | 'f32'
+  /** what sign matrices multiply; default int8 */
+  activations?: Activations
   /** numbers in the KV cache of a session unless it asks for others; default f16 */
   kv?: KvType
   /** instruction set to use; default: ONEBIT_ISA from the environment, or the best there is */
@@ -64,7 +74,7 @@ export interface ModelInfo {
   readonly weightBytes: number
   readonly isa: string
   readonly threads: number
-  readonly activations: 'int8' | 'f32'
+  readonly activations: Activations
   readonly kv: KvType
   /** positions of a session unless it asks for others */
   readonly context: number
@@ -77,7 +87,7 @@ function checkOptions(options: unknown) {
   return {
     threads: integerOption(fields, 'threads', 1, 256),
     context: integerOption(fields, 'context', 1, LIMITS.context),
-    activations: choiceOption(fields, 'activations', ['int8', 'f32']) ?? ('int8' as const),
+    activations: choiceOption(fields, 'activations', ACTIVATIONS) ?? ('int8' as const),
     kv: choiceOption(fields, 'kv', KV_TYPES) ?? ('f16' as const),
     isa: stringOption(fields, 'isa') ?? process.env.ONEBIT_ISA ?? '',
     memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
@@ -117,7 +127,7 @@ async function makeWeights(config: ModelConfig, options: ReturnType<typeof check
     const native = await addon().createRandomModel({
       config: nativeConfig(config),
       seed: options.seed,
-      activations: options.activations === 'int8' ? 0 : 1,
+      activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
       threads: options.threads ?? 0,
       isa: options.isa,
       memory_limit: options.memoryLimit ?? 0,
@@ -144,7 +154,7 @@ async function loadWeights(header: ObtHeader, path: string, options: CheckedOpti
     file_bytes: header.fileBytes,
     config: nativeConfig(header.config),
     slots: nativeSlots(header.tensors),
-    activations: options.activations === 'int8' ? 0 : 1,
+    activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
     threads: options.threads ?? 0,
     isa: options.isa,
     memory_limit: options.memoryLimit ?? 0,
@@ -292,7 +302,7 @@ export class Model {
     return this.info.threads
   }
 
-  get activations(): 'int8' | 'f32' {
+  get activations(): Activations {
     return this.info.activations
   }
 

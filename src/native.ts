@@ -58,7 +58,7 @@ export interface NativeLoadOptions {
   file_bytes: number
   config: NativeConfig
   slots: NativeSlots
-  activations: 0 | 1 // int8, f32
+  activations: 0 | 1 | 2 // int8, f32, int4
   /** 0: default_threads() */
   threads: number
   /** ONEBIT_ISA's value, or '' */
@@ -74,7 +74,7 @@ export interface NativeRandomOptions {
   config: NativeConfig
   /** the same seed gives the same weights on every machine, instruction set and thread count; 0 to 2^53 - 1 */
   seed: number
-  activations: 0 | 1 // int8, f32
+  activations: 0 | 1 | 2 // int8, f32, int4
   /** 0: default_threads() */
   threads: number
   /** ONEBIT_ISA's value, or '' */

@@ -31,7 +31,7 @@ describe('loading', () => {
       const usable = addon()
         .info()
         .isas.filter(({ state }) => state === 'usable')
-      for (const activations of ['int8', 'f32'] as const) {
+      for (const activations of ['int8', 'f32', 'int4'] as const) {
         const bytes = new Set<string>()
         for (const { name } of usable) {
           for (const threads of [1, 2]) {
@@ -202,7 +202,8 @@ describe('what cannot be loaded', () => {
     ['context', -1],
     ['context', 2 ** 53],
     ['context', 100_000],
-    ['activations', 'int4'],
+    ['activations', 'int2'],
+    ['activations', 4],
     ['kv', null],
     ['memoryLimit', Number.NaN],
     ['onProgress', 3],

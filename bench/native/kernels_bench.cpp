@@ -63,35 +63,55 @@ double best_seconds(F run) {
     return best;
 }
 
-void signs(const KernelSet* set, const char* place, int rows, int cols, const std::vector<int>& token_counts,
-           bool grouped) {
+// The kernels of one width of activations.
+struct Width {
+    const char *sign_name, *grouped_name;
+    int most;  // activations are in -most..most
+    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
+    decltype(KernelSet::table_build) KernelSet::*table_build;
+    decltype(KernelSet::sign_i8) KernelSet::*sign;
+    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
+};
+constexpr Width kWidths[] = {{"sign_i8", "grouped_i8", 127, &KernelSet::table_bytes, &KernelSet::table_build,
+                              &KernelSet::sign_i8, &KernelSet::grouped_i8},
+                             {"sign_i4", "grouped_i4", 7, &KernelSet::planes_bytes, &KernelSet::planes_build,
+                              &KernelSet::sign_i4, &KernelSet::grouped_i4}};
+
+void signs_of(const KernelSet* set, const Width& width, const char* place, int rows, int cols,
+              const std::vector<int>& token_counts, bool grouped) {
     const int blocks = (rows + set->sign_row_block - 1) / set->sign_row_block;
     rows = blocks * set->sign_row_block;
     const size_t block_bytes = set->sign_block_bytes(cols),
-                 table_stride = static_cast<size_t>(padded(static_cast<int64_t>(set->table_bytes(cols)), 64));
+                 table_stride = static_cast<size_t>(padded(static_cast<int64_t>((set->*width.table_bytes)(cols)), 64));
     Memory weights(static_cast<size_t>(blocks) * block_bytes);
     std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(cols / 128), f16_from_f32(0.5f));
-    printf("%-11s %-10s %-5s", set->name, grouped ? "grouped_i8" : "sign_i8", place);
+    printf("%-11s %-10s %-5s", set->name, grouped ? width.grouped_name : width.sign_name, place);
     for (int tokens : token_counts) {
         std::vector<int8_t> q(static_cast<size_t>(cols));
-        for (int i = 0; i < cols; i++) q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % 255 - 127);
+        for (int i = 0; i < cols; i++)
+            q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % (2 * width.most + 1) - width.most);
         Memory tables(table_stride * static_cast<size_t>(tokens));
         for (int t = 0; t < tokens; t++)
-            set->table_build(tables.p + static_cast<size_t>(t) * table_stride, q.data(), cols);
+            (set->*width.table_build)(tables.p + static_cast<size_t>(t) * table_stride, q.data(), cols);
         Memory out(static_cast<size_t>(rows) * static_cast<size_t>(tokens) * 4);
         const double seconds = best_seconds([&] {
             if (grouped) {
-                set->grouped_i8(reinterpret_cast<float*>(out.p), static_cast<size_t>(rows), weights.p, scales.data(),
-                                blocks, cols, tables.p, table_stride, tokens);
+                (set->*width.grouped)(reinterpret_cast<float*>(out.p), static_cast<size_t>(rows), weights.p,
+                                      scales.data(), blocks, cols, tables.p, table_stride, tokens);
             } else {
-                set->sign_i8(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), weights.p, blocks, cols,
-                             tables.p, table_stride, tokens);
+                (set->*width.sign)(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), weights.p, blocks,
+                                   cols, tables.p, table_stride, tokens);
             }
         });
         printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
         if (tokens == 1) printf(" (%.1f GB/s)", static_cast<double>(block_bytes) * blocks / seconds * 1e-9);
     }
     printf("\n");
+}
+
+void signs(const KernelSet* set, const char* place, int rows, int cols, const std::vector<int>& token_counts,
+           bool grouped) {
+    for (const Width& width : kWidths) signs_of(set, width, place, rows, cols, token_counts, grouped);
 }
 
 void rows8(const KernelSet* set, const char* place, int rows, int cols) {
@@ -150,6 +170,14 @@ void floats(const KernelSet* set) {
         for (int i = 0; i < 100; i++) set->table_build(table.data(), q.data(), 4096);
     });
     printf("  table 4096: %.2f us", s * 1e4);
+    s = best_seconds([&] {
+        for (int i = 0; i < 100; i++) set->quantize4(q.data(), xf, xf, 4096);
+    });
+    printf("  quantize4 4096: %.2f us", s * 1e4);
+    s = best_seconds([&] {
+        for (int i = 0; i < 100; i++) set->planes_build(table.data(), q.data(), 4096);
+    });
+    printf("  planes 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {
         for (int i = 0; i < 100; i++) set->silu_mul(o, xf, xf, 4096);
     });

@@ -118,6 +118,7 @@ using Bytes = __m256i;
 using Ints = __m256i;   // 8 int32
 using Floats = __m256;  // 8 floats
 constexpr int kBytes = 32;
+constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm256_setzero_si256(); }
 inline Bytes bytes_load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }

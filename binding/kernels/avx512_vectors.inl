@@ -82,6 +82,7 @@ using Bytes = __m512i;
 using Ints = __m512i;   // 16 int32
 using Floats = __m512;  // 16 floats
 constexpr int kBytes = 64;
+constexpr int kCountTokens = 4, kCountBlocks = 2;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm512_setzero_si512(); }
 inline Bytes bytes_load(const uint8_t* p) { return _mm512_loadu_si512(p); }

@@ -29,6 +29,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm512_dpbusd_epi3
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"
+#include "popcount_signs.inl"
 #include "dot_rows.inl"
 #include "crc32c_instruction.inl"
 

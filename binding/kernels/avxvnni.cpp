@@ -25,6 +25,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm256_dpbusd_avx_
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"
+#include "popcount_signs.inl"
 #include "dot_rows.inl"
 #include "crc32c_instruction.inl"
 

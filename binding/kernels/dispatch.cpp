@@ -128,6 +128,10 @@ KernelSet with_lookups_of(const KernelSet& other, KernelSet set) {
     set.table_build = other.table_build;
     set.sign_i8 = other.sign_i8;
     set.grouped_i8 = other.grouped_i8;
+    set.planes_bytes = other.planes_bytes;
+    set.planes_build = other.planes_build;
+    set.sign_i4 = other.sign_i4;
+    set.grouped_i4 = other.grouped_i4;
     return set;
 }
 

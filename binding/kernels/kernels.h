@@ -74,6 +74,16 @@ struct KernelSet {
     void (*grouped_i8)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks,
                        int cols, const uint8_t* tables, size_t table_stride, int n_tokens);
 
+    // ---- sign matrices with 4-bit activations: exact int32 sums ----------------------------------------
+    // Signs, scales, arguments and results as for sign_i8 and grouped_i8; the activations are in -7..7 and have a form
+    // of their own: bit planes (one of signs, three of magnitudes), or tables made from them.
+    size_t (*planes_bytes)(int cols);
+    void (*planes_build)(uint8_t* planes, const int8_t* q, int cols);  // q: (padded(cols, 64)), values in -7..7
+    void (*sign_i4)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols,
+                    const uint8_t* planes, size_t planes_stride, int n_tokens);
+    void (*grouped_i4)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks,
+                       int cols, const uint8_t* planes, size_t planes_stride, int n_tokens);
+
     // ---- sign matrices with float activations (the parity mode) ---------------------------------------
     // official: (n_rows, row_bytes), row_bytes = padded(cols, 16) / 8; x: n_tokens rows, x_stride floats apart.
     // lanes16 of (+-x[c]).
@@ -101,6 +111,11 @@ struct KernelSet {
     // A row whose max is below 2^-100 counts as zero (127/max would overflow).
     // If any x*g is not finite the returned scale is not finite and q is all zero.
     float (*quantize)(int8_t* q, const float* x, const float* g, int n);
+    // The same with values in -7..7. v = x * g * (7 / max); for c = 1, 1 / 0.85, 1 / 0.85^2, 1 / 0.85^3 (as floats):
+    // r = nearest-even(v * c), at most 7 either way; a = lanes16 of fma(v, r), b = lanes16 of fma(r, r). q = the r with
+    // the largest a * a / b, which is the one nearest to v after scaling, the first of equals; returns
+    // max / 7 * (a / b), the scale of least squares.
+    float (*quantize4)(int8_t* q, const float* x, const float* g, int n);
     void (*multiply)(float* out, const float* x, const float* g, int n);              // out = x * g
     // out = (float(acc) * scale) * h; h may be null
     void (*scale_i32)(float* out, const int32_t* acc, float scale, const float* h, int n);

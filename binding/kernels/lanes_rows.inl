@@ -80,7 +80,8 @@ inline void store_i8(int8_t* q, Lanes v, Part part) {
     for (int i = 0; i < part.n; i++) q[i] = t[i];
 }
 
-float quantize(int8_t* q, const float* x, const float* g, int n) {
+// The largest magnitude, or NaN or infinity where there is one.
+inline float largest_input(const float* x, const float* g, int n) {
     // The magnitudes are compared as integers: there NaN is larger than infinity, infinity larger than any number,
     // and the order of the comparisons cannot matter.
     LaneBits largest_bits = bits_zero();
@@ -89,16 +90,71 @@ float quantize(int8_t* q, const float* x, const float* g, int n) {
     const uint32_t bits = bits_max(largest_bits);
     float largest;
     memcpy(&largest, &bits, 4);
-    const bool finite = bits < 0x7f800000u;
-    if (!finite || largest < 0x1p-100f) {
-        memset(q, 0, static_cast<size_t>(round_up(n, 64)));
-        return finite ? 0.0f : largest;
-    }
+    return largest;
+}
+
+// Rows that have no step: zero, or not finite. Then q is all zero and *scale says which.
+inline bool has_no_step(float* scale, int8_t* q, float largest, int n) {
+    const bool finite = largest <= 0x1.fffffep127f;
+    if (finite && largest >= 0x1p-100f) return false;
+    memset(q, 0, static_cast<size_t>(round_up(n, 64)));
+    *scale = finite ? 0.0f : largest;
+    return true;
+}
+
+float quantize(int8_t* q, const float* x, const float* g, int n) {
+    const float largest = largest_input(x, g, n);
+    float scale;
+    if (has_no_step(&scale, q, largest, n)) return scale;
     const Lanes factor = lanes_all(127.0f / largest);
     by_lanes(n, [&](int i, auto part) { store_i8(q + i, lanes_mul(scaled_input(x, g, i, part), factor), part); });
     const int64_t end = round_up(n, 64);
     memset(q + n, 0, static_cast<size_t>(end - n));
     return largest / 127.0f;
+}
+
+// At 4 bits it pays to cut the largest values off, as much as leaves the least error in all: measured as KL divergence
+// from float activations, on trained models whose activations were rounded so, 0.19 to 0.23 nats against 0.23 to 0.29
+// with -max..max, and no less with ten times as many candidates. 16 odd levels without a zero: 0.38 to 0.45.
+constexpr int kSteps4 = 4;
+constexpr float kFactors4[kSteps4] = {1.0f, 1.0f / 0.85f, 1.0f / 0.7225f, 1.0f / 0.614125f};
+
+inline Lanes rounded4(Lanes v, Lanes factor) {
+    const Lanes magic = lanes_all(12582912.0f);  // adding 1.5 * 2^23 rounds to an integer, nearest even
+    const Lanes r = lanes_sub(lanes_add(lanes_mul(v, factor), magic), magic);
+    return lanes_larger(lanes_smaller(r, lanes_all(7.0f)), lanes_all(-7.0f));
+}
+
+float quantize4(int8_t* q, const float* x, const float* g, int n) {
+    const float largest = largest_input(x, g, n);
+    float scale;
+    if (has_no_step(&scale, q, largest, n)) return scale;
+    const Lanes factor = lanes_all(7.0f / largest);
+    Lanes along[kSteps4], square[kSteps4];
+    for (int k = 0; k < kSteps4; k++) along[k] = square[k] = lanes_zero();
+    by_lanes(n, [&](int i, auto part) {
+        const Lanes v = lanes_mul(scaled_input(x, g, i, part), factor);
+        for (int k = 0; k < kSteps4; k++) {
+            const Lanes r = rounded4(v, lanes_all(kFactors4[k]));
+            along[k] = lanes_fma(v, r, along[k]);
+            square[k] = lanes_fma(r, r, square[k]);
+        }
+    });
+    int best = 0;
+    float most = 0.0f, ratio = 0.0f;
+    for (int k = 0; k < kSteps4; k++) {
+        const float a = lanes_sum(along[k]), b = lanes_sum(square[k]);  // b >= 49: the largest value is +-7
+        if (a * a / b <= most) continue;
+        most = a * a / b;
+        ratio = a / b;
+        best = k;
+    }
+    const Lanes chosen = lanes_all(kFactors4[best]);
+    by_lanes(n, [&](int i, auto part) {
+        store_i8(q + i, rounded4(lanes_mul(scaled_input(x, g, i, part), factor), chosen), part);
+    });
+    memset(q + n, 0, static_cast<size_t>(round_up(n, 64) - n));
+    return largest / 7.0f * ratio;
 }
 
 // ---- elementwise -----------------------------------------------------------------------------------------

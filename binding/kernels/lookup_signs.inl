@@ -72,16 +72,20 @@ size_t table_bytes(int cols) {
     return static_cast<size_t>(round_up(lookup_bytes(cols) + static_cast<size_t>(round_up(cols, 128)) / 32, 64));
 }
 
-void table_build(uint8_t* table, const int8_t* q, int cols) {
-    const int padded_cols = static_cast<int>(round_up(cols, 64));
-    for (int c = 0; c < padded_cols; c += 32) tables_of_32(table + c * 8, q + c);
-    uint8_t* absolute = table + lookup_bytes(cols);
+// The sum of |q| of each 128 columns, as int32.
+inline void store_absolute(uint8_t* absolute, const int8_t* q, int padded_cols) {
     for (int c = 0; c < padded_cols; c += 128, absolute += 4) {
         int32_t sum = 0;
         const int end = c + 128 < padded_cols ? c + 128 : padded_cols;
         for (int i = c; i < end; i++) sum += q[i] < 0 ? -q[i] : q[i];
         memcpy(absolute, &sum, 4);
     }
+}
+
+void table_build(uint8_t* table, const int8_t* q, int cols) {
+    const int padded_cols = static_cast<int>(round_up(cols, 64));
+    for (int c = 0; c < padded_cols; c += 32) tables_of_32(table + c * 8, q + c);
+    store_absolute(table + lookup_bytes(cols), q, padded_cols);
 }
 
 // Sums of low and high halves of u. Adding whole 16-bit words gives even + 256 * odd bytes modulo 2^16; with the odd

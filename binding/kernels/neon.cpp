@@ -27,6 +27,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes activations) {
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"
+#include "popcount_signs.inl"
 #include "dot_rows.inl"
 #include "crc32c_tables.inl"
 

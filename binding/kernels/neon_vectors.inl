@@ -121,6 +121,7 @@ using Bytes = uint8x16_t;
 using Ints = int32x4_t;
 using Floats = float32x4_t;
 constexpr int kBytes = 16;
+constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return vdupq_n_u8(0); }
 inline Bytes bytes_load(const uint8_t* p) { return vld1q_u8(p); }
@@ -202,4 +203,24 @@ inline void table_of_four(uint8_t* table, const int8_t* q) {
 // The eight tables of 32 activations.
 inline void tables_of_32(uint8_t* table, const int8_t* q) {
     for (int i = 0; i < 8; i++) table_of_four(table + i * 32, q + i * 4);
+}
+
+// The eight tables of 32 activations of 4 bits (see popcount_signs.inl). Where bit i of e is 0 the pattern holds 255,
+// for which the lookup gives zero.
+inline void counts_of_32(uint8_t* planes, const int8_t* q) {
+    static constexpr uint8_t kPick[4][16] = {
+        {255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0},
+        {255, 255, 1, 1, 255, 255, 1, 1, 255, 255, 1, 1, 255, 255, 1, 1},
+        {255, 255, 255, 255, 2, 2, 2, 2, 255, 255, 255, 255, 2, 2, 2, 2},
+        {255, 255, 255, 255, 255, 255, 255, 255, 3, 3, 3, 3, 3, 3, 3, 3}};
+    for (int i = 0; i < 8; i++, q += 4, planes += 16) {
+        int32_t four;
+        memcpy(&four, q, 4);
+        const uint8x16_t a = vreinterpretq_u8_s32(vdupq_n_s32(four));
+        int negative = 0;
+        for (int k = 0; k < 4; k++) negative += q[k] < 0 ? -q[k] : 0;
+        uint8x16_t u = vdupq_n_u8(static_cast<uint8_t>(negative));
+        for (const auto& pick : kPick) u = vaddq_u8(u, vqtbl1q_u8(a, vld1q_u8(pick)));
+        vst1q_u8(planes, u);
+    }
 }

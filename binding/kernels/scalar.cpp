@@ -235,6 +235,105 @@ void grouped_i8(float* out, size_t out_stride, const uint8_t* blocks, const uint
     }
 }
 
+// ---- signs with 4-bit activations --------------------------------------------------------------------------
+// XNOR and popcount as popcount_signs.inl explains, 64 columns at a time, with the counts of all planes in one word:
+// 37 instructions for 64 weights, where the lookups above take 56. 14 Gw/s on a Zen 4 where those take 8, and 9 against
+// 7 with a scale per 128 columns.
+//
+//   planes: | s, m0, m1, m2 of columns 0..63 (four words) | columns 64..127 | ... | A of each 128 columns (int32) |
+inline size_t plane_words_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) / 2; }
+
+size_t planes_bytes(int cols) { return plane_words_bytes(cols) + static_cast<size_t>(round_up(cols, 128)) / 32; }
+
+void planes_build(uint8_t* planes, const int8_t* q, int cols) {
+    const int padded_cols = static_cast<int>(round_up(cols, 64));
+    int32_t absolute = 0;
+    for (int c = 0; c < padded_cols; c += 64) {
+        uint64_t words[4] = {};
+        if (c % 128 == 0) absolute = 0;
+        for (int i = 0; i < 64; i++) {
+            const int a = q[c + i], magnitude = a < 0 ? -a : a;
+            words[0] |= static_cast<uint64_t>(a < 0) << i;
+            for (int p = 0; p < 3; p++) words[p + 1] |= static_cast<uint64_t>(magnitude >> p & 1) << i;
+            absolute += magnitude;
+        }
+        memcpy(planes + c / 2, words, sizeof words);
+        memcpy(planes + plane_words_bytes(cols) + c / 128 * 4, &absolute, 4);
+    }
+}
+
+// Counts of bits in fields of four.
+inline uint64_t count_in_fours(uint64_t bits) {
+    bits -= bits >> 1 & 0x5555555555555555u;
+    return (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+}
+
+// u of 64 columns, at most 56 in each byte of the result.
+inline uint64_t count_planes(uint64_t signs, const uint8_t* planes) {
+    uint64_t words[4];
+    memcpy(words, planes, sizeof words);
+    const uint64_t negated = signs ^ words[0], bytes = 0x0f0f0f0f0f0f0f0fu;
+    const uint64_t low = count_in_fours(negated & words[1]) + 2 * count_in_fours(negated & words[2]);
+    const uint64_t high = count_in_fours(negated & words[3]);
+    return (low & bytes) + (low >> 4 & bytes) + 4 * ((high & bytes) + (high >> 4 & bytes));
+}
+
+// u over n_bytes * 8 columns. Four words add up in bytes before they widen.
+inline int32_t count_signed(const uint8_t* bits, const uint8_t* planes, int n_bytes) {
+    constexpr uint64_t kEven = 0x00ff00ff00ff00ffu, kHalf = 0x0000ffff0000ffffu;
+    uint64_t sums = 0;  // two of 32 bits
+    int i = 0;
+    for (; i + 32 <= n_bytes; i += 32, planes += 128) {
+        uint64_t words[4], in_bytes = 0;
+        memcpy(words, bits + i, sizeof words);
+        for (int k = 0; k < 4; k++) in_bytes += count_planes(words[k], planes + k * 32);
+        const uint64_t in_words = (in_bytes & kEven) + (in_bytes >> 8 & kEven);
+        sums += (in_words & kHalf) + (in_words >> 16 & kHalf);
+    }
+    for (; i < n_bytes; i += 8, planes += 32) {
+        uint64_t word = 0;
+        memcpy(&word, bits + i, static_cast<size_t>(n_bytes - i < 8 ? n_bytes - i : 8));
+        const uint64_t in_bytes = count_planes(word, planes);
+        const uint64_t in_words = (in_bytes & kEven) + (in_bytes >> 8 & kEven);
+        sums += (in_words & kHalf) + (in_words >> 16 & kHalf);
+    }
+    return static_cast<int32_t>((sums & 0xffffffffu) + (sums >> 32));
+}
+
+inline int32_t absolute_at(const uint8_t* planes, int cols, int group) {
+    int32_t absolute;
+    memcpy(&absolute, planes + plane_words_bytes(cols) + group * 4, 4);
+    return absolute;
+}
+
+void sign_i4(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* planes,
+             size_t planes_stride, int n_tokens) {
+    for (int t = 0; t < n_tokens; t++, planes += planes_stride, out += out_stride) {
+        int32_t absolute = 0;
+        for (int g = 0; g * 128 < cols; g++) absolute += absolute_at(planes, cols, g);
+        for (int row = 0; row < n_blocks; row++)
+            out[row] = absolute - 2 * count_signed(blocks + static_cast<size_t>(row) * sign_block_bytes(cols), planes,
+                                                   cols / 8);
+    }
+}
+
+void grouped_i4(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
+                const uint8_t* planes, size_t planes_stride, int n_tokens) {
+    const int groups = cols / 128;
+    for (int row = 0; row < n_blocks; row++, blocks += cols / 8, scales += groups) {
+        for (int t = 0; t < n_tokens; t++) {
+            const size_t token = static_cast<size_t>(t);
+            const uint8_t* table = planes + token * planes_stride;
+            float acc = 0.0f;
+            for (int g = 0; g < groups; g++) {
+                const int32_t sum = absolute_at(table, cols, g) - 2 * count_signed(blocks + g * 16, table + g * 64, 16);
+                acc = fused(f32_from_f16(scales[g]), static_cast<float>(sum), acc);
+            }
+            out[token * out_stride + static_cast<size_t>(row)] = acc;
+        }
+    }
+}
+
 // ---- int8 matrices -----------------------------------------------------------------------------------------
 void q8_i8(int32_t* out, size_t out_stride, const int8_t* w, int n_rows, int cols, const int8_t* q, size_t q_stride,
            int n_tokens) {

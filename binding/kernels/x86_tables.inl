@@ -24,5 +24,36 @@ inline void tables_of_32(uint8_t* table, const int8_t* q) {
     }
 }
 
+// The eight tables of 32 activations of 4 bits (see popcount_signs.inl), two at a time. Where bit i of e is 0 the
+// pattern holds -1, for which the shuffle gives zero.
+inline void counts_of_32(uint8_t* planes, const int8_t* q) {
+    // clang-format off
+    alignas(32) static constexpr int8_t kPick[4][32] = {
+        {-1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0, -1, 0,
+         -1, 4, -1, 4, -1, 4, -1, 4, -1, 4, -1, 4, -1, 4, -1, 4},
+        {-1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1,
+         -1, -1, 5, 5, -1, -1, 5, 5, -1, -1, 5, 5, -1, -1, 5, 5},
+        {-1, -1, -1, -1, 2, 2, 2, 2, -1, -1, -1, -1, 2, 2, 2, 2,
+         -1, -1, -1, -1, 6, 6, 6, 6, -1, -1, -1, -1, 6, 6, 6, 6},
+        {-1, -1, -1, -1, -1, -1, -1, -1, 3, 3, 3, 3, 3, 3, 3, 3,
+         -1, -1, -1, -1, -1, -1, -1, -1, 7, 7, 7, 7, 7, 7, 7, 7}};
+    // clang-format on
+    const __m256i zero = _mm256_setzero_si256(), ones = _mm256_set1_epi8(1);
+    const __m256i lanes = _mm256_setr_epi64x(0, 0, 0x0404040404040404, 0x0404040404040404);
+    for (int i = 0; i < 4; i++, planes += 32) {
+        int64_t eight;
+        memcpy(&eight, q + i * 8, 8);
+        const __m256i a = _mm256_set1_epi64x(eight);
+        const __m256i negative = _mm256_max_epi8(_mm256_sub_epi8(zero, a), zero);
+        const __m256i pairs = _mm256_maddubs_epi16(negative, ones);
+        __m256i u = _mm256_shuffle_epi8(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), lanes);
+        for (int k = 0; k < 4; k++) {
+            const __m256i pick = _mm256_load_si256(reinterpret_cast<const __m256i*>(kPick[k]));
+            u = _mm256_add_epi8(u, _mm256_shuffle_epi8(a, pick));
+        }
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(planes), u);
+    }
+}
+
 inline uint32_t crc_of_u64(uint32_t crc, uint64_t v) { return static_cast<uint32_t>(_mm_crc32_u64(crc, v)); }
 inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return _mm_crc32_u8(crc, v); }

@@ -48,10 +48,10 @@ Napi::Value create_random_model(const Napi::CallbackInfo& call) {
     Fields fields(env, call[0], "options");
     int32_t activations = 0;
     fields.integer("seed", 0, kMaxSafeInteger, &job->options.seed);
-    fields.integer("activations", 0, 1, &activations);
+    fields.integer("activations", 0, 2, &activations);
     fields.integer("threads", 0, Pool::kMaxThreads, &job->threads);
     fields.integer("memory_limit", 0, kMaxSafeInteger, &job->options.memory_limit);
-    job->options.activations = activations == 0 ? Activations::int8 : Activations::f32;
+    job->options.activations = static_cast<Activations>(activations);
     job->options.kernels = read_isa(env, fields);
     if (!job->options.kernels) return {};
     job->cancel = read_cancel(env, call[0].As<Napi::Object>());

@@ -157,7 +157,7 @@ bool read_load_options(Napi::Env env, Napi::Value value, LoadJob& job) {
     std::string isa;
     fields.text("path", kMaxPathBytes, &job.options.path);
     fields.integer("file_bytes", 1, kMaxSafeInteger, &job.options.file_bytes);
-    fields.integer("activations", 0, 1, &activations);
+    fields.integer("activations", 0, 2, &activations);
     fields.integer("threads", 0, Pool::kMaxThreads, &job.threads);
     fields.integer("memory_limit", 0, kMaxSafeInteger, &job.memory_limit);
     fields.text("isa", 256, &isa);
@@ -167,7 +167,7 @@ bool read_load_options(Napi::Env env, Napi::Value value, LoadJob& job) {
     job.cancel = read_cancel(env, value.As<Napi::Object>());
     if (!job.cancel || !read_config(env, fields.get("config"), &job.config)) return false;
     if (!read_slots(env, fields.get("slots"), &job.slots)) return false;
-    job.options.activations = activations == 0 ? Activations::int8 : Activations::f32;
+    job.options.activations = static_cast<Activations>(activations);
     const char* why = nullptr;
     job.options.kernels = choose_kernels(isa.c_str(), &why);
     Status status = job.options.kernels ? check_config(job.config) : error("ERR_ISA", why ? why : "");

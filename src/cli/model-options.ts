@@ -1,5 +1,5 @@
 /** Options that every command with a model understands, and loading by them. */
-import { Model, type ModelOptions } from '../index.js'
+import { type Activations, Model, type ModelOptions } from '../index.js'
 import { KV_TYPES, type KvType } from '../session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
@@ -7,7 +7,11 @@ import { progressBar } from './progress.js'
 export const MODEL_OPTIONS: Record<string, OptionSpec> = {
   threads: { type: 'integer', short: 't', min: 1, max: 256, help: 'threads that compute (default: physical cores)' },
   ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own)" },
-  activations: { type: 'string', choices: ['int8', 'f32'], help: 'round activations to int8 (default) or keep floats' },
+  activations: {
+    type: 'string',
+    choices: ['int8', 'int4', 'f32'],
+    help: 'round activations to int8 (default) or int4 (faster, loses more), or keep floats (slow)',
+  },
   kv: { type: 'string', choices: [...KV_TYPES], help: 'numbers in the KV cache (default f16)' },
 }
 
@@ -15,7 +19,7 @@ export function modelOptions(values: OptionValues): ModelOptions {
   const options: ModelOptions = {}
   if (values.threads !== undefined) options.threads = values.threads as number
   if (values.ctx !== undefined) options.context = values.ctx as number
-  if (values.activations !== undefined) options.activations = values.activations as 'int8' | 'f32'
+  if (values.activations !== undefined) options.activations = values.activations as Activations
   if (values.kv !== undefined) options.kv = values.kv as KvType
   return options
 }

@@ -76,22 +76,32 @@ Config small_config(LinearKind linear, LinearKind embedding) {
     return config;
 }
 
+// One layer shows as much as three where only another kernel is in question.
+Config one_layer(Config config) {
+    config.n_layers = 1;
+    config.linears.resize(kRoles);
+    return config;
+}
+
 std::vector<Case> cases() {
     std::vector<Case> all;
     const Config onebit = small_config(chain(0, false, true, false), dense(DType::q8));
     all.push_back({"onebit-int8", onebit, Activations::int8, DType::f16});
     all.push_back({"onebit-f32", onebit, Activations::f32, DType::f32});
+    all.push_back({"onebit-int4", one_layer(onebit), Activations::int4, DType::f16});
     Config two_stages = small_config(chain(72, true, false, true), dense(DType::f16));
     two_stages.rope.scaling = RopeConfig::Scaling::yarn;
     two_stages.rope.factor = 4;
     two_stages.rope.original_context = 64;
     all.push_back({"chain-int8", two_stages, Activations::int8, DType::f16});
     all.push_back({"chain-f32", two_stages, Activations::f32, DType::q8});
+    all.push_back({"chain-int4", one_layer(two_stages), Activations::int4, DType::f16});
     Config qwen3 = small_config(grouped(), grouped());
     qwen3.qk_norm = true;
     qwen3.n_heads = 8;
     all.push_back({"q1_0-int8", qwen3, Activations::int8, DType::f32});
     all.push_back({"q1_0-f32", qwen3, Activations::f32, DType::f16});
+    all.push_back({"q1_0-int4", one_layer(qwen3), Activations::int4, DType::f16});
     Config mixed = small_config(dense(DType::q8), dense(DType::bf16));
     mixed.dim = 100;  // ragged on purpose
     mixed.hidden_dim = 172;

@@ -158,16 +158,17 @@ inline void fill_signs(Random& random, uint8_t* p, size_t n) {
     }
 }
 
-inline void fill_activations(Random& random, int8_t* q, int n, int padded_n) {
+// Values of -most..most.
+inline void fill_activations(Random& random, int8_t* q, int n, int padded_n, int most = 127) {
     const int kind = random.between(0, 7);
     const int hot = random.between(0, n - 1);
     for (int i = 0; i < padded_n; i++) {
-        const int value = kind == 0   ? 127
-                          : kind == 1 ? -127
-                          : kind == 2 ? (i % 2 ? 127 : -127)
-                          : kind == 3 ? (i == hot ? 127 : 0)
-                          : kind == 4 ? (i % 4 < 2 ? 127 : -127)
-                                      : random.between(-127, 127);
+        const int value = kind == 0   ? most
+                          : kind == 1 ? -most
+                          : kind == 2 ? (i % 2 ? most : -most)
+                          : kind == 3 ? (i == hot ? most : 0)
+                          : kind == 4 ? (i % 4 < 2 ? most : -most)
+                                      : random.between(-most, most);
         q[i] = static_cast<int8_t>(i < n ? value : 0);
     }
 }

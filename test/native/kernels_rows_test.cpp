@@ -81,6 +81,54 @@ bool quantize_case(uint64_t seed) {
            right;
 }
 
+// lanes16 of fma(a, b).
+float lanes_dot(const std::vector<float>& a, const std::vector<float>& b) {
+    float lane[16] = {};
+    for (size_t i = 0; i < a.size(); i++) lane[i % 16] = fmaf(a[i], b[i], lane[i % 16]);
+    return check::tree(lane);
+}
+
+bool quantize4_case(uint64_t seed) {
+    Row row(seed);
+    const float* x = row.floats(first);
+    const float* g = row.random.chance(3) ? nullptr : row.floats(second);
+    float largest = 0;
+    bool finite = true;
+    for (int i = 0; i < row.n; i++) {
+        const float v = g ? x[i] * g[i] : x[i];
+        finite = finite && isfinite(v);
+        largest = fabsf(v) > largest ? fabsf(v) : largest;
+    }
+    const size_t count = static_cast<size_t>(padded(row.n, 64));
+    std::vector<int8_t> want(count);
+    float scale = 0;
+    if (finite && largest >= 0x1p-100f) {
+        std::vector<float> v(static_cast<size_t>(row.n)), r(v.size());
+        for (int i = 0; i < row.n; i++) v[static_cast<size_t>(i)] = (g ? x[i] * g[i] : x[i]) * (7.0f / largest);
+        float most = 0;
+        for (const float factor : {1.0f, 1.0f / 0.85f, 1.0f / 0.7225f, 1.0f / 0.614125f}) {
+            for (size_t i = 0; i < v.size(); i++) r[i] = fmaxf(fminf(nearbyintf(v[i] * factor), 7.0f), -7.0f);
+            const float a = lanes_dot(v, r), b = lanes_dot(r, r);
+            if (a * a / b <= most) continue;
+            most = a * a / b;
+            scale = largest / 7.0f * (a / b);
+            for (size_t i = 0; i < v.size(); i++) want[i] = static_cast<int8_t>(r[i]);
+        }
+    }
+    bool right = true;
+    return same_everywhere<int8_t>("quantize4", seed, row, count, want,
+                                   [&](const KernelSet* set, int8_t* q) {
+                                       const float got = set->quantize4(q, x, g, row.n);
+                                       if (finite ? !check::same(got, scale) : isfinite(got)) {
+                                           check::fail("quantize4 on %s, seed %llu: scale %.9g, should be %.9g",
+                                                       set->name, static_cast<unsigned long long>(seed),
+                                                       static_cast<double>(got), static_cast<double>(scale));
+                                           right = false;
+                                       }
+                                   }) &&
+           right;
+}
+
 bool elementwise_case(uint64_t seed) {
     Row row(seed);
     const size_t n = static_cast<size_t>(row.n);
@@ -107,10 +155,9 @@ bool elementwise_case(uint64_t seed) {
                                   [&](const KernelSet* s, float* out) { s->multiply(out, x, g, row.n); }) &&
            same_everywhere<float>("scale_i32", seed, row, n, scaled_ints,
                                   [&](const KernelSet* s, float* out) { s->scale_i32(out, acc, scale, h, row.n); }) &&
-           same_everywhere<float>("scale_planes", seed, row, n, two_planes,
-                                  [&](const KernelSet* s, float* out) {
-                                      s->scale_planes(out, acc, fine.data(), scales, h, row.n);
-                                  }) &&
+           same_everywhere<float>(
+               "scale_planes", seed, row, n, two_planes,
+               [&](const KernelSet* s, float* out) { s->scale_planes(out, acc, fine.data(), scales, h, row.n); }) &&
            same_everywhere<float>("scale_f32", seed, row, n, scaled,
                                   [&](const KernelSet* s, float* out) { s->scale_f32(out, x, scale, h, row.n); }) &&
            same_everywhere<float>("add", seed, row, n, sum, [&](const KernelSet* s, float* out) {
@@ -391,6 +438,7 @@ int main() {
         expect(set->crc32c(0, digits, 9) == 0xe3069283u, "the checksum of RFC 3720", set->name);
     }
     check::family("quantize", check::cases(), quantize_case);
+    check::family("quantize4", check::cases(), quantize4_case);
     check::family("elementwise", check::cases(), elementwise_case);
     check::family("norms", check::cases(), norm_case);
     check::family("rope", check::cases(), rope_case);

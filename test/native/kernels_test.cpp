@@ -12,6 +12,30 @@ namespace {
 Guarded packed(16u << 20), table(24u << 20), activations(4u << 20), output(4u << 20), official(4u << 20),
     scale_bits(1u << 20);
 
+// The kernels of one width of activations.
+struct Width {
+    int most;  // activations are in -most..most
+    const char *sign_name, *grouped_name;
+    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
+    decltype(KernelSet::table_build) KernelSet::*table_build;
+    decltype(KernelSet::sign_i8) KernelSet::*sign;
+    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
+};
+constexpr Width kInt8 = {127,
+                         "sign_i8",
+                         "grouped_i8",
+                         &KernelSet::table_bytes,
+                         &KernelSet::table_build,
+                         &KernelSet::sign_i8,
+                         &KernelSet::grouped_i8};
+constexpr Width kInt4 = {7,
+                         "sign_i4",
+                         "grouped_i4",
+                         &KernelSet::planes_bytes,
+                         &KernelSet::planes_build,
+                         &KernelSet::sign_i4,
+                         &KernelSet::grouped_i4};
+
 struct SignCase {
     int rows, cols, tokens;
     std::vector<uint8_t> signs;     // (rows, cols / 8)
@@ -22,7 +46,7 @@ struct SignCase {
 
 int64_t stride_of(int cols) { return padded(cols, 64); }
 
-SignCase make_case(Random& random, int multiple, int group_cols) {
+SignCase make_case(Random& random, int multiple, int group_cols, int most) {
     SignCase c;
     c.rows = random.between(1, 130);
     c.cols = random.between(1, 512 / multiple) * multiple;
@@ -44,7 +68,8 @@ SignCase make_case(Random& random, int multiple, int group_cols) {
     check::fill_signs(random, c.signs.data(), c.signs.size());
     c.q.resize(static_cast<size_t>(c.tokens) * stride);
     for (int t = 0; t < c.tokens; t++) {
-        check::fill_activations(random, c.q.data() + static_cast<size_t>(t) * stride, c.cols, static_cast<int>(stride));
+        check::fill_activations(random, c.q.data() + static_cast<size_t>(t) * stride, c.cols, static_cast<int>(stride),
+                                most);
     }
     const int group = group_cols ? group_cols : c.cols;
     for (int t = 0; t < c.tokens; t++) {
@@ -81,13 +106,15 @@ const uint8_t* pack(const KernelSet* set, const SignCase& c, bool at_end) {
     return blocks;
 }
 
-const uint8_t* build_tables(const KernelSet* set, const SignCase& c, bool at_end, size_t table_stride) {
-    const size_t bytes = set->table_bytes(c.cols), stride = static_cast<size_t>(stride_of(c.cols));
+const uint8_t* build_tables(const KernelSet* set, const Width& width, const SignCase& c, bool at_end,
+                            size_t table_stride) {
+    const size_t bytes = (set->*width.table_bytes)(c.cols), stride = static_cast<size_t>(stride_of(c.cols));
     uint8_t* tables = table.place<uint8_t>(static_cast<size_t>(c.tokens - 1) * table_stride + bytes, at_end);
     int8_t* q = activations.place<int8_t>(c.q.size(), at_end);
     memcpy(q, c.q.data(), c.q.size());
     for (int t = 0; t < c.tokens; t++) {
-        set->table_build(tables + static_cast<size_t>(t) * table_stride, q + static_cast<size_t>(t) * stride, c.cols);
+        (set->*width.table_build)(tables + static_cast<size_t>(t) * table_stride, q + static_cast<size_t>(t) * stride,
+                                  c.cols);
     }
     return tables;
 }
@@ -107,26 +134,26 @@ bool unpacks(const KernelSet* set, uint64_t seed, const SignCase& c, const uint8
     return true;
 }
 
-bool sign_case(uint64_t seed) {
+bool sign_case(const Width& width, uint64_t seed) {
     Random random(seed);
-    const SignCase c = make_case(random, 8, 0);
+    const SignCase c = make_case(random, 8, 0, width.most);
     const bool at_end = random.chance(2);
     const size_t gap = random.chance(2) ? 0 : static_cast<size_t>(random.between(1, 100));
     for (const KernelSet* set : check::sets()) {
         const uint8_t* blocks = pack(set, c, at_end);
         if (!check::untouched("sign_pack", set, seed, packed) || (seed % 8 == 0 && !unpacks(set, seed, c, blocks)))
             return false;
-        const size_t table_stride = set->table_bytes(c.cols) + gap;
-        const uint8_t* tables = build_tables(set, c, at_end, table_stride);
-        if (!check::untouched("table_build", set, seed, table)) return false;
+        const size_t table_stride = (set->*width.table_bytes)(c.cols) + gap;
+        const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
+        if (!check::untouched(width.sign_name, set, seed, table)) return false;
         const int n_blocks = blocks_of(set, c);
         const size_t rows = static_cast<size_t>(n_blocks * set->sign_row_block), out_stride = rows + gap;
         int32_t* out = output.place<int32_t>(static_cast<size_t>(c.tokens - 1) * out_stride + rows, at_end);
-        set->sign_i8(out, out_stride, blocks, n_blocks, c.cols, tables, table_stride, c.tokens);
-        if (!check::untouched("sign_i8", set, seed, output)) return false;
+        (set->*width.sign)(out, out_stride, blocks, n_blocks, c.cols, tables, table_stride, c.tokens);
+        if (!check::untouched(width.sign_name, set, seed, output)) return false;
         for (int t = 0; t < c.tokens; t++) {
             const size_t token = static_cast<size_t>(t);
-            if (!check::equal("sign_i8", set, seed, c.shape.c_str(), out + token * out_stride,
+            if (!check::equal(width.sign_name, set, seed, c.shape.c_str(), out + token * out_stride,
                               c.expected.data() + token * static_cast<size_t>(c.rows), static_cast<size_t>(c.rows))) {
                 return false;
             }
@@ -135,9 +162,9 @@ bool sign_case(uint64_t seed) {
     return true;
 }
 
-bool grouped_case(uint64_t seed) {
+bool grouped_case(const Width& width, uint64_t seed) {
     Random random(seed);
-    const SignCase c = make_case(random, 128, 128);
+    const SignCase c = make_case(random, 128, 128, width.most);
     const size_t groups = static_cast<size_t>(c.cols / 128), rows_wanted = static_cast<size_t>(c.rows);
     std::vector<uint16_t> d(rows_wanted * groups);  // (rows, groups)
     const int kind = random.between(0, 5);
@@ -156,8 +183,8 @@ bool grouped_case(uint64_t seed) {
     const bool at_end = random.chance(2);
     for (const KernelSet* set : check::sets()) {
         const uint8_t* blocks = pack(set, c, at_end);
-        const size_t table_stride = set->table_bytes(c.cols);
-        const uint8_t* tables = build_tables(set, c, at_end, table_stride);
+        const size_t table_stride = (set->*width.table_bytes)(c.cols);
+        const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
         const int n_blocks = blocks_of(set, c);
         const size_t block = static_cast<size_t>(set->sign_row_block), rows = static_cast<size_t>(n_blocks) * block;
         uint16_t* scales = scale_bits.place<uint16_t>(rows * groups, at_end);
@@ -168,11 +195,11 @@ bool grouped_case(uint64_t seed) {
             }
         }
         float* out = output.place<float>(static_cast<size_t>(c.tokens) * rows, at_end);
-        set->grouped_i8(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
-        if (!check::untouched("grouped_i8", set, seed, output)) return false;
+        (set->*width.grouped)(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
+        if (!check::untouched(width.grouped_name, set, seed, output)) return false;
         for (size_t t = 0; t < static_cast<size_t>(c.tokens); t++) {
-            if (!check::equal("grouped_i8", set, seed, c.shape.c_str(), out + t * rows, want.data() + t * rows_wanted,
-                              rows_wanted))
+            if (!check::equal(width.grouped_name, set, seed, c.shape.c_str(), out + t * rows,
+                              want.data() + t * rows_wanted, rows_wanted))
                 return false;
         }
     }
@@ -255,8 +282,10 @@ void choice() {
 
 int main() {
     choice();
-    check::family("sign_i8", check::cases(), sign_case);
-    check::family("grouped_i8", check::cases(), grouped_case);
+    for (const Width& width : {kInt8, kInt4}) {
+        check::family(width.sign_name, check::cases(), [&](uint64_t seed) { return sign_case(width, seed); });
+        check::family(width.grouped_name, check::cases(), [&](uint64_t seed) { return grouped_case(width, seed); });
+    }
     check::family("q8_i8", check::cases(), q8_case);
     return check::finish();
 }

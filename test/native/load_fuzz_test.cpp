@@ -173,7 +173,7 @@ int main() {
         options.path = path;
         options.file_bytes = given.file_bytes;
         options.kernels = &kernels;
-        options.activations = random.below(2) == 0 ? Activations::int8 : Activations::f32;
+        options.activations = static_cast<Activations>(random.below(3));
         std::shared_ptr<Model> model;
         const Status status = load_model(given.config, given.slots, options, pool, &model);
         if (status.ok()) {
