@@ -1,0 +1,175 @@
+/** Horizontal bars in groups, and the spread of repetitions as dots. */
+import { marker, picture, short } from './chart.js'
+import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf, typeSeries, unique } from './report-data.js'
+import { escapeXml, linearScale, linearTicks, px, textWidth, tickText } from './svg.js'
+import { testName } from './test-matrix.js'
+
+export interface Bar {
+  name: string
+  value: number
+  /** at its end */
+  text: string
+  className: string
+}
+
+export interface BarChart {
+  title: string
+  xTitle: string
+  groups: { name: string; bars: Bar[] }[]
+  /** where a line is drawn: 1 for ratios, 100 for shares */
+  reference?: number
+}
+
+const WIDTH = 760
+const BAR = 24
+const HEADING = 28
+
+export function barChartSvg(chart: BarChart): string {
+  const bars = chart.groups.flatMap((group) => group.bars)
+  const left = 24 + Math.max(...bars.map(({ name }) => textWidth(name)))
+  const most = Math.max(chart.reference ?? 0, ...bars.map(({ value }) => value))
+  const widest = Math.max(...bars.map(({ text }) => textWidth(text)))
+  const right = WIDTH - 18 - widest
+  const x = linearScale({ from: 0, to: most, start: left, end: right })
+  const height = chart.groups.reduce((sum, group) => sum + HEADING + BAR * group.bars.length, 8) + 46
+  const bottom = height - 46
+  const parts = x.ticks.map((value) => {
+    const at = px(x(value))
+    return (
+      `<line class="grid" x1="${at}" x2="${at}" y1="6" y2="${bottom}"/>` +
+      `<text class="tick" x="${at}" y="${bottom + 16}" text-anchor="middle">${tickText(value)}</text>`
+    )
+  })
+  let y = 4
+  for (const { name, bars } of chart.groups) {
+    parts.push(`<text class="group" x="0" y="${y + 19}">${escapeXml(name)}</text>`)
+    y += HEADING
+    for (const bar of bars) {
+      const length = Math.max(1.5, x(bar.value) - left)
+      parts.push(
+        `<text class="label" x="${px(left - 8)}" y="${y + 15}" text-anchor="end">${escapeXml(bar.name)}</text>`,
+        `<rect class="bar ${bar.className}" x="${px(left)}" y="${y + 3}" width="${px(length)}" height="${BAR - 8}"/>`,
+        `<text class="label value" x="${px(left + length + 6)}" y="${y + 15}">${escapeXml(bar.text)}</text>`,
+      )
+      y += BAR
+    }
+  }
+  if (chart.reference !== undefined) {
+    const at = px(x(chart.reference))
+    parts.push(`<line class="reference" x1="${at}" x2="${at}" y1="6" y2="${bottom}"/>`)
+  }
+  parts.push(
+    `<line class="axis" x1="${px(left)}" x2="${px(left)}" y1="6" y2="${bottom}"/>`,
+    `<text class="title" x="${px((left + right) / 2)}" y="${height - 8}" text-anchor="middle">${escapeXml(chart.xTitle)}</text>`,
+  )
+  return picture({ width: WIDTH, height }, chart.title, parts.join(''))
+}
+
+/** What each shape's types are compared with: f16 if it was measured, else int8, else the first. */
+export function comparisonRow(rows: readonly ReportRow[]): ReportRow | undefined {
+  return rows.find((row) => typeOf(row) === 'f16') ?? rows.find((row) => typeOf(row) === 'q8') ?? rows[0]
+}
+
+/** How many times as fast as f16 (or int8) of the same shape on this machine; shapes with one type are left out. */
+export function speedUps(report: Report, work: 'decode' | 'prefill'): BarChart | undefined {
+  const rows = rowsOf(report, 'types', work)
+  const groups = unique(rows.map(shapeOf)).flatMap((shape) => {
+    const own = rows.filter((row) => shapeOf(row) === shape)
+    const base = comparisonRow(own)
+    if (!base || unique(own.map(typeOf)).length < 2) return []
+    const bars = own
+      .map((row): Bar => {
+        const value = row.median_ts / base.median_ts
+        const text = `${short(value)} ×   ${short(row.median_ts)} tokens/s`
+        return { name: typeName(typeOf(row)), value, text, className: `s${typeSeries(typeOf(row))}` }
+      })
+      .sort((a, b) => b.value - a.value)
+    return [{ name: `${shape}, ${typeName(typeOf(base))} = 1`, bars }]
+  })
+  if (groups.length === 0) return undefined
+  const title = work === 'decode' ? 'Decode: how many times as fast' : 'Prefill: how many times as fast'
+  return { title, xTitle: `${work} speed, times that of the comparison`, groups, reference: 1 }
+}
+
+/** Decode in per cent of the memory's read speed. */
+export function memoryShares(report: Report): BarChart | undefined {
+  const rows = rowsOf(report, 'types', 'decode').filter(({ dram_pct }) => dram_pct !== null)
+  if (rows.length === 0) return undefined
+  const groups = unique(rows.map(shapeOf)).map((name) => ({
+    name,
+    bars: rows
+      .filter((row) => shapeOf(row) === name)
+      .map((row) => ({
+        name: typeName(typeOf(row)),
+        value: row.dram_pct!,
+        text: `${row.dram_pct!.toFixed(0)} %   ${short(row.gbps!)} GB/s`,
+        className: `s${typeSeries(typeOf(row))}`,
+      })),
+  }))
+  return {
+    title: 'Decode: share of memory speed',
+    xTitle: 'weights read, % of memory read speed',
+    groups,
+    reference: 100,
+  }
+}
+
+/** Decode and prefill of one model on each instruction set, or with each way to multiply. */
+export function alternatives(
+  report: Report,
+  experiment: 'paths' | 'activations',
+  work: 'decode' | 'prefill',
+): BarChart | undefined {
+  const rows = rowsOf(report, experiment, work)
+  if (rows.length < 2) return undefined
+  const fastest = Math.max(...rows.map(({ median_ts }) => median_ts))
+  const bars = rows.map((row) => ({
+    name: experiment === 'paths' ? row.isa : `${row.activations} activations`,
+    value: row.median_ts,
+    text: `${short(row.median_ts)}   ${((100 * row.median_ts) / fastest).toFixed(0)} %`,
+    className: 's0',
+  }))
+  const { model_filename, n_prompt } = rows[0]!
+  const name = `${model_filename}, ${work === 'decode' ? 'decode' : `prefill of ${n_prompt}`}`
+  const title = experiment === 'paths' ? `Instruction sets: ${work}` : `Ways to multiply: ${work}`
+  return { title, xTitle: 'tokens per second', groups: [{ name, bars }] }
+}
+
+/** Every repetition of the main measurements against their median. */
+export function spreadSvg(report: Report): string {
+  const rows = rowsOf(report, 'types')
+  const offsets = rows.map((row) => row.samples_ts.map((value) => (100 * value) / row.median_ts - 100))
+  const names = rows.map((row) => `${row.model_filename}, ${testName(row)}`)
+  const left = 16 + Math.max(...names.map((name) => textWidth(name)))
+  const most = Math.max(2, ...offsets.flat().map(Math.abs)) * 1.08
+  const x = linearScale({ from: -most, to: most, start: left, end: WIDTH - 60, ticks: linearTicks(-most, most) })
+  const rowHeight = 20
+  const height = 10 + rowHeight * rows.length + 44
+  const bottom = height - 44
+  const parts = x.ticks.map((value) => {
+    const at = px(x(value))
+    const text = value > 0 ? `+${tickText(value)}` : tickText(value).replace('-', '−')
+    return (
+      `<line class="grid" x1="${at}" x2="${at}" y1="4" y2="${bottom}"/>` +
+      `<text class="tick" x="${at}" y="${bottom + 16}" text-anchor="middle">${text}</text>`
+    )
+  })
+  parts.push(`<line class="axis" x1="${px(x(0))}" x2="${px(x(0))}" y1="4" y2="${bottom}"/>`)
+  for (const [i, row] of rows.entries()) {
+    const y = 10 + rowHeight * (i + 0.5)
+    parts.push(
+      `<text class="label" x="${px(left - 10)}" y="${px(y + 4)}" text-anchor="end">${escapeXml(names[i]!)}</text>`,
+    )
+    for (const [k, offset] of offsets[i]!.entries())
+      parts.push(
+        marker('circle', x(offset), y, `s${typeSeries(typeOf(row))} dot`, `${short(row.samples_ts[k]!)} tokens/s`),
+      )
+    const sd = `± ${((100 * row.stddev_ts) / row.avg_ts).toFixed(1)} %`
+    parts.push(`<text class="label" x="${WIDTH - 4}" y="${px(y + 4)}" text-anchor="end">${sd}</text>`)
+  }
+  const title = 'each repetition, % off the median (right: standard deviation)'
+  parts.push(
+    `<text class="title" x="${px((left + WIDTH - 60) / 2)}" y="${height - 8}" text-anchor="middle">${title}</text>`,
+  )
+  return picture({ width: WIDTH, height }, 'Spread of the repetitions', parts.join(''))
+}

@@ -1,0 +1,106 @@
+/** A program of its own, started by run-job.ts: takes one job over the channel to its parent and answers with rows. */
+import { cpus } from 'node:os'
+import { basename } from 'node:path'
+import { addon } from '../addon.js'
+import { OnebitError } from '../errors.js'
+import type { Model } from '../model.js'
+import { modelSize } from '../model-size.js'
+import { packageVersion } from '../package-version.js'
+import { coldFirstToken, warmFirstToken } from './first-token-times.js'
+import { type BenchJob, type Job, type Message, type ModelSource, sourceName } from './jobs.js'
+import { Measurement } from './measure.js'
+import { makeRow, type RowContext } from './rows.js'
+import { openModel } from './sources.js'
+import { type BenchTest, testName } from './test-matrix.js'
+import { weightName } from './work.js'
+
+function send(message: Message): Promise<void> {
+  return new Promise((resolve) => process.send!(message, () => resolve()))
+}
+
+/** "llama 135M onebit" for a file; a shape's name says as much by itself. */
+function modelType(source: ModelSource, { config }: Model): string {
+  if ('shape' in source) return sourceName(source)
+  const { parameters } = modelSize(config, { tokenizer: 0, chat_template: 0 }, 0)
+  const size = parameters < 1e9 ? `${(parameters / 1e6).toPrecision(3)}M` : `${(parameters / 1e9).toPrecision(2)}B`
+  return `${config.architecture} ${size} ${weightName(config)}`
+}
+
+async function rowContext(job: BenchJob, model: Model): Promise<RowContext> {
+  const { source, threads, activations, isa } = job
+  const cold = job.firstToken && 'file' in source
+  return {
+    version: packageVersion(),
+    cpu: cpus()[0]?.model.trim() ?? 'unknown',
+    filename: 'file' in source ? basename(source.file) : sourceName(source),
+    modelType: modelType(source, model),
+    config: model.config,
+    threads: model.threads,
+    isa: model.isa,
+    activations: model.activations,
+    peaks: job.peaks,
+    ttftColdMs: cold ? await coldFirstToken({ path: source.file, threads, activations, isa }, job.repetitions) : null,
+    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions) : null,
+  }
+}
+
+/** The test in a size that fits into the time, or why there is none. */
+async function fitted(measurement: Measurement, job: BenchJob, test: BenchTest): Promise<BenchTest | string> {
+  if (job.secondsPerTest === undefined) return test
+  const { prompt, gen, depth } = await measurement.estimate(test)
+  const runs = job.repetitions + (job.warmup ? 1 : 0)
+  const seconds = (p: number, g: number) => depth + runs * (p * prompt + g * gen)
+  for (let share = 1; ; share /= 2) {
+    const n_prompt = Math.ceil(test.n_prompt * share)
+    const n_gen = Math.ceil(test.n_gen * share)
+    const expected = seconds(test.n_prompt && n_prompt / test.n_prompt, test.n_gen && n_gen / test.n_gen)
+    if (expected <= job.secondsPerTest) return { ...test, n_prompt, n_gen }
+    const smallest = n_prompt <= Math.min(32, test.n_prompt) && n_gen <= Math.min(4, test.n_gen)
+    if (smallest)
+      return `it would take about ${expected.toFixed(0)} s, and ${job.secondsPerTest.toFixed(0)} s are left for it`
+  }
+}
+
+async function bench(job: BenchJob): Promise<void> {
+  const name = sourceName(job.source)
+  await send({ kind: 'progress', text: `loading ${name}` })
+  const model = await openModel(job.source, job)
+  const measurement = new Measurement(model, job.tests)
+  try {
+    if (job.firstToken) await send({ kind: 'progress', text: `${name}: first tokens` })
+    const context = await rowContext(job, model)
+    for (const asked of job.tests) {
+      const test = await fitted(measurement, job, asked)
+      if (typeof test === 'string') {
+        await send({ kind: 'skip', what: `${name}: ${testName(asked)}`, why: test })
+        continue
+      }
+      await send({ kind: 'progress', text: `${name}: ${testName(test)}, ${context.threads} threads` })
+      const begun = new Date()
+      const samples = await measurement.run(test, job)
+      const rss = process.resourceUsage().maxRSS * 1024
+      await send({ kind: 'row', row: makeRow(context, test, samples, begun, rss) })
+    }
+  } finally {
+    measurement.dispose()
+    await model.dispose()
+  }
+}
+
+async function answer(job: Job): Promise<void> {
+  try {
+    if (job.kind === 'bench') await bench(job)
+    else await send({ kind: 'peaks', peaks: await addon().measurePeaks({ threads: job.threads, isa: job.isa }) })
+    await send({ kind: 'done' })
+  } catch (error) {
+    const known = error instanceof OnebitError ? error : undefined
+    const message = error instanceof Error ? error.message : String(error)
+    const hint = known?.hint
+    await send({ kind: 'error', code: known?.code ?? 'ERR_INTERNAL', message, ...(hint === undefined ? {} : { hint }) })
+  }
+  process.disconnect()
+}
+
+process.once('message', (job: Job) => void answer(job))
+// Nobody is left to answer: leave in the middle of whatever it is.
+process.once('disconnect', () => process.exit())

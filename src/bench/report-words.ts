@@ -1,0 +1,180 @@
+/** Sentences and tables that the HTML and the Markdown page share. */
+
+import { comparisonRow } from './bar-charts.js'
+import { formatMebibytes, formatParameters } from './formats.js'
+import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf } from './report-data.js'
+import { short } from './svg.js'
+import { testName } from './test-matrix.js'
+
+export interface Table {
+  /** a column of numbers is set to the right */
+  columns: { name: string; right?: true }[]
+  rows: string[][]
+}
+
+const percent = (value: number | null) => (value === null ? '' : `${value.toFixed(1)} %`)
+const number = (value: number | null | undefined) => (value === null || value === undefined ? '' : short(value))
+
+/** The most important findings, one sentence each. */
+export function findings(report: Report): string[] {
+  const sentences: string[] = []
+  for (const row of rowsOf(report, 'types', 'decode').filter((row) => typeOf(row) === 'onebit')) {
+    const others = rowsOf(report, 'types', 'decode').filter((other) => shapeOf(other) === shapeOf(row))
+    const base = comparisonRow(others)
+    const times =
+      base && base !== row ? `, ${short(row.median_ts / base.median_ts)} times its ${typeName(typeOf(base))} form` : ''
+    const share = row.dram_pct === null ? '' : `, ${row.dram_pct.toFixed(0)} % of what reading memory allows`
+    sentences.push(`${shapeOf(row)} in 1 bit decodes ${short(row.median_ts)} tokens per second${times}${share}.`)
+  }
+  return sentences
+}
+
+export function machineFacts(report: Report): [string, string][] {
+  const { machine, created, version, seconds } = report
+  return [
+    ['Processor', `${machine.cpu}, ${machine.logical_cpus} logical CPUs`],
+    ['Memory', formatMebibytes(machine.memory_bytes)],
+    ['Path', `${machine.isa}; usable: ${machine.usable_isas.join(', ')}`],
+    ['Threads', `${machine.threads} by default`],
+    ['Software', `onebit-run ${version}, Node ${machine.node}, ${machine.platform}, built with ${machine.compiler}`],
+    ['Measured', `${created.replace('T', ' ').slice(0, 16)} UTC, in ${(seconds / 60).toFixed(1)} minutes`],
+  ]
+}
+
+export function limitsTable(report: Report): Table {
+  return {
+    columns: [
+      { name: 'path' },
+      { name: 'threads', right: true },
+      { name: 'measured' },
+      { name: 'memory read, GB/s', right: true },
+      { name: 'int8, Gmac/s', right: true },
+      { name: 'lookups, Gw/s', right: true },
+      { name: 'f32, Gmac/s', right: true },
+    ],
+    rows: report.peaks.map((peaks) => [
+      peaks.isa,
+      String(peaks.threads),
+      peaks.when === 'start' ? 'at the start' : 'at the end',
+      number(peaks.dram_gbps),
+      number(peaks.int8_peak_gmacs),
+      number(peaks.lookup_peak_gws),
+      number(peaks.f32_peak_gmacs),
+    ]),
+  }
+}
+
+const EXPERIMENT_NAMES: Record<ReportRow['experiment'], string> = {
+  types: 'models and types',
+  context: 'context',
+  sessions: 'sessions',
+  chunk: 'tokens a pass',
+  threads: 'threads',
+  paths: 'paths',
+  activations: 'ways to multiply',
+}
+
+function testOf(row: ReportRow): string {
+  return testName(row) + (row.n_ubatch > 0 ? `, ${row.n_ubatch} a pass` : '')
+}
+
+export function measurementsTable(report: Report): Table {
+  const right = (name: string) => ({ name, right: true as const })
+  return {
+    columns: [
+      { name: 'for' },
+      { name: 'model' },
+      { name: 'test' },
+      { name: 'path' },
+      right('threads'),
+      right('t/s'),
+      right('± sd'),
+      right('median'),
+      right('weights per pass'),
+      right('GB/s'),
+      right('of memory'),
+      right('Gw/s'),
+      right('of int8'),
+      right('of lookups'),
+      right('peak memory'),
+    ],
+    rows: report.rows.map((row) => [
+      EXPERIMENT_NAMES[row.experiment],
+      row.model_type,
+      testOf(row),
+      row.activations === 'int8' ? row.isa : `${row.isa}, ${row.activations}`,
+      String(row.n_threads),
+      short(row.avg_ts),
+      short(row.stddev_ts),
+      short(row.median_ts),
+      formatMebibytes(row.weight_bytes),
+      number(row.gbps),
+      percent(row.dram_pct),
+      number(row.gws),
+      percent(row.int8_pct),
+      percent(row.lookup_pct),
+      `${row.rss_mb.toFixed(0)} MB`,
+    ]),
+  }
+}
+
+export function modelsTable(report: Report): Table {
+  const seen = new Set<string>()
+  const rows = rowsOf(report, 'types').filter((row) => !seen.has(row.model_filename) && seen.add(row.model_filename))
+  const right = (name: string) => ({ name, right: true as const })
+  return {
+    columns: [
+      { name: 'model' },
+      right('parameters'),
+      right('all weights'),
+      right('read per token'),
+      right('first token, cold'),
+      right('first token, warm'),
+      right('peak memory'),
+    ],
+    rows: rows.map((row) => [
+      row.model_type,
+      formatParameters(row.model_n_params),
+      formatMebibytes(row.model_size),
+      formatMebibytes(row.weight_bytes),
+      row.ttft_cold_ms === null ? '–' : `${row.ttft_cold_ms.toFixed(0)} ms`,
+      row.ttft_ms === null ? '–' : `${row.ttft_ms.toFixed(row.ttft_ms < 100 ? 1 : 0)} ms`,
+      `${Math.max(
+        ...rowsOf(report, 'types')
+          .filter((other) => other.model_filename === row.model_filename)
+          .map(({ rss_mb }) => rss_mb),
+      ).toFixed(0)} MB`,
+    ]),
+  }
+}
+
+export const DEFINITIONS: [string, string][] = [
+  ['tg, decode', 'one token after the other, each the likeliest, through the TypeScript API.'],
+  ['pp, prefill', 'a prompt at once, logits of its last token.'],
+  [
+    'Gw/s',
+    '10⁹ weights × tokens per second: one token multiplies every weight of the linears once, and those of the head where logits are wanted.',
+  ],
+  [
+    'GB/s',
+    '10⁹ bytes of weights per second: linears, their scales and the head as stored, without the padding of any layout. Keys and values in the cache are not counted.',
+  ],
+  [
+    'memory read',
+    'the best of several ways to read 1 GiB with the same threads: plain and prefetched, small and large pages.',
+  ],
+  ['int8', 'multiply-adds of 8-bit integers with nothing to load: the limit of engines that multiply.'],
+  [
+    'lookups',
+    "the path's table lookups with everything in the first-level cache: the limit of this engine's sign matrices. A path that multiplies instead of looking up has it too.",
+  ],
+  ['median, sd', 'of the repetitions after one warm-up run. Shares of limits come from the median.'],
+  [
+    'first token',
+    'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',
+  ],
+]
+
+export function repeatCommand(report: Report): string {
+  return report.command
+}

@@ -1,0 +1,61 @@
+/** Starts a job in a process of its own and hands on what it finds. */
+import { fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { OnebitError } from '../errors.js'
+import type { Peaks } from '../native.js'
+import { type Job, type Message, sourceName } from './jobs.js'
+import type { BenchRow } from './rows.js'
+
+export interface JobListener {
+  row?(row: BenchRow): void
+  skip?(what: string, why: string): void
+  progress?(text: string): void
+  peaks?(peaks: Peaks): void
+}
+
+function listen(listener: JobListener, message: Message): void {
+  if (message.kind === 'row') listener.row?.(message.row)
+  else if (message.kind === 'skip') listener.skip?.(message.what, message.why)
+  else if (message.kind === 'progress') listener.progress?.(message.text)
+  else if (message.kind === 'peaks') listener.peaks?.(message.peaks)
+}
+
+/**
+ * Resolves when the job is done.
+ * @throws OnebitError what the job met; ERR_BENCH when its process ended without a word
+ */
+export function runJob(job: Job, listener: JobListener): Promise<void> {
+  const script = fileURLToPath(new URL('./job-process.js', import.meta.url))
+  return new Promise((resolve, reject) => {
+    const child = fork(script, [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], execArgv: [] })
+    let last: Message | undefined
+    child.on('message', (message: Message) => {
+      last = message
+      listen(listener, message)
+    })
+    child.on('error', reject)
+    child.on('close', (status, signal) => {
+      if (last?.kind === 'done') return resolve()
+      if (last?.kind === 'error') {
+        const { code, message, hint } = last
+        return reject(new OnebitError(code, message, hint === undefined ? {} : { hint }))
+      }
+      const what = job.kind === 'bench' ? sourceName(job.source) : "the machine's peaks"
+      const why = signal ?? `exit status ${status}`
+      const hint =
+        signal === 'SIGKILL' ? { hint: 'The system does this when memory runs out; take a smaller model.' } : {}
+      reject(new OnebitError('ERR_BENCH', `The process that measured ${what} ended early (${why}).`, hint))
+    })
+    child.send(job)
+  })
+}
+
+/** The peaks of a path with a number of threads, measured in a process of their own. */
+export async function measuredPeaks(threads: number, isa: string): Promise<Peaks> {
+  let found: Peaks | undefined
+  const peaks = (message: Peaks) => {
+    found = message
+  }
+  await runJob({ kind: 'peaks', threads, isa }, { peaks })
+  return found!
+}
