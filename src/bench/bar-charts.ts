@@ -1,7 +1,7 @@
 /** Horizontal bars in groups, and the spread of repetitions as dots. */
 import { marker, picture, short } from './chart.js'
 import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf, typeSeries, unique } from './report-data.js'
-import { escapeXml, linearScale, linearTicks, px, textWidth, tickText } from './svg.js'
+import { escapeXml, linearScale, linearTicks, px, type Scale, textWidth, tickText, times } from './svg.js'
 import { testName } from './test-matrix.js'
 
 export interface Bar {
@@ -28,41 +28,57 @@ export function barChartSvg(chart: BarChart): string {
   const bars = chart.groups.flatMap((group) => group.bars)
   const left = 24 + Math.max(...bars.map(({ name }) => textWidth(name)))
   const most = Math.max(chart.reference ?? 0, ...bars.map(({ value }) => value))
-  const widest = Math.max(...bars.map(({ text }) => textWidth(text)))
-  const right = WIDTH - 18 - widest
+  const right = WIDTH - 18 - Math.max(...bars.map(({ text }) => textWidth(text)))
   const x = linearScale({ from: 0, to: most, start: left, end: right })
   const height = chart.groups.reduce((sum, group) => sum + HEADING + BAR * group.bars.length, 8) + 46
   const bottom = height - 46
-  const parts = x.ticks.map((value) => {
-    const at = px(x(value))
-    return (
-      `<line class="grid" x1="${at}" x2="${at}" y1="6" y2="${bottom}"/>` +
-      `<text class="tick" x="${at}" y="${bottom + 16}" text-anchor="middle">${tickText(value)}</text>`
-    )
-  })
+  const parts: string[] = []
   let y = 4
-  for (const { name, bars } of chart.groups) {
-    parts.push(`<text class="group" x="0" y="${y + 19}">${escapeXml(name)}</text>`)
-    y += HEADING
-    for (const bar of bars) {
-      const length = Math.max(1.5, x(bar.value) - left)
-      parts.push(
-        `<text class="label" x="${px(left - 8)}" y="${y + 15}" text-anchor="end">${escapeXml(bar.name)}</text>`,
-        `<rect class="bar ${bar.className}" x="${px(left)}" y="${y + 3}" width="${px(length)}" height="${BAR - 8}"/>`,
-        `<text class="label value" x="${px(left + length + 6)}" y="${y + 15}">${escapeXml(bar.text)}</text>`,
-      )
-      y += BAR
-    }
+  for (const group of chart.groups) {
+    parts.push(barGroup(group, x, left, y, chart.reference))
+    y += HEADING + BAR * group.bars.length
   }
-  if (chart.reference !== undefined) {
-    const at = px(x(chart.reference))
-    parts.push(`<line class="reference" x1="${at}" x2="${at}" y1="6" y2="${bottom}"/>`)
+  for (const value of x.ticks) {
+    const text = tickText(value)
+    parts.push(`<text class="tick" x="${px(x(value))}" y="${bottom + 16}" text-anchor="middle">${text}</text>`)
   }
+  const middle = px((left + right) / 2)
   parts.push(
-    `<line class="axis" x1="${px(left)}" x2="${px(left)}" y1="6" y2="${bottom}"/>`,
-    `<text class="title" x="${px((left + right) / 2)}" y="${height - 8}" text-anchor="middle">${escapeXml(chart.xTitle)}</text>`,
+    `<text class="title" x="${middle}" y="${height - 8}" text-anchor="middle">${escapeXml(chart.xTitle)}</text>`,
   )
   return picture({ width: WIDTH, height }, chart.title, parts.join(''))
+}
+
+/** A heading, and below it the group's own piece of the axis, so that no line runs through a heading. */
+function barGroup(
+  { name, bars }: BarChart['groups'][number],
+  x: Scale,
+  left: number,
+  top: number,
+  reference?: number,
+): string {
+  const from = top + HEADING
+  const to = from + BAR * bars.length
+  const vertical = (className: string, at: number) =>
+    `<line class="${className}" x1="${px(at)}" x2="${px(at)}" y1="${from}" y2="${to}"/>`
+  const parts = [
+    `<text class="group" x="0" y="${top + 20}">${escapeXml(name)}</text>`,
+    ...x.ticks.map((value) => vertical('grid', x(value))),
+  ]
+  for (const [i, { value, className }] of bars.entries()) {
+    const box = `x="${px(left)}" y="${from + i * BAR + 4}" width="${px(Math.max(1.5, x(value) - left))}" height="${BAR - 8}"`
+    parts.push(`<rect class="bar ${className}" ${box}/>`)
+  }
+  parts.push(vertical('axis', left))
+  if (reference !== undefined) parts.push(vertical('reference', x(reference)))
+  for (const [i, bar] of bars.entries()) {
+    const y = from + i * BAR + 16
+    parts.push(
+      `<text class="label" x="${px(left - 8)}" y="${y}" text-anchor="end">${escapeXml(bar.name)}</text>`,
+      `<text class="label" x="${px(Math.max(left + 1.5, x(bar.value)) + 6)}" y="${y}">${escapeXml(bar.text)}</text>`,
+    )
+  }
+  return parts.join('')
 }
 
 /** What each shape's types are compared with: f16 if it was measured, else int8, else the first. */
@@ -80,7 +96,7 @@ export function speedUps(report: Report, work: 'decode' | 'prefill'): BarChart |
     const bars = own
       .map((row): Bar => {
         const value = row.median_ts / base.median_ts
-        const text = `${short(value)} ×   ${short(row.median_ts)} tokens/s`
+        const text = `${times(value)} · ${short(row.median_ts)} tokens/s`
         return { name: typeName(typeOf(row)), value, text, className: `s${typeSeries(typeOf(row))}` }
       })
       .sort((a, b) => b.value - a.value)
@@ -99,10 +115,11 @@ export function memoryShares(report: Report): BarChart | undefined {
     name,
     bars: rows
       .filter((row) => shapeOf(row) === name)
+      .sort((a, b) => b.dram_pct! - a.dram_pct!)
       .map((row) => ({
         name: typeName(typeOf(row)),
         value: row.dram_pct!,
-        text: `${row.dram_pct!.toFixed(0)} %   ${short(row.gbps!)} GB/s`,
+        text: `${row.dram_pct!.toFixed(0)} % · ${short(row.gbps!)} GB/s`,
         className: `s${typeSeries(typeOf(row))}`,
       })),
   }))
@@ -126,7 +143,7 @@ export function alternatives(
   const bars = rows.map((row) => ({
     name: experiment === 'paths' ? row.isa : `${row.activations} activations`,
     value: row.median_ts,
-    text: `${short(row.median_ts)}   ${((100 * row.median_ts) / fastest).toFixed(0)} %`,
+    text: `${short(row.median_ts)} · ${((100 * row.median_ts) / fastest).toFixed(0)} %`,
     className: 's0',
   }))
   const { model_filename, n_prompt } = rows[0]!

@@ -12,10 +12,11 @@ export interface RowFormat {
   end(): string
 }
 
-export function rowFormat(format: Format): RowFormat {
+/** @param varied what differs between the rows beyond the usual columns: the Markdown table then shows it */
+export function rowFormat(format: Format, varied: readonly Varied[] = []): RowFormat {
   switch (format) {
     case 'md':
-      return markdown()
+      return markdown(varied)
     case 'json':
       return json()
     case 'jsonl':
@@ -58,6 +59,9 @@ export function formatParameters(count: number): string {
   return count < 1e9 ? `${(count / 1e6).toFixed(2)} M` : `${(count / 1e9).toFixed(2)} B`
 }
 
+/** Shown only where they are not the same in all rows, as llama-bench does. */
+export type Varied = 'n_batch' | 'n_ubatch' | 'type_k'
+
 interface Column {
   name: string
   width: number
@@ -90,22 +94,30 @@ const COLUMNS: Column[] = [
   { name: '% lookup', width: 8, of: (row) => fixed(row.lookup_pct, 1) },
 ]
 
-function tableLine(cells: readonly string[]): string {
-  const padded = COLUMNS.map(({ width, left }, i) => (left ? cells[i]!.padEnd(width) : cells[i]!.padStart(width)))
+function columnsWith(varied: readonly Varied[]): Column[] {
+  const more = varied.map((key): Column => ({ name: key, width: 8, of: (row) => String(row[key]) }))
+  return [...COLUMNS.slice(0, 5), ...more, ...COLUMNS.slice(5)]
+}
+
+function tableLine(columns: readonly Column[], cells: readonly string[]): string {
+  const padded = columns.map(({ width, left }, i) => (left ? cells[i]!.padEnd(width) : cells[i]!.padStart(width)))
   return `| ${padded.join(' | ')} |\n`
 }
 
 /** The table that people read; what does not belong into every line follows it. */
-function markdown(): RowFormat {
+function markdown(varied: readonly Varied[]): RowFormat {
   const rows: BenchRow[] = []
+  const columns = columnsWith(varied)
   return {
     begin() {
-      const rule = COLUMNS.map(({ width, left }) => (left ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`))
-      return tableLine(COLUMNS.map(({ name }) => name)) + tableLine(rule)
+      const rule = columns.map(({ width, left }) => (left ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`))
+      const names = columns.map(({ name }) => name)
+      return tableLine(columns, names) + tableLine(columns, rule)
     },
     row(row) {
       rows.push(row)
-      return tableLine(COLUMNS.map((column) => column.of(row)))
+      const cells = columns.map((column) => column.of(row))
+      return tableLine(columns, cells)
     },
     end: () => ['', ...limitLines(rows), ...modelLines(rows)].join('\n') + (rows.length > 0 ? '\n' : ''),
   }

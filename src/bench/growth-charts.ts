@@ -33,7 +33,9 @@ import {
   logTicks,
   placeLabels,
   type Scale,
+  times,
 } from './svg.js'
+import { usesLookups } from './work.js'
 
 export interface LinePoint {
   x: number
@@ -85,8 +87,11 @@ function scales(chart: LineChart, area: Box): [Scale, Scale] {
   }
   const highest = Math.max(...ys, ...tops)
   if (chart.y === 'log') {
-    const lowest = Math.min(...ys, ...tops)
-    return [x, logScale({ from: lowest / 1.4, to: highest * 1.5, start: bottom, end: top })]
+    const lowest = Math.min(...ys, ...tops.filter((value) => value > Math.min(...ys) / 4))
+    return [
+      x,
+      logScale({ from: lowest / 1.5, to: Math.min(highest * 1.5, 3 * Math.max(...ys)), start: bottom, end: top }),
+    ]
   }
   // A limit far above all points would press them flat: it then leaves the picture at the top.
   const to = 1.12 * Math.min(highest, 2.2 * Math.max(...ys))
@@ -102,10 +107,9 @@ export function lineChartSvg(chart: LineChart): string {
       : []),
     ...chart.limits.map(({ name, className }) => ({ text: name, className, dashed: true })),
   ]
-  const key = legend(entries, 58, 12, width - 76)
-  const plot = plotOf(width, 300 + (entries.length > 0 ? key.height : 0), {
-    top: entries.length > 0 ? key.height + 8 : 14,
-  })
+  const key = legend(entries, 66, 12, width - 84)
+  const extra = entries.length > 0 ? key.height : 0
+  const plot = plotOf(width, 300 + extra, { left: 66, top: 14 + extra })
   const { area } = plot
   const [x, y] = scales(chart, area)
   const parts: string[] = []
@@ -124,7 +128,7 @@ export function lineChartSvg(chart: LineChart): string {
       const [cx, cy] = line[i]!
       parts.push(whisker(cx, y(one.low), y(one.high), className), marker(shape, cx, cy, className, one.label))
       taken.push(markBox(cx, cy), ...boxesAlong(cx, y(one.low), cx, y(one.high)))
-      requests.push({ x: cx, y: cy, text: one.label })
+      if (one.label !== '') requests.push({ x: cx, y: cy, text: one.label })
     }
   }
   const clip = `clip-${chart.title.replace(/\W+/g, '-')}`
@@ -208,8 +212,9 @@ function threads(report: Report): LineChart {
       if (!one) continue
       const points = rows.map((row) => {
         const { x, y, low, high } = linePoint(row, row.n_threads)
-        const times = (value: number) => value / one.median_ts
-        return { x, y: times(y), low: times(low), high: times(high), label: `×${short(times(y))}` }
+        const ratio = (value: number) => value / one.median_ts
+        const label = row === one ? '' : times(ratio(y))
+        return { x, y: ratio(y), low: ratio(low), high: ratio(high), label }
       })
       lines.push({ name: `${shape}, ${work}`, className: `m${lines.length}`, shape: markerShape(lines.length), points })
     }
@@ -231,11 +236,16 @@ function threads(report: Report): LineChart {
 
 /** Bytes per token against tokens per second: on the dashed line memory is all that counts. */
 function modelSize(report: Report): LineChart {
-  const rows = rowsOf(report, 'types', 'decode')
+  const all = rowsOf(report, 'types', 'decode')
+  // Other 1-bit types have nearly the same sizes and would cover each other.
+  const rows = all.filter((row) => row.weight_type === 'onebit' || !usesLookups(row.weight_type))
   const lines = unique(rows.map(typeOf)).map((type): Line => {
     const series = typeSeries(type)
     const own = rows.filter((row) => typeOf(row) === type).sort((a, b) => a.weight_bytes - b.weight_bytes)
-    const points = own.map((row) => linePoint(row, row.weight_bytes / 1e6))
+    const points = own.map((row) => {
+      const one = linePoint(row, row.weight_bytes / 1e6)
+      return { ...one, label: `${shapeOf(row).replace(/^.*-/, '')}: ${one.label}` }
+    })
     return { name: typeName(type), className: `s${series}`, shape: markerShape(series), points }
   })
   const sizes = rows.map(({ weight_bytes }) => weight_bytes / 1e6)

@@ -8,7 +8,7 @@ import {
   findings,
   limitsTable,
   machineFacts,
-  measurementsTable,
+  measurementTables,
   modelsTable,
   type Table,
 } from './report-words.js'
@@ -37,7 +37,9 @@ function rooflineSection(data: RooflineData[]): string {
     'Both axes are logarithmic. Under the sloping line the memory sets the pace: each byte of weights that is read ' +
     'serves few multiplications. Sessions that decode together and prompts computed in larger passes use each byte ' +
     'more often and move to the right, until lookups are the limit. A point above the slope was served from caches.'
-  const figures = data.map((one) => `<h3>${escapeXml(one.shape)}</h3>${figure(rooflineSvg(one), caption)}`)
+  const figures = data.map(
+    (one, i) => `<h3>${escapeXml(one.shape)}</h3>${figure(rooflineSvg(one), i === 0 ? caption : 'As above.')}`,
+  )
   return `<h2>How far from the limit</h2>${figures.join('')}`
 }
 
@@ -108,7 +110,9 @@ export function reportHtml(report: Report): string {
 <body>
 <main>
 <h1>onebit benchmark report</h1>
-<p class="lead">${escapeXml(findings(report).join(' '))}</p>
+<ul class="lead">${findings(report)
+    .map((sentence) => `<li>${escapeXml(sentence)}</li>`)
+    .join('\n')}</ul>
 <dl class="facts">${facts.join('\n')}</dl>
 <h2>What this machine can do</h2>
 ${tableHtml(limitsTable(report))}
@@ -119,7 +123,9 @@ ${pathSection(report)}
 <h2>Spread of the repetitions</h2>
 ${figure(spreadSvg(report), 'One dot for each repetition of the measurements of models and types.')}
 <h2>All measurements</h2>
-${tableHtml(measurementsTable(report))}
+${measurementTables(report)
+  .map(({ name, table }) => `<h3>${escapeXml(name)}</h3>${tableHtml(table)}`)
+  .join('\n')}
 ${lists(report)}
 </main>
 <script type="application/json" id="report">${embedded(report)}</script>

@@ -7,7 +7,7 @@ import {
   findings,
   limitsTable,
   machineFacts,
-  measurementsTable,
+  measurementTables,
   modelsTable,
   type Table,
 } from './report-words.js'
@@ -85,7 +85,9 @@ export function reportMarkdown(report: Report): string {
   )
   const sections = [
     '# onebit benchmark report',
-    findings(report).join(' '),
+    findings(report)
+      .map((sentence) => `- ${sentence}`)
+      .join('\n'),
     machineFacts(report)
       .map(([name, text]) => `- **${name}:** ${text}`)
       .join('\n'),
@@ -100,7 +102,7 @@ export function reportMarkdown(report: Report): string {
     ...growthSection(report),
     ...(alternative.length > 0 ? ['## Paths and ways to multiply', ...alternative] : []),
     '## All measurements',
-    tableMarkdown(measurementsTable(report)),
+    ...measurementTables(report).flatMap(({ name, table }) => [`### ${name}`, tableMarkdown(table)]),
     ...(skipped.length > 0 ? ['## Left out', skipped.join('\n')] : []),
     '## How to repeat it',
     `\`\`\`sh\n${report.command}\n\`\`\``,

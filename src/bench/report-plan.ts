@@ -94,10 +94,10 @@ export function reportPlan({ sources, machine, repetitions, contextOf }: PlanOpt
     add('sessions', sessions.length, job(source, steps))
     add('chunk', chunks.length, job(source, passes))
   }
-  roofline(main, [1, 2, 4, 8, 16], [2, 4, 8, 16, 32, 64, 128, 256])
+  roofline(main, [1, 2, 4, 8, 16], [2, 8, 32, 128, 256])
   add('context', 8, job(main, contextTests(contextOf(main))))
   for (const source of rest) add('types', 2 * size(source), job(source, both(source, 512), { firstToken: true }))
-  if (large !== main) roofline(large, [1, 4, 8], [8, 32, 128, 256])
+  if (large !== main) roofline(large, [1, 4, 8], [16, 64, 256])
   for (const source of main === small ? [small] : [small, main]) {
     for (const threads of threadCounts(machine)) {
       add('threads', 2, job(source, [decode(32), prefill(most(source, 256))], { threads }))

@@ -2,8 +2,8 @@
 
 import { comparisonRow } from './bar-charts.js'
 import { formatMebibytes, formatParameters } from './formats.js'
-import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf } from './report-data.js'
-import { short } from './svg.js'
+import { type Experiment, type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf } from './report-data.js'
+import { short, times } from './svg.js'
 import { testName } from './test-matrix.js'
 
 export interface Table {
@@ -21,10 +21,10 @@ export function findings(report: Report): string[] {
   for (const row of rowsOf(report, 'types', 'decode').filter((row) => typeOf(row) === 'onebit')) {
     const others = rowsOf(report, 'types', 'decode').filter((other) => shapeOf(other) === shapeOf(row))
     const base = comparisonRow(others)
-    const times =
-      base && base !== row ? `, ${short(row.median_ts / base.median_ts)} times its ${typeName(typeOf(base))} form` : ''
+    const against =
+      base && base !== row ? `, ${times(row.median_ts / base.median_ts)} its ${typeName(typeOf(base))} form` : ''
     const share = row.dram_pct === null ? '' : `, ${row.dram_pct.toFixed(0)} % of what reading memory allows`
-    sentences.push(`${shapeOf(row)} in 1 bit decodes ${short(row.median_ts)} tokens per second${times}${share}.`)
+    sentences.push(`${shapeOf(row)} in 1 bit decodes ${short(row.median_ts)} tokens per second${against}${share}.`)
   }
   return sentences
 }
@@ -64,48 +64,46 @@ export function limitsTable(report: Report): Table {
   }
 }
 
-const EXPERIMENT_NAMES: Record<ReportRow['experiment'], string> = {
-  types: 'models and types',
-  context: 'context',
-  sessions: 'sessions',
-  chunk: 'tokens a pass',
-  threads: 'threads',
-  paths: 'paths',
-  activations: 'ways to multiply',
+const EXPERIMENT_NAMES: Record<Experiment, string> = {
+  types: 'Models and types',
+  context: 'Context',
+  sessions: 'Sessions in one step',
+  chunk: 'Tokens in one pass',
+  threads: 'Threads',
+  paths: 'Instruction sets',
+  activations: 'Ways to multiply',
 }
 
 function testOf(row: ReportRow): string {
   return testName(row) + (row.n_ubatch > 0 ? `, ${row.n_ubatch} a pass` : '')
 }
 
-export function measurementsTable(report: Report): Table {
-  const right = (name: string) => ({ name, right: true as const })
-  return {
-    columns: [
-      { name: 'for' },
-      { name: 'model' },
-      { name: 'test' },
-      { name: 'path' },
-      right('threads'),
-      right('t/s'),
-      right('± sd'),
-      right('median'),
-      right('weights per pass'),
-      right('GB/s'),
-      right('of memory'),
-      right('Gw/s'),
-      right('of int8'),
-      right('of lookups'),
-      right('peak memory'),
-    ],
-    rows: report.rows.map((row) => [
-      EXPERIMENT_NAMES[row.experiment],
+const right = (name: string) => ({ name, right: true as const })
+
+const MEASURED_COLUMNS = [
+  { name: 'model' },
+  { name: 'test' },
+  { name: 'path' },
+  right('threads'),
+  right('t/s ± sd'),
+  right('median'),
+  right('weights'),
+  right('GB/s'),
+  right('of memory'),
+  right('Gw/s'),
+  right('of int8'),
+  right('of lookups'),
+]
+
+/** Every row, in one table for each experiment. */
+export function measurementTables(report: Report): { name: string; table: Table }[] {
+  return (Object.keys(EXPERIMENT_NAMES) as Experiment[]).flatMap((experiment) => {
+    const rows = rowsOf(report, experiment).map((row) => [
       row.model_type,
       testOf(row),
       row.activations === 'int8' ? row.isa : `${row.isa}, ${row.activations}`,
       String(row.n_threads),
-      short(row.avg_ts),
-      short(row.stddev_ts),
+      `${short(row.avg_ts)} ± ${short(row.stddev_ts)}`,
       short(row.median_ts),
       formatMebibytes(row.weight_bytes),
       number(row.gbps),
@@ -113,15 +111,16 @@ export function measurementsTable(report: Report): Table {
       number(row.gws),
       percent(row.int8_pct),
       percent(row.lookup_pct),
-      `${row.rss_mb.toFixed(0)} MB`,
-    ]),
-  }
+    ])
+    return rows.length > 0 ? [{ name: EXPERIMENT_NAMES[experiment], table: { columns: MEASURED_COLUMNS, rows } }] : []
+  })
 }
 
 export function modelsTable(report: Report): Table {
   const seen = new Set<string>()
   const rows = rowsOf(report, 'types').filter((row) => !seen.has(row.model_filename) && seen.add(row.model_filename))
-  const right = (name: string) => ({ name, right: true as const })
+  const peakOf = (name: string) =>
+    Math.max(...rowsOf(report, 'types').flatMap((row) => (row.model_filename === name ? [row.rss_mb] : [])))
   return {
     columns: [
       { name: 'model' },
@@ -139,11 +138,7 @@ export function modelsTable(report: Report): Table {
       formatMebibytes(row.weight_bytes),
       row.ttft_cold_ms === null ? '–' : `${row.ttft_cold_ms.toFixed(0)} ms`,
       row.ttft_ms === null ? '–' : `${row.ttft_ms.toFixed(row.ttft_ms < 100 ? 1 : 0)} ms`,
-      `${Math.max(
-        ...rowsOf(report, 'types')
-          .filter((other) => other.model_filename === row.model_filename)
-          .map(({ rss_mb }) => rss_mb),
-      ).toFixed(0)} MB`,
+      formatMebibytes(peakOf(row.model_filename) * 1e6),
     ]),
   }
 }
@@ -174,7 +169,3 @@ export const DEFINITIONS: [string, string][] = [
     'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',
   ],
 ]
-
-export function repeatCommand(report: Report): string {
-  return report.command
-}

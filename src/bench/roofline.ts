@@ -17,6 +17,7 @@ import {
 } from './chart.js'
 import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf, typeSeries } from './report-data.js'
 import { type Box, boxesAlong, escapeXml, type LabelRequest, logScale, placeLabels, px, textWidth } from './svg.js'
+import { usesLookups } from './work.js'
 
 export interface RooflinePoint {
   row: ReportRow
@@ -62,7 +63,7 @@ export function rooflines(report: Report): RooflineData[] {
     const here = varied.filter((row) => shapeOf(row) === shape)
     const { dram_gbps, int8_peak_gmacs, lookup_peak_gws } = here[0]!
     const others = rowsOf(report, 'types', 'decode').filter(
-      (row) => shapeOf(row) === shape && row.gbps && row.dram_gbps && typeOf(row) !== typeOf(here[0]!),
+      (row) => shapeOf(row) === shape && row.gbps && row.dram_gbps && !usesLookups(row.weight_type),
     )
     const points = [
       ...others.map((row) => point(row, `${typeName(typeOf(row))}, decode`, 'circle')),
@@ -143,7 +144,7 @@ export function rooflineSvg(data: RooflineData): string {
     taken.push({ x: right - 6 - width, y: baseline - 12, width, height: 16 })
   }
   parts.push(...trails(points, x, y))
-  for (const one of points) parts.push(marker(one.shape, x(one.intensity), y(one.gws), one.className, describe(one)))
+  for (const one of points) parts.push(marker(one.shape, x(one.intensity), y(one.gws), markClass(one), describe(one)))
   const requests = points.map((one): LabelRequest => ({ x: x(one.intensity), y: y(one.gws), text: one.label }))
   parts.push(placeLabels(requests, taken, area))
   const frame = axes(
@@ -156,11 +157,16 @@ export function rooflineSvg(data: RooflineData): string {
   return picture(plot, `Roofline of ${data.shape}`, frame + key.svg + parts.join(''))
 }
 
+/** Sessions are hollow: where they meet prefill points both can be seen. */
+const markClass = ({ shape, className }: RooflinePoint) => (shape === 'triangle' ? `${className} hollow` : className)
+
 function legendEntries(points: readonly RooflinePoint[], main: string): LegendEntry[] {
   const has = (shape: MarkerShape) => points.some((one) => one.shape === shape)
   return [
     { text: 'one session decodes', className: main, shape: 'circle' },
-    ...(has('triangle') ? [{ text: '×N: N sessions in one step', className: main, shape: 'triangle' } as const] : []),
+    ...(has('triangle')
+      ? [{ text: '×N: N sessions in one step', className: `${main} hollow`, shape: 'triangle' } as const]
+      : []),
     ...(has('square') ? [{ text: 'N: prefill, N tokens a pass', className: main, shape: 'square' } as const] : []),
   ]
 }

@@ -18,6 +18,11 @@ export function short(value: number): string {
   return rounded.toFixed(Math.max(0, 2 - magnitude))
 }
 
+/** A ratio: two digits are enough, "5.3×", "0.97×", "12×". */
+export function times(ratio: number): string {
+  return `${ratio >= 10 ? ratio.toFixed(0) : ratio >= 0.995 ? ratio.toFixed(1) : ratio.toFixed(2)}×`
+}
+
 /** A tick's number, without zeros that say nothing. */
 export function tickText(value: number): string {
   const [whole, fraction] = String(Number(value.toPrecision(6))).split('.') as [string, string | undefined]

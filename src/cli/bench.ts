@@ -219,8 +219,12 @@ function tablePlan(values: OptionValues, sources: ModelSource[]): TablePlan {
   }
 }
 
+const unique = (values: readonly unknown[]) => new Set(values).size
+
 async function table(plan: TablePlan, format: Format): Promise<number> {
-  const output = rowFormat(format)
+  const varied = (['n_batch', 'n_ubatch'] as const).filter((key) => unique(plan.tests.map((test) => test[key])) > 1)
+  const kvs = unique(plan.tests.map(({ kv }) => kv)) > 1 ? (['type_k'] as const) : []
+  const output = rowFormat(format, [...varied, ...kvs])
   let rows = 0
   const say = process.stderr.isTTY ? note : () => {}
   const print = (text: string) => process.stdout.write(text)
