@@ -5,9 +5,10 @@ import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
 import type { Model } from '../model.js'
 import { modelSize } from '../model-size.js'
+import type { Peaks } from '../native.js'
 import { packageVersion } from '../package-version.js'
 import { coldFirstToken, warmFirstToken } from './first-token-times.js'
-import { type BenchJob, type Job, type Message, type ModelSource, sourceName } from './jobs.js'
+import { type BenchJob, type Job, type Message, type ModelSource, type PeaksJob, sourceName } from './jobs.js'
 import { Measurement } from './measure.js'
 import { makeRow, type RowContext } from './rows.js'
 import { openModel } from './sources.js'
@@ -87,10 +88,14 @@ async function bench(job: BenchJob): Promise<void> {
   }
 }
 
+function peaks({ threads, isa, what, dramBytes }: PeaksJob): Promise<Peaks> {
+  return addon().measurePeaks({ threads, isa, what, dram_bytes: dramBytes })
+}
+
 async function answer(job: Job): Promise<void> {
   try {
     if (job.kind === 'bench') await bench(job)
-    else await send({ kind: 'peaks', peaks: await addon().measurePeaks({ threads: job.threads, isa: job.isa }) })
+    else await send({ kind: 'peaks', peaks: await peaks(job) })
     await send({ kind: 'done' })
   } catch (error) {
     const known = error instanceof OnebitError ? error : undefined

@@ -2,7 +2,7 @@
  * What is measured together in one process. Each job has a process of its own, so that its peak memory is its own, no
  * other model's pages are in its way, and the system ending it for lack of memory ends nothing else.
  */
-import type { Peaks } from '../native.js'
+import type { Peaks, ProbeName } from '../native.js'
 import type { BenchRow } from './rows.js'
 import type { BenchTest } from './test-matrix.js'
 
@@ -33,6 +33,9 @@ export interface PeaksJob {
   kind: 'peaks'
   threads: number
   isa: string
+  what: ProbeName[]
+  /** how much memory is read: less than 1 GiB is quicker, and may be wrong where caches are large */
+  dramBytes: number
 }
 
 export type Job = BenchJob | PeaksJob

@@ -42,6 +42,8 @@ export interface Report {
   seconds: number
   budget_minutes: number
   repetitions: number
+  /** memory that was read to find its speed */
+  dram_bytes: number
   /** the command that made it */
   command: string
   machine: Machine
@@ -65,7 +67,9 @@ export function thisMachine(): Machine {
   }
 }
 
-export function emptyReport(options: Pick<Report, 'budget_minutes' | 'repetitions' | 'command'>): Report {
+export function emptyReport(
+  options: Pick<Report, 'budget_minutes' | 'repetitions' | 'command' | 'dram_bytes'>,
+): Report {
   return {
     format: 1,
     version: packageVersion(),

@@ -4,7 +4,7 @@ import { growthCharts, lineChartSvg } from './growth-charts.js'
 import { type Report, rowsOf } from './report-data.js'
 import { STYLE } from './report-style.js'
 import {
-  DEFINITIONS,
+  definitions,
   findings,
   limitsTable,
   machineFacts,
@@ -84,7 +84,9 @@ function pathSection(report: Report): string {
 function lists(report: Report): string {
   const skips = report.skips.map(({ what, why }) => `<li>${escapeXml(what)}: ${escapeXml(why)}</li>`).join('\n')
   const left = skips === '' ? '' : `<h2>Left out</h2><ul>${skips}</ul>`
-  const words = DEFINITIONS.map(([word, meaning]) => `<dt>${escapeXml(word)}</dt><dd>${escapeXml(meaning)}</dd>`)
+  const words = definitions(report).map(
+    ([word, meaning]) => `<dt>${escapeXml(word)}</dt><dd>${escapeXml(meaning)}</dd>`,
+  )
   const repeat =
     `<h2>How to repeat it</h2><pre><code>${escapeXml(report.command)}</code></pre>` +
     `<p>Leave the machine alone meanwhile. Every figure is a median of ${report.repetitions} repetitions unless it says ` +

@@ -3,7 +3,7 @@ import { alternatives, type BarChart, memoryShares, speedUps } from './bar-chart
 import { growthCharts } from './growth-charts.js'
 import type { Report } from './report-data.js'
 import {
-  DEFINITIONS,
+  definitions,
   findings,
   limitsTable,
   machineFacts,
@@ -108,7 +108,9 @@ export function reportMarkdown(report: Report): string {
     `\`\`\`sh\n${report.command}\n\`\`\``,
     `Leave the machine alone meanwhile. Medians of ${report.repetitions} repetitions; the figures are also in report.json.`,
     '## What the words mean',
-    DEFINITIONS.map(([word, meaning]) => `- **${word}:** ${meaning}`).join('\n'),
+    definitions(report)
+      .map(([word, meaning]) => `- **${word}:** ${meaning}`)
+      .join('\n'),
   ]
   return `${sections.filter((section) => section !== '').join('\n\n')}\n`
 }

@@ -143,29 +143,32 @@ export function modelsTable(report: Report): Table {
   }
 }
 
-export const DEFINITIONS: [string, string][] = [
-  ['tg, decode', 'one token after the other, each the likeliest, through the TypeScript API.'],
-  ['pp, prefill', 'a prompt at once, logits of its last token.'],
-  [
-    'Gw/s',
-    '10⁹ weights × tokens per second: one token multiplies every weight of the linears once, and those of the head where logits are wanted.',
-  ],
-  [
-    'GB/s',
-    '10⁹ bytes of weights per second: linears, their scales and the head as stored, without the padding of any layout. Keys and values in the cache are not counted.',
-  ],
-  [
-    'memory read',
-    'the best of several ways to read 1 GiB with the same threads: plain and prefetched, small and large pages.',
-  ],
-  ['int8', 'multiply-adds of 8-bit integers with nothing to load: the limit of engines that multiply.'],
-  [
-    'lookups',
-    "the path's table lookups with everything in the first-level cache: the limit of this engine's sign matrices. A path that multiplies instead of looking up has it too.",
-  ],
-  ['median, sd', 'of the repetitions after one warm-up run. Shares of limits come from the median.'],
-  [
-    'first token',
-    'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',
-  ],
-]
+/** What the page's words mean. */
+export function definitions(report: Report): [string, string][] {
+  return [
+    ['tg, decode', 'one token after the other, each the likeliest, through the TypeScript API.'],
+    ['pp, prefill', 'a prompt at once, logits of its last token.'],
+    [
+      'Gw/s',
+      '10⁹ weights × tokens per second: one token multiplies every weight of the linears once, and those of the head where logits are wanted.',
+    ],
+    [
+      'GB/s',
+      '10⁹ bytes of weights per second: linears, their scales and the head as stored, without the padding of any layout. Keys and values in the cache are not counted.',
+    ],
+    [
+      'memory read',
+      `the best of several ways to read ${formatMebibytes(report.dram_bytes)} with the same threads: plain and prefetched, small and large pages.`,
+    ],
+    ['int8', 'multiply-adds of 8-bit integers with nothing to load: the limit of engines that multiply.'],
+    [
+      'lookups',
+      "the path's table lookups with everything in the first-level cache: the limit of this engine's sign matrices. A path that multiplies instead of looking up has it too.",
+    ],
+    ['median, sd', 'of the repetitions after one warm-up run. Shares of limits come from the median.'],
+    [
+      'first token',
+      'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',
+    ],
+  ]
+}

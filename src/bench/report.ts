@@ -11,8 +11,8 @@ import { emptyReport, type Report } from './report-data.js'
 import { reportHtml } from './report-html.js'
 import { reportMarkdown } from './report-markdown.js'
 import { defaultSources, type PlannedJob, reportPlan } from './report-plan.js'
-import { measuredPeaks, runJob } from './run-job.js'
-import { isUnfit, PeaksCache } from './run-table.js'
+import { DRAM_BYTES, MachineLimits, runJob } from './run-job.js'
+import { isUnfit } from './run-table.js'
 
 export interface ReportOptions {
   /** empty: random models of several shapes and types */
@@ -48,7 +48,7 @@ async function contexts(sources: readonly ModelSource[], report: Report): Promis
 async function measure(plan: PlannedJob[], report: Report, options: ReportOptions): Promise<void> {
   const started = performance.now()
   const secondsLeft = () => options.minutes * 60 - (performance.now() - started) / 1000
-  const limits = new PeaksCache()
+  const limits = new MachineLimits(report.dram_bytes)
   const unfit = new Set<string>()
   let shares = plan.reduce((sum, { share }) => sum + share, 0)
   for (const { experiment, job, share } of plan) {
@@ -75,7 +75,7 @@ async function measure(plan: PlannedJob[], report: Report, options: ReportOption
     })
   }
   const { threads, isa } = report.machine
-  if (plan.length > 0) report.peaks.push({ ...(await measuredPeaks(threads, isa)), when: 'end' })
+  if (plan.length > 0) report.peaks.push({ ...(await limits.again(threads, isa)), when: 'end' })
 }
 
 async function writeText(path: string, text: string): Promise<void> {
@@ -98,7 +98,12 @@ export async function writeReport(folder: string, options: ReportOptions): Promi
   })
   for (const path of Object.values(paths)) await checkTarget(path)
   const { minutes, repetitions, command } = options
-  const report = emptyReport({ budget_minutes: minutes, repetitions, command })
+  const report = emptyReport({
+    budget_minutes: minutes,
+    repetitions,
+    command,
+    dram_bytes: minutes < 2 ? DRAM_BYTES / 8 : DRAM_BYTES,
+  })
   const wanted = options.sources.length > 0 ? options.sources : defaultSources()
   const contextOf = await contexts(wanted, report)
   const sources = [...contextOf.keys()]

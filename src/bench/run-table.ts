@@ -1,12 +1,11 @@
 /** The table of `onebit bench`: every combination of models and ways of running them, one process after the other. */
 import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
-import type { Peaks } from '../native.js'
 import { readObtHeader } from '../obt.js'
 import { parseWeightType, type ShapeName, shapeConfig } from '../shapes.js'
 import { type BenchJob, type ModelSource, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
-import { measuredPeaks, runJob } from './run-job.js'
+import { MachineLimits, runJob } from './run-job.js'
 import type { BenchTest } from './test-matrix.js'
 
 export interface TablePlan {
@@ -45,18 +44,6 @@ export function defaultThreads(): number {
   return addon().info().default_threads
 }
 
-/** Measures each path and number of threads once. */
-export class PeaksCache {
-  readonly #found = new Map<string, Peaks>()
-
-  async get(threads: number, isa: string): Promise<Peaks> {
-    const key = `${threads} ${isa}`
-    const peaks = this.#found.get(key) ?? (await measuredPeaks(threads, isa))
-    this.#found.set(key, peaks)
-    return peaks
-  }
-}
-
 /**
  * A single model that does not fit is an error; one of several is skipped by name.
  * @throws OnebitError
@@ -74,7 +61,7 @@ export async function runTable(plan: TablePlan, listener: TableListener): Promis
       (error) => skipUnfit(source, error),
     )
   }
-  const peaks = new PeaksCache()
+  const peaks = new MachineLimits()
   const { tests, repetitions, warmup, firstToken } = plan
   for (const source of fitting) {
     for (const [threads, isa, activations] of combinations(plan)) {
