@@ -7,11 +7,16 @@ import type { Model } from '../model.js'
 import { firstTokenPrompt } from './first-token-prompt.js'
 import { median } from './statistics.js'
 
-/** From a prompt to its first token, each time in a new session; the median after one that does not count. */
-export async function warmFirstToken(model: Model, repetitions: number): Promise<number> {
+/**
+ * From a prompt to its first token, each time in a new session; the median after one that does not count. After
+ * `seconds` no repetition begins.
+ */
+export async function warmFirstToken(model: Model, repetitions: number, seconds = Infinity): Promise<number> {
   const samples: number[] = []
+  const begun = performance.now()
   for (let i = 0; i <= repetitions; i++) {
     const start = performance.now()
+    if (samples.length > 0 && start - begun > seconds * 1000) break
     const session = model.createSession({ context: Math.min(64, model.context) })
     const pieces = session.generate(await firstTokenPrompt(model), { maxTokens: 1, temperature: 0, ignoreEos: true })
     await pieces.next()

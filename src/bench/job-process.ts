@@ -41,7 +41,7 @@ async function rowContext(job: BenchJob, model: Model): Promise<RowContext> {
     activations: model.activations,
     peaks: job.peaks,
     ttftColdMs: cold ? await coldFirstToken({ path: source.file, threads, activations, isa }, job.repetitions) : null,
-    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions) : null,
+    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions, job.secondsPerTest) : null,
   }
 }
 

@@ -11,6 +11,7 @@ import { emptyReport, type Report } from './report-data.js'
 import { reportHtml } from './report-html.js'
 import { reportMarkdown } from './report-markdown.js'
 import { defaultSources, type PlannedJob, reportPlan } from './report-plan.js'
+import type { BenchRow } from './rows.js'
 import { DRAM_BYTES, MachineLimits, runJob } from './run-job.js'
 import { isUnfit } from './run-table.js'
 
@@ -25,6 +26,9 @@ export interface ReportOptions {
 }
 
 export const REPORT_FILES = { html: 'report.html', markdown: 'report.md', json: 'report.json' } as const
+
+/** Loading and first tokens come on top of a job's share of the time. */
+const PATIENCE_SECONDS = 20
 
 /** Files are opened and types compared with shapes before anything is measured; a misfit is skipped. */
 async function contexts(sources: readonly ModelSource[], report: Report): Promise<Map<ModelSource, number>> {
@@ -64,14 +68,17 @@ async function measure(plan: PlannedJob[], report: Report, options: ReportOption
     if (!report.peaks.some(({ isa, threads }) => isa === job.peaks!.isa && threads === job.peaks!.threads))
       report.peaks.push({ ...job.peaks, when: 'start' })
     job.secondsPerTest = seconds / job.tests.length
-    await runJob(job, {
-      row: (row) => report.rows.push({ ...row, experiment }),
-      skip: (what, why) => report.skips.push({ what: `${what} (${experiment})`, why }),
-      progress: (text) => options.progress(`${Math.max(0, secondsLeft()).toFixed(0).padStart(4)} s left  ${text}`),
-    }).catch((error) => {
-      if (!isUnfit(error)) throw error
-      unfit.add(name)
-      report.skips.push({ what: name, why: error.message })
+    const listener = {
+      row: (row: BenchRow) => report.rows.push({ ...row, experiment }),
+      skip: (what: string, why: string) => report.skips.push({ what: `${what} (${experiment})`, why }),
+      progress: (text: string) =>
+        options.progress(`${Math.max(0, secondsLeft()).toFixed(0).padStart(4)} s left  ${text}`),
+    }
+    await runJob(job, listener, 2 * seconds + PATIENCE_SECONDS).catch((error) => {
+      const late = error instanceof OnebitError && error.code === 'ERR_BENCH_TIMEOUT'
+      if (!late && !isUnfit(error)) throw error
+      if (!late) unfit.add(name)
+      report.skips.push({ what: late ? `${name} (${experiment})` : name, why: error.message })
     })
   }
   const { threads, isa } = report.machine

@@ -22,20 +22,30 @@ function listen(listener: JobListener, message: Message): void {
 
 /**
  * Resolves when the job is done.
- * @throws OnebitError what the job met; ERR_BENCH when its process ended without a word
+ * @param seconds after which it is stopped; default: never
+ * @throws OnebitError what the job met; ERR_BENCH_TIMEOUT; ERR_BENCH when its process ended without a word
  */
-export function runJob(job: Job, listener: JobListener): Promise<void> {
+export function runJob(job: Job, listener: JobListener, seconds?: number): Promise<void> {
   const script = fileURLToPath(new URL('./job-process.js', import.meta.url))
   return new Promise((resolve, reject) => {
     const child = fork(script, [], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], execArgv: [] })
     let last: Message | undefined
+    let late = false
+    const stop = () => {
+      late = true
+      child.kill('SIGKILL')
+    }
+    const timer = seconds === undefined ? undefined : setTimeout(stop, seconds * 1000)
     child.on('message', (message: Message) => {
       last = message
       listen(listener, message)
     })
     child.on('error', reject)
     child.on('close', (status, signal) => {
+      clearTimeout(timer)
       if (last?.kind === 'done') return resolve()
+      if (late)
+        return reject(new OnebitError('ERR_BENCH_TIMEOUT', `stopped after ${seconds!.toFixed(0)} s: too slow here`))
       if (last?.kind === 'error') {
         const { code, message, hint } = last
         return reject(new OnebitError(code, message, hint === undefined ? {} : { hint }))
