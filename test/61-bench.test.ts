@@ -274,6 +274,27 @@ describe('lists and statistics', () => {
   })
 })
 
+describe('npm run bench', () => {
+  it('times kernels and the ways to a token', () => {
+    const script = join(PROJECT, 'bench', 'micro', 'run.mjs')
+    const argv = [script, '--isa', 'scalar', '--time', '1', '--json', 'crc32c', 'table_build', 'decode']
+    const { status, stdout } = spawnSync(process.execPath, argv, { encoding: 'utf8' })
+    expect(status).toBe(0)
+    const rows = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    const names = ['table_build', 'crc32c', 'decode-native', 'decode-greedy', 'decode-sampled']
+    expect(rows.map(({ name }) => name)).toEqual(names)
+    for (const { isa, speed, ns } of rows) {
+      expect(isa).toBe('scalar')
+      expect(speed).toBeGreaterThan(0)
+      expect(ns).toBeGreaterThan(0)
+    }
+    expect(spawnSync(process.execPath, [script, '--isa', 'vax']).status).toBe(2)
+  })
+})
+
 describe('the report', () => {
   const out = folder.path('out')
   let report: Report

@@ -56,7 +56,9 @@ async function fitted(measurement: Measurement, job: BenchJob, test: BenchTest):
     const n_gen = Math.ceil(test.n_gen * share)
     const expected = seconds(test.n_prompt && n_prompt / test.n_prompt, test.n_gen && n_gen / test.n_gen)
     if (expected <= job.secondsPerTest) return { ...test, n_prompt, n_gen }
-    const smallest = n_prompt <= Math.min(32, test.n_prompt) && n_gen <= Math.min(4, test.n_gen)
+    // A prompt shorter than a pass would measure another pass than the one that was asked for.
+    const smallest =
+      n_prompt <= Math.min(Math.max(32, 2 * test.n_ubatch - 1), test.n_prompt) && n_gen <= Math.min(4, test.n_gen)
     if (smallest)
       return `it would take about ${expected.toFixed(0)} s, and ${job.secondsPerTest.toFixed(0)} s are left for it`
   }
