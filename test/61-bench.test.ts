@@ -3,8 +3,11 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { speedUps } from '../dist/bench/bar-charts.js'
 import { growthCharts } from '../dist/bench/growth-charts.js'
 import type { Report } from '../dist/bench/report-data.js'
+import { reportHtml } from '../dist/bench/report-html.js'
+import { warning } from '../dist/bench/report-words.js'
 import { rooflines } from '../dist/bench/roofline.js'
 import type { BenchRow } from '../dist/bench/rows.js'
 import { median, standardDeviation } from '../dist/bench/statistics.js'
@@ -369,6 +372,39 @@ describe('the report', () => {
     expect(html).toContain(`<code>${escapeXml(report.command)}</code>`)
     expect(report.command).toMatch(/bench .*tiny\.obt.*--repetitions 2 --budget 1\.9 --report/)
     for (const { what } of report.skips) expect(markdown).toContain(`- ${what}: `)
+  })
+
+  it('warns when the machine was not quiet, and only then', () => {
+    const steady = structuredClone(report)
+    for (const row of steady.rows) row.stddev_ts = 0.01 * row.avg_ts
+    const end = steady.peaks.find(({ when }) => when === 'end')!
+    Object.assign(end, { ...steady.peaks[0], when: 'end' })
+    expect(warning(steady)).toBe('')
+    end.dram_gbps! *= 0.7
+    expect(warning(steady)).toContain('limits changed by 30 %')
+    expect(reportHtml(steady)).toContain(warning(steady))
+    end.dram_gbps! /= 0.7
+    for (const row of steady.rows) row.stddev_ts = 0.3 * row.avg_ts
+    expect(warning(steady)).toContain('repetitions typically differ by 30 %')
+  })
+
+  it('names a type only beside f16 or int8 of the same shape, and 1 bit only by its own rows', () => {
+    const [row] = report.rows.filter(({ experiment, n_prompt }) => experiment === 'types' && n_prompt === 0)
+    const as = (type: string, median_ts: number) => ({
+      ...row!,
+      model_type: `s ${type}`,
+      model_filename: `s ${type}`,
+      median_ts,
+    })
+    const compared = (...rows: ReturnType<typeof as>[]) => speedUps({ ...report, rows }, 'decode')
+    expect(compared(as('onebit', 50), as('q1_0', 40))).toBeUndefined()
+    const [group] = compared(as('onebit', 50), as('f16', 5), as('q8', 10))!.groups
+    expect(group!.name).toBe('s, f16 = 1')
+    expect(group!.bars.map(({ name, value }) => [name, value])).toEqual([
+      ['1 bit', 10],
+      ['int8', 2],
+      ['f16', 1],
+    ])
   })
 
   it('refuses a folder that is a file before it measures', () => {

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <array>
 #include <memory>
 
 #include "kernels/math.h"
@@ -170,18 +171,28 @@ public:
 
     // Multiply-adds of scores and values together.
     void attention(int positions, int head_dim) {
-        const Shared k = halves(static_cast<size_t>(positions) * static_cast<size_t>(head_dim));
-        const Shared v = halves(static_cast<size_t>(positions) * static_cast<size_t>(head_dim));
-        const Shared q = floats(static_cast<size_t>(head_dim) * 8), out = floats(static_cast<size_t>(head_dim) * 8);
-        const Shared scores = floats(static_cast<size_t>(padded(positions, 16)) * 8);
+        const auto count = static_cast<size_t>(positions) * static_cast<size_t>(head_dim);
+        const Shared k = halves(count), v = halves(count), k8 = int8s(count), v8 = int8s(count);
+        const Shared scales = floats(static_cast<size_t>(positions));
+        const Shared q = floats(static_cast<size_t>(head_dim) * 16), out = floats(static_cast<size_t>(head_dim) * 16);
+        const Shared scores = floats(static_cast<size_t>(padded(positions, 16)) * 16);
         const KernelSet& set = set_;
-        for (int heads : {1, 4, 8}) {
-            const std::string what =
-                text(heads) + " heads of " + text(head_dim) + ", " + text(positions) + " positions, f16";
-            add("attend", what, "Gmadd/s", 2.0 * positions * head_dim * heads, [=, &set] {
-                const KvHead kv{k->bytes(), v->bytes(), DType::f16};
-                set.attend(out->as<float>(), q->as<float>(), heads, kv, positions, head_dim, 0.1f, scores->as<float>());
-            });
+        for (DType dtype : {DType::f16, DType::q8}) {
+            const bool half = dtype == DType::f16;
+            const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype,
+                            half ? nullptr : scales->as<float>(), half ? nullptr : scales->as<float>()};
+            for (int heads : {1, 4, 8, 16}) {
+                const std::string what = text(heads) + (heads == 1 ? " head of " : " heads of ") + text(head_dim) +
+                                         ", " + text(positions) + " positions, " + (half ? "f16" : "int8");
+                add("attend", what, "Gmadd/s", 2.0 * positions * head_dim * heads,
+                    [=, &set, keep = std::array{k, v, k8, v8, scales}] {
+                        AttendQuery queries[16];
+                        for (int i = 0; i < heads; ++i)
+                            queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, positions,
+                                          0.0f};
+                        set.attend(queries, heads, kv, head_dim, 0.1f, scores->as<float>());
+                    });
+            }
         }
     }
 

@@ -81,9 +81,9 @@ function barGroup(
   return parts.join('')
 }
 
-/** What each shape's types are compared with: f16 if it was measured, else int8, else the first. */
+/** What each shape's types are compared with: f16 if it was measured, else int8. */
 export function comparisonRow(rows: readonly ReportRow[]): ReportRow | undefined {
-  return rows.find((row) => typeOf(row) === 'f16') ?? rows.find((row) => typeOf(row) === 'q8') ?? rows[0]
+  return rows.find((row) => typeOf(row) === 'f16') ?? rows.find((row) => typeOf(row) === 'q8')
 }
 
 /** How many times as fast as f16 (or int8) of the same shape on this machine; shapes with one type are left out. */

@@ -146,9 +146,13 @@ function linePoint(row: ReportRow, x: number): LinePoint {
   return { x, y: median_ts, low: Math.min(...samples_ts), high: Math.max(...samples_ts), label: short(median_ts) }
 }
 
-function linesBy(rows: readonly ReportRow[], xOf: (row: ReportRow) => number): Line[] {
-  return unique(rows.map(({ model_filename }) => model_filename)).map((name, i) => {
-    const own = rows.filter((row) => row.model_filename === name)
+function linesBy(
+  rows: readonly ReportRow[],
+  xOf: (row: ReportRow) => number,
+  nameOf = (row: ReportRow) => row.model_filename,
+): Line[] {
+  return unique(rows.map(nameOf)).map((name, i) => {
+    const own = rows.filter((row) => nameOf(row) === name)
     const points = own.map((row) => linePoint(row, xOf(row))).sort((a, b) => a.x - b.x)
     return { name, className: `m${i}`, shape: markerShape(i), points }
   })
@@ -158,7 +162,12 @@ function linesBy(rows: readonly ReportRow[], xOf: (row: ReportRow) => number): L
 const grows = (chart: LineChart) => chart.lines.some(({ points }) => points.length > 1)
 
 function context(report: Report): LineChart {
-  const lines = linesBy(rowsOf(report, 'context'), (row) => row.n_depth)
+  const rows = rowsOf(report, 'context')
+  const lines = linesBy(
+    rows,
+    (row) => row.n_depth,
+    (row) => `${row.model_filename}, ${row.type_k} cache`,
+  )
   const [xTitle, yTitle] = ['tokens in the cache', 'decode, tokens per second']
   return { title: 'Context', xTitle, yTitle, lines, limits: [], x: 'linear', y: 'linear' }
 }

@@ -12,7 +12,7 @@ import { type BenchJob, type Job, type Message, type ModelSource, type PeaksJob,
 import { Measurement } from './measure.js'
 import { makeRow, type RowContext } from './rows.js'
 import { openModel } from './sources.js'
-import { type BenchTest, testName } from './test-matrix.js'
+import { type BenchTest, fullTestName } from './test-matrix.js'
 import { weightName } from './work.js'
 
 function send(message: Message): Promise<void> {
@@ -41,26 +41,29 @@ async function rowContext(job: BenchJob, model: Model): Promise<RowContext> {
     activations: model.activations,
     peaks: job.peaks,
     ttftColdMs: cold ? await coldFirstToken({ path: source.file, threads, activations, isa }, job.repetitions) : null,
-    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions, job.secondsPerTest) : null,
+    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions, job.seconds) : null,
   }
 }
 
-/** The test in a size that fits into the time, or why there is none. */
-async function fitted(measurement: Measurement, job: BenchJob, test: BenchTest): Promise<BenchTest | string> {
-  if (job.secondsPerTest === undefined) return test
+/** The test in a size that takes at most `limit` seconds, or why there is none. */
+async function fitted(
+  measurement: Measurement,
+  job: BenchJob,
+  test: BenchTest,
+  limit: number,
+): Promise<BenchTest | string> {
+  if (limit === Number.POSITIVE_INFINITY) return test
   const { prompt, gen, depth } = await measurement.estimate(test)
   const runs = job.repetitions + (job.warmup ? 1 : 0)
-  const seconds = (p: number, g: number) => depth + runs * (p * prompt + g * gen)
   for (let share = 1; ; share /= 2) {
     const n_prompt = Math.ceil(test.n_prompt * share)
     const n_gen = Math.ceil(test.n_gen * share)
-    const expected = seconds(test.n_prompt && n_prompt / test.n_prompt, test.n_gen && n_gen / test.n_gen)
-    if (expected <= job.secondsPerTest) return { ...test, n_prompt, n_gen }
+    const expected = depth + runs * (prompt * n_prompt + gen * n_gen)
+    if (expected <= limit) return { ...test, n_prompt, n_gen }
     // A prompt shorter than a pass would measure another pass than the one that was asked for.
-    const smallest =
-      n_prompt <= Math.min(Math.max(32, 2 * test.n_ubatch - 1), test.n_prompt) && n_gen <= Math.min(4, test.n_gen)
-    if (smallest)
-      return `it would take about ${expected.toFixed(0)} s, and ${job.secondsPerTest.toFixed(0)} s are left for it`
+    const fewest = Math.max(32, 2 * test.n_ubatch - 1)
+    if (n_prompt <= Math.min(fewest, test.n_prompt) && n_gen <= Math.min(4, test.n_gen))
+      return `it would take about ${expected.toFixed(0)} s, and ${Math.max(0, limit).toFixed(0)} s were left for it`
   }
 }
 
@@ -72,17 +75,19 @@ async function bench(job: BenchJob): Promise<void> {
   try {
     if (job.firstToken) await send({ kind: 'progress', text: `${name}: first tokens` })
     const context = await rowContext(job, model)
-    for (const asked of job.tests) {
-      const test = await fitted(measurement, job, asked)
+    const begun = performance.now()
+    for (const [i, asked] of job.tests.entries()) {
+      const left = (job.seconds ?? Number.POSITIVE_INFINITY) - (performance.now() - begun) / 1000
+      const test = await fitted(measurement, job, asked, left / (job.tests.length - i))
       if (typeof test === 'string') {
-        await send({ kind: 'skip', what: `${name}: ${testName(asked)}`, why: test })
+        await send({ kind: 'skip', what: `${name}: ${fullTestName(asked)}`, why: test })
         continue
       }
-      await send({ kind: 'progress', text: `${name}: ${testName(test)}, ${context.threads} threads` })
-      const begun = new Date()
+      await send({ kind: 'progress', text: `${name}: ${fullTestName(test)}, ${context.threads} threads` })
+      const date = new Date()
       const samples = await measurement.run(test, job)
       const rss = process.resourceUsage().maxRSS * 1024
-      await send({ kind: 'row', row: makeRow(context, test, samples, begun, rss) })
+      await send({ kind: 'row', row: makeRow(context, test, samples, date, rss) })
     }
   } finally {
     measurement.dispose()

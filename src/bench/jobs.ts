@@ -23,10 +23,10 @@ export interface BenchJob {
   firstToken: boolean
   peaks?: Peaks
   /**
-   * Seconds that each test may take with all its repetitions: prompts and generations are halved until they fit, and
-   * what does not fit even then is skipped. Absent: no limit.
+   * Seconds that all tests may take together, once the model is there: prompts and generations are halved until they
+   * fit, and what does not fit even then is skipped. Absent: no limit.
    */
-  secondsPerTest?: number
+  seconds?: number
 }
 
 export interface PeaksJob {

@@ -6,7 +6,7 @@ import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
 import type { Model } from '../model.js'
 import type { NativeSession, NativeShortlist, NativeStepItem } from '../native.js'
-import type { Session } from '../session.js'
+import { KV_TYPES, type Session } from '../session.js'
 import type { BenchTest } from './test-matrix.js'
 
 export interface Lanes {
@@ -89,7 +89,7 @@ class BatchLanes implements Lanes {
     this.#test = test
     try {
       for (let i = 0; i < test.n_parallel; i++)
-        this.#sessions.push(model.native.createSession(capacity, test.kv === 'f16' ? 0 : 1))
+        this.#sessions.push(model.native.createSession(capacity, KV_TYPES.indexOf(test.kv) as 0 | 1 | 2))
     } catch (error) {
       this.dispose()
       throw error

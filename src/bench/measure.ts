@@ -49,21 +49,28 @@ export class Measurement {
     return samples
   }
 
-  /** Seconds that one repetition of `test` would take, from as little of it as tells: at most 32 + 2 tokens. */
+  /** Seconds for each token of a prompt and of a generation, and for reaching the depth from where the session is. */
   async estimate(test: BenchTest): Promise<{ prompt: number; gen: number; depth: number }> {
-    const lanes = await this.#at({ ...test, n_depth: 0 })
-    const timed = async (work: () => Promise<void>) => {
-      const start = performance.now()
-      await work()
-      return (performance.now() - start) / 1000
+    const lanes = this.#sessions(test)
+    const start = Math.min(lanes.length, test.n_depth)
+    lanes.rewind(start)
+    const timed = async (count: number, work: (count: number) => Promise<void>) => {
+      const begun = performance.now()
+      await work(count)
+      return (performance.now() - begun) / 1000 / count
     }
-    const few = Math.min(32, Math.max(1, test.n_prompt, test.n_depth))
-    await lanes.prefill(few) // the first pass also brings the weights into the caches
-    lanes.rewind(0)
-    const prefill = (await timed(() => lanes.prefill(few))) / few
-    await lanes.decode(1)
-    const gen = (await timed(() => lanes.decode(2))) / 2
-    return { prompt: prefill * test.n_prompt, gen: gen * test.n_gen, depth: prefill * test.n_depth }
+    const few = Math.min(32, Math.max(1, test.n_prompt, test.n_depth - start))
+    const prefill = (count: number) => lanes.prefill(count)
+    await prefill(few) // the first pass also brings the weights into the caches
+    lanes.rewind(start)
+    const prompt = await timed(few, prefill)
+    let gen = 0
+    if (test.n_gen > 0) {
+      await lanes.decode(1)
+      gen = await timed(2, (count) => lanes.decode(count))
+    }
+    lanes.rewind(start)
+    return { prompt, gen, depth: prompt * (test.n_depth - start) }
   }
 
   dispose(): void {
@@ -71,19 +78,23 @@ export class Measurement {
     this.#lanes = undefined
   }
 
-  /** Sessions with test.n_depth tokens in them, and room for all tests that will use them. */
+  /** Sessions with test.n_depth tokens in them. */
   async #at(test: BenchTest): Promise<Lanes> {
-    if (!this.#lanes || !this.#made || !sameSessions(this.#made, test)) {
-      this.dispose()
-      const alike = this.#tests.filter((other) => sameSessions(other, test))
-      const wanted = 4 + Math.max(...[test, ...alike].map(positions)) // estimate() decodes a few more
-      const capacity = Math.max(positions(test), Math.min(wanted, this.#model.config.context_length))
-      this.#lanes = createLanes(this.#model, test, capacity)
-      this.#made = test
-    }
-    const lanes = this.#lanes
+    const lanes = this.#sessions(test)
     if (lanes.length > test.n_depth) lanes.rewind(test.n_depth)
     if (lanes.length < test.n_depth) await lanes.prefill(test.n_depth - lanes.length)
     return lanes
+  }
+
+  /** The sessions of the test before if they will do, else new ones with room for all tests like this. */
+  #sessions(test: BenchTest): Lanes {
+    if (this.#lanes && this.#made && sameSessions(this.#made, test)) return this.#lanes
+    this.dispose()
+    const alike = this.#tests.filter((other) => sameSessions(other, test))
+    const wanted = 4 + Math.max(...[test, ...alike].map(positions)) // estimate() decodes a few more
+    const capacity = Math.max(positions(test), Math.min(wanted, this.#model.config.context_length))
+    this.#lanes = createLanes(this.#model, test, capacity)
+    this.#made = test
+    return this.#lanes
   }
 }

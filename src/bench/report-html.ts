@@ -11,6 +11,7 @@ import {
   measurementTables,
   modelsTable,
   type Table,
+  warning,
 } from './report-words.js'
 import { type RooflineData, rooflineSvg, rooflines } from './roofline.js'
 import { escapeXml } from './svg.js'
@@ -115,6 +116,7 @@ export function reportHtml(report: Report): string {
 <ul class="lead">${findings(report)
     .map((sentence) => `<li>${escapeXml(sentence)}</li>`)
     .join('\n')}</ul>
+${warning(report) && `<p class="warning">${escapeXml(warning(report))}</p>`}
 <dl class="facts">${facts.join('\n')}</dl>
 <h2>What this machine can do</h2>
 ${tableHtml(limitsTable(report))}

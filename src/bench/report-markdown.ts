@@ -10,6 +10,7 @@ import {
   measurementTables,
   modelsTable,
   type Table,
+  warning,
 } from './report-words.js'
 import { rooflines } from './roofline.js'
 import { short } from './svg.js'
@@ -88,6 +89,7 @@ export function reportMarkdown(report: Report): string {
     findings(report)
       .map((sentence) => `- ${sentence}`)
       .join('\n'),
+    warning(report) && `> **${warning(report)}**`,
     machineFacts(report)
       .map(([name, text]) => `- **${name}:** ${text}`)
       .join('\n'),

@@ -1,4 +1,5 @@
 /** Which jobs a report is made of, and what part of the time each may take. */
+import type { KvType } from '../session.js'
 import { SHAPE_NAMES } from '../shapes.js'
 import type { BenchJob, ModelSource } from './jobs.js'
 import type { Experiment, Machine } from './report-data.js'
@@ -25,9 +26,9 @@ export function defaultSources(): ModelSource[] {
 }
 
 /** Longest contexts first would leave nothing for the others; a cache is filled once and grows from test to test. */
-function contextTests(longest: number): BenchTest[] {
+function contextTests(longest: number, kv: KvType): BenchTest[] {
   const depths = [0, 512, 1024, 2048, 4096, 8192].filter((depth) => depth + 33 <= longest)
-  return depths.map((n_depth) => decode(32, { n_depth }))
+  return depths.map((n_depth) => decode(32, { n_depth, kv }))
 }
 
 const POWERS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -95,8 +96,9 @@ export function reportPlan({ sources, machine, repetitions, contextOf }: PlanOpt
     add('chunk', chunks.length, job(source, passes))
   }
   roofline(main, [1, 2, 4, 8, 16], [2, 8, 32, 128, 256])
-  add('context', 8, job(main, contextTests(contextOf(main))))
+  add('context', 8, job(main, contextTests(contextOf(main), 'f16')))
   for (const source of rest) add('types', 2 * size(source), job(source, both(source, 512), { firstToken: true }))
+  add('context', 8, job(main, contextTests(contextOf(main), 'int8')))
   if (large !== main) roofline(large, [1, 4, 8], [16, 64, 256])
   for (const source of main === small ? [small] : [small, main]) {
     for (const threads of threadCounts(machine)) {

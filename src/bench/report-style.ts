@@ -15,6 +15,7 @@ h2 { font-size: 21px; margin: 52px 0 10px; font-weight: 650; padding-top: 14px; 
 h3 { font-size: 16px; margin: 26px 0 6px; font-weight: 600 }
 p, ul { max-width: 46em; margin: 0 0 14px }
 .lead { font-size: 17.5px; padding-left: 1.1em } .lead li { margin: 2px 0 }
+.warning { border-left: 4px solid var(--c1); padding: 6px 14px; background: var(--panel) }
 .soft, figcaption { color: var(--soft); font-size: 14px }
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 4px 20px; margin: 22px 0 }
 dl.facts dt { color: var(--soft) } dl.facts dd { margin: 0 }

@@ -3,8 +3,9 @@
 import { comparisonRow } from './bar-charts.js'
 import { formatMebibytes, formatParameters } from './formats.js'
 import { type Experiment, type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf } from './report-data.js'
+import { median } from './statistics.js'
 import { short, times } from './svg.js'
-import { testName } from './test-matrix.js'
+import { fullTestName } from './test-matrix.js'
 
 export interface Table {
   /** a column of numbers is set to the right */
@@ -27,6 +28,37 @@ export function findings(report: Report): string[] {
     sentences.push(`${shapeOf(row)} in 1 bit decodes ${short(row.median_ts)} tokens per second${against}${share}.`)
   }
   return sentences
+}
+
+/** Limits that change more than this while a report is made leave its shares of them worth little. */
+const STEADY = 0.1
+/** As much deviation between repetitions is more than a quiet machine has. */
+const QUIET = 0.1
+
+/** What speaks against trusting the figures: other work on the machine, as the report itself can see it. */
+export function doubts(report: Report): string[] {
+  const end = report.peaks.find(({ when }) => when === 'end')
+  const start = report.peaks.find(
+    ({ when, isa, threads }) => when === 'start' && isa === end?.isa && threads === end.threads,
+  )
+  const doubts: string[] = []
+  const changed = (['dram_gbps', 'int8_peak_gmacs', 'lookup_peak_gws'] as const)
+    .map((key) => Math.abs((end?.[key] ?? 0) / (start?.[key] || 1) - 1))
+    .filter((change) => end && change > STEADY)
+  if (changed.length > 0)
+    doubts.push(`this machine's limits changed by ${(100 * Math.max(...changed)).toFixed(0)} % between start and end`)
+  const spreads = report.rows.filter(({ samples_ts }) => samples_ts.length > 1).map((row) => row.stddev_ts / row.avg_ts)
+  if (spreads.length > 0 && median(spreads) > QUIET)
+    doubts.push(`repetitions typically differ by ${(100 * median(spreads)).toFixed(0)} % (standard deviation)`)
+  return doubts
+}
+
+/** A sentence on top of the page, or nothing. */
+export function warning(report: Report): string {
+  const found = doubts(report)
+  return found.length === 0
+    ? ''
+    : `Other work seems to have run meanwhile, so do not trust these figures: ${found.join('; ')}.`
 }
 
 export function machineFacts(report: Report): [string, string][] {
@@ -74,9 +106,7 @@ const EXPERIMENT_NAMES: Record<Experiment, string> = {
   activations: 'Ways to multiply',
 }
 
-function testOf(row: ReportRow): string {
-  return testName(row) + (row.n_ubatch > 0 ? `, ${row.n_ubatch} a pass` : '')
-}
+const testOf = (row: ReportRow) => fullTestName({ ...row, kv: row.type_k })
 
 const right = (name: string) => ({ name, right: true as const })
 

@@ -28,7 +28,7 @@ export interface ReportOptions {
 export const REPORT_FILES = { html: 'report.html', markdown: 'report.md', json: 'report.json' } as const
 
 /** Loading and first tokens come on top of a job's share of the time. */
-const PATIENCE_SECONDS = 20
+const PATIENCE_SECONDS = 60
 
 /** Files are opened and types compared with shapes before anything is measured; a misfit is skipped. */
 async function contexts(sources: readonly ModelSource[], report: Report): Promise<Map<ModelSource, number>> {
@@ -67,14 +67,14 @@ async function measure(plan: PlannedJob[], report: Report, options: ReportOption
     job.peaks = await limits.get(job.threads, job.isa)
     if (!report.peaks.some(({ isa, threads }) => isa === job.peaks!.isa && threads === job.peaks!.threads))
       report.peaks.push({ ...job.peaks, when: 'start' })
-    job.secondsPerTest = seconds / job.tests.length
+    job.seconds = seconds
     const listener = {
       row: (row: BenchRow) => report.rows.push({ ...row, experiment }),
       skip: (what: string, why: string) => report.skips.push({ what: `${what} (${experiment})`, why }),
       progress: (text: string) =>
         options.progress(`${Math.max(0, secondsLeft()).toFixed(0).padStart(4)} s left  ${text}`),
     }
-    await runJob(job, listener, 2 * seconds + PATIENCE_SECONDS).catch((error) => {
+    await runJob(job, listener, Math.min(2 * seconds, secondsLeft()) + PATIENCE_SECONDS).catch((error) => {
       const late = error instanceof OnebitError && error.code === 'ERR_BENCH_TIMEOUT'
       if (!late && !isUnfit(error)) throw error
       if (!late) unfit.add(name)

@@ -5,6 +5,7 @@
 import type { ModelConfig } from '../architecture.js'
 import { modelSize } from '../model-size.js'
 import type { Peaks } from '../native.js'
+import type { KvType } from '../session.js'
 import { mean, median, standardDeviation } from './statistics.js'
 import { type BenchTest, MOST_UBATCH } from './test-matrix.js'
 import { usesLookups, type WeightName, weightName, weightWork } from './work.js'
@@ -23,8 +24,8 @@ export interface BenchRow {
   n_batch: number
   n_ubatch: number
   n_threads: number
-  type_k: string
-  type_v: string
+  type_k: KvType
+  type_v: KvType
   n_prompt: number
   n_gen: number
   n_depth: number

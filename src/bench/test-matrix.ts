@@ -1,5 +1,6 @@
 /** Which measurements a command line asks for: lists and ranges as llama-bench reads them, and their combinations. */
 import { OnebitError } from '../errors.js'
+import type { KvType } from '../session.js'
 
 /** One line of the table: what is computed and timed. Keys that llama-bench has carry its names. */
 export interface BenchTest {
@@ -15,7 +16,7 @@ export interface BenchTest {
   n_ubatch: number
   /** sessions that go through each step together */
   n_parallel: number
-  kv: 'f16' | 'f32'
+  kv: KvType
 }
 
 /** The native step takes at most so many tokens at once (binding/step.h). */
@@ -63,7 +64,7 @@ export interface MatrixAxes {
   batches: number[]
   ubatches: number[]
   parallels: number[]
-  kvs: ('f16' | 'f32')[]
+  kvs: KvType[]
 }
 
 /** All combinations, prompts first, then generations, then both in a row; those that compute nothing are left out. */
@@ -90,4 +91,10 @@ export function testName(test: Pick<BenchTest, 'n_prompt' | 'n_gen' | 'n_depth' 
   const depth = test.n_depth > 0 ? ` @ d${test.n_depth}` : ''
   const sessions = test.n_parallel > 1 ? ` x${test.n_parallel}` : ''
   return parts.join('+') + sessions + depth
+}
+
+/** The same with what is seldom varied: "pp512, 64 a pass, int8 cache". */
+export function fullTestName(test: Omit<BenchTest, 'n_batch'>): string {
+  const pass = test.n_ubatch > 0 ? `, ${test.n_ubatch} a pass` : ''
+  return testName(test) + pass + (test.kv === 'f16' ? '' : `, ${test.kv} cache`)
 }

@@ -4,6 +4,7 @@ import { writeReport } from '../bench/report.js'
 import { defaultThreads, runTable, type TablePlan } from '../bench/run-table.js'
 import { MOST_UBATCH, parseIntegers, parsePair, testMatrix } from '../bench/test-matrix.js'
 import { OnebitError } from '../errors.js'
+import { KV_TYPES, type KvType } from '../session.js'
 import { parseWeightType, SHAPE_NAMES } from '../shapes.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
 
@@ -59,8 +60,12 @@ export const benchCommand: Command = {
       value: 'N,…',
       help: 'sessions that go through each step together (default 1; also -np)',
     },
-    'cache-type-k': { type: 'string', value: 'f16|f32', help: 'numbers in the KV cache (default f16; also -ctk)' },
-    'cache-type-v': { type: 'string', value: 'f16|f32', help: 'the same as for K (also -ctv)' },
+    'cache-type-k': {
+      type: 'string',
+      value: KV_TYPES.join('|'),
+      help: 'numbers in the KV cache (default f16; also -ctk)',
+    },
+    'cache-type-v': { type: 'string', value: KV_TYPES.join('|'), help: 'the same as for K (also -ctv)' },
     activations: { type: 'string', value: 'int8,f32', help: 'round activations to int8 (default) or keep floats' },
     isa: { type: 'string', value: 'I,…', help: 'instruction sets (default: ONEBIT_ISA, or the best there is)' },
     repetitions: { type: 'integer', short: 'r', min: 1, max: 1000, help: 'how often each test is timed (default 5)' },
@@ -175,9 +180,9 @@ function choices<T extends string>(values: OptionValues, name: string, known: re
   throw new UsageError(`--${name}: ${JSON.stringify(unknown)} is not one of ${known.join(', ')}.`)
 }
 
-function cacheTypes(values: OptionValues): ('f16' | 'f32')[] {
-  const k = choices(values, 'cache-type-k', ['f16', 'f32'])
-  const v = choices(values, 'cache-type-v', ['f16', 'f32'])
+function cacheTypes(values: OptionValues): KvType[] {
+  const k = choices(values, 'cache-type-k', KV_TYPES)
+  const v = choices(values, 'cache-type-v', KV_TYPES)
   if (k.length > 0 && v.length > 0 && k.join() !== v.join()) {
     throw new UsageError('--cache-type-v: K and V have the same type here; give the same list as for K.')
   }
