@@ -1,7 +1,7 @@
 /** Horizontal bars in groups, and the spread of repetitions as dots. */
 import { marker, picture, short } from './chart.js'
 import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf, typeSeries, unique } from './report-data.js'
-import { escapeXml, linearScale, linearTicks, px, type Scale, textWidth, tickText, times } from './svg.js'
+import { lineAt, linearScale, linearTicks, px, type Scale, textAt, textWidth, tickText, times } from './svg.js'
 import { testName } from './test-matrix.js'
 
 export interface Bar {
@@ -38,14 +38,8 @@ export function barChartSvg(chart: BarChart): string {
     parts.push(barGroup(group, x, left, y, chart.reference))
     y += HEADING + BAR * group.bars.length
   }
-  for (const value of x.ticks) {
-    const text = tickText(value)
-    parts.push(`<text class="tick" x="${px(x(value))}" y="${bottom + 16}" text-anchor="middle">${text}</text>`)
-  }
-  const middle = px((left + right) / 2)
-  parts.push(
-    `<text class="title" x="${middle}" y="${height - 8}" text-anchor="middle">${escapeXml(chart.xTitle)}</text>`,
-  )
+  for (const value of x.ticks) parts.push(textAt('tick', x(value), bottom + 16, 'middle', tickText(value)))
+  parts.push(textAt('title', (left + right) / 2, height - 8, 'middle', chart.xTitle))
   return picture({ width: WIDTH, height }, chart.title, parts.join(''))
 }
 
@@ -59,23 +53,20 @@ function barGroup(
 ): string {
   const from = top + HEADING
   const to = from + BAR * bars.length
-  const vertical = (className: string, at: number) =>
-    `<line class="${className}" x1="${px(at)}" x2="${px(at)}" y1="${from}" y2="${to}"/>`
-  const parts = [
-    `<text class="group" x="0" y="${top + 20}">${escapeXml(name)}</text>`,
-    ...x.ticks.map((value) => vertical('grid', x(value))),
-  ]
+  const vertical = (className: string, at: number) => lineAt(className, at, from, at, to)
+  const parts = [textAt('group', 0, top + 20, 'start', name), ...x.ticks.map((value) => vertical('grid', x(value)))]
   for (const [i, { value, className }] of bars.entries()) {
-    const box = `x="${px(left)}" y="${from + i * BAR + 4}" width="${px(Math.max(1.5, x(value) - left))}" height="${BAR - 8}"`
-    parts.push(`<rect class="bar ${className}" ${box}/>`)
+    const [y, width] = [from + i * BAR + 4, Math.max(1.5, x(value) - left)]
+    const place = `x="${px(left)}" y="${px(y)}" width="${px(width)}" height="${BAR - 8}"`
+    parts.push(`<rect class="bar ${className}" ${place}/>`)
   }
   parts.push(vertical('axis', left))
   if (reference !== undefined) parts.push(vertical('reference', x(reference)))
   for (const [i, bar] of bars.entries()) {
     const y = from + i * BAR + 16
     parts.push(
-      `<text class="label" x="${px(left - 8)}" y="${y}" text-anchor="end">${escapeXml(bar.name)}</text>`,
-      `<text class="label" x="${px(Math.max(left + 1.5, x(bar.value)) + 6)}" y="${y}">${escapeXml(bar.text)}</text>`,
+      textAt('label', left - 8, y, 'end', bar.name),
+      textAt('label', Math.max(left + 1.5, x(bar.value)) + 6, y, 'start', bar.text),
     )
   }
   return parts.join('')
@@ -163,30 +154,25 @@ export function spreadSvg(report: Report): string {
   const rowHeight = 20
   const height = 10 + rowHeight * rows.length + 44
   const bottom = height - 44
-  const parts = x.ticks.map((value) => {
-    const at = px(x(value))
-    const text = value > 0 ? `+${tickText(value)}` : tickText(value).replace('-', '−')
-    return (
-      `<line class="grid" x1="${at}" x2="${at}" y1="4" y2="${bottom}"/>` +
-      `<text class="tick" x="${at}" y="${bottom + 16}" text-anchor="middle">${text}</text>`
-    )
-  })
-  parts.push(`<line class="axis" x1="${px(x(0))}" x2="${px(x(0))}" y1="4" y2="${bottom}"/>`)
+  const signed = (value: number) => (value > 0 ? `+${tickText(value)}` : tickText(value).replace('-', '−'))
+  const parts = x.ticks.flatMap((value) => [
+    lineAt('grid', x(value), 4, x(value), bottom),
+    textAt('tick', x(value), bottom + 16, 'middle', signed(value)),
+  ])
+  parts.push(lineAt('axis', x(0), 4, x(0), bottom))
   for (const [i, row] of rows.entries()) {
     const y = 10 + rowHeight * (i + 0.5)
+    const className = `s${typeSeries(typeOf(row))} dot`
+    const deviation = `± ${((100 * row.stddev_ts) / row.avg_ts).toFixed(1)} %`
     parts.push(
-      `<text class="label" x="${px(left - 10)}" y="${px(y + 4)}" text-anchor="end">${escapeXml(names[i]!)}</text>`,
+      textAt('label', left - 10, y + 4, 'end', names[i]!),
+      ...offsets[i]!.map((offset, k) =>
+        marker('circle', x(offset), y, className, `${short(row.samples_ts[k]!)} tokens/s`),
+      ),
+      textAt('label', WIDTH - 4, y + 4, 'end', deviation),
     )
-    for (const [k, offset] of offsets[i]!.entries())
-      parts.push(
-        marker('circle', x(offset), y, `s${typeSeries(typeOf(row))} dot`, `${short(row.samples_ts[k]!)} tokens/s`),
-      )
-    const sd = `± ${((100 * row.stddev_ts) / row.avg_ts).toFixed(1)} %`
-    parts.push(`<text class="label" x="${WIDTH - 4}" y="${px(y + 4)}" text-anchor="end">${sd}</text>`)
   }
   const title = 'each repetition, % off the median (right: standard deviation)'
-  parts.push(
-    `<text class="title" x="${px((left + WIDTH - 60) / 2)}" y="${height - 8}" text-anchor="middle">${title}</text>`,
-  )
+  parts.push(textAt('title', (left + WIDTH - 60) / 2, height - 8, 'middle', title))
   return picture({ width: WIDTH, height }, 'Spread of the repetitions', parts.join(''))
 }

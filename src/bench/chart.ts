@@ -1,11 +1,10 @@
 /** The frame that all charts with two axes share, markers, lines and legends. Colours are CSS classes: s0, s1 … */
-import { type Box, escapeXml, FONT_PX, px, type Scale, short, textWidth, tickText } from './svg.js'
+import { type Box, escapeXml, FONT_PX, lineAt, px, type Scale, short, textAt, textWidth, tickText } from './svg.js'
 
 export interface Axis {
   scale: Scale
   /** with the unit */
   title: string
-  tick?: (value: number) => string
 }
 
 export interface Plot {
@@ -27,30 +26,27 @@ export function plotOf(
 
 /** Axes with their titles, ticks and grid. */
 export function axes({ area, height }: Plot, x: Axis, y: Axis): string {
-  const bottom = area.y + area.height
+  const [right, bottom] = [area.x + area.width, area.y + area.height]
   const parts: string[] = []
   for (const value of y.scale.ticks) {
-    const at = px(y.scale(value))
-    parts.push(`<line class="grid" x1="${px(area.x)}" x2="${px(area.x + area.width)}" y1="${at}" y2="${at}"/>`)
-    const text = (y.tick ?? tickText)(value)
-    parts.push(
-      `<text class="tick" x="${px(area.x - 7)}" y="${px(y.scale(value) + 4)}" text-anchor="end">${text}</text>`,
-    )
+    const at = y.scale(value)
+    parts.push(lineAt('grid', area.x, at, right, at), textAt('tick', area.x - 7, at + 4, 'end', tickText(value)))
   }
   let free = Number.NEGATIVE_INFINITY
   for (const value of x.scale.ticks) {
     const at = x.scale(value)
-    parts.push(`<line class="grid" x1="${px(at)}" x2="${px(at)}" y1="${px(area.y)}" y2="${px(bottom)}"/>`)
-    const text = (x.tick ?? tickText)(value)
+    parts.push(lineAt('grid', at, area.y, at, bottom))
+    const text = tickText(value)
     const half = textWidth(text, 11) / 2
     if (at - half < free) continue // a tick without its number is better than two numbers in one place
     free = at + half + 4
-    parts.push(`<text class="tick" x="${px(at)}" y="${px(bottom + 16)}" text-anchor="middle">${text}</text>`)
+    parts.push(textAt('tick', at, bottom + 16, 'middle', text))
   }
+  const upwards = `transform="translate(13 ${px(area.y + area.height / 2)}) rotate(-90)"`
   parts.push(
-    `<path class="axis" d="M${px(area.x)} ${px(area.y)}V${px(bottom)}H${px(area.x + area.width)}"/>`,
-    `<text class="title" x="${px(area.x + area.width / 2)}" y="${px(height - 10)}" text-anchor="middle">${escapeXml(x.title)}</text>`,
-    `<text class="title" transform="translate(13 ${px(area.y + area.height / 2)}) rotate(-90)" text-anchor="middle">${escapeXml(y.title)}</text>`,
+    `<path class="axis" d="M${px(area.x)} ${px(area.y)}V${px(bottom)}H${px(right)}"/>`,
+    textAt('title', area.x + area.width / 2, height - 10, 'middle', x.title),
+    `<text class="title" ${upwards} text-anchor="middle">${escapeXml(y.title)}</text>`,
   )
   return parts.join('')
 }
@@ -120,8 +116,8 @@ export function legend(
     parts.push(
       shape
         ? marker(shape, left + 8, top, className)
-        : `<line class="line ${className}${dashed ? ' dashed' : ''}" x1="${px(left)}" x2="${px(left + 17)}" y1="${px(top)}" y2="${px(top)}"/>`,
-      `<text class="label" x="${px(left + 22)}" y="${px(top + 4)}">${escapeXml(text)}</text>`,
+        : lineAt(`line ${className}${dashed ? ' dashed' : ''}`, left, top, left + 17, top),
+      textAt('label', left + 22, top + 4, 'start', text),
     )
     left += needed
   }

@@ -32,6 +32,7 @@ import {
   logScale,
   logTicks,
   placeLabels,
+  px,
   type Scale,
   times,
 } from './svg.js'
@@ -115,11 +116,12 @@ export function lineChartSvg(chart: LineChart): string {
   const parts: string[] = []
   const taken: Box[] = []
   for (const { points, className } of chart.limits) {
-    const line = points.map(([px, py]) => [x(px), y(py)] as const)
+    const line = points.map(([at, value]) => [x(at), y(value)] as const)
     parts.push(polyline(line, `dashed ${className}`))
     for (let i = 1; i < line.length; i++) taken.push(...boxesAlong(...line[i - 1]!, ...line[i]!))
   }
   const requests: LabelRequest[] = []
+  const several = chart.lines.length > 1 // labels then have the colours of their lines
   for (const { points, className, shape } of chart.lines) {
     const line = points.map((one) => [x(one.x), y(one.y)] as const)
     parts.push(polyline(line, className))
@@ -128,11 +130,12 @@ export function lineChartSvg(chart: LineChart): string {
       const [cx, cy] = line[i]!
       parts.push(whisker(cx, y(one.low), y(one.high), className), marker(shape, cx, cy, className, one.label))
       taken.push(markBox(cx, cy), ...boxesAlong(cx, y(one.low), cx, y(one.high)))
-      if (one.label !== '') requests.push({ x: cx, y: cy, text: one.label })
+      if (one.label !== '') requests.push({ x: cx, y: cy, text: one.label, ...(several ? { className } : {}) })
     }
   }
   const clip = `clip-${chart.title.replace(/\W+/g, '-')}`
-  const inside = `<clipPath id="${clip}"><rect x="${area.x}" y="${area.y}" width="${area.width}" height="${area.height}"/></clipPath>`
+  const rectangle = `x="${px(area.x)}" y="${px(area.y)}" width="${px(area.width)}" height="${px(area.height)}"`
+  const inside = `<clipPath id="${clip}"><rect ${rectangle}/></clipPath>`
   parts.push(placeLabels(requests, taken, area))
   const frame = axes(plot, { scale: x, title: chart.xTitle }, { scale: y, title: chart.yTitle })
   const limits = `<g clip-path="url(#${clip})">${parts.slice(0, chart.limits.length).join('')}</g>`
@@ -232,7 +235,7 @@ function threads(report: Report): LineChart {
   const limits: Limit[] = [
     {
       name: 'as many times as threads',
-      className: 'roof-int8',
+      className: 'roof-dram',
       points: [
         [1, 1],
         [most, most],

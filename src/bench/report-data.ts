@@ -1,6 +1,7 @@
 /** Everything that a report says, as plain data: what report.json holds and what every page is drawn from. */
 import { cpus, totalmem } from 'node:os'
 import { addon } from '../addon.js'
+import { OnebitError } from '../errors.js'
 import type { Peaks } from '../native.js'
 import { packageVersion } from '../package-version.js'
 import type { BenchRow } from './rows.js'
@@ -52,8 +53,10 @@ export interface Report {
   skips: { what: string; why: string }[]
 }
 
+/** @throws OnebitError ERR_ISA when ONEBIT_ISA names no path of this machine */
 export function thisMachine(): Machine {
-  const { isas, chosen, default_threads, compiler } = addon().info(process.env.ONEBIT_ISA ?? '')
+  const { isas, chosen, why, default_threads, compiler } = addon().info(process.env.ONEBIT_ISA ?? '')
+  if (chosen === null) throw new OnebitError('ERR_ISA', why ?? 'no path can be used')
   return {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     logical_cpus: cpus().length,
@@ -61,7 +64,7 @@ export function thisMachine(): Machine {
     platform: `${process.platform}-${process.arch}`,
     node: process.version,
     compiler,
-    isa: chosen ?? 'none',
+    isa: chosen,
     usable_isas: isas.filter(({ state }) => state === 'usable').map(({ name }) => name),
     threads: default_threads,
   }

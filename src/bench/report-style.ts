@@ -48,6 +48,7 @@ svg .hollow { fill: var(--ground); stroke: currentColor; stroke-width: 1.8 }
 svg .bar { fill: currentColor }
 svg .s0, svg .m0 { color: var(--c0) } svg .s1, svg .m1 { color: var(--c1) } svg .s2, svg .m2 { color: var(--c2) }
 svg .s3, svg .m3 { color: var(--c3) } svg .s4, svg .m4 { color: var(--c4) }
+svg .label[class*=" s"], svg .label[class*=" m"] { fill: currentColor }
 svg .roof-dram { color: var(--text) } svg .roof-lookup { color: var(--c3) } svg .roof-int8 { color: var(--c1) }
 svg text.roof-dram { fill: var(--text) } svg text.roof-lookup { fill: var(--c3) } svg text.roof-int8 { fill: var(--c1) }
 @media print { main { max-width: none; padding: 0 } body { font-size: 11pt } figure, tr { break-inside: avoid }

@@ -16,7 +16,17 @@ import {
   short,
 } from './chart.js'
 import { type Report, type ReportRow, rowsOf, shapeOf, typeName, typeOf, typeSeries } from './report-data.js'
-import { type Box, boxesAlong, escapeXml, type LabelRequest, logScale, placeLabels, px, textWidth } from './svg.js'
+import {
+  type Box,
+  boxesAlong,
+  escapeXml,
+  type LabelRequest,
+  logScale,
+  placeLabels,
+  px,
+  textAt,
+  textWidth,
+} from './svg.js'
 import { usesLookups } from './work.js'
 
 export interface RooflinePoint {
@@ -138,14 +148,15 @@ export function rooflineSvg(data: RooflineData): string {
     const label = `${text} ${short(value)} Gw/s`
     const width = textWidth(label)
     const baseline = i === 0 ? at - 6 : at + 15 // the upper one above its line, the lower one below
-    parts.push(
-      `<text class="label ${className}" x="${px(right - 6)}" y="${px(baseline)}" text-anchor="end">${escapeXml(label)}</text>`,
-    )
+    parts.push(textAt(`label ${className}`, right - 6, baseline, 'end', label))
     taken.push({ x: right - 6 - width, y: baseline - 12, width, height: 16 })
   }
   parts.push(...trails(points, x, y))
   for (const one of points) parts.push(marker(one.shape, x(one.intensity), y(one.gws), markClass(one), describe(one)))
-  const requests = points.map((one): LabelRequest => ({ x: x(one.intensity), y: y(one.gws), text: one.label }))
+  const requests = points.map((one): LabelRequest => {
+    const { label: text, className } = one
+    return { x: x(one.intensity), y: y(one.gws), text, className }
+  })
   parts.push(placeLabels(requests, taken, area))
   const frame = axes(
     plot,

@@ -9,6 +9,17 @@ export function px(value: number): string {
   return String(Math.round(value * 10) / 10)
 }
 
+export type Anchor = 'start' | 'middle' | 'end'
+
+/** A piece of text with its baseline at y. */
+export function textAt(className: string, x: number, y: number, anchor: Anchor, text: string): string {
+  return `<text class="${className}" x="${px(x)}" y="${px(y)}" text-anchor="${anchor}">${escapeXml(text)}</text>`
+}
+
+export function lineAt(className: string, x1: number, y1: number, x2: number, y2: number): string {
+  return `<line class="${className}" x1="${px(x1)}" y1="${px(y1)}" x2="${px(x2)}" y2="${px(y2)}"/>`
+}
+
 /** Three significant digits, thousands apart: 0.0123, 4.56, 1 230. */
 export function short(value: number): string {
   if (value === 0) return '0'
@@ -166,12 +177,12 @@ export function placeLabels(requests: readonly LabelRequest[], taken: Box[], bou
 }
 
 function textIn(box: Box, { text, className }: LabelRequest): string {
-  const y = px(box.y + box.height - 4)
-  return `<text class="label ${className ?? ''}" x="${px(box.x + box.width / 2)}" y="${y}" text-anchor="middle">${escapeXml(text)}</text>`
+  const classes = className === undefined ? 'label' : `label ${className}`
+  return textAt(classes, box.x + box.width / 2, box.y + box.height - 4, 'middle', text)
 }
 
 function leader(request: LabelRequest, box: Box): string {
   const x = Math.min(Math.max(request.x, box.x), box.x + box.width)
   const y = Math.min(Math.max(request.y, box.y), box.y + box.height)
-  return `<line class="leader" x1="${px(request.x)}" y1="${px(request.y)}" x2="${px(x)}" y2="${px(y)}"/>`
+  return lineAt('leader', request.x, request.y, x, y)
 }
