@@ -338,6 +338,11 @@ export class Model {
     })
   }
 
+  /** @internal For steps of several sessions at once (src/bench). */
+  get native(): NativeModel {
+    return this.#native
+  }
+
   /** @internal */
   requireTokenizer(): Tokenizer {
     if (this.tokenizer) return this.tokenizer

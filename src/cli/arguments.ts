@@ -26,6 +26,8 @@ export interface Command {
   usage: string
   positionals: { min: number; max: number }
   options: Record<string, OptionSpec>
+  /** words that other programs of the trade taught people, such as -pg, and the options they stand for */
+  aliases?: Record<string, string>
   /** paragraphs below the options */
   notes?: string[]
   /** returns the exit status */
@@ -53,7 +55,8 @@ export function parseCommand(command: Command, args: string[]): { values: Option
   const help = `See \`onebit ${command.name} --help\`.`
   let parsed: ReturnType<typeof parseArgs>
   try {
-    parsed = parseArgs({ args, options, allowPositionals: true, strict: true })
+    const own = args.map((arg) => command.aliases?.[arg] ?? arg)
+    parsed = parseArgs({ args: own, options, allowPositionals: true, strict: true })
   } catch (error) {
     // Node's sentences ("Unknown option '--x'. To specify …") are good; only their first one concerns our users.
     const message = error instanceof Error ? error.message : String(error)

@@ -1,6 +1,6 @@
 /** What `onebit` and `onebit-run` share: finding the command, and turning errors into one line and an exit status. */
-import { readFileSync } from 'node:fs'
 import { OnebitError } from '../errors.js'
+import { packageVersion } from '../package-version.js'
 import { type Command, commandHelp, parseCommand, UsageError } from './arguments.js'
 
 /** Commands are loaded when they are called: starting fast is part of the product. */
@@ -11,6 +11,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   doctor: async () => (await import('./doctor.js')).doctorCommand,
   score: async () => (await import('./score.js')).scoreCommand,
   perplexity: async () => (await import('./perplexity.js')).perplexityCommand,
+  bench: async () => (await import('./bench.js')).benchCommand,
 }
 
 async function overview(): Promise<string> {
@@ -27,17 +28,10 @@ async function overview(): Promise<string> {
   ].join('\n')
 }
 
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string
-  }
-  return manifest.version
-}
-
 async function dispatch(args: string[], assumed: string | undefined): Promise<number> {
   const first = args[0]
   if (first === '--version' || first === '-V') {
-    console.log(version())
+    console.log(packageVersion())
     return 0
   }
   if (first === undefined || (assumed === undefined && (first === '--help' || first === '-h')) || first === 'help') {

@@ -1,0 +1,285 @@
+#include "kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <array>
+#include <memory>
+
+#include "kernels/math.h"
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace onebit {
+
+namespace {
+
+constexpr size_t kPage = 2u << 20;
+
+// Memory with arbitrary bits, on large pages where the system gives them. Shared by the cases that use it.
+class Memory {
+public:
+    explicit Memory(size_t bytes) {
+        const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
+#ifdef _WIN32
+        data_ = static_cast<uint8_t*>(_aligned_malloc(rounded, kPage));
+#else
+        data_ = static_cast<uint8_t*>(aligned_alloc(kPage, rounded));
+#endif
+        if (!data_) abort();  // a benchmark has nothing better to do without memory
+#ifdef __linux__
+        madvise(data_, rounded, MADV_HUGEPAGE);
+#endif
+        uint32_t word = 1;
+        for (size_t i = 0; i < rounded; i += 4) {
+            word = word * 1664525u + 1013904223u;
+            memcpy(data_ + i, &word, 4);
+        }
+    }
+    ~Memory() {
+#ifdef _WIN32
+        _aligned_free(data_);
+#else
+        free(data_);
+#endif
+    }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+
+    uint8_t* bytes() const { return data_; }
+    template <class T>
+    T* as() const {
+        return reinterpret_cast<T*>(data_);
+    }
+
+private:
+    uint8_t* data_ = nullptr;
+};
+
+using Shared = std::shared_ptr<Memory>;
+
+Shared memory(size_t bytes) { return std::make_shared<Memory>(bytes); }
+
+// Floats around 1, or f16 numbers: arbitrary bits would be NaNs and denormals, which take other paths in some CPUs.
+Shared floats(size_t count) {
+    Shared made = memory(count * sizeof(float));
+    for (size_t i = 0; i < count; ++i) made->as<float>()[i] = static_cast<float>(i % 17) * 0.125f - 1.0625f;
+    return made;
+}
+
+Shared halves(size_t count) {
+    Shared made = memory(count * sizeof(uint16_t));
+    for (size_t i = 0; i < count; ++i) made->as<uint16_t>()[i] = static_cast<uint16_t>(0x3400 + i % 512);
+    return made;
+}
+
+Shared int8s(size_t count) {
+    Shared made = memory(count);
+    for (size_t i = 0; i < count; ++i)
+        made->as<int8_t>()[i] = static_cast<int8_t>(static_cast<int>(i * 37 % 255) - 127);
+    return made;
+}
+
+std::string text(int64_t value) { return std::to_string(value); }
+
+class Cases {
+public:
+    explicit Cases(const KernelSet& set) : set_(set) {}
+
+    std::vector<KernelCase> take() { return std::move(cases_); }
+
+    // rows x cols signs; `place` says what they fit into.
+    void signs(int rows, int cols, const char* place, std::vector<int> token_counts) {
+        const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
+        const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
+        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
+        const KernelSet& set = set_;
+        for (int tokens : token_counts) {
+            const auto [tables, stride] = tables_of(cols, tokens);
+            const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(int32_t));
+            add("sign_i8", size(rows, cols, tokens, place), "Gw/s", weight_tokens(out_rows, cols, tokens),
+                [=, &set, tables = tables, stride = stride] {
+                    set.sign_i8(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, tables->bytes(), stride,
+                                tokens);
+                });
+        }
+    }
+
+    void grouped(int rows, int cols, std::vector<int> token_counts) {
+        const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
+        const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
+        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
+        const Shared scales = halves(out_rows * static_cast<size_t>(cols / 128));
+        const KernelSet& set = set_;
+        for (int tokens : token_counts) {
+            const auto [tables, stride] = tables_of(cols, tokens);
+            const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(float));
+            add("grouped_i8", size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens),
+                [=, &set, tables = tables, stride = stride] {
+                    set.grouped_i8(out->as<float>(), out_rows, weights->bytes(), scales->as<uint16_t>(), blocks, cols,
+                                   tables->bytes(), stride, tokens);
+                });
+        }
+    }
+
+    void signs_of_floats(int rows, int cols) {
+        const Shared weights = memory(static_cast<size_t>(rows) * static_cast<size_t>(cols / 8));
+        const Shared scales = halves(static_cast<size_t>(rows) * static_cast<size_t>(cols / 128));
+        const Shared x = floats(static_cast<size_t>(cols)), out = floats(static_cast<size_t>(rows));
+        const KernelSet& set = set_;
+        const auto rows_of_out = static_cast<size_t>(rows), stride = static_cast<size_t>(cols);
+        const double work = weight_tokens(rows_of_out, cols, 1);
+        add("sign_f32", size(rows, cols, 1, "L2"), "Gw/s", work, [=, &set] {
+            set.sign_f32(out->as<float>(), rows_of_out, weights->bytes(), rows, cols, x->as<float>(), stride, 1);
+        });
+        add("grouped_f32", size(rows, cols, 1, "L2"), "Gw/s", work, [=, &set] {
+            set.grouped_f32(out->as<float>(), rows_of_out, weights->bytes(), scales->as<uint16_t>(), rows, cols,
+                            x->as<float>(), stride, 1);
+        });
+    }
+
+    void dense(int rows, int cols) {
+        const size_t count = static_cast<size_t>(rows) * static_cast<size_t>(cols);
+        const Shared half = halves(count), eight = int8s(count), full = floats(count);
+        const Shared x = floats(static_cast<size_t>(cols) * 64), q = int8s(static_cast<size_t>(cols) * 64);
+        const Shared out = floats(static_cast<size_t>(rows) * 64);
+        const KernelSet& set = set_;
+        const auto n = static_cast<size_t>(rows), stride = static_cast<size_t>(cols);
+        for (int tokens : {1, 8}) {
+            const double work = weight_tokens(n, cols, tokens);
+            const std::string what = size(rows, cols, tokens, "L2");
+            add("dense_f32", "f16, " + what, "Gw/s", work, [=, &set] {
+                set.dense_f32(out->as<float>(), n, half->bytes(), DType::f16, rows, cols, x->as<float>(), stride,
+                              tokens);
+            });
+            add("dense_f32", "f32, " + what, "Gw/s", work, [=, &set] {
+                set.dense_f32(out->as<float>(), n, full->bytes(), DType::f32, rows, cols, x->as<float>(), stride,
+                              tokens);
+            });
+            add("q8_f32", what, "Gw/s", work, [=, &set] {
+                set.q8_f32(out->as<float>(), n, eight->as<int8_t>(), rows, cols, x->as<float>(), stride, tokens);
+            });
+        }
+        for (int tokens : {1, 8, 64}) {
+            add("q8_i8", size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(n, cols, tokens), [=, &set] {
+                set.q8_i8(out->as<int32_t>(), n, eight->as<int8_t>(), rows, cols, q->as<int8_t>(), stride, tokens);
+            });
+        }
+    }
+
+    // Multiply-adds of scores and values together.
+    void attention(int positions, int head_dim) {
+        const auto count = static_cast<size_t>(positions) * static_cast<size_t>(head_dim);
+        const Shared k = halves(count), v = halves(count), k8 = int8s(count), v8 = int8s(count);
+        const Shared scales = floats(static_cast<size_t>(positions));
+        const Shared q = floats(static_cast<size_t>(head_dim) * 16), out = floats(static_cast<size_t>(head_dim) * 16);
+        const Shared scores = floats(static_cast<size_t>(padded(positions, 16)) * 16);
+        const KernelSet& set = set_;
+        for (DType dtype : {DType::f16, DType::q8}) {
+            const bool half = dtype == DType::f16;
+            const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype,
+                            half ? nullptr : scales->as<float>(), half ? nullptr : scales->as<float>()};
+            for (int heads : {1, 4, 8, 16}) {
+                const std::string what = text(heads) + (heads == 1 ? " head of " : " heads of ") + text(head_dim) +
+                                         ", " + text(positions) + " positions, " + (half ? "f16" : "int8");
+                add("attend", what, "Gmadd/s", 2.0 * positions * head_dim * heads,
+                    [=, &set, keep = std::array{k, v, k8, v8, scales}] {
+                        AttendQuery queries[16];
+                        for (int i = 0; i < heads; ++i)
+                            queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, positions,
+                                          0.0f};
+                        set.attend(queries, heads, kv, head_dim, 0.1f, scores->as<float>());
+                    });
+            }
+        }
+    }
+
+    void rows_of(int n) {
+        const auto count = static_cast<size_t>(padded(n, 64));
+        const Shared x = floats(count), y = floats(count), out = floats(count), sums = memory(count * sizeof(int32_t));
+        const Shared q = int8s(count), half = halves(count), table = memory(set_.table_bytes(n));
+        const KernelSet& set = set_;
+        const std::string what = text(n) + " values";
+        const auto row = [&](const char* kernel, std::function<void()> run) {
+            add(kernel, what, "Gvalue/s", n, std::move(run));
+        };
+        row("quantize", [=, &set] { set.quantize(q->as<int8_t>(), x->as<float>(), y->as<float>(), n); });
+        row("table_build", [=, &set] { set.table_build(table->bytes(), q->as<int8_t>(), n); });
+        row("multiply", [=, &set] { set.multiply(out->as<float>(), x->as<float>(), y->as<float>(), n); });
+        row("scale_i32", [=, &set] { set.scale_i32(out->as<float>(), sums->as<int32_t>(), 0.5f, y->as<float>(), n); });
+        row("scale_planes", [=, &set] {
+            const float scale[2] = {0.5f, 0.01f};
+            set.scale_planes(out->as<float>(), sums->as<int32_t>(), sums->as<int32_t>(), scale, y->as<float>(), n);
+        });
+        row("scale_f32", [=, &set] { set.scale_f32(out->as<float>(), x->as<float>(), 0.5f, y->as<float>(), n); });
+        row("rmsnorm", [=, &set] { set.rmsnorm(out->as<float>(), x->as<float>(), y->as<float>(), n, 1e-5f); });
+        row("layernorm", [=, &set] { set.layernorm(out->as<float>(), n, 1e-5f); });
+        row("silu_mul", [=, &set] { set.silu_mul(out->as<float>(), x->as<float>(), y->as<float>(), n); });
+        row("f32_to_f16", [=, &set] { set.f32_to_f16(half->as<uint16_t>(), x->as<float>(), n); });
+        row("f16_to_f32", [=, &set] { set.f16_to_f32(out->as<float>(), half->as<uint16_t>(), n); });
+    }
+
+    void others() {
+        const KernelSet& set = set_;
+        const Shared head = floats(128), turn = floats(128), logits = floats(32000), official = memory(1u << 20);
+        for (bool interleaved : {false, true}) {
+            add("rope", interleaved ? "128 values, interleaved" : "128 values, half", "Gvalue/s", 128, [=, &set] {
+                set.rope(head->as<float>(), turn->as<float>(), turn->as<float>() + 64, 128, interleaved);
+            });
+        }
+        add("max_sum_exp", "32000 values", "Gvalue/s", 32000, [=, &set] {
+            float max = 0, sum = 0;
+            set.max_sum_exp(&max, &sum, logits->as<float>(), 32000);
+        });
+        add("crc32c", "1 MiB", "GB/s", 1 << 20, [=, &set] { set.crc32c(0, official->bytes(), 1u << 20); });
+        const int rows = set.sign_row_block, cols = 4096;
+        const Shared block = memory(set.sign_block_bytes(cols));
+        add("sign_pack", text(rows) + " x " + text(cols), "GB/s", static_cast<double>(rows) * cols / 8,
+            [=, &set] { set.sign_pack(block->bytes(), official->bytes(), rows, cols); });
+    }
+
+private:
+    static double weight_tokens(size_t rows, int cols, int tokens) { return static_cast<double>(rows) * cols * tokens; }
+
+    static std::string size(int rows, int cols, int tokens, const char* place) {
+        return text(rows) + " x " + text(cols) + " in " + place + ", " + text(tokens) +
+               (tokens == 1 ? " token" : " tokens");
+    }
+
+    std::pair<Shared, size_t> tables_of(int cols, int tokens) {
+        const auto stride = static_cast<size_t>(padded(static_cast<int64_t>(set_.table_bytes(cols)), 64));
+        const Shared q = int8s(static_cast<size_t>(padded(cols, 64)));
+        for (int64_t i = cols; i < padded(cols, 64); ++i) q->as<int8_t>()[i] = 0;
+        const Shared tables = memory(stride * static_cast<size_t>(tokens));
+        for (int t = 0; t < tokens; ++t)
+            set_.table_build(tables->bytes() + static_cast<size_t>(t) * stride, q->as<int8_t>(), cols);
+        return {tables, stride};
+    }
+
+    void add(const char* kernel, std::string what, const char* unit, double work, std::function<void()> run) {
+        cases_.push_back({kernel, std::move(what), unit, work, std::move(run)});
+    }
+
+    const KernelSet& set_;
+    std::vector<KernelCase> cases_;
+};
+
+}  // namespace
+
+std::vector<KernelCase> kernel_cases(const KernelSet& set, bool all) {
+    Cases cases(set);
+    cases.signs(1024, 4096, "L2", {1, 2, 4, 8, 64});
+    cases.signs(512, 11008, "L2", {1, 64});
+    if (all) cases.signs(1 << 18, 8192, "DRAM", {1, 4});
+    cases.grouped(1024, 4096, {1, 4, 64});
+    cases.signs_of_floats(1024, 4096);
+    cases.dense(256, 1024);
+    cases.attention(1024, 128);
+    cases.rows_of(4096);
+    cases.others();
+    return cases.take();
+}
+
+}  // namespace onebit

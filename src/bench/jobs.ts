@@ -1,0 +1,54 @@
+/**
+ * What is measured together in one process. Each job has a process of its own, so that its peak memory is its own, no
+ * other model's pages are in its way, and the system ending it for lack of memory ends nothing else.
+ */
+import type { Peaks, ProbeName } from '../native.js'
+import type { BenchRow } from './rows.js'
+import type { BenchTest } from './test-matrix.js'
+
+/** A file, or a shape with random weights of a type. */
+export type ModelSource = { file: string } | { shape: string; type: string }
+
+export interface BenchJob {
+  kind: 'bench'
+  source: ModelSource
+  threads: number
+  /** '' : the best there is */
+  isa: string
+  activations: 'int8' | 'f32'
+  tests: BenchTest[]
+  repetitions: number
+  warmup: boolean
+  /** measure times to the first token, `repetitions` times each */
+  firstToken: boolean
+  peaks?: Peaks
+  /**
+   * Seconds that all tests may take together, once the model is there: prompts and generations are halved until they
+   * fit, and what does not fit even then is skipped. Absent: no limit.
+   */
+  seconds?: number
+}
+
+export interface PeaksJob {
+  kind: 'peaks'
+  threads: number
+  isa: string
+  what: ProbeName[]
+  /** how much memory is read: less than 1 GiB is quicker, and may be wrong where caches are large */
+  dramBytes: number
+}
+
+export type Job = BenchJob | PeaksJob
+
+/** From the child to its parent, in order; `done` or `error` is the last. */
+export type Message =
+  | { kind: 'row'; row: BenchRow }
+  | { kind: 'skip'; what: string; why: string }
+  | { kind: 'progress'; text: string }
+  | { kind: 'peaks'; peaks: Peaks }
+  | { kind: 'done' }
+  | { kind: 'error'; code: string; message: string; hint?: string }
+
+export function sourceName(source: ModelSource): string {
+  return 'file' in source ? source.file : `${source.shape} ${source.type}`
+}
