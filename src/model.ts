@@ -13,7 +13,7 @@ import { Tokenizer } from './text/tokenizer.js'
 import { Timeline } from './timeline.js'
 
 /** In the order of the native enumeration. */
-const ACTIVATIONS = ['int8', 'f32', 'int4'] as const
+export const ACTIVATIONS = ['int8', 'f32', 'int4'] as const
 
 /**
  * What sign matrices multiply. `int8`: activations rounded to 8 bits, one scale a token. `int4`: to 4 bits, about twice as

@@ -1,9 +1,10 @@
 /** Milliseconds until the first token: in a process that has the model, and in one that starts from nothing. */
+
 import { spawn } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { OnebitError } from '../errors.js'
-import type { Model } from '../model.js'
+import type { Activations, Model } from '../model.js'
 import { firstTokenPrompt } from './first-token-prompt.js'
 import { median } from './statistics.js'
 
@@ -30,7 +31,7 @@ export async function warmFirstToken(model: Model, repetitions: number, seconds 
 export interface ColdStart {
   path: string
   threads: number
-  activations: 'int8' | 'f32'
+  activations: Activations
   isa: string
 }
 

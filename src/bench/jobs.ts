@@ -2,6 +2,7 @@
  * What is measured together in one process. Each job has a process of its own, so that its peak memory is its own, no
  * other model's pages are in its way, and the system ending it for lack of memory ends nothing else.
  */
+import type { Activations } from '../model.js'
 import type { Peaks, ProbeName } from '../native.js'
 import type { BenchRow } from './rows.js'
 import type { BenchTest } from './test-matrix.js'
@@ -15,7 +16,7 @@ export interface BenchJob {
   threads: number
   /** '' : the best there is */
   isa: string
-  activations: 'int8' | 'f32'
+  activations: Activations
   tests: BenchTest[]
   repetitions: number
   warmup: boolean

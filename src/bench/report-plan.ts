@@ -1,4 +1,5 @@
 /** Which jobs a report is made of, and what part of the time each may take. */
+import { ACTIVATIONS } from '../model.js'
 import type { KvType } from '../session.js'
 import { SHAPE_NAMES } from '../shapes.js'
 import type { BenchJob, ModelSource } from './jobs.js'
@@ -108,7 +109,7 @@ export function reportPlan({ sources, machine, repetitions, contextOf }: PlanOpt
   for (const path of machine.usable_isas) {
     add('paths', 1, job(small, [decode(32), prefill(most(small, 128))], { isa: path }))
   }
-  for (const activations of ['int8', 'f32'] as const) {
+  for (const activations of ACTIVATIONS) {
     add('activations', 1, job(small, [decode(32), prefill(most(small, 128))], { activations }))
   }
   return plan

@@ -2,7 +2,9 @@
  * One measured line. The keys up to samples_ts are llama-bench's, in its order and with its meanings, so that rows of
  * both join; the others come after them. A figure that makes no sense for a line is null, never 0.
  */
+
 import type { ModelConfig } from '../architecture.js'
+import type { Activations } from '../model.js'
 import { modelSize } from '../model-size.js'
 import type { Peaks } from '../native.js'
 import type { KvType } from '../session.js'
@@ -65,7 +67,7 @@ export interface BenchRow {
   median_ts: number
   /** 1e9 weights times tokens a second, by the median */
   gws: number
-  activations: 'int8' | 'f32'
+  activations: Activations
   n_parallel: number
   /** kind of the linears: onebit, chain, q1_0, q8, f16 … */
   weight_type: WeightName
@@ -80,7 +82,7 @@ export interface RowContext {
   config: ModelConfig
   threads: number
   isa: string
-  activations: 'int8' | 'f32'
+  activations: Activations
   peaks: Peaks | undefined
   ttftColdMs: number | null
   ttftMs: number | null

@@ -1,6 +1,8 @@
 /** The table of `onebit bench`: every combination of models and ways of running them, one process after the other. */
+
 import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
+import type { Activations } from '../model.js'
 import { readObtHeader } from '../obt.js'
 import { parseWeightType, type ShapeName, shapeConfig } from '../shapes.js'
 import { type BenchJob, type ModelSource, sourceName } from './jobs.js'
@@ -12,7 +14,7 @@ export interface TablePlan {
   sources: ModelSource[]
   threads: number[]
   isas: string[]
-  activations: ('int8' | 'f32')[]
+  activations: Activations[]
   tests: BenchTest[]
   repetitions: number
   warmup: boolean
@@ -75,9 +77,9 @@ export async function runTable(plan: TablePlan, listener: TableListener): Promis
   }
 }
 
-function combinations(plan: TablePlan): [number, string, 'int8' | 'f32'][] {
+function combinations(plan: TablePlan): [number, string, Activations][] {
   const { threads, isas, activations } = plan
   return isas.flatMap((isa) =>
-    activations.flatMap((way) => threads.map((count): [number, string, 'int8' | 'f32'] => [count, isa, way])),
+    activations.flatMap((way) => threads.map((count): [number, string, Activations] => [count, isa, way])),
   )
 }

@@ -4,6 +4,7 @@ import { writeReport } from '../bench/report.js'
 import { defaultThreads, runTable, type TablePlan } from '../bench/run-table.js'
 import { MOST_UBATCH, parseIntegers, parsePair, testMatrix } from '../bench/test-matrix.js'
 import { OnebitError } from '../errors.js'
+import { ACTIVATIONS } from '../model.js'
 import { KV_TYPES, type KvType } from '../session.js'
 import { parseWeightType, SHAPE_NAMES } from '../shapes.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
@@ -66,7 +67,11 @@ export const benchCommand: Command = {
       help: 'numbers in the KV cache (default f16; also -ctk)',
     },
     'cache-type-v': { type: 'string', value: KV_TYPES.join('|'), help: 'the same as for K (also -ctv)' },
-    activations: { type: 'string', value: 'int8,f32', help: 'round activations to int8 (default) or keep floats' },
+    activations: {
+      type: 'string',
+      value: 'int8,int4,f32',
+      help: 'round activations to int8 (default) or int4, or keep floats',
+    },
     isa: { type: 'string', value: 'I,…', help: 'instruction sets (default: ONEBIT_ISA, or the best there is)' },
     repetitions: { type: 'integer', short: 'r', min: 1, max: 1000, help: 'how often each test is timed (default 5)' },
     output: { type: 'string', short: 'o', choices: FORMATS, help: 'default md' },
@@ -209,7 +214,7 @@ function tablePlan(values: OptionValues, sources: ModelSource[]): TablePlan {
     kvs: cacheTypes(values),
   })
   if (tests.length === 0) throw new UsageError('There is nothing to measure: -p and -n are both 0.')
-  const activations = choices(values, 'activations', ['int8', 'f32'])
+  const activations = choices(values, 'activations', ACTIVATIONS)
   const isas = strings(values, 'isa')
   return {
     sources,
