@@ -107,6 +107,31 @@ public:
         }
     }
 
+    // The same with activations of 4 bits.
+    void signs_of_planes(int rows, int cols, std::vector<int> token_counts) {
+        const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
+        const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
+        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
+        const auto stride = static_cast<size_t>(padded(static_cast<int64_t>(set_.planes_bytes(cols)), 64));
+        const Shared q = int8s(static_cast<size_t>(padded(cols, 64)));
+        for (int64_t i = 0; i < padded(cols, 64); ++i)
+            q->as<int8_t>()[i] = static_cast<int8_t>(i < cols ? i % 15 - 7 : 0);
+        const KernelSet& set = set_;
+        for (int tokens : token_counts) {
+            const Shared planes = memory(stride * static_cast<size_t>(tokens));
+            for (int t = 0; t < tokens; ++t)
+                set.planes_build(planes->bytes() + static_cast<size_t>(t) * stride, q->as<int8_t>(), cols);
+            const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(int32_t));
+            add("sign_i4", size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens), [=, &set] {
+                set.sign_i4(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, planes->bytes(), stride,
+                            tokens);
+            });
+        }
+        const Shared planes = memory(set_.planes_bytes(cols));
+        add("planes_build", text(cols) + " values", "Gvalue/s", cols,
+            [=, &set] { set.planes_build(planes->bytes(), q->as<int8_t>(), cols); });
+    }
+
     void grouped(int rows, int cols, std::vector<int> token_counts) {
         const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
         const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
@@ -273,6 +298,7 @@ std::vector<KernelCase> kernel_cases(const KernelSet& set, bool all) {
     cases.signs(1024, 4096, "L2", {1, 2, 4, 8, 64});
     cases.signs(512, 11008, "L2", {1, 64});
     if (all) cases.signs(1 << 18, 8192, "DRAM", {1, 4});
+    cases.signs_of_planes(1024, 4096, {1, 8, 64});
     cases.grouped(1024, 4096, {1, 4, 64});
     cases.signs_of_floats(1024, 4096);
     cases.dense(256, 1024);

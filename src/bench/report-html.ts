@@ -77,8 +77,10 @@ function pathSection(report: Report): string {
       'Every path gives the same bytes of logits; only speed differs.',
     ) + barFigure(alternatives(report, 'paths', 'prefill'), 'The same for a prompt.')
   const ways =
-    barFigure(alternatives(report, 'activations', 'decode'), 'int8 rounds activations to 8 bits; f32 keeps them.') +
-    barFigure(alternatives(report, 'activations', 'prefill'), 'The same for a prompt.')
+    barFigure(
+      alternatives(report, 'activations', 'decode'),
+      'int8 and int4 round activations to 8 and 4 bits; f32 keeps them. Their losses: `onebit perplexity`.',
+    ) + barFigure(alternatives(report, 'activations', 'prefill'), 'The same for a prompt.')
   return paths + ways === '' ? '' : `<h2>Paths and ways to multiply</h2>${paths}${ways}`
 }
 
