@@ -1,4 +1,4 @@
-"""`python -m onebit_distill COMMAND …`: arguments in, exit status out (0 done, 1 an error of use or data, 2 usage)."""
+"""`python -m onebit_distill COMMAND …`: arguments in, exit status out (0 done, 1 error, 2 wrong usage)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def _add_generate(commands) -> None:
         choices = FIRST_TOKENS if name == "first" else None
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=kind, default=field.default, choices=choices, help=f"default {field.default}")
-    parser.add_argument("--precision", choices=("f32", "bf16", "fp16"), default="f32", help="of the teacher; default f32")
+    parser.add_argument(
+        "--precision", choices=("f32", "bf16", "fp16"), default="f32", help="of the teacher; default f32"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda; default auto")
     parser.add_argument("--graph", action="store_true", help="one CUDA graph per token (GPU only)")
     parser.set_defaults(run=_generate)
@@ -72,9 +74,15 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", required=True, metavar="T", help="Hugging Face folder or GGUF file")
-    parser.add_argument("--data", required=True, nargs="+", type=Path, metavar="PATH", help=".txt, .jsonl, folders of them")
-    parser.add_argument("--validation-data", nargs="+", type=Path, default=[], metavar="PATH", help="texts to validate on")
-    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="the run's folder; it goes on if it exists")
+    parser.add_argument(
+        "--data", required=True, nargs="+", type=Path, metavar="PATH", help=".txt, .jsonl, folders of them"
+    )
+    parser.add_argument(
+        "--validation-data", nargs="+", type=Path, default=[], metavar="PATH", help="texts to validate on"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="RUN", help="the run's folder; it goes on if it exists"
+    )
     _add_settings(parser)
 
 
@@ -126,8 +134,12 @@ def _add_export(commands) -> None:
     parser = commands.add_parser("export", help="a trained student as a .obt file", allow_abbrev=False)
     parser.add_argument("run_folder", type=Path, metavar="RUN", help="the folder of `train` or `reconstruct`")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.obt")
-    parser.add_argument("--embed", choices=("f32", "f16", "bf16", "q8"), default="q8", help="embedding and head; default q8")
-    parser.add_argument("--dense", choices=("f32", "f16", "bf16", "q8"), default="f32", help="dense linears; default f32")
+    parser.add_argument(
+        "--embed", choices=("f32", "f16", "bf16", "q8"), default="q8", help="embedding and head; default q8"
+    )
+    parser.add_argument(
+        "--dense", choices=("f32", "f16", "bf16", "q8"), default="f32", help="dense linears; default f32"
+    )
     parser.set_defaults(run=_export)
 
 
@@ -146,7 +158,9 @@ def _add_stories(commands) -> None:
 
     parser = commands.add_parser("stories", help="the default model, from texts to .obt, on a CPU", allow_abbrev=False)
     parser.add_argument("--texts", required=True, type=Path, metavar="DIR", help="folder with the TinyStories texts")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="working folder; it goes on if it exists")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="working folder; it goes on if it exists"
+    )
     parser.add_argument("--config", required=True, type=Path, metavar="FILE.toml", help="such as configs/stories.toml")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.obt", help="default: DIR/stories.obt")
     parser.add_argument("--stage", choices=STAGES, help="only this stage")
@@ -160,7 +174,9 @@ def _stories(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(_PROGRAM, description="Make 1-bit language models for onebit-run.", allow_abbrev=False)
+    top = argparse.ArgumentParser(
+        _PROGRAM, description="Make 1-bit language models for onebit-run.", allow_abbrev=False
+    )
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories):

@@ -54,7 +54,14 @@ class GenerateOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("sequences", 1), ("length", 2), ("greedy_least", 1), ("top_k", 0), ("batch", 1), ("seed", 0)):
+        for name, least in (
+            ("sequences", 1),
+            ("length", 2),
+            ("greedy_least", 1),
+            ("top_k", 0),
+            ("batch", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise DistillError("ERR_BAD_OPTION", f"{name} must be a whole number from {least} on, found {value!r}")
@@ -100,7 +107,7 @@ def draw(logits: Tensor, chance: Tensor, temperature: float, top_k: int) -> Tens
 
 
 class _Rows:
-    """A batch of sequences in progress: everything on the device, shapes that never change (a CUDA graph can hold it)."""
+    """A batch of sequences in progress: all on the device, in shapes that never change (a CUDA graph can hold it)."""
 
     def __init__(self, model: Llama, options: GenerateOptions, device: torch.device, dtype: torch.dtype) -> None:
         self.model, self.options, self.device = model, options, device
@@ -145,7 +152,7 @@ class _Rows:
 
     @torch.no_grad()
     def capture(self) -> None:
-        """Records a step as a CUDA graph: a small model is otherwise bound by launching some hundred kernels a token."""
+        """Records a step as a CUDA graph: a small model is otherwise bound by launching hundreds of kernels a token."""
         kept = [t.clone() for t in (self.token, self.position, self.written)]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -224,7 +231,9 @@ def _finished(path: Path) -> set[int]:
     try:
         return {json.loads(line)["sequence"] for line in whole.splitlines()}
     except (ValueError, KeyError, TypeError) as cause:
-        raise DistillError("ERR_DATA", f"{path} was not written by generate ({cause})", "Choose another --out.") from cause
+        raise DistillError(
+            "ERR_DATA", f"{path} was not written by generate ({cause})", "Choose another --out."
+        ) from cause
 
 
 def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:

@@ -97,7 +97,9 @@ class ProgressLine:
         if self.validation is not None:
             text += f"  val ppl {self.validation:.3f}"
         text += f"  {speed:.0f} tokens/s  {clock((self.steps - self.step) * self.seconds)} left"
-        print(f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{text}" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
 
     def finish(self) -> None:
         if self.prints and self.terminal and self.shown:
@@ -105,7 +107,7 @@ class ProgressLine:
 
 
 def plot(metrics: Path, target: Path, title: str) -> None:
-    """Loss, its parts and validation perplexity over the steps, as SVG. Needs matplotlib, which is imported here only."""
+    """Loss, its parts and validation perplexity over the steps, as SVG. matplotlib is imported here only."""
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,4 +1,4 @@
-"""AdamW for everything, or Muon for the matrices of the layers with AdamW for the rest; and the learning rate's course."""
+"""AdamW for everything, or Muon for the layers' matrices with AdamW for the rest; the learning rate's course."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def shard(model: Llama, world: World) -> None:
 
 
 def average_gradients(model: nn.Module, world: World) -> None:
-    """For processes that each have the whole model: one exchange a step, so a slow core holds up the others only once."""
+    """For processes that each have the whole model: one exchange a step, so a slow core holds the others up once."""
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     line = world.mean(torch.cat([gradient.flatten() for gradient in gradients]))
     for gradient, part in zip(gradients, line.split([g.numel() for g in gradients]), strict=True):

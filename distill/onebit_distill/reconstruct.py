@@ -47,7 +47,9 @@ class BlockFit:
             raise DistillError("ERR_BAD_OPTION", f"block lr must be above 0 and at most 10, found {self.lr!r}")
 
 
-def _fit_block(block: Block, inputs: Tensor, targets: Tensor, step: _Step, options: BlockFit, settings: Settings) -> float:
+def _fit_block(
+    block: Block, inputs: Tensor, targets: Tensor, step: _Step, options: BlockFit, settings: Settings
+) -> float:
     """Trains one block on inputs [N, T, dim] to give targets; the error of the last tenth of the steps, relative to
     what the block adds to nothing: 1 means as bad as zeros."""
     parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
@@ -81,7 +83,9 @@ def _through(block: Block, inputs: Tensor, step: _Step, options: BlockFit, preci
     return torch.cat(parts).to(inputs.dtype)
 
 
-def fit_blocks(teacher: Llama, student: Llama, ids: Tensor, run: Path, options: BlockFit, settings: Settings) -> list[float]:
+def fit_blocks(
+    teacher: Llama, student: Llama, ids: Tensor, run: Path, options: BlockFit, settings: Settings
+) -> list[float]:
     """Fits all blocks of the student in order, each on what the fitted ones before it give. ids: int64 [N, T].
 
     Each finished block is kept in `run/block-NNN.safetensors`, from which an interrupted fit goes on. Returns the
@@ -102,7 +106,9 @@ def fit_blocks(teacher: Llama, student: Llama, ids: Tensor, run: Path, options: 
             with writing_atomically(path) as file:
                 file.write(save({name: value.contiguous() for name, value in block.state_dict().items()}))
             count = len(student.model.layers)
-            print(f"reconstruct: block {index + 1}/{count}  relative error {errors[-1]:.4f}", file=sys.stderr, flush=True)
+            print(
+                f"reconstruct: block {index + 1}/{count}  relative error {errors[-1]:.4f}", file=sys.stderr, flush=True
+            )
         mine = _through(block, mine, step, options, settings.precision)
     return errors
 

@@ -117,5 +117,7 @@ def load_student(run: Path) -> tuple[Llama, RunRecord, int]:
     try:
         model.load_state_dict(weights)
     except RuntimeError as cause:
-        raise DistillError("ERR_CHECKPOINT", f"{run}: the checkpoint is not of this model ({str(cause)[:200]})") from cause
+        raise DistillError(
+            "ERR_CHECKPOINT", f"{run}: the checkpoint is not of this model ({str(cause)[:200]})"
+        ) from cause
     return model.eval(), record, step

@@ -44,11 +44,15 @@ class Settings:
     # what the student is
     kind: str = _option("student", "onebit", "onebit, chain:BITS, bitnet, dense or rtn:BITS")
     layernorm: bool = _option("student", False, "the paper's LayerNorm behind every linear")
-    sign_gradient: str = _option("student", "official", "what stands for sign's derivative", choices=tuple(SIGN_GRADIENTS))
+    sign_gradient: str = _option(
+        "student", "official", "what stands for sign's derivative", choices=tuple(SIGN_GRADIENTS)
+    )
     zero_is_zero: bool = _option("student", False, "torch.sign(0) = 0 while training, as the official code")
     start: str = _option("student", "svd", "where factors g and h come from", choices=METHODS)
     split: float = _option("student", 0.5, "svd: share of the singular value that h gets", least=0, most=1)
-    latent: str = _option("student", "magnitude", "latent weights: 0.01 sign(W), or in proportion to W", choices=LATENTS)
+    latent: str = _option(
+        "student", "magnitude", "latent weights: 0.01 sign(W), or in proportion to W", choices=LATENTS
+    )
     latent_mean: float = _option("student", 0.4, "mean |latent| at the start, unless official", above=0)
     train_embedding: bool = _option("student", True, "train embedding and head")
     train_norms: bool = _option("student", True, "train the RMSNorm weights")
@@ -103,7 +107,7 @@ class Settings:
     fp16_window: int = _option("machine", 100, "fp16: steps without overflow before the scale doubles", least=1)
     device: str = _option("machine", "auto", "auto, cpu, cuda")
     threads: int = _option("machine", 0, "CPU threads of torch; 0: as torch chooses", least=0, most=1024)
-    sharding: str = _option("machine", "fsdp", "several processes split the model, or each has all of it (less traffic)",
+    sharding: str = _option("machine", "fsdp", "several processes split the model, or each has all of it",
                             choices=("fsdp", "replicate"))  # fmt: skip
     compile: bool = _option("machine", False, "torch.compile the student")
     gradient_checkpointing: bool = _option("machine", False, "recompute activations in the backward pass")

@@ -96,13 +96,18 @@ def _training_tokens(run: Path) -> int:
 
 def _score_rows(scores: dict[str, Any]) -> str:
     rows = ["| | teacher (float) | student (1 bit) |", "|---|---:|---:|"]
-    for key, words in (("bits_per_byte", f"bits per byte, `{VALIDATION}`"), ("held_back_perplexity", "perplexity, held-back stories")):
+    for key, words in (
+        ("bits_per_byte", f"bits per byte, `{VALIDATION}`"),
+        ("held_back_perplexity", "perplexity, held-back stories"),
+    ):
         if f"teacher_{key}" in scores:
             rows.append(f"| {words} | {scores[f'teacher_{key}']:.4f} | {scores[f'student_{key}']:.4f} |")
     return "\n".join(rows)
 
 
-def card(out: Path, teacher: Teacher, student: Llama, report: ExportReport, scores: dict[str, Any], command: str) -> str:
+def card(
+    out: Path, teacher: Teacher, student: Llama, report: ExportReport, scores: dict[str, Any], command: str
+) -> str:
     """The model card, Markdown."""
     record, config = read_run(out / "student"), student.config
     samples = "\n\n".join(f"> {tell(student, teacher, p, i)}".replace("\n", "\n> ") for i, p in enumerate(_PROMPTS))
@@ -113,7 +118,8 @@ A OneBit language model that tells short children's stories in English. Every li
 layers is a sign with two scale vectors beside each matrix (Xu et al., arXiv 2402.11295); embedding and head are int8.
 
 - {report.file_bytes:,} bytes, {report.bits_per_linear_weight:.3f} bits per linear weight
-- {config.n_layers} layers of {config.dim}, feed-forward {config.hidden_dim}, {config.n_heads} heads, {config.vocab_size} tokens, context {config.context_length}
+- {config.n_layers} layers of {config.dim}, feed-forward {config.hidden_dim}, {config.n_heads} heads, {config.vocab_size} tokens,
+  context {config.context_length}
 - made on the CPU route, by this command (distill/README.md):
 
 ```sh
@@ -123,11 +129,12 @@ layers is a sign with two scale vectors beside each matrix (Xu et al., arXiv 240
 ## How it was made
 
 1. A byte-level BPE and a float teacher were trained from nothing on TinyStories (CDLA-Sharing-1.0; three published
-   excerpts, 5.5 MB; the lower-cased one got its capitals back by context): {_training_tokens(out / "teacher-run"):,} tokens.
+   excerpts, 5.5 MB; the lower-cased one got its capitals back by context):
+   {_training_tokens(out / "teacher-run"):,} tokens.
 2. The teacher wrote {generated:,} stories.
 3. The student began as the teacher's signs with scales by SVID ({record.settings.start}; latent weights:
-   {record.settings.latent}; LayerNorm: {"yes" if record.settings.layernorm else "no"}) and learned the teacher's distribution on these stories and on
-   the texts of 1: {_training_tokens(out / "student"):,} tokens.
+   {record.settings.latent}; LayerNorm: {"yes" if record.settings.layernorm else "no"}) and learned the teacher's distribution
+   on these stories and on the texts of 1: {_training_tokens(out / "student"):,} tokens.
 
 Teacher SHA-256: `{teacher.sha256}`.
 
@@ -135,8 +142,8 @@ Teacher SHA-256: `{teacher.sha256}`.
 
 {_score_rows(scores)}
 
-Blocks of {config.context_length} tokens, each from nothing, every token counted. The validation text was read once, after all training; the
-student was scored with embedding and head rounded to int8 as in the file. {_verdict(scores)}
+Blocks of {config.context_length} tokens, each from nothing, every token counted. The validation text was read once,
+after all training; the student was scored with embedding and head rounded to int8 as in the file. {_verdict(scores)}
 
 ## What it writes
 

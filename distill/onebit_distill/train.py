@@ -39,7 +39,7 @@ def autocast(device: torch.device, precision: str):
 
 
 class LossScale:
-    """DeepSpeed's dynamic loss scale for fp16, as the official run sets it: start 64, window 100, hysteresis 2, min 1."""
+    """DeepSpeed's dynamic loss scale for fp16, as the official run sets it (64, window 100, hysteresis 2, least 1)."""
 
     def __init__(self, start: float, window: int, hysteresis: int = 2) -> None:
         self.scale, self.window, self.hysteresis = start, window, hysteresis
@@ -135,9 +135,7 @@ class Trainer:
         done = checkpoint_steps(self.run)
         self.world.wait()
         if done:
-            self.progress = load_checkpoint(
-                self.run, done[-1], self.model, self.optimisers, self.average, self.world
-            )
+            self.progress = load_checkpoint(self.run, done[-1], self.model, self.optimisers, self.average, self.world)
             if self.scale is not None and self.progress.loss_scale:
                 self.scale.restore(self.progress.loss_scale)
             self.line.note(f"going on from step {self.progress.step}")

@@ -105,7 +105,9 @@ def teacher_dtype(settings: Settings) -> torch.dtype:
     return DTYPES[settings.precision]
 
 
-def prepare_texts(job: TransferJob, teacher: Teacher, settings: Settings, here: World) -> tuple[Blocks, np.ndarray, str]:
+def prepare_texts(
+    job: TransferJob, teacher: Teacher, settings: Settings, here: World
+) -> tuple[Blocks, np.ndarray, str]:
     """Training blocks, validation blocks and the data's digest."""
     if settings.block > teacher.config.context_length:
         message = f"block {settings.block} is longer than the teacher's context of {teacher.config.context_length}"
@@ -127,7 +129,12 @@ def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
     # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
     student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))
     choose_trained(student, settings)
-    source = {"source": Path(teacher.source).name, "format": teacher.format, "sha256": teacher.sha256, "files": teacher.files}
+    source = {
+        "source": Path(teacher.source).name,
+        "format": teacher.format,
+        "sha256": teacher.sha256,
+        "files": teacher.files,
+    }
     open_run(job.run, RunRecord(settings, student.config, source, digest, job.command), here.is_first)
     here.wait()
     if here.is_first and teacher.text is not None:

@@ -1,6 +1,7 @@
 """The command line: usage errors are 2, our errors one line and 1."""
 
 import pytest
+
 from onebit_distill.cli import main
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from onebit_distill.data import Blocks, TokenStore, documents, split_documents, tokenise, validation_blocks
 from onebit_distill.errors import DistillError
 
@@ -31,7 +32,13 @@ def test_documents_of_text_jsonl_and_folders(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.jsonl", b'{"txt": 1}'), ("a.jsonl", b"{"), ("a.jsonl", b'{"text": 7}'), ("a.txt", b"\xff\xfe"), ("a.md", b"x")],
+    [
+        ("a.jsonl", b'{"txt": 1}'),
+        ("a.jsonl", b"{"),
+        ("a.jsonl", b'{"text": 7}'),
+        ("a.txt", b"\xff\xfe"),
+        ("a.md", b"x"),
+    ],
 )
 def test_bad_files_are_named_errors(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from tiny_model import write_folder
+
 from onebit_distill.errors import DistillError
 from onebit_distill.generate import GenerateOptions, draw, first_token, generate, generate_sequences, uniform
 from onebit_distill.parallel import World
 from onebit_distill.teacher import load_teacher
-from tiny_model import write_folder
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -85,7 +86,9 @@ def test_first_tokens(teacher):
 
 
 def lines(folder):
-    return {e["sequence"]: e["text"] for p in folder.glob("*.jsonl") for e in map(json.loads, open(p, encoding="utf-8"))}
+    return {
+        e["sequence"]: e["text"] for p in folder.glob("*.jsonl") for e in map(json.loads, open(p, encoding="utf-8"))
+    }
 
 
 def test_an_interrupted_generation_goes_on(teacher, tmp_path):
@@ -122,7 +125,9 @@ def test_longer_than_the_context_is_refused(teacher, tmp_path):
         generate(teacher, GenerateOptions(length=129), tmp_path, ALONE)
 
 
-@pytest.mark.parametrize("bad", [{"sequences": 0}, {"temperature": 0.0}, {"top_k": -1}, {"greedy_most": 2}, {"first": "x"}])
+@pytest.mark.parametrize(
+    "bad", [{"sequences": 0}, {"temperature": 0.0}, {"top_k": -1}, {"greedy_most": 2}, {"first": "x"}]
+)
 def test_bad_options(bad):
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
         GenerateOptions(**bad)

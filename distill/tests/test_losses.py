@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from test_settings import CONFIGS
+from tiny_model import tiny_config, tiny_llama
+
 from onebit_distill.losses import Transfer, attention_loss, hidden_loss, kl_batchmean, kl_per_token, lm_loss, top_k_loss
+from onebit_distill.run_folder import sign_options
 from onebit_distill.settings import read_settings
 from onebit_distill.starts import student_of
 from onebit_distill.transfer import choose_trained, start_options
-from onebit_distill.run_folder import sign_options
-from test_settings import CONFIGS
-from tiny_model import tiny_config, tiny_llama
 
 
 def plain_kl(student, teacher):
@@ -55,7 +56,7 @@ def test_attention_loss_counts_squared_distances():
 
 
 def plain_official_loss(student, teacher, ids):
-    """LF kd.py of the official repository in float64: 0.01 · KL / B + Σ over hidden_states[0 .. n-1], final norm out."""
+    """The official kd.py in float64: 0.01 · KL / B + Σ over hidden_states[0 .. n-1], final norm out."""
     mine, theirs = student(ids, hidden_states=True), teacher(ids, hidden_states=True)
     total = 0.01 * plain_kl(mine.logits, theirs.logits) / len(ids)
     for layer in range(teacher.config.n_layers):

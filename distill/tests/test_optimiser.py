@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
+from test_settings import CONFIGS
+from torch import nn
+
 from onebit_distill.linear import OneBitLinear
 from onebit_distill.optimiser import make_optimisers, orthogonalise, rate
 from onebit_distill.settings import Settings, read_settings, with_options
-from test_settings import CONFIGS
-from torch import nn
 
 
 class Wrapped(nn.Module):

@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from onebit_distill.cli import main
-from pathlib import Path
-
 from test_train import PACKAGE, arguments, losses, made  # noqa: F401
+
+from onebit_distill.cli import main
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 

@@ -2,18 +2,23 @@
 
 import pytest
 import torch
+from test_train import FAST, losses, made  # noqa: F401
+from tiny_model import tiny_config, tiny_llama
+
 from onebit_distill.cli import main
 from onebit_distill.errors import DistillError
 from onebit_distill.reconstruct import BlockFit, fit_blocks
 from onebit_distill.settings import Settings
 from onebit_distill.starts import student_of
-from test_train import FAST, losses, made  # noqa: F401
-from tiny_model import tiny_config, tiny_llama
 
 
 def test_fitting_brings_every_state_closer_and_goes_on_after_a_stop(tmp_path):
     torch.manual_seed(0)
-    teacher, settings, options = tiny_llama(tiny_config()), Settings(precision="f32"), BlockFit(steps=80, lr=1e-2, batch=4)
+    teacher, settings, options = (
+        tiny_llama(tiny_config()),
+        Settings(precision="f32"),
+        BlockFit(steps=80, lr=1e-2, batch=4),
+    )
     ids = torch.randint(0, 320, (16, 24))
     student = student_of(teacher, "onebit")
     student.requires_grad_(True)
@@ -37,7 +42,10 @@ def test_fitting_brings_every_state_closer_and_goes_on_after_a_stop(tmp_path):
 def test_the_command_fits_blocks_and_then_end_to_end(made, tmp_path):  # noqa: F811
     where = ["--teacher", str(made / "teacher"), "--data", str(made / "texts.jsonl"), "--out", str(tmp_path / "run")]
     assert main(["reconstruct", *where, *FAST, "--steps", "5", "--block-steps", "10", "--block-tokens", "512"]) == 0
-    assert sorted(p.name for p in (tmp_path / "run").glob("block-*")) == ["block-000.safetensors", "block-001.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run").glob("block-*")) == [
+        "block-000.safetensors",
+        "block-001.safetensors",
+    ]
     assert len(losses(tmp_path / "run")) == 5
     assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "made.obt")]) == 0
     assert (tmp_path / "made.obt").stat().st_size > 10_000

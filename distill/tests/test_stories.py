@@ -5,12 +5,13 @@ import random
 import subprocess
 
 import pytest
+from test_settings import CONFIGS
+
 from onebit_distill import stories
 from onebit_distill.cli import main
 from onebit_distill.stories_text import CASED, LOWER_CASED, SECOND_VERSION, read_stories, train_tokenizer
 from onebit_distill.teacher import TeacherText
 from onebit_distill.truecase import Truecaser
-from test_settings import CONFIGS
 
 NAMES, PLACES, THINGS = ("Lily", "Tom", "Anna", "Ben"), ("park", "garden", "house"), ("ball", "cat", "kite", "red car")
 
@@ -19,7 +20,7 @@ def story(random_) -> str:
     name, place = random_.choice(NAMES), random_.choice(PLACES)
     thing = f"{random_.choice(THINGS)} number {random_.randrange(1_000_000)}"
     return (
-        f'Once upon a time, there was a child named {name}. {name} went to the {place} with a {thing}.\n\n'
+        f"Once upon a time, there was a child named {name}. {name} went to the {place} with a {thing}.\n\n"
         f'"I like my {thing}," said {name}. The {thing} was big. They were happy in the {place}.'
     )
 
@@ -46,7 +47,9 @@ def test_every_story_is_read_once_with_capitals(texts):
 
 
 def test_truecasing_goes_by_context():
-    truecaser = Truecaser(["Ben saw Lily. Lily and Ben ran.", "The cat saw Lily. They ran to the park.", "A dog ran. They saw Ben."] * 2)
+    truecaser = Truecaser(
+        ["Ben saw Lily. Lily and Ben ran.", "The cat saw Lily. They ran to the park.", "A dog ran. They saw Ben."] * 2
+    )
     assert truecaser.restore("lily and ben ran. they saw the cat.") == "Lily and Ben ran. They saw the cat."
     assert truecaser.restore('"zoe!" a dog named zoe ran.') == '"Zoe!" A dog named Zoe ran.'
 
@@ -75,7 +78,11 @@ def test_the_whole_route(finished):
     assert scores["teacher_bits_per_byte"] < 2.5
     assert scores["student_bits_per_byte"] < 2 * scores["teacher_bits_per_byte"]
     card = (out / "stories.md").read_text()
-    assert f"{scores['student_bits_per_byte']:.4f}" in card and "> Once upon a time" in card and "stories-tiny.toml" in card
+    assert (
+        f"{scores['student_bits_per_byte']:.4f}" in card
+        and "> Once upon a time" in card
+        and "stories-tiny.toml" in card
+    )
     assert (out / "stories.obt").stat().st_size > 5000
     assert (out / "student" / "metrics.svg").exists() and (out / "teacher-run" / "metrics.svg").exists()
 
@@ -98,7 +105,17 @@ def test_a_student_interrupted_goes_on_to_the_same_file(finished, tmp_path):
 
 def test_the_engine_runs_it(finished, engine):
     out, _ = finished
-    argv = ["node", str(engine), "score", str(out / "stories.obt"), "--text", "Once upon a time", "--json", "--activations", "f32"]
+    argv = [
+        "node",
+        str(engine),
+        "score",
+        str(out / "stories.obt"),
+        "--text",
+        "Once upon a time",
+        "--json",
+        "--activations",
+        "f32",
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["ids"]) > 3
@@ -110,7 +127,9 @@ def test_missing_texts_are_a_named_error(tmp_path, capsys):
     assert "ERR_DATA" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["[storys]", "[stories]\nlayer = 2", "[stories]\nlayers = 0", "[generate]\nlenght = 2"])
+@pytest.mark.parametrize(
+    "text", ["[storys]", "[stories]\nlayer = 2", "[stories]\nlayers = 0", "[generate]\nlenght = 2"]
+)
 def test_bad_files_are_named_errors(texts, tmp_path, capsys, text):
     (tmp_path / "c.toml").write_text(text)
     argv = ["stories", "--texts", str(texts), "--out", str(tmp_path / "o"), "--config", str(tmp_path / "c.toml")]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
+
 from onebit_distill import checkpoint, topk, train
 from onebit_distill.checkpoint import Progress, checkpoint_steps, load_checkpoint, load_weights, save_checkpoint
 from onebit_distill.cli import main
@@ -20,11 +22,12 @@ from onebit_distill.parallel import World
 from onebit_distill.run_folder import load_student
 from onebit_distill.settings import Settings
 from onebit_distill.train import LossScale
-from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
-FAST = "--block 32 --batch 4 --micro-batch 2 --precision f32 --log-every 1 --hidden-weight 1 --validation-blocks 2".split()
+FAST = (
+    "--block 32 --batch 4 --micro-batch 2 --precision f32 --log-every 1 --hidden-weight 1 --validation-blocks 2".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,17 @@ def made(tmp_path_factory):
 
 
 def arguments(made, run, *more):
-    return ["train", "--teacher", str(made / "teacher"), "--data", str(made / "texts.jsonl"), "--out", str(run), *FAST, *more]
+    return [
+        "train",
+        "--teacher",
+        str(made / "teacher"),
+        "--data",
+        str(made / "texts.jsonl"),
+        "--out",
+        str(run),
+        *FAST,
+        *more,
+    ]
 
 
 def losses(run):
@@ -61,7 +74,9 @@ def test_kill_9_and_resume_give_the_losses_of_an_uninterrupted_run(made, tmp_pat
     options = ("--steps", "40", "--checkpoint-every", "7", "--ema", "0.9", "--optimiser", "muon")
     assert main(arguments(made, tmp_path / "whole", *options)) == 0
     command = [sys.executable, "-m", "onebit_distill", *arguments(made, tmp_path / "killed", *options)]
-    child = subprocess.Popen(command, cwd=PACKAGE, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    child = subprocess.Popen(
+        command, cwd=PACKAGE, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     metrics = tmp_path / "killed" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 10):
@@ -99,7 +114,7 @@ def test_a_crash_at_any_write_leaves_the_checkpoint_before(tmp_path, monkeypatch
         real(handle)
 
     monkeypatch.setattr(checkpoint.os, "fsync", crash)
-    for limit in range(1, 12):
+    for limit in range(1, 12):  # noqa: B007 (read by crash)
         calls.clear()
         try:
             save_checkpoint(tmp_path, model, optimisers, None, Progress(step=2), ALONE, keep=1)

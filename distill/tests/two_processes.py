@@ -5,6 +5,7 @@ import os
 import sys
 
 import torch.distributed as dist
+
 from onebit_distill.cli import main
 
 if __name__ == "__main__":
