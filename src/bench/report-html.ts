@@ -79,7 +79,7 @@ function pathSection(report: Report): string {
   const ways =
     barFigure(
       alternatives(report, 'activations', 'decode'),
-      'int8 and int4 round activations to 8 and 4 bits; f32 keeps them. Their losses: `onebit perplexity`.',
+      'int8 and int4 round activations to 8 and 4 bits; f32 keeps them. The command onebit perplexity measures their losses.',
     ) + barFigure(alternatives(report, 'activations', 'prefill'), 'The same for a prompt.')
   return paths + ways === '' ? '' : `<h2>Paths and ways to multiply</h2>${paths}${ways}`
 }
