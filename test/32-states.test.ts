@@ -295,7 +295,7 @@ describe('objects that are not what they seem', () => {
       () => session.rewind(-1),
       () => session.fork(2 ** 40),
       () => model.createSession(0, 0),
-      () => model.createSession(64, 2 as never),
+      () => model.createSession(64, 3 as never),
     ]
     for (const call of wrong) expect(call).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }))
     const range = expect.objectContaining({ code: 'ERR_TOKEN_RANGE' })
