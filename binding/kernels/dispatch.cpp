@@ -84,6 +84,25 @@ Features detect() {
     return f;
 }
 
+// Zen 4 does one 512-bit lookup a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
+// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. The functions that
+// share a layout of signs and tables go together.
+KernelSet with_lookups_of(const KernelSet& other, KernelSet set) {
+    set.sign_row_block = other.sign_row_block;
+    set.sign_block_bytes = other.sign_block_bytes;
+    set.sign_pack = other.sign_pack;
+    set.sign_unpack_row = other.sign_unpack_row;
+    set.table_bytes = other.table_bytes;
+    set.table_build = other.table_build;
+    set.sign_i8 = other.sign_i8;
+    set.grouped_i8 = other.grouped_i8;
+    set.planes_bytes = other.planes_bytes;
+    set.planes_build = other.planes_build;
+    set.sign_i4 = other.sign_i4;
+    set.grouped_i4 = other.grouped_i4;
+    return set;
+}
+
 #elif defined(ONEBIT_ARM)
 
 bool has_dot_product() {
@@ -115,25 +134,6 @@ Features detect() {
 Features detect() { return {}; }
 
 #endif
-
-// Zen 4 does one 512-bit lookup a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
-// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. The functions that
-// share a layout of signs and tables go together.
-KernelSet with_lookups_of(const KernelSet& other, KernelSet set) {
-    set.sign_row_block = other.sign_row_block;
-    set.sign_block_bytes = other.sign_block_bytes;
-    set.sign_pack = other.sign_pack;
-    set.sign_unpack_row = other.sign_unpack_row;
-    set.table_bytes = other.table_bytes;
-    set.table_build = other.table_build;
-    set.sign_i8 = other.sign_i8;
-    set.grouped_i8 = other.grouped_i8;
-    set.planes_bytes = other.planes_bytes;
-    set.planes_build = other.planes_build;
-    set.sign_i4 = other.sign_i4;
-    set.grouped_i4 = other.grouped_i4;
-    return set;
-}
 
 constexpr const char* kX86Only = "not built into this addon (x86-64 only)";
 constexpr const char* kArmOnly = "not built into this addon (aarch64 only)";

@@ -23,9 +23,9 @@
 //     avx512  int8 lookups     217       192        207              188        180           195 to 205      147
 //     avx512  this             375       524        523              281        356           155 to 170      476
 //
-// From DRAM one token waits for memory either way (8 weights a byte: 21 to 28 GB/s), and the slower loop gets a little
-// more out of the prefetches; with two threads both reach what the memory gives. Preparing 4096 columns, rounding and
-// tables, takes 2.5 us here and 2.1 us there.
+// From DRAM one token on one thread waits for memory either way (8 weights a byte: 21 to 28 GB/s), and the slower loop
+// gets a little more out of the prefetches; why, we have not found. Preparing 4096 columns, rounding and tables, takes
+// 2.5 us here and 2.1 us there.
 //
 // Instructions that count bits lose to the shuffle, because they count one plane at a time (ternary logic, count, add:
 // 9 for 512 weights and more registers): VPOPCNTQ 203 with 1 token and 290 with 4 or more, VPOPCNTB over this layout
@@ -72,10 +72,12 @@ inline void count_four_columns(Bytes (&counts)[T][B * kVectors], const Nibbles (
                                const CountSource& from, size_t at) {
     for (int t = 0; t < T; t++) {
         const Bytes entries = table_load(from.planes + static_cast<size_t>(t) * from.planes_stride + at);
-        for (int v = 0; v < B * kVectors; v++) {
-            const Nibbles& n = signs[v / kVectors];
-            counts[t][v] = bytes_add(counts[t][v], lookup(entries, (high ? n.high : n.low)[v % kVectors]));
-            add_now(counts[t][v]);
+        for (int b = 0; b < B; b++) {
+            for (int v = 0; v < kVectors; v++) {
+                Bytes& count = counts[t][b * kVectors + v];
+                count = bytes_add(count, lookup(entries, high ? signs[b].high[v] : signs[b].low[v]));
+                add_now(count);
+            }
         }
     }
 }
