@@ -2,6 +2,7 @@
 
 export type { LinearKind, ModelConfig, RopeScaling } from './architecture.js'
 export { Chat, type ChatOptions } from './chat.js'
+export { defaultModelPath } from './default-model.js'
 export { OnebitError } from './errors.js'
 export { type Activations, Model, type ModelInfo, type ModelOptions, type RandomModelOptions } from './model.js'
 export { type ObtHeader, type Provenance, readObtHeader } from './obt.js'

@@ -163,7 +163,7 @@ describe('wrong usage is status 2, bad input status 1, and neither shows a stack
     ['no command', []],
     ['an unknown command', ['fly']],
     ['an unknown option', ['run', MODEL, '--fly']],
-    ['a missing model', ['run']],
+    ['a missing model', ['info']],
     ['a surplus argument', ['info', MODEL, 'more']],
     ['a number that is none', ['run', MODEL, '-n', 'many']],
     ['a fraction for a count', ['run', MODEL, '-n', '1.5']],

@@ -152,6 +152,8 @@ Temperature 0.7, top 40; the first words are given.
 {samples}
 
 It knows nothing but such stories: no facts, no instructions, no chat.
+
+Licence: MIT, as the project's. The texts it learned from: TinyStories (Eldan and Li, arXiv 2305.07759), CDLA-Sharing-1.0.
 """
 
 

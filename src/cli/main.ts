@@ -20,7 +20,7 @@ async function overview(): Promise<string> {
   return [
     'onebit: run, make and measure 1-bit language models on an ordinary CPU.',
     '',
-    'Usage: onebit COMMAND [options]        onebit-run MODEL [options]  is short for  onebit run MODEL [options]',
+    'Usage: onebit COMMAND [options]        onebit-run [MODEL] [options]  is short for  onebit run [MODEL] [options]',
     '',
     ...commands,
     '',
@@ -34,14 +34,17 @@ async function dispatch(args: string[], assumed: string | undefined): Promise<nu
     console.log(packageVersion())
     return 0
   }
-  if (first === undefined || (assumed === undefined && (first === '--help' || first === '-h')) || first === 'help') {
+  const wantsHelp = assumed === undefined && (first === undefined || first === '--help' || first === '-h')
+  if (wantsHelp || first === 'help') {
     console.log(await overview())
     return first === undefined ? 2 : 0
   }
-  const named = Object.hasOwn(COMMANDS, first) ? first : assumed
+  const named = first !== undefined && Object.hasOwn(COMMANDS, first) ? first : assumed
   const load = named === undefined ? undefined : COMMANDS[named]
   if (!load) {
-    const problem = first.startsWith('-') ? `Unknown option ${first}.` : `There is no command ${JSON.stringify(first)}.`
+    const problem = first!.startsWith('-')
+      ? `Unknown option ${first}.`
+      : `There is no command ${JSON.stringify(first)}.`
     throw new UsageError(problem, `Commands: ${Object.keys(COMMANDS).join(', ')}. See \`onebit --help\`.`)
   }
   const command = await load()

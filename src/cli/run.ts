@@ -1,4 +1,5 @@
 import { Chat } from '../chat.js'
+import { defaultModelPath } from '../default-model.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions, GenerationSummary, Piece, Session } from '../session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
@@ -23,8 +24,8 @@ const SAMPLING: Record<string, OptionSpec> = {
 export const runCommand: Command = {
   name: 'run',
   summary: 'Chat with a model in the terminal, or complete a prompt in a script.',
-  usage: 'run MODEL.obt [-p PROMPT | -f FILE] [-n N] [options]',
-  positionals: { min: 1, max: 1 },
+  usage: 'run [MODEL.obt] [-p PROMPT | -f FILE] [-n N] [options]',
+  positionals: { min: 0, max: 1 },
   options: {
     prompt: { type: 'string', short: 'p', value: 'TEXT', help: 'complete this text and exit' },
     file: { type: 'string', short: 'f', value: 'FILE', help: 'the same with the text of a file' },
@@ -36,14 +37,19 @@ export const runCommand: Command = {
     quiet: { type: 'boolean', short: 'q', help: 'nothing on stderr but errors' },
   },
   notes: [
+    "Without a model, the one that comes with onebit-run tells children's stories: begin one, and it goes on.",
     'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer, a second one leaves; /reset, /exit), and anything else on standard input is the prompt. Only generated text goes to stdout.',
     "Prompts are raw text: special tokens in them are parsed, BOS is added as the tokenizer's own flag says.",
   ],
-  async run(values, [path]) {
+  async run(values, [given]) {
+    const path = given ?? defaultModelPath()
+    if (given === undefined && !values.quiet) {
+      process.stderr.write("No model was given: this one, made for trying things out, tells children's stories.\n")
+    }
     if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
     if (interactive) {
-      const model = await loadModel(path!, values)
+      const model = await loadModel(path, values)
       try {
         model.chatTemplate?.warmUp()
         warnOfUntrained(model, values)
@@ -57,7 +63,7 @@ export const runCommand: Command = {
       }
     }
     const prompt = await promptOf(values)
-    const model = await loadModel(path!, values)
+    const model = await loadModel(path, values)
     try {
       warnOfUntrained(model, values)
       return await once(model, prompt, values)
