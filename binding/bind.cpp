@@ -132,4 +132,25 @@ void bind_tensors(Model* model, std::vector<TensorRead>* reads) {
     model->head = config.tied_head ? model->embedding : bind.matrix("output", config.head, config.vocab_size, config.dim);
 }
 
+std::shared_ptr<Model> new_model(const Config& config, Activations activations, const KernelSet* kernels,
+                                 std::vector<TensorRead>* reads) {
+    auto model = std::make_shared<Model>();
+    model->config = config;
+    model->activations = activations;
+    model->kernels = kernels;
+    model->rope = make_rope_table(config.rope, config.head_dim);
+    bind_tensors(model.get(), reads);
+    return model;
+}
+
+Status place_tensors(Model* model, std::vector<TensorRead>* reads) {
+    const size_t needed = model->arena.used();
+    if (!model->arena.reserve(needed)) {
+        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
+    }
+    reads->clear();
+    bind_tensors(model, reads);
+    return {};
+}
+
 }  // namespace onebit

@@ -34,6 +34,13 @@ struct TensorRead {
 // arena that only counts, then to place.
 void bind_tensors(Model* model, std::vector<TensorRead>* reads);
 
+// A model without weights: arena.used() says how many bytes they will take, *reads what they are. config was checked.
+std::shared_ptr<Model> new_model(const Config& config, Activations activations, const KernelSet* kernels,
+                                 std::vector<TensorRead>* reads);
+
+// Reserves the arena and gives every tensor its place in it. ERR_OUT_OF_MEMORY.
+Status place_tensors(Model* model, std::vector<TensorRead>* reads);
+
 // Brings `n` rows from `row` on from the file's form (piece) to where and how the kernels want them. row is a multiple
 // of sign_row_block, and n is one too unless the tensor ends there; a tensor of floats comes whole (row 0, n 1).
 // Different rows may be placed at the same time (place.cpp). ERR_NOT_FINITE for a norm or scale that is no number.

@@ -42,7 +42,9 @@ class Step {
 public:
     Step(const Model& model, Pool& pool, const TokenInput* inputs, const int* positions, int n)
         : model_(model), kernels_(*model.kernels), config_(model.config), pool_(pool), inputs_(inputs),
-          positions_(positions), n_(n) {}
+          positions_(positions), n_(n) {
+        find_together();
+    }
 
     // Lays the buffers out; with a null base it only counts. Returns the bytes needed.
     size_t lay_out(unsigned char* base) {
@@ -193,8 +195,9 @@ private:
         int first, count;
     };
 
-    int find_together(Together* found) const {
-        int n = 0;
+    void find_together() {
+        int& n = blocks_ = 0;
+        Together* found = together_;
         for (int t = 0; t < n_; ++t) {
             const bool joins = n > 0 && found[n - 1].count < tokens_together() && inputs_[t - 1].session == inputs_[t].session;
             if (joins) {
@@ -203,12 +206,12 @@ private:
                 found[n++] = {t, 1};
             }
         }
-        return n;
+        parts_of_group_ = choose_parts(n * config_.n_kv_heads);
     }
 
     // How many tasks share the query heads of a KV head: more tasks keep the threads evenly busy, fewer load K and V
     // less often. Loading is counted as one query head.
-    int parts_of_group(int tasks) const {
+    int choose_parts(int tasks) const {
         int best = 1;
         int64_t least = INT64_MAX;
         for (int parts = 1; parts <= group(); ++parts) {
@@ -225,17 +228,15 @@ private:
 
     // Every (token, head) is on its own, so how they are dealt to tasks cannot change a result.
     void attend(int layer) {
-        Together together[kMaxStepTokens];
-        const int blocks = find_together(together);
-        const int parts = parts_of_group(blocks * config_.n_kv_heads);
+        const int parts = parts_of_group_;
         const int per_block = config_.n_kv_heads * parts;
         // dividing by a square root that is exact in float on every machine
         const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-        pool_.run(blocks * per_block, [&](int task, int thread) {
+        pool_.run(blocks_ * per_block, [&](int task, int thread) {
             const int kv = task % per_block / parts;
             const int heads = group() / parts;
             const int first_head = kv * group() + task % parts * heads;
-            attend_together(layer, together[task / per_block], kv, first_head, heads, scale, thread);
+            attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread);
         });
     }
 
@@ -293,6 +294,8 @@ private:
     int n_;
     Carver carver_{nullptr};
     Buffers buffers_{};
+    Together together_[kMaxStepTokens];
+    int blocks_ = 0, parts_of_group_ = 1;
 };
 
 // Fills positions and checks that every token has a place and a meaning.

@@ -102,14 +102,8 @@ Status load_model(const Config& config, const std::vector<TensorSlot>& slots, co
                   std::shared_ptr<Model>* out) {
     static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
     if (Status status = check_config(config); !status.ok()) return status;
-    auto model = std::make_shared<Model>();
-    model->config = config;
-    model->activations = options.activations;
-    model->kernels = options.kernels;
-    model->rope = make_rope_table(config.rope, config.head_dim);
-
     std::vector<TensorRead> reads;
-    bind_tensors(model.get(), &reads);  // counts
+    const auto model = new_model(config, options.activations, options.kernels, &reads);
     if (Status status = check_slots(reads, slots, options.file_bytes); !status.ok()) return status;
 
     File file;
@@ -118,15 +112,10 @@ Status load_model(const Config& config, const std::vector<TensorSlot>& slots, co
         return error("ERR_FILE_SIZE", "The file has " + std::to_string(file.size()) + " bytes, its header describes " +
                                           std::to_string(options.file_bytes) + ".");
     }
-    const size_t needed = model->arena.used();
-    if (!model->arena.reserve(needed)) {
-        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
-    }
-    reads.clear();
-    bind_tensors(model.get(), &reads);  // places
+    if (Status status = place_tensors(model.get(), &reads); !status.ok()) return status;
     Loader loader(file, *model, options, reads, slots);
     if (Status status = loader.run(pool); !status.ok()) return status;
-    *out = std::move(model);
+    *out = model;
     return {};
 }
 

@@ -192,27 +192,17 @@ Status fill_model(const Model& model, const std::vector<TensorRead>& reads, cons
 
 Status random_model(const Config& config, const RandomOptions& options, Pool& pool, std::shared_ptr<Model>* out) {
     if (Status status = check_config(config); !status.ok()) return status;
-    auto model = std::make_shared<Model>();
-    model->config = config;
-    model->activations = options.activations;
-    model->kernels = options.kernels;
-    model->rope = make_rope_table(config.rope, config.head_dim);
     std::vector<TensorRead> reads;
-    bind_tensors(model.get(), &reads);  // counts
+    const auto model = new_model(config, options.activations, options.kernels, &reads);
     const size_t needed = model->arena.used();
     if (options.memory_limit != 0 && needed > options.memory_limit) {
         return error("ERR_MEMORY_LIMIT", "The weights take " + std::to_string(needed) + " bytes, the limit is " +
                                              std::to_string(options.memory_limit) + ".");
     }
     if (Status status = check_available(needed, "This model"); !status.ok()) return status;
-    if (!model->arena.reserve(needed)) {
-        return error("ERR_OUT_OF_MEMORY",
-                     "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
-    }
-    reads.clear();
-    bind_tensors(model.get(), &reads);  // places
+    if (Status status = place_tensors(model.get(), &reads); !status.ok()) return status;
     if (Status status = fill_model(*model, reads, options, pool); !status.ok()) return status;
-    *out = std::move(model);
+    *out = model;
     return {};
 }
 

@@ -6,58 +6,14 @@
 #include <array>
 #include <memory>
 
+#include "../native/measuring.h"
 #include "kernels/math.h"
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace onebit {
 
 namespace {
 
-constexpr size_t kPage = 2u << 20;
-
-// Memory with arbitrary bits, on large pages where the system gives them. Shared by the cases that use it.
-class Memory {
-public:
-    explicit Memory(size_t bytes) {
-        const size_t rounded = (bytes + kPage - 1) / kPage * kPage;
-#ifdef _WIN32
-        data_ = static_cast<uint8_t*>(_aligned_malloc(rounded, kPage));
-#else
-        data_ = static_cast<uint8_t*>(aligned_alloc(kPage, rounded));
-#endif
-        if (!data_) abort();  // a benchmark has nothing better to do without memory
-#ifdef __linux__
-        madvise(data_, rounded, MADV_HUGEPAGE);
-#endif
-        uint32_t word = 1;
-        for (size_t i = 0; i < rounded; i += 4) {
-            word = word * 1664525u + 1013904223u;
-            memcpy(data_ + i, &word, 4);
-        }
-    }
-    ~Memory() {
-#ifdef _WIN32
-        _aligned_free(data_);
-#else
-        free(data_);
-#endif
-    }
-    Memory(const Memory&) = delete;
-    Memory& operator=(const Memory&) = delete;
-
-    uint8_t* bytes() const { return data_; }
-    template <class T>
-    T* as() const {
-        return reinterpret_cast<T*>(data_);
-    }
-
-private:
-    uint8_t* data_ = nullptr;
-};
-
+// Shared by the cases that use it.
 using Shared = std::shared_ptr<Memory>;
 
 Shared memory(size_t bytes) { return std::make_shared<Memory>(bytes); }

@@ -90,18 +90,6 @@ async function kernels(micro, isa) {
   }
 }
 
-/** The likeliest token and nothing else. */
-const GREEDY = {
-  k: 1,
-  penalty_ids: new Int32Array(0),
-  penalty_counts: new Int32Array(0),
-  repeat_penalty: 1,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  bias_ids: new Int32Array(0),
-  bias_values: new Float32Array(0),
-}
-
 /** From TypeScript to a token: the same steps through the engine alone and through the public API. */
 async function paths(addon, Model) {
   const STEPS = 8
@@ -131,6 +119,7 @@ async function paths(addon, Model) {
 
 build()
 const { addon } = await import('../../dist/addon.js')
+const { GREEDY } = await import('../../dist/bench/lanes.js')
 const { Model } = await import('../../dist/index.js')
 const micro = createRequire(import.meta.url)(ADDON)
 const { isas } = addon().info()

@@ -1,67 +1,23 @@
 // How fast each kernel set multiplies: Gw/s = 1e9 weights times tokens per second, one thread, weights in the L2 cache
 // and in DRAM. Exact results are the tests' business.
 //
+//   cmake --build BUILD --target onebit_engine
+//   c++ -O3 -std=c++20 -Ibinding bench/native/kernels_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/arena.cpp.o
+//       BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o -o kernels_bench
 //   kernels_bench [set ...]        (default: every set that can run here)
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <chrono>
 #include <vector>
 
 #include "kernels/math.h"
 #include "kernels/sets.h"
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "measuring.h"
 
 using namespace onebit;
 
 namespace {
-
-struct Memory {
-    uint8_t* p = nullptr;
-    explicit Memory(size_t bytes) {
-        const size_t rounded = (bytes + (2u << 20)) / (2u << 20) * (2u << 20);
-#ifdef _WIN32
-        p = static_cast<uint8_t*>(_aligned_malloc(rounded, 2u << 20));
-#else
-        p = static_cast<uint8_t*>(aligned_alloc(2u << 20, rounded));
-#endif
-        if (!p) abort();
-#ifdef __linux__
-        madvise(p, rounded, MADV_HUGEPAGE);
-#endif
-        uint32_t word = 1;
-        for (size_t i = 0; i < rounded; i += 4) {
-            word = word * 1664525u + 1013904223u;
-            memcpy(p + i, &word, 4);
-        }
-    }
-    ~Memory() {
-#ifdef _WIN32
-        _aligned_free(p);
-#else
-        free(p);
-#endif
-    }
-    Memory(const Memory&) = delete;
-    Memory& operator=(const Memory&) = delete;
-};
-
-template <class F>
-double best_seconds(F run) {
-    double best = 1e9, total = 0;
-    for (int i = 0; i < 5 || (total < 0.3 && i < 1000); i++) {
-        const auto begin = std::chrono::steady_clock::now();
-        run();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        best = seconds < best ? seconds : best;
-        total += seconds;
-    }
-    return best;
-}
 
 // The kernels of one width of activations.
 struct Width {
@@ -92,15 +48,15 @@ void signs_of(const KernelSet* set, const Width& width, const char* place, int r
             q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % (2 * width.most + 1) - width.most);
         Memory tables(table_stride * static_cast<size_t>(tokens));
         for (int t = 0; t < tokens; t++)
-            (set->*width.table_build)(tables.p + static_cast<size_t>(t) * table_stride, q.data(), cols);
+            (set->*width.table_build)(tables.bytes() + static_cast<size_t>(t) * table_stride, q.data(), cols);
         Memory out(static_cast<size_t>(rows) * static_cast<size_t>(tokens) * 4);
         const double seconds = best_seconds([&] {
             if (grouped) {
-                (set->*width.grouped)(reinterpret_cast<float*>(out.p), static_cast<size_t>(rows), weights.p,
-                                      scales.data(), blocks, cols, tables.p, table_stride, tokens);
+                (set->*width.grouped)(reinterpret_cast<float*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(),
+                                      scales.data(), blocks, cols, tables.bytes(), table_stride, tokens);
             } else {
-                (set->*width.sign)(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), weights.p, blocks,
-                                   cols, tables.p, table_stride, tokens);
+                (set->*width.sign)(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(), blocks,
+                                   cols, tables.bytes(), table_stride, tokens);
             }
         });
         printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
@@ -117,12 +73,12 @@ void signs(const KernelSet* set, const char* place, int rows, int cols, const st
 void rows8(const KernelSet* set, const char* place, int rows, int cols) {
     Memory w(static_cast<size_t>(rows) * static_cast<size_t>(cols)), q(static_cast<size_t>(cols) * 64),
         out(static_cast<size_t>(rows) * 256);
-    for (int i = 0; i < cols * 64; i++) q.p[i] = static_cast<uint8_t>(i % 127);
+    for (int i = 0; i < cols * 64; i++) q.bytes()[i] = static_cast<uint8_t>(i % 127);
     printf("%-11s %-10s %-5s", set->name, "q8_i8", place);
     for (int tokens : {1, 2, 4, 8, 64}) {
         const double seconds = best_seconds([&] {
-            set->q8_i8(reinterpret_cast<int32_t*>(out.p), static_cast<size_t>(rows), reinterpret_cast<int8_t*>(w.p),
-                       rows, cols, reinterpret_cast<int8_t*>(q.p), static_cast<size_t>(cols), tokens);
+            set->q8_i8(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), reinterpret_cast<int8_t*>(w.bytes()),
+                       rows, cols, reinterpret_cast<int8_t*>(q.bytes()), static_cast<size_t>(cols), tokens);
         });
         printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
     }
@@ -133,24 +89,24 @@ void floats(const KernelSet* set) {
     const int rows = 512, cols = 1024;
     Memory w(static_cast<size_t>(rows * cols) * 4), x(static_cast<size_t>(cols) * 32),
         out(static_cast<size_t>(rows) * 32);
-    float* xf = reinterpret_cast<float*>(x.p);
+    float* xf = reinterpret_cast<float*>(x.bytes());
     for (int i = 0; i < cols * 8; i++) xf[i] = static_cast<float>(i % 17) * 0.1f;
-    for (int i = 0; i < rows * cols; i++) reinterpret_cast<uint16_t*>(w.p)[i] = 0x3400;
+    for (int i = 0; i < rows * cols; i++) reinterpret_cast<uint16_t*>(w.bytes())[i] = 0x3400;
     printf("%-11s floats L2    ", set->name);
     const double per = static_cast<double>(rows) * cols;
-    float* o = reinterpret_cast<float*>(out.p);
+    float* o = reinterpret_cast<float*>(out.bytes());
     const size_t stride = static_cast<size_t>(cols);
-    double s = best_seconds([&] { set->sign_f32(o, rows, w.p, rows, cols, xf, stride, 1); });
+    double s = best_seconds([&] { set->sign_f32(o, rows, w.bytes(), rows, cols, xf, stride, 1); });
     printf("  sign_f32 %.1f", per / s * 1e-9);
     for (int tokens : {1, 8}) {
-        s = best_seconds([&] { set->dense_f32(o, rows, w.p, DType::f16, rows, cols, xf, stride, tokens); });
+        s = best_seconds([&] { set->dense_f32(o, rows, w.bytes(), DType::f16, rows, cols, xf, stride, tokens); });
         printf("  f16 x %d: %.1f", tokens, per * tokens / s * 1e-9);
-        s = best_seconds([&] { set->q8_f32(o, rows, reinterpret_cast<int8_t*>(w.p), rows, cols, xf, stride, tokens); });
+        s = best_seconds([&] { set->q8_f32(o, rows, reinterpret_cast<int8_t*>(w.bytes()), rows, cols, xf, stride, tokens); });
         printf("  q8_f32 x %d: %.1f", tokens, per * tokens / s * 1e-9);
     }
     printf(" Gw/s\n");
     // 1024 positions of a 128-wide f16 head: multiply-adds of scores and values together.
-    const KvHead kv{w.p, w.p, DType::f16};
+    const KvHead kv{w.bytes(), w.bytes(), DType::f16};
     std::vector<float> scores(1024 * 16);
     printf("%-11s attend f16   ", set->name);
     for (int heads : {1, 4, 8, 16}) {
@@ -182,9 +138,9 @@ void floats(const KernelSet* set) {
         for (int i = 0; i < 100; i++) set->silu_mul(o, xf, xf, 4096);
     });
     printf("  silu 4096: %.2f us", s * 1e4);
-    s = best_seconds([&] { set->crc32c(0, w.p, static_cast<size_t>(rows * cols) * 2); });
+    s = best_seconds([&] { set->crc32c(0, w.bytes(), static_cast<size_t>(rows * cols) * 2); });
     printf("  crc32c: %.1f GB/s", per * 2 / s * 1e-9);
-    s = best_seconds([&] { set->sign_pack(w.p, w.p + (1u << 20), set->sign_row_block, 4096); });
+    s = best_seconds([&] { set->sign_pack(w.bytes(), w.bytes() + (1u << 20), set->sign_row_block, 4096); });
     printf("  pack: %.2f GB/s\n", set->sign_row_block * 512 / s * 1e-9);
 }
 

@@ -3,7 +3,8 @@
 // kernel of the set. x86-64 with AVX-512 BITALG and VPOPCNTDQ, GCC or Clang:
 //
 //   cmake --build BUILD --target onebit_engine
-//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o
+//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/arena.cpp.o
+//       BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o
 //
 // One vector of 512 weights takes, for each of three planes of magnitudes, a VPTERNLOG for (w ^ s) & m, a count and an
 // addition: 9 instructions. A shuffle does four columns of 64 rows, all planes, with one addition: 4 instructions for
@@ -20,10 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <chrono>
 #include <vector>
 
 #include "kernels/kernels.h"
+#include "measuring.h"
 
 using namespace onebit;
 
@@ -93,19 +94,6 @@ COUNTS void count_bytes(uint8_t* out, const uint8_t* blocks, int n_blocks, int c
         }
         for (int k = 0; k < 3; k++) _mm512_storeu_si512(out + static_cast<size_t>(b) * 192 + k * 64, sums[k]);
     }
-}
-
-template <class F>
-double best_seconds(F run) {
-    double best = 1e9, total = 0;
-    for (int i = 0; i < 5 || (total < 0.3 && i < 1000); i++) {
-        const auto begin = std::chrono::steady_clock::now();
-        run();
-        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        best = seconds < best ? seconds : best;
-        total += seconds;
-    }
-    return best;
 }
 
 void measure(const KernelSet* set, const char* place, int rows, int cols, int tokens) {

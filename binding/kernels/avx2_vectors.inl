@@ -121,6 +121,7 @@ constexpr int kBytes = 32;
 constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm256_setzero_si256(); }
+inline Bytes bytes_all(int8_t x) { return _mm256_set1_epi8(x); }
 inline Bytes bytes_load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline void bytes_store(uint8_t* p, Bytes b) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), b); }
 inline Bytes table_load(const uint8_t* p) {
@@ -155,6 +156,7 @@ inline int32_t ints_sum(Ints v) {
     return _mm_cvtsi128_si32(s);
 }
 inline Floats floats_zero() { return _mm256_setzero_ps(); }
+inline Floats floats_all(float x) { return _mm256_set1_ps(x); }
 inline Floats floats_load(const float* p) { return _mm256_loadu_ps(p); }
 inline void floats_store(float* p, Floats v) { _mm256_storeu_ps(p, v); }
 inline Floats floats_fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }

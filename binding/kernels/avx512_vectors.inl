@@ -85,6 +85,7 @@ constexpr int kBytes = 64;
 constexpr int kCountTokens = 4, kCountBlocks = 2;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm512_setzero_si512(); }
+inline Bytes bytes_all(int8_t x) { return _mm512_set1_epi8(x); }
 inline Bytes bytes_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
 inline void bytes_store(uint8_t* p, Bytes b) { _mm512_storeu_si512(p, b); }
 inline Bytes table_load(const uint8_t* p) {
@@ -114,6 +115,7 @@ inline Ints ints_add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 inline int32_t ints_sum(Ints v) { return _mm512_reduce_add_epi32(v); }
 inline Floats floats_zero() { return _mm512_setzero_ps(); }
+inline Floats floats_all(float x) { return _mm512_set1_ps(x); }
 inline Floats floats_load(const float* p) { return _mm512_loadu_ps(p); }
 inline void floats_store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 inline Floats floats_fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }

@@ -124,6 +124,7 @@ constexpr int kBytes = 16;
 constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return vdupq_n_u8(0); }
+inline Bytes bytes_all(int8_t x) { return vreinterpretq_u8_s8(vdupq_n_s8(x)); }
 inline Bytes bytes_load(const uint8_t* p) { return vld1q_u8(p); }
 inline void bytes_store(uint8_t* p, Bytes b) { vst1q_u8(p, b); }
 inline Bytes table_load(const uint8_t* p) { return vld1q_u8(p); }
@@ -160,6 +161,7 @@ inline Ints ints_add(Ints a, Ints b) { return vaddq_s32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return vsubq_s32(a, b); }
 inline int32_t ints_sum(Ints v) { return vaddvq_s32(v); }
 inline Floats floats_zero() { return vdupq_n_f32(0.0f); }
+inline Floats floats_all(float x) { return vdupq_n_f32(x); }
 inline Floats floats_load(const float* p) { return vld1q_f32(p); }
 inline void floats_store(float* p, Floats v) { vst1q_f32(p, v); }
 inline Floats floats_fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, b); }

@@ -13,10 +13,7 @@ namespace {
 #include "kernels/avx2_vectors.inl"
 
 #define ONEBIT_REGISTER "x"
-constexpr int kDotMacs = 32;
 constexpr int kAccumulators = 10;  // of 16 registers
-inline Bytes int8_operand(int8_t x) { return _mm256_set1_epi8(x); }
-inline Floats f32_operand(float x) { return _mm256_set1_ps(x); }
 inline Ints dot(Ints sum, Bytes w, Bytes a) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)));
 }

@@ -18,10 +18,7 @@ namespace {
 #include "kernels/avx512_vectors.inl"
 
 #define ONEBIT_REGISTER "v"
-constexpr int kDotMacs = 64;
 constexpr int kAccumulators = 16;  // of 32 registers
-inline Bytes int8_operand(int8_t x) { return _mm512_set1_epi8(x); }
-inline Floats f32_operand(float x) { return _mm512_set1_ps(x); }
 inline Ints dot(Ints sum, Bytes w, Bytes a) {
     return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(w, a), _mm512_set1_epi16(1)));
 }

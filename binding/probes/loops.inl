@@ -2,8 +2,7 @@
 // the set's anonymous namespace. Needs:
 //
 //   ONEBIT_REGISTER         the constraint letter of a vector register in inline assembly
-//   kDotMacs                int8 multiply-adds of one dot()
-//   dot(sum, w, a)          the cheapest exact way to add the products of bytes to int32 sums
+//   dot(sum, w, a)          the cheapest exact way to add the products of kBytes bytes to int32 sums
 //   kAccumulators           independent sums: enough to hide the latency, few enough to stay in registers
 //
 // Nothing may be optimised away: what a loop multiplies passes through opaque(), so that the compiler must take it for
@@ -69,10 +68,10 @@ inline void for_each_sum(V (&sums)[kAccumulators], const F& f) {
 }
 
 uint64_t int8_macs(uint64_t count, uint64_t* sink) {
-    Bytes w = int8_operand(3), a = int8_operand(5);
+    Bytes w = bytes_all(3), a = bytes_all(5);
     Ints sums[kAccumulators];
     for (Ints& sum : sums) sum = ints_zero();
-    constexpr uint64_t kEach = uint64_t{kDotMacs} * kAccumulators * kUnroll;
+    constexpr uint64_t kEach = uint64_t{kBytes} * kAccumulators * kUnroll;
     const uint64_t rounds = (count + kEach - 1) / kEach;
     for (uint64_t round = 0; round < rounds; round++) {
         for (int i = 0; i < kUnroll; i++) {
@@ -89,7 +88,7 @@ uint64_t int8_macs(uint64_t count, uint64_t* sink) {
 }
 
 uint64_t f32_macs(uint64_t count, uint64_t* sink) {
-    Floats x = f32_operand(0.5f), y = f32_operand(0.25f);
+    Floats x = floats_all(0.5f), y = floats_all(0.25f);
     Floats sums[kAccumulators];
     for (Floats& sum : sums) sum = floats_zero();
     constexpr uint64_t kEach = uint64_t{kBytes / 4} * kAccumulators * kUnroll;

@@ -13,10 +13,7 @@ namespace {
 #include "kernels/neon_vectors.inl"
 
 #define ONEBIT_REGISTER "w"
-constexpr int kDotMacs = 16;
 constexpr int kAccumulators = 16;  // of 32 registers
-inline Bytes int8_operand(int8_t x) { return vreinterpretq_u8_s8(vdupq_n_s8(x)); }
-inline Floats f32_operand(float x) { return vdupq_n_f32(x); }
 inline Ints dot(Ints sum, Bytes w, Bytes a) {
     const int8x16_t x = vreinterpretq_s8_u8(w), y = vreinterpretq_s8_u8(a);
     return vpadalq_s16(sum, vmlal_high_s8(vmull_s8(vget_low_s8(x), vget_low_s8(y)), x, y));

@@ -13,10 +13,7 @@ namespace {
 #include "kernels/neon_vectors.inl"
 
 #define ONEBIT_REGISTER "w"
-constexpr int kDotMacs = 16;
 constexpr int kAccumulators = 16;  // of 32 registers
-inline Bytes int8_operand(int8_t x) { return vreinterpretq_u8_s8(vdupq_n_s8(x)); }
-inline Floats f32_operand(float x) { return vdupq_n_f32(x); }
 inline Ints dot(Ints sum, Bytes w, Bytes a) { return vdotq_s32(sum, vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(a)); }
 
 #include "loops.inl"

@@ -68,7 +68,8 @@ class ApiLane implements Lanes {
   }
 }
 
-const GREEDY: NativeShortlist = {
+/** The likeliest token and nothing else. */
+export const GREEDY: NativeShortlist = {
   k: 1,
   penalty_ids: new Int32Array(0),
   penalty_counts: new Int32Array(0),

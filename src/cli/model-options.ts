@@ -1,5 +1,6 @@
 /** Options that every command with a model understands, and loading by them. */
 import { type Activations, Model, type ModelOptions } from '../index.js'
+import { ACTIVATIONS } from '../model.js'
 import { KV_TYPES, type KvType } from '../session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
@@ -9,7 +10,7 @@ export const MODEL_OPTIONS: Record<string, OptionSpec> = {
   ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own)" },
   activations: {
     type: 'string',
-    choices: ['int8', 'int4', 'f32'],
+    choices: [...ACTIVATIONS],
     help: 'round activations to int8 (default) or int4 (faster, loses more), or keep floats (slow)',
   },
   kv: { type: 'string', choices: [...KV_TYPES], help: 'numbers in the KV cache (default f16)' },
