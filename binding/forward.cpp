@@ -134,7 +134,7 @@ private:
         const size_t mark = carver_.mark();
         LinearCall calls[N];
         for (size_t i = 0; i < N; ++i) {
-            calls[i] = prepare_call(model_, *targets[i].linear, targets[i].out, targets[i].stride, n_, &carver_);
+            calls[i] = prepare_call(model_, pool_, *targets[i].linear, targets[i].out, targets[i].stride, n_, &carver_);
         }
         if (x) run_linears(model_, pool_, calls, static_cast<int>(N), x, x_stride, n_);
         carver_.release(mark);
@@ -149,7 +149,7 @@ private:
             linears({{&layer[Role::w1], nullptr, 0}, {&layer[Role::w3], nullptr, 0}}, nullptr, 0);
             linears({{&layer[Role::w2], nullptr, 0}}, nullptr, 0);
         }
-        prepare_call(model_, model_.head, nullptr, 0, std::min(n_, kLogitRows), &carver_);
+        prepare_call(model_, pool_, model_.head, nullptr, 0, std::min(n_, kLogitRows), &carver_);
     }
 
     void normalize(const float* x, const float* weight) {
@@ -260,7 +260,7 @@ private:
             kernels_.rmsnorm(row(b.normed, b.dim, i), row(b.x, b.dim, tokens[i]), model_.norm, config_.dim, config_.norm_eps);
         });
         const size_t mark = carver_.mark();
-        const LinearCall call = prepare_call(model_, model_.head, b.logits, b.vocab, count, &carver_);
+        const LinearCall call = prepare_call(model_, pool_, model_.head, b.logits, b.vocab, count, &carver_);
         run_linears(model_, pool_, &call, 1, b.normed, b.dim, count);
         carver_.release(mark);
         for (int i = 0; i < count; ++i) {

@@ -13,8 +13,6 @@ namespace {
 constexpr size_t kTableCacheBytes = size_t{512} << 10;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
-// Handing out the preparation of fewer activations than this costs more than doing it.
-constexpr int kLeastShared = 4096;
 // Tokens of one task of a sign product: what the kernels take in one pass over the rows.
 constexpr int kTaskTokens = 16;
 // Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
@@ -34,8 +32,10 @@ bool counts_bits(const Model& model, const Linear& linear) {
     return model.activations == Activations::int4 && linear.kind.form != LinearKind::Form::dense;
 }
 
-size_t table_bytes(const Model& model, const Linear& linear, int cols) {
-    return counts_bits(model, linear) ? model.kernels->planes_bytes(cols) : model.kernels->table_bytes(cols);
+const SignProduct& product_of(const Model& model, const Linear& linear, int n_tokens) {
+    const KernelSet& kernels = *model.kernels;
+    if (counts_bits(model, linear)) return kernels.i4;
+    return n_tokens >= kernels.many_tokens ? kernels.i8_many : kernels.i8;
 }
 
 // int8 rows multiply activations in two planes: the rounded values, and what rounding left of them, rounded again on its
@@ -85,17 +85,10 @@ public:
 
     void run(const float* x, size_t x_stride) {
         if (count_ == 0) return;
-        const auto prepare_task = [&](int task) {
-            const LinearCall& call = *calls_[task / n_];
-            const int t = task % n_;
-            const bool inner = stage_index_ > 0;
-            const float* row = inner ? inner_row(call, t) : x + static_cast<size_t>(first_ + t) * x_stride;
-            prepare(call, row, t);
-        };
-        if (count_ * n_ * stage_of(*calls_[0]->linear, stage_index_).cols < kLeastShared) {
-            for (int task = 0; task < count_ * n_; ++task) prepare_task(task);
-        } else {
-            pool_.run(count_ * n_, prepare_task);
+        x_ = x;
+        x_stride_ = x_stride;
+        if (!calls_[0]->apart) {
+            pool_.run(count_ * n_, [&](int task) { prepare(*calls_[task / n_], task % n_, task % n_); });
         }
         multiply();
     }
@@ -105,42 +98,56 @@ private:
         return call.scratch.inner + static_cast<size_t>(t) * static_cast<size_t>(padded(call.linear->kind.rank, 64));
     }
 
-    // Brings token t's activations into the form the kernel reads.
-    void prepare(const LinearCall& call, const float* x, int t) const {
+    // Brings token t's activations into the form the kernel reads: row `row` of the scratch.
+    void prepare(const LinearCall& call, int t, int row) const {
+        const float* x = stage_index_ > 0 ? inner_row(call, t) : x_ + static_cast<size_t>(first_ + t) * x_stride_;
         const Linear& linear = *call.linear;
         const Stage stage = stage_of(linear, stage_index_);
         const auto stride = static_cast<size_t>(padded(stage.cols, 64));
         const LinearScratch& scratch = call.scratch;
-        const auto token = static_cast<size_t>(t);
+        const auto at = static_cast<size_t>(row);
         if (rounds_activations(model_, linear)) {
             const auto n_planes = static_cast<size_t>(planes(linear));
-            int8_t* q = scratch.q + token * n_planes * stride;
-            float* scale = scratch.scale + token * n_planes;
-            const bool counts = counts_bits(model_, linear);
-            scale[0] = (counts ? kernels_.quantize4 : kernels_.quantize)(q, x, stage.in_scale, stage.cols);
+            int8_t* q = scratch.q + at * n_planes * stride;
+            float* scale = scratch.scale + at * n_planes;
+            const auto quantize = counts_bits(model_, linear) ? kernels_.quantize4 : kernels_.quantize;
+            scale[0] = quantize(q, x, stage.in_scale, stage.cols);
             if (n_planes == 2) {
-                float* rest = scratch.x + token * stride;
+                float* rest = scratch.x + at * stride;
                 for (int i = 0; i < stage.cols; ++i) rest[i] = x[i] - static_cast<float>(q[i]) * scale[0];
                 scale[1] = kernels_.quantize(q + stride, rest, nullptr, stage.cols);
             }
             if (reads_tables(model_, linear)) {
-                uint8_t* table = scratch.tables + token * scratch.table_stride;
-                (counts ? kernels_.planes_build : kernels_.table_build)(table, q, stage.cols);
+                call.product->table_build(scratch.tables + at * scratch.table_stride, q, stage.cols);
             }
             return;
         }
-        float* row = scratch.x + token * stride;
+        float* copy = scratch.x + at * stride;
         if (stage.in_scale) {
-            kernels_.multiply(row, x, stage.in_scale, stage.cols);
+            kernels_.multiply(copy, x, stage.in_scale, stage.cols);
         } else {
-            std::memcpy(row, x, static_cast<size_t>(stage.cols) * sizeof(float));
+            std::memcpy(copy, x, static_cast<size_t>(stage.cols) * sizeof(float));
         }
-        std::fill(row + stage.cols, row + stride, 0.0f);
+        std::fill(copy + stage.cols, copy + stride, 0.0f);
     }
 
-    // What one task multiplies: rows of one call's matrix, and tokens.
+    // A single token is prepared by every thread for itself, when it takes its first task: sharing would cost a hand-over
+    // and the transport of the tables from one core's cache to the other's (7B shape, 2 threads, a token: 2.9 ms shared,
+    // 1.0 ms apart).
+    int prepared_row(int i, int token, int thread) const {
+        if (!calls_[i]->apart) return token;
+        const uint8_t bit = static_cast<uint8_t>(1 << i);
+        if ((prepared_[thread] & bit) == 0) {
+            prepare(*calls_[i], 0, thread);
+            prepared_[thread] |= bit;
+        }
+        return thread;
+    }
+
+    // What one task multiplies: rows of one call's matrix, and tokens, whose activations are in the scratch from row
+    // `prepared` on.
     struct Piece {
-        int row, rows, token, tokens;
+        int row, rows, token, tokens, prepared;
     };
 
     // Splits the rows of all calls into tasks of about equal weight. Sign products are split by tokens too: small
@@ -158,7 +165,7 @@ private:
             units_per_task[i] = std::max(least, units * count_ * passes[i] / (pool_.threads() * 8) + 1);
             tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i] * passes[i];
         }
-        pool_.run(tasks_before[count_], [&](int task) {
+        pool_.run(tasks_before[count_], [&](int task, int thread) {
             int i = 0;
             while (task >= tasks_before[i + 1]) ++i;
             const LinearCall& call = *calls_[i];
@@ -168,7 +175,8 @@ private:
             const int row = (task - tasks_before[i]) % tasks_per_pass * step;
             const int token = (task - tasks_before[i]) / tasks_per_pass * kTaskTokens;
             const int tokens = passes[i] == 1 ? n_ : std::min(kTaskTokens, n_ - token);
-            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), token, tokens});
+            const int prepared = prepared_row(i, token, thread);
+            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), token, tokens, prepared});
         });
     }
 
@@ -182,13 +190,13 @@ private:
         const size_t out_stride = inner ? static_cast<size_t>(padded(call.linear->kind.rank, 64)) : call.out_stride;
         out += static_cast<size_t>(piece.token) * out_stride + static_cast<size_t>(piece.row);
         if (!rounds_activations(model_, *call.linear)) {
-            multiply_floats(call, stage, piece.row, piece.rows, out, out_stride);
+            multiply_floats(call, stage, piece, out, out_stride);
         } else if (call.linear->kind.form == LinearKind::Form::grouped) {
             multiply_groups(call, stage, piece, out, out_stride);
         } else if (stage.sign) {
             multiply_signs(call, stage, piece, out, out_stride);
         } else {
-            multiply_planes(call, stage, piece.row, piece.rows, out, out_stride);
+            multiply_planes(call, stage, piece, out, out_stride);
         }
     }
 
@@ -200,7 +208,7 @@ private:
 
     // Where the tables and sums of a piece of a sign product begin.
     const uint8_t* tables_of(const LinearCall& call, Piece piece) const {
-        return call.scratch.tables + static_cast<size_t>(piece.token) * call.scratch.table_stride;
+        return call.scratch.tables + static_cast<size_t>(piece.prepared) * call.scratch.table_stride;
     }
     int32_t* sums_of(const LinearCall& call, const Stage& stage, Piece piece) const {
         return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
@@ -211,29 +219,27 @@ private:
         int32_t* sums = sums_of(call, stage, piece);
         const int block = kernels_.sign_row_block;
         const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * kernels_.sign_block_bytes(stage.cols);
-        const auto sign = counts_bits(model_, *call.linear) ? kernels_.sign_i4 : kernels_.sign_i8;
-        sign(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
-             call.scratch.table_stride, piece.tokens);
+        call.product->sign(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
+                           call.scratch.table_stride, piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
-            kernels_.scale_i32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t],
+            kernels_.scale_i32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.prepared + t],
                                out_scale_at(stage, piece.row), piece.rows);
         }
     }
 
-    void multiply_planes(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
-                         size_t out_stride) const {
+    void multiply_planes(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const LinearScratch& scratch = call.scratch;
         const size_t stride = sums_stride(stage);
-        const auto columns = static_cast<size_t>(padded(stage.cols, 64));
-        int32_t* sums = scratch.sums + row;
-        const int8_t* w = static_cast<const int8_t*>(call.linear->dense) + static_cast<size_t>(row) * columns;
-        kernels_.q8_i8(sums, stride, w, rows, stage.cols, scratch.q, columns, 2 * n_);
-        for (int t = 0; t < n_; ++t) {
+        const auto columns = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.prepared);
+        int32_t* sums = scratch.sums + piece.row;
+        const int8_t* w = static_cast<const int8_t*>(call.linear->dense) + static_cast<size_t>(piece.row) * columns;
+        kernels_.q8_i8(sums, stride, w, piece.rows, stage.cols, scratch.q + 2 * first * columns, columns, 2 * piece.tokens);
+        for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
             const int32_t* coarse = sums + 2 * token * stride;
-            kernels_.scale_planes(out + token * out_stride, coarse, coarse + stride, scratch.scale + 2 * token,
-                                  out_scale_at(stage, row), rows);
+            kernels_.scale_planes(out + token * out_stride, coarse, coarse + stride, scratch.scale + 2 * (first + token),
+                                  out_scale_at(stage, piece.row), piece.rows);
         }
     }
 
@@ -242,44 +248,42 @@ private:
         const int block = kernels_.sign_row_block;
         const auto first_block = static_cast<size_t>(piece.row / block);
         float* sums = reinterpret_cast<float*>(sums_of(call, stage, piece));
-        const auto grouped = counts_bits(model_, *call.linear) ? kernels_.grouped_i4 : kernels_.grouped_i8;
-        grouped(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
-                call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
-                (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece), call.scratch.table_stride,
-                piece.tokens);
+        call.product->grouped(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
+                              call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
+                              (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
+                              call.scratch.table_stride, piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
-            kernels_.scale_f32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.token + t], nullptr,
+            kernels_.scale_f32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.prepared + t], nullptr,
                                piece.rows);
         }
     }
 
-    void multiply_floats(const LinearCall& call, const Stage& stage, int row, int rows, float* out,
-                         size_t out_stride) const {
+    void multiply_floats(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const Linear& linear = *call.linear;
-        const float* x = call.scratch.x;
-        const auto x_stride = static_cast<size_t>(padded(stage.cols, 64));
-        const auto first = static_cast<size_t>(row);
+        const int rows = piece.rows, n = piece.tokens;
+        const auto x_stride = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.row);
+        const float* x = call.scratch.x + static_cast<size_t>(piece.prepared) * x_stride;
         if (linear.kind.form == LinearKind::Form::dense) {
             const auto* w = static_cast<const uint8_t*>(linear.dense) + first * row_bytes(linear, stage.cols);
             if (linear.kind.dtype == DType::q8) {
-                kernels_.q8_f32(out, out_stride, reinterpret_cast<const int8_t*>(w), rows, stage.cols, x, x_stride, n_);
+                kernels_.q8_f32(out, out_stride, reinterpret_cast<const int8_t*>(w), rows, stage.cols, x, x_stride, n);
             } else {
-                kernels_.dense_f32(out, out_stride, w, linear.kind.dtype, rows, stage.cols, x, x_stride, n_);
+                kernels_.dense_f32(out, out_stride, w, linear.kind.dtype, rows, stage.cols, x, x_stride, n);
             }
         } else {
             const uint8_t* bits = stage.sign->bits + first * static_cast<size_t>(padded(stage.cols, 16) / 8);
             if (linear.kind.form == LinearKind::Form::grouped) {
                 const uint16_t* scales = linear.scales + first * static_cast<size_t>(stage.cols / 128);
-                kernels_.grouped_f32(out, out_stride, bits, scales, rows, stage.cols, x, x_stride, n_);
+                kernels_.grouped_f32(out, out_stride, bits, scales, rows, stage.cols, x, x_stride, n);
             } else {
-                kernels_.sign_f32(out, out_stride, bits, rows, stage.cols, x, x_stride, n_);
+                kernels_.sign_f32(out, out_stride, bits, rows, stage.cols, x, x_stride, n);
             }
         }
         if (!stage.out_scale) return;
-        for (int t = 0; t < n_; ++t) {
+        for (int t = 0; t < n; ++t) {
             float* token_out = out + static_cast<size_t>(t) * out_stride;
-            kernels_.scale_f32(token_out, token_out, 1.0f, stage.out_scale + row, rows);
+            kernels_.scale_f32(token_out, token_out, 1.0f, stage.out_scale + first, rows);
         }
     }
 
@@ -288,8 +292,11 @@ private:
     const KernelSet& kernels_;
     Pool& pool_;
     int stage_index_, first_, n_;
+    const float* x_ = nullptr;
+    size_t x_stride_ = 0;
     const LinearCall* calls_[kMost] = {};
     int count_ = 0;
+    mutable uint8_t prepared_[Pool::kMaxThreads] = {};  // by thread: which calls' single token is ready, one bit each
 };
 
 int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
@@ -303,27 +310,29 @@ int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
 
 }  // namespace
 
-LinearCall prepare_call(const Model& model, const Linear& linear, float* out, size_t out_stride, int n, Carver* carver) {
-    LinearCall call{&linear, out, out_stride, {}};
+LinearCall prepare_call(const Model& model, const Pool& pool, const Linear& linear, float* out, size_t out_stride, int n,
+                        Carver* carver) {
+    LinearCall call{&linear, out, out_stride, n == 1, nullptr, {}};
     LinearScratch& scratch = call.scratch;
-    const auto tokens = static_cast<size_t>(n);
+    const auto tokens = static_cast<size_t>(n), prepared = static_cast<size_t>(call.apart ? pool.threads() : n);
     const int rank = linear.kind.form == LinearKind::Form::sign ? linear.kind.rank : 0;
     const auto cols = static_cast<size_t>(padded(std::max(linear.cols, rank), 64));
     if (rank > 0) scratch.inner = carver->take<float>(tokens * static_cast<size_t>(padded(rank, 64)));
     if (!rounds_activations(model, linear)) {
-        scratch.x = carver->take<float>(tokens * cols);
+        scratch.x = carver->take<float>(prepared * cols);
         return call;
     }
     const auto n_planes = static_cast<size_t>(planes(linear));
-    scratch.q = carver->take<int8_t>(tokens * n_planes * cols);
-    scratch.scale = carver->take<float>(tokens * n_planes);
-    if (n_planes > 1) scratch.x = carver->take<float>(tokens * cols);
+    scratch.q = carver->take<int8_t>(prepared * n_planes * cols);
+    scratch.scale = carver->take<float>(prepared * n_planes);
+    if (n_planes > 1) scratch.x = carver->take<float>(prepared * cols);
     const auto rows = static_cast<size_t>(padded(std::max(linear.rows, rank), model.kernels->sign_row_block));
     scratch.sums = carver->take<int32_t>(tokens * n_planes * rows);
     if (reads_tables(model, linear)) {
-        const size_t bytes = std::max(table_bytes(model, linear, linear.cols), table_bytes(model, linear, rank));
+        call.product = &product_of(model, linear, n);
+        const size_t bytes = std::max(call.product->table_bytes(linear.cols), call.product->table_bytes(rank));
         scratch.table_stride = (bytes + 63) / 64 * 64;
-        scratch.tables = carver->take<uint8_t>(tokens * scratch.table_stride);
+        scratch.tables = carver->take<uint8_t>(prepared * scratch.table_stride);
     }
     return call;
 }

@@ -11,13 +11,13 @@
 
 namespace onebit {
 
-// What one linear needs for n tokens.
+// What one linear needs for n tokens. Prepared activations have a row a token, or a row a thread (LinearCall::apart).
 struct LinearScratch {
-    int8_t* q = nullptr;        // (n, planes, padded(cols, 64)) rounded activations
-    float* scale = nullptr;     // (n, planes) their scales
-    uint8_t* tables = nullptr;  // (n, table_stride) what sign_i8 or sign_i4 reads
+    int8_t* q = nullptr;        // (prepared, planes, padded(cols, 64)) rounded activations
+    float* scale = nullptr;     // (prepared, planes) their scales
+    uint8_t* tables = nullptr;  // (prepared, table_stride) what the sign product reads
     size_t table_stride = 0;
-    float* x = nullptr;         // (n, padded(cols, 64)) scaled float activations, or what rounding left of them
+    float* x = nullptr;         // (prepared, padded(cols, 64)) scaled float activations, or what rounding left of them
     int32_t* sums = nullptr;    // (n, planes, padded(rows, block)) integer sums, or the float sums of groups
     float* inner = nullptr;     // (n, padded(rank, 64)) the vector between two sign stages
 };
@@ -26,11 +26,14 @@ struct LinearCall {
     const Linear* linear = nullptr;
     float* out = nullptr;  // (n, out_stride)
     size_t out_stride = 0;
+    bool apart = false;                    // one token, which each thread prepares for itself
+    const SignProduct* product = nullptr;  // where signs meet rounded activations
     LinearScratch scratch;
 };
 
 // A call with its scratch taken from the carver, for up to n tokens.
-LinearCall prepare_call(const Model& model, const Linear& linear, float* out, size_t out_stride, int n, Carver* carver);
+LinearCall prepare_call(const Model& model, const Pool& pool, const Linear& linear, float* out, size_t out_stride, int n,
+                        Carver* carver);
 
 // Runs up to a few linears that read the same x (n, x_stride), as one group: fewer meetings of the threads.
 void run_linears(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,

@@ -82,16 +82,21 @@ public:
         return rate([&](uint64_t count, uint64_t* sink) { return probes_.f32_macs(count, sink); });
     }
 
-    // The kernel itself, on one block of rows that never leaves the first-level cache. How many tokens and columns
-    // serve it best is its own business, so a few are tried.
+    // The kernels themselves, on one or two blocks of rows that never leave the first-level cache. How many tokens and
+    // columns serve them best is their own business, so a few are tried.
     Status lookup(double* out) {
         *out = 0;
-        for (const int cols : {512, 1024}) {
-            for (const int tokens : {1, 4, 8}) {
-                double gws = 0;
-                if (Status status = lookup(cols, tokens, &gws); !status.ok()) return status;
-                *out = std::max(*out, gws);
-            }
+        const KernelSet& kernels = *options_.kernels;
+        const struct {
+            const SignProduct& product;
+            int cols, tokens;
+        } tries[] = {{kernels.i8, 512, 1},       {kernels.i8, 512, 4},        {kernels.i8, 1024, 1},
+                     {kernels.i8, 1024, 8},      {kernels.i8_many, 256, 4},   {kernels.i8_many, 256, 8},
+                     {kernels.i8_many, 512, 4},  {kernels.i8_many, 256, 16}};
+        for (const auto& [product, cols, tokens] : tries) {
+            double gws = 0;
+            if (Status status = lookup(product, cols, tokens, &gws); !status.ok()) return status;
+            *out = std::max(*out, gws);
         }
         return {};
     }
@@ -169,12 +174,12 @@ private:
         return best;
     }
 
-    Status lookup(int cols, int tokens, double* out) {
+    Status lookup(const SignProduct& product, int cols, int tokens, double* out) {
         const KernelSet& kernels = *options_.kernels;
-        // 64 rows: a whole block of every set.
-        const int block = kernels.sign_row_block, blocks = std::max(1, 64 / block), rows = block * blocks;
+        // 128 rows: what every set takes at a time.
+        const int block = kernels.sign_row_block, blocks = std::max(1, 128 / block), rows = block * blocks;
         const size_t bits_bytes = round64(kernels.sign_block_bytes(cols) * static_cast<size_t>(blocks));
-        const size_t stride = round64(kernels.table_bytes(cols));
+        const size_t stride = round64(product.table_bytes(cols));
         const size_t table_bytes = stride * static_cast<size_t>(tokens);
         const size_t out_bytes = round64(static_cast<size_t>(rows * tokens) * sizeof(int32_t));
         const size_t each = bits_bytes + table_bytes + out_bytes;
@@ -188,7 +193,7 @@ private:
             uint8_t* place = base + each * thread;
             for (size_t i = 0; i < bits_bytes; ++i) place[i] = static_cast<uint8_t>(i * 167 + i / 256 * 29);
             for (int t = 0; t < tokens; ++t)
-                kernels.table_build(place + bits_bytes + stride * static_cast<size_t>(t), q, cols);
+                product.table_build(place + bits_bytes + stride * static_cast<size_t>(t), q, cols);
         }
         const uint64_t weights =
             static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols) * static_cast<uint64_t>(tokens);
@@ -198,8 +203,7 @@ private:
             auto* sums = reinterpret_cast<int32_t*>(place + bits_bytes + table_bytes);
             const uint64_t calls = count / weights + 1;
             for (uint64_t i = 0; i < calls; ++i) {
-                kernels.sign_i8(sums, static_cast<size_t>(rows), place, blocks, cols, place + bits_bytes, stride,
-                                tokens);
+                product.sign(sums, static_cast<size_t>(rows), place, blocks, cols, place + bits_bytes, stride, tokens);
             }
             *sink = static_cast<uint64_t>(sums[0]);
             return calls * weights;

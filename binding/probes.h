@@ -32,7 +32,7 @@ struct Peaks {
     std::vector<DramRead> dram;
     double dram_gbps = 0;        // the best of them
     double int8_peak_gmacs = 0;  // 10^9 int8 multiply-adds per second, operands in registers
-    double lookup_peak_gws = 0;  // 10^9 weights x tokens per second of sign_i8, everything in the first-level cache
+    double lookup_peak_gws = 0;  // 10^9 weights x tokens per second of the best sign product, all in the first-level cache
     double f32_peak_gmacs = 0;   // 10^9 f32 multiply-adds per second, operands in registers
 };
 

@@ -108,7 +108,7 @@ export interface Peaks {
   dram?: { pages: 'small' | 'huge'; loop: 'plain' | 'prefetch_near' | 'prefetch_both'; gbps: number }[]
   /** 10^9 int8 multiply-adds per second, operands in registers */
   int8_peak_gmacs?: number
-  /** 10^9 weights x tokens per second of sign_i8 with weights, indices and tables in the first-level cache */
+  /** 10^9 weights x tokens per second of the best sign product with weights, indices and tables in the first-level cache */
   lookup_peak_gws?: number
   /** 10^9 f32 multiply-adds per second, operands in registers */
   f32_peak_gmacs?: number

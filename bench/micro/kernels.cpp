@@ -40,6 +40,13 @@ Shared int8s(size_t count) {
 
 std::string text(int64_t value) { return std::to_string(value); }
 
+// One way to multiply by signs.
+struct Product {
+    const char *sign_name, *grouped_name, *build_name;
+    int most;  // activations are in -most..most
+    const SignProduct& product;
+};
+
 class Cases {
 public:
     explicit Cases(const KernelSet& set) : set_(set) {}
@@ -47,62 +54,45 @@ public:
     std::vector<KernelCase> take() { return std::move(cases_); }
 
     // rows x cols signs; `place` says what they fit into.
-    void signs(int rows, int cols, const char* place, std::vector<int> token_counts) {
+    void signs(const Product& way, int rows, int cols, const char* place, std::vector<int> token_counts) {
         const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
         const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
         const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
-        const KernelSet& set = set_;
+        const auto sign = way.product.sign;
         for (int tokens : token_counts) {
-            const auto [tables, stride] = tables_of(cols, tokens);
+            const auto [tables, stride] = tables_of(way, cols, tokens);
             const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(int32_t));
-            add("sign_i8", size(rows, cols, tokens, place), "Gw/s", weight_tokens(out_rows, cols, tokens),
-                [=, &set, tables = tables, stride = stride] {
-                    set.sign_i8(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, tables->bytes(), stride,
-                                tokens);
+            add(way.sign_name, size(rows, cols, tokens, place), "Gw/s", weight_tokens(out_rows, cols, tokens),
+                [=, tables = tables, stride = stride] {
+                    sign(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, tables->bytes(), stride, tokens);
                 });
         }
     }
 
-    // The same with activations of 4 bits.
-    void signs_of_planes(int rows, int cols, std::vector<int> token_counts) {
-        const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
-        const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
-        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
-        const auto stride = static_cast<size_t>(padded(static_cast<int64_t>(set_.planes_bytes(cols)), 64));
-        const Shared q = int8s(static_cast<size_t>(padded(cols, 64)));
-        for (int64_t i = 0; i < padded(cols, 64); ++i)
-            q->as<int8_t>()[i] = static_cast<int8_t>(i < cols ? i % 15 - 7 : 0);
-        const KernelSet& set = set_;
-        for (int tokens : token_counts) {
-            const Shared planes = memory(stride * static_cast<size_t>(tokens));
-            for (int t = 0; t < tokens; ++t)
-                set.planes_build(planes->bytes() + static_cast<size_t>(t) * stride, q->as<int8_t>(), cols);
-            const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(int32_t));
-            add("sign_i4", size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens), [=, &set] {
-                set.sign_i4(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, planes->bytes(), stride,
-                            tokens);
-            });
-        }
-        const Shared planes = memory(set_.planes_bytes(cols));
-        add("planes_build", text(cols) + " values", "Gvalue/s", cols,
-            [=, &set] { set.planes_build(planes->bytes(), q->as<int8_t>(), cols); });
-    }
-
-    void grouped(int rows, int cols, std::vector<int> token_counts) {
+    void grouped(const Product& way, int rows, int cols, std::vector<int> token_counts) {
         const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
         const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
         const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
         const Shared scales = halves(out_rows * static_cast<size_t>(cols / 128));
-        const KernelSet& set = set_;
+        const auto grouped = way.product.grouped;
         for (int tokens : token_counts) {
-            const auto [tables, stride] = tables_of(cols, tokens);
+            const auto [tables, stride] = tables_of(way, cols, tokens);
             const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(float));
-            add("grouped_i8", size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens),
-                [=, &set, tables = tables, stride = stride] {
-                    set.grouped_i8(out->as<float>(), out_rows, weights->bytes(), scales->as<uint16_t>(), blocks, cols,
-                                   tables->bytes(), stride, tokens);
+            add(way.grouped_name, size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens),
+                [=, tables = tables, stride = stride] {
+                    grouped(out->as<float>(), out_rows, weights->bytes(), scales->as<uint16_t>(), blocks, cols,
+                            tables->bytes(), stride, tokens);
                 });
         }
+    }
+
+    // What turns rounded activations into the form that a product reads.
+    void build(const Product& way, int cols) {
+        const auto [tables, stride] = tables_of(way, cols, 1);
+        const Shared q = activations_of(way, cols);
+        const auto table_build = way.product.table_build;
+        add(way.build_name, text(cols) + " values", "Gvalue/s", cols,
+            [=, tables = tables] { table_build(tables->bytes(), q->as<int8_t>(), cols); });
     }
 
     void signs_of_floats(int rows, int cols) {
@@ -180,14 +170,13 @@ public:
     void rows_of(int n) {
         const auto count = static_cast<size_t>(padded(n, 64));
         const Shared x = floats(count), y = floats(count), out = floats(count), sums = memory(count * sizeof(int32_t));
-        const Shared q = int8s(count), half = halves(count), table = memory(set_.table_bytes(n));
+        const Shared q = int8s(count), half = halves(count);
         const KernelSet& set = set_;
         const std::string what = text(n) + " values";
         const auto row = [&](const char* kernel, std::function<void()> run) {
             add(kernel, what, "Gvalue/s", n, std::move(run));
         };
         row("quantize", [=, &set] { set.quantize(q->as<int8_t>(), x->as<float>(), y->as<float>(), n); });
-        row("table_build", [=, &set] { set.table_build(table->bytes(), q->as<int8_t>(), n); });
         row("multiply", [=, &set] { set.multiply(out->as<float>(), x->as<float>(), y->as<float>(), n); });
         row("scale_i32", [=, &set] { set.scale_i32(out->as<float>(), sums->as<int32_t>(), 0.5f, y->as<float>(), n); });
         row("scale_planes", [=, &set] {
@@ -229,13 +218,18 @@ private:
                (tokens == 1 ? " token" : " tokens");
     }
 
-    std::pair<Shared, size_t> tables_of(int cols, int tokens) {
-        const auto stride = static_cast<size_t>(padded(static_cast<int64_t>(set_.table_bytes(cols)), 64));
-        const Shared q = int8s(static_cast<size_t>(padded(cols, 64)));
-        for (int64_t i = cols; i < padded(cols, 64); ++i) q->as<int8_t>()[i] = 0;
-        const Shared tables = memory(stride * static_cast<size_t>(tokens));
+    static Shared activations_of(const Product& way, int cols) {
+        const Shared q = memory(static_cast<size_t>(padded(cols, 64)));
+        for (int i = 0; i < padded(cols, 64); ++i)
+            q->as<int8_t>()[i] = static_cast<int8_t>(i < cols ? i * 37 % (2 * way.most + 1) - way.most : 0);
+        return q;
+    }
+
+    static std::pair<Shared, size_t> tables_of(const Product& way, int cols, int tokens) {
+        const auto stride = static_cast<size_t>(padded(static_cast<int64_t>(way.product.table_bytes(cols)), 64));
+        const Shared q = activations_of(way, cols), tables = memory(stride * static_cast<size_t>(tokens));
         for (int t = 0; t < tokens; ++t)
-            set_.table_build(tables->bytes() + static_cast<size_t>(t) * stride, q->as<int8_t>(), cols);
+            way.product.table_build(tables->bytes() + static_cast<size_t>(t) * stride, q->as<int8_t>(), cols);
         return {tables, stride};
     }
 
@@ -251,11 +245,21 @@ private:
 
 std::vector<KernelCase> kernel_cases(const KernelSet& set, bool all) {
     Cases cases(set);
-    cases.signs(1024, 4096, "L2", {1, 2, 4, 8, 64});
-    cases.signs(512, 11008, "L2", {1, 64});
-    if (all) cases.signs(1 << 18, 8192, "DRAM", {1, 4});
-    cases.signs_of_planes(1024, 4096, {1, 8, 64});
-    cases.grouped(1024, 4096, {1, 4, 64});
+    const Product i8{"sign_i8", "grouped_i8", "table_build", 127, set.i8};
+    const Product many{"sign_i8_many", "grouped_i8_many", "table_build_many", 127, set.i8_many};
+    const Product i4{"sign_i4", "grouped_i4", "planes_build", 7, set.i4};
+    cases.signs(i8, 1024, 4096, "L2", {1, 2, 4, 8, 64});
+    cases.signs(i8, 512, 11008, "L2", {1, 64});
+    if (all) cases.signs(i8, 1 << 18, 8192, "DRAM", {1, 4});
+    cases.grouped(i8, 1024, 4096, {1, 4, 64});
+    cases.build(i8, 4096);
+    if (set.i8_many.sign != set.i8.sign) {
+        cases.signs(many, 1024, 4096, "L2", {2, 4, 8, 64});
+        cases.grouped(many, 1024, 4096, {4, 64});
+        cases.build(many, 4096);
+    }
+    cases.signs(i4, 1024, 4096, "L2", {1, 8, 64});
+    cases.build(i4, 4096);
     cases.signs_of_floats(1024, 4096);
     cases.dense(256, 1024);
     cases.attention(1024, 128);

@@ -19,43 +19,39 @@ using namespace onebit;
 
 namespace {
 
-// The kernels of one width of activations.
+// One way to multiply by signs.
 struct Width {
     const char *sign_name, *grouped_name;
     int most;  // activations are in -most..most
-    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
-    decltype(KernelSet::table_build) KernelSet::*table_build;
-    decltype(KernelSet::sign_i8) KernelSet::*sign;
-    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
+    SignProduct KernelSet::*product;
 };
-constexpr Width kWidths[] = {{"sign_i8", "grouped_i8", 127, &KernelSet::table_bytes, &KernelSet::table_build,
-                              &KernelSet::sign_i8, &KernelSet::grouped_i8},
-                             {"sign_i4", "grouped_i4", 7, &KernelSet::planes_bytes, &KernelSet::planes_build,
-                              &KernelSet::sign_i4, &KernelSet::grouped_i4}};
+constexpr Width kWidths[] = {{"sign_i8", "grouped_i8", 127, &KernelSet::i8},
+                             {"i8_many", "i8_many/128", 127, &KernelSet::i8_many},
+                             {"sign_i4", "grouped_i4", 7, &KernelSet::i4}};
 
 void signs_of(const KernelSet* set, const Width& width, const char* place, int rows, int cols,
               const std::vector<int>& token_counts, bool grouped) {
     const int blocks = (rows + set->sign_row_block - 1) / set->sign_row_block;
     rows = blocks * set->sign_row_block;
     const size_t block_bytes = set->sign_block_bytes(cols),
-                 table_stride = static_cast<size_t>(padded(static_cast<int64_t>((set->*width.table_bytes)(cols)), 64));
+                 table_stride = static_cast<size_t>(padded(static_cast<int64_t>((set->*width.product).table_bytes(cols)), 64));
     Memory weights(static_cast<size_t>(blocks) * block_bytes);
     std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(cols / 128), f16_from_f32(0.5f));
-    printf("%-11s %-10s %-5s", set->name, grouped ? width.grouped_name : width.sign_name, place);
+    printf("%-11s %-11s %-5s", set->name, grouped ? width.grouped_name : width.sign_name, place);
     for (int tokens : token_counts) {
         std::vector<int8_t> q(static_cast<size_t>(cols));
         for (int i = 0; i < cols; i++)
             q[static_cast<size_t>(i)] = static_cast<int8_t>(i * 37 % (2 * width.most + 1) - width.most);
         Memory tables(table_stride * static_cast<size_t>(tokens));
         for (int t = 0; t < tokens; t++)
-            (set->*width.table_build)(tables.bytes() + static_cast<size_t>(t) * table_stride, q.data(), cols);
+            (set->*width.product).table_build(tables.bytes() + static_cast<size_t>(t) * table_stride, q.data(), cols);
         Memory out(static_cast<size_t>(rows) * static_cast<size_t>(tokens) * 4);
         const double seconds = best_seconds([&] {
             if (grouped) {
-                (set->*width.grouped)(reinterpret_cast<float*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(),
+                (set->*width.product).grouped(reinterpret_cast<float*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(),
                                       scales.data(), blocks, cols, tables.bytes(), table_stride, tokens);
             } else {
-                (set->*width.sign)(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(), blocks,
+                (set->*width.product).sign(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(), blocks,
                                    cols, tables.bytes(), table_stride, tokens);
             }
         });
@@ -74,7 +70,7 @@ void rows8(const KernelSet* set, const char* place, int rows, int cols) {
     Memory w(static_cast<size_t>(rows) * static_cast<size_t>(cols)), q(static_cast<size_t>(cols) * 64),
         out(static_cast<size_t>(rows) * 256);
     for (int i = 0; i < cols * 64; i++) q.bytes()[i] = static_cast<uint8_t>(i % 127);
-    printf("%-11s %-10s %-5s", set->name, "q8_i8", place);
+    printf("%-11s %-11s %-5s", set->name, "q8_i8", place);
     for (int tokens : {1, 2, 4, 8, 64}) {
         const double seconds = best_seconds([&] {
             set->q8_i8(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), reinterpret_cast<int8_t*>(w.bytes()),
@@ -117,13 +113,13 @@ void floats(const KernelSet* set) {
     }
     printf(" Gmadd/s\n%-11s rows         ", set->name);
     std::vector<int8_t> q(4096);
-    std::vector<uint8_t> table(set->table_bytes(4096));
+    std::vector<uint8_t> table(set->i8.table_bytes(4096));
     s = best_seconds([&] {
         for (int i = 0; i < 100; i++) set->quantize(q.data(), xf, xf, 4096);
     });
     printf("  quantize 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {
-        for (int i = 0; i < 100; i++) set->table_build(table.data(), q.data(), 4096);
+        for (int i = 0; i < 100; i++) set->i8.table_build(table.data(), q.data(), 4096);
     });
     printf("  table 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {
@@ -131,7 +127,7 @@ void floats(const KernelSet* set) {
     });
     printf("  quantize4 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {
-        for (int i = 0; i < 100; i++) set->planes_build(table.data(), q.data(), 4096);
+        for (int i = 0; i < 100; i++) set->i4.table_build(table.data(), q.data(), 4096);
     });
     printf("  planes 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {

@@ -113,16 +113,16 @@ void measure(const KernelSet* set, const char* place, int rows, int cols, int to
         for (size_t k = 0; k < 4; k++)
             planes[t * row_bytes * 4 + c / 512 * 256 + k * 64 + c % 512 / 8] |= static_cast<uint8_t>(bits[k] << c % 8);
     }
-    const size_t stride = set->planes_bytes(cols);
+    const size_t stride = set->i4.table_bytes(cols);
     std::vector<uint8_t> tables(stride * n_tokens);
     for (size_t t = 0; t < n_tokens; t++)
-        set->planes_build(tables.data() + t * stride, q.data() + t * static_cast<size_t>(cols), cols);
+        set->i4.table_build(tables.data() + t * stride, q.data() + t * static_cast<size_t>(cols), cols);
     for (int b = 0; b < rows / 64; b++)
         set->sign_pack(blocks.data() + static_cast<size_t>(b) * set->sign_block_bytes(cols),
                        w.data() + static_cast<size_t>(b) * 64 * row_bytes, 64, cols);
     const double per = static_cast<double>(rows) * cols * tokens * 1e-9;
     const double shuffle = per / best_seconds([&] {
-                               set->sign_i4(want.data(), static_cast<size_t>(rows), blocks.data(), rows / 64, cols,
+                               set->i4.sign(want.data(), static_cast<size_t>(rows), blocks.data(), rows / 64, cols,
                                             tables.data(), stride, tokens);
                            });
     const double words =

@@ -40,6 +40,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"
+#include "permute_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"
 #include "crc32c_instruction.inl"
@@ -48,6 +49,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 
 #define ONEBIT_KERNEL_SET kernels_avx512
 #define ONEBIT_KERNEL_NAME "avx512"
+#define ONEBIT_I8_MANY {permute_bytes, permute_build, sign_permute, grouped_permute}
 #include "kernel_set.inl"
 
 }  // namespace onebit

@@ -29,7 +29,7 @@ namespace {
 struct Features {
     bool avx2 = false, avxvnni = false, avx512 = false, avx512vnni = false;
     bool neon = false, neondot = false;
-    bool halves_wide_lookups = false;
+    bool halves_wide_shuffles = false;
 };
 
 #if defined(ONEBIT_X86)
@@ -80,26 +80,16 @@ Features detect() {
     f.avx512 = f.avx2 && saves_zmm && foundation && dq && bw && vl;
     f.avx512vnni = f.avx512 && has(seven.ecx, 11);
     const uint32_t family = (one.eax >> 8 & 15) + (one.eax >> 20 & 255);
-    f.halves_wide_lookups = cpuid(0, 0).ebx == 0x68747541 /* "Auth"enticAMD */ && family == 0x19;
+    f.halves_wide_shuffles = cpuid(0, 0).ebx == 0x68747541 /* "Auth"enticAMD */ && family == 0x19;
     return f;
 }
 
-// Zen 4 does one 512-bit lookup a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
-// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. The functions that
-// share a layout of signs and tables go together.
-KernelSet with_lookups_of(const KernelSet& other, KernelSet set) {
-    set.sign_row_block = other.sign_row_block;
-    set.sign_block_bytes = other.sign_block_bytes;
-    set.sign_pack = other.sign_pack;
-    set.sign_unpack_row = other.sign_unpack_row;
-    set.table_bytes = other.table_bytes;
-    set.table_build = other.table_build;
-    set.sign_i8 = other.sign_i8;
-    set.grouped_i8 = other.grouped_i8;
-    set.planes_bytes = other.planes_bytes;
-    set.planes_build = other.planes_build;
-    set.sign_i4 = other.sign_i4;
-    set.grouped_i4 = other.grouped_i4;
+// Zen 4 does one 512-bit byte shuffle a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
+// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. All x86 sets lay
+// signs out alike.
+KernelSet with_shuffles_of(const KernelSet& other, KernelSet set) {
+    set.i8 = other.i8;
+    set.i4 = other.i4;
     return set;
 }
 
@@ -158,9 +148,9 @@ Table make_table() {
 #if defined(ONEBIT_X86)
     const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &kernels_avx512,
                     *avx512vnni = &kernels_avx512vnni, *neon = nullptr, *neondot = nullptr;
-    static const KernelSet narrow_avx512 = with_lookups_of(*avx2, *avx512),
-                           narrow_avx512vnni = with_lookups_of(*avx2, *avx512vnni);
-    if (f.halves_wide_lookups) avx512 = &narrow_avx512, avx512vnni = &narrow_avx512vnni;
+    static const KernelSet narrow_avx512 = with_shuffles_of(*avx2, *avx512),
+                           narrow_avx512vnni = with_shuffles_of(*avx2, *avx512vnni);
+    if (f.halves_wide_shuffles) avx512 = &narrow_avx512, avx512vnni = &narrow_avx512vnni;
 #elif defined(ONEBIT_ARM)
     const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr,
                     *neon = &kernels_neon, *neondot = &kernels_neondot;

@@ -1,6 +1,6 @@
 // The struct of a kernel set, filled with the functions of the surrounding object. Included inside namespace
-// onebit, after its anonymous namespace, with ONEBIT_KERNEL_SET defined as the set's variable and ONEBIT_KERNEL_NAME as
-// its name.
+// onebit, after its anonymous namespace, with ONEBIT_KERNEL_SET defined as the set's variable ONEBIT_KERNEL_NAME as
+// its name, and ONEBIT_I8_MANY where products of many tokens have functions of their own.
 
 const KernelSet ONEBIT_KERNEL_SET = {
     .name = ONEBIT_KERNEL_NAME,
@@ -8,14 +8,15 @@ const KernelSet ONEBIT_KERNEL_SET = {
     .sign_block_bytes = sign_block_bytes,
     .sign_pack = sign_pack,
     .sign_unpack_row = sign_unpack_row,
-    .table_bytes = table_bytes,
-    .table_build = table_build,
-    .sign_i8 = sign_i8,
-    .grouped_i8 = grouped_i8,
-    .planes_bytes = planes_bytes,
-    .planes_build = planes_build,
-    .sign_i4 = sign_i4,
-    .grouped_i4 = grouped_i4,
+    .i8 = {table_bytes, table_build, sign_i8, grouped_i8},
+#ifdef ONEBIT_I8_MANY
+    .i8_many = ONEBIT_I8_MANY,
+    .many_tokens = kManyTokens,
+#else
+    .i8_many = {table_bytes, table_build, sign_i8, grouped_i8},
+    .many_tokens = 1,
+#endif
+    .i4 = {planes_bytes, planes_build, sign_i4, grouped_i4},
     .sign_f32 = sign_f32,
     .grouped_f32 = grouped_f32,
     .dense_f32 = dense_f32,

@@ -48,10 +48,27 @@ struct AttendQuery {
     float inverse;   // for the kernel's own use
 };
 
+// One way to multiply packed sign matrices by rounded activations, with exact int32 sums.
+struct SignProduct {
+    // The form of one activation vector that sign and grouped read: lookup tables, bit planes.
+    size_t (*table_bytes)(int cols);
+    void (*table_build)(uint8_t* table, const int8_t* q, int cols);  // q: (padded(cols, 64))
+    // out[t * out_stride + r] = sum_c sign[r][c] * q_t[c] for r in [0, n_blocks * sign_row_block).
+    // tables: n_tokens tables, table_stride bytes apart. cols is a multiple of 8, at most 2^16.
+    void (*sign)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
+                 size_t table_stride, int n_tokens);
+    // Grouped sign (Q1_0): one f16 scale per row and 128 columns. cols is a multiple of 128.
+    // scales: (n_blocks, cols/128, sign_row_block) f16 bits. For each row, with s_g the exact integer sum of
+    // group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet times the
+    // activation's scale).
+    void (*grouped)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
+                    const uint8_t* tables, size_t table_stride, int n_tokens);
+};
+
 struct KernelSet {
     const char* name;  // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"
 
-    // ---- sign matrices with int8 activations: exact int32 sums --------------------------------------
+    // ---- sign matrices with rounded activations: exact int32 sums --------------------------------------
     // A packed sign matrix is a sequence of equal blocks of sign_row_block rows; the layout inside a block
     // is the set's own business. Rows missing in the last block are filled with any bits.
     int sign_row_block;
@@ -60,29 +77,12 @@ struct KernelSet {
     void (*sign_pack)(uint8_t* block, const uint8_t* official, int n_rows, int cols);
     // The inverse for one row of a block: (cols/8) official bytes.
     void (*sign_unpack_row)(uint8_t* official, const uint8_t* block, int row, int cols);
-    // The form of one int8 activation vector that sign_i8 reads (lookup tables, or a plain copy).
-    size_t (*table_bytes)(int cols);
-    void (*table_build)(uint8_t* table, const int8_t* q, int cols);  // q: (padded(cols, 64)), values in -127..127
-    // out[t * out_stride + r] = sum_c sign[r][c] * q_t[c] for r in [0, n_blocks * sign_row_block).
-    // tables: n_tokens tables, table_stride bytes apart. cols is a multiple of 8, at most 2^16.
-    void (*sign_i8)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols,
-                    const uint8_t* tables, size_t table_stride, int n_tokens);
-    // Grouped sign (Q1_0): one f16 scale per row and 128 columns. cols is a multiple of 128.
-    // scales: (n_blocks, cols/128, sign_row_block) f16 bits. For each row, with s_g the exact integer sum of
-    // group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet times the
-    // activation's scale).
-    void (*grouped_i8)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks,
-                       int cols, const uint8_t* tables, size_t table_stride, int n_tokens);
-
-    // ---- sign matrices with 4-bit activations: exact int32 sums ----------------------------------------
-    // Signs, scales, arguments and results as for sign_i8 and grouped_i8; the activations are in -7..7 and have a form
-    // of their own: bit planes (one of signs, three of magnitudes), or tables made from them.
-    size_t (*planes_bytes)(int cols);
-    void (*planes_build)(uint8_t* planes, const int8_t* q, int cols);  // q: (padded(cols, 64)), values in -7..7
-    void (*sign_i4)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols,
-                    const uint8_t* planes, size_t planes_stride, int n_tokens);
-    void (*grouped_i4)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks,
-                       int cols, const uint8_t* planes, size_t planes_stride, int n_tokens);
+    SignProduct i8;       // activations in -127..127
+    // The same for calls of many_tokens tokens and more, where reading the signs costs little: another form of the
+    // activations may then be faster. Equal to i8 where none is.
+    SignProduct i8_many;
+    int many_tokens;
+    SignProduct i4;       // activations in -7..7, as bit planes or tables made from them
 
     // ---- sign matrices with float activations (the parity mode) ---------------------------------------
     // official: (n_rows, row_bytes), row_bytes = padded(cols, 16) / 8; x: n_tokens rows, x_stride floats apart.

@@ -32,12 +32,13 @@ constexpr int kMaxTokens = 16;             // tokens of one pass
 constexpr size_t kPrefetchNear = 2048, kPrefetchFar = 16384;
 
 // Where row r of a block lies in its 64 bytes. Sums of bytes widen to 16 bits as even and odd bytes, then to 32 bits
-// within each 128-bit part: four vectors of int32 (even low, even high, odd low, odd high).
+// within each 128-bit part: four vectors of int32 (even low, even high, odd low, odd high). kOrder is the size of the
+// vectors that this order is made for; a wider vector is several of them side by side (rows_load, rows_store).
 constexpr int byte_of_row(int r) {
-    const int vector = r / kBytes, in_vector = r % kBytes;
-    const int quarter = in_vector / (kBytes / 4), i = in_vector % (kBytes / 4);
+    const int vector = r / kOrder, in_vector = r % kOrder;
+    const int quarter = in_vector / (kOrder / 4), i = in_vector % (kOrder / 4);
     const int word = i / 4 * 8 + i % 4 + (quarter % 2) * 4;
-    return vector * kBytes + word * 2 + quarter / 2;
+    return vector * kOrder + word * 2 + quarter / 2;
 }
 
 struct RowOrder {
@@ -195,9 +196,10 @@ inline void store_sums(int32_t* out, const Sums (&sums)[kVectors], int32_t absol
     for (int v = 0; v < kVectors; v++) {
         Ints u[4];
         widen_sums(u, sums[v].low, sums[v].low_odd, sums[v].high, sums[v].high_odd);
-        for (int k = 0; k < 4; k++, out += kBytes / 4) {
+        for (int k = 0; k < 4; k++) {
+            int32_t* rows = out + v * kBytes + k * (kOrder / 4);
             const Ints s = ints_sub(a, ints_add(u[k], u[k]));
-            ints_store(out, first ? s : ints_add(s, ints_load(out)));
+            rows_store(rows, first ? s : ints_add(s, rows_load(rows)));
         }
     }
 }
@@ -283,9 +285,10 @@ inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolu
     for (int v = 0; v < kVectors; v++) {
         Ints u[4];
         widen_sums(u, sums[v].low, sums[v].low_odd, sums[v].high, sums[v].high_odd);
-        for (int k = 0; k < 4; k++, out += kBytes / 4, d += kBytes / 4) {
+        for (int k = 0; k < 4; k++) {
+            const int row = v * kBytes + k * (kOrder / 4);
             const Floats s = floats_from_ints(ints_sub(a, ints_add(u[k], u[k])));
-            floats_store(out, floats_fma(floats_load(d), s, first ? floats_zero() : floats_load(out)));
+            rows_store(out + row, floats_fma(rows_load(d + row), s, first ? floats_zero() : rows_load(out + row)));
         }
     }
 }

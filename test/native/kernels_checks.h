@@ -83,7 +83,7 @@ inline const std::vector<const onebit::KernelSet*>& sets() {
         for (const onebit::KernelSet* set : {&onebit::kernels_avx512, &onebit::kernels_avx512vnni}) {
             const char* why = nullptr;
             const onebit::KernelSet* chosen = onebit::choose_kernels(set->name, &why);
-            if (chosen && chosen->sign_i8 != set->sign_i8) usable.push_back(set);
+            if (chosen && chosen->i8.sign != set->i8.sign) usable.push_back(set);
         }
 #else
         (void)hidden;

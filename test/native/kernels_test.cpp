@@ -12,29 +12,15 @@ namespace {
 Guarded packed(16u << 20), table(24u << 20), activations(4u << 20), output(4u << 20), official(4u << 20),
     scale_bits(1u << 20);
 
-// The kernels of one width of activations.
+// One way to multiply by signs.
 struct Width {
     int most;  // activations are in -most..most
     const char *sign_name, *grouped_name;
-    decltype(KernelSet::table_bytes) KernelSet::*table_bytes;
-    decltype(KernelSet::table_build) KernelSet::*table_build;
-    decltype(KernelSet::sign_i8) KernelSet::*sign;
-    decltype(KernelSet::grouped_i8) KernelSet::*grouped;
+    SignProduct KernelSet::*product;
 };
-constexpr Width kInt8 = {127,
-                         "sign_i8",
-                         "grouped_i8",
-                         &KernelSet::table_bytes,
-                         &KernelSet::table_build,
-                         &KernelSet::sign_i8,
-                         &KernelSet::grouped_i8};
-constexpr Width kInt4 = {7,
-                         "sign_i4",
-                         "grouped_i4",
-                         &KernelSet::planes_bytes,
-                         &KernelSet::planes_build,
-                         &KernelSet::sign_i4,
-                         &KernelSet::grouped_i4};
+constexpr Width kInt8 = {127, "sign_i8", "grouped_i8", &KernelSet::i8};
+constexpr Width kInt8Many = {127, "sign_i8_many", "grouped_i8_many", &KernelSet::i8_many};
+constexpr Width kInt4 = {7, "sign_i4", "grouped_i4", &KernelSet::i4};
 
 struct SignCase {
     int rows, cols, tokens;
@@ -108,12 +94,12 @@ const uint8_t* pack(const KernelSet* set, const SignCase& c, bool at_end) {
 
 const uint8_t* build_tables(const KernelSet* set, const Width& width, const SignCase& c, bool at_end,
                             size_t table_stride) {
-    const size_t bytes = (set->*width.table_bytes)(c.cols), stride = static_cast<size_t>(stride_of(c.cols));
+    const size_t bytes = (set->*width.product).table_bytes(c.cols), stride = static_cast<size_t>(stride_of(c.cols));
     uint8_t* tables = table.place<uint8_t>(static_cast<size_t>(c.tokens - 1) * table_stride + bytes, at_end);
     int8_t* q = activations.place<int8_t>(c.q.size(), at_end);
     memcpy(q, c.q.data(), c.q.size());
     for (int t = 0; t < c.tokens; t++) {
-        (set->*width.table_build)(tables + static_cast<size_t>(t) * table_stride, q + static_cast<size_t>(t) * stride,
+        (set->*width.product).table_build(tables + static_cast<size_t>(t) * table_stride, q + static_cast<size_t>(t) * stride,
                                   c.cols);
     }
     return tables;
@@ -143,13 +129,13 @@ bool sign_case(const Width& width, uint64_t seed) {
         const uint8_t* blocks = pack(set, c, at_end);
         if (!check::untouched("sign_pack", set, seed, packed) || (seed % 8 == 0 && !unpacks(set, seed, c, blocks)))
             return false;
-        const size_t table_stride = (set->*width.table_bytes)(c.cols) + gap;
+        const size_t table_stride = (set->*width.product).table_bytes(c.cols) + gap;
         const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
         if (!check::untouched(width.sign_name, set, seed, table)) return false;
         const int n_blocks = blocks_of(set, c);
         const size_t rows = static_cast<size_t>(n_blocks * set->sign_row_block), out_stride = rows + gap;
         int32_t* out = output.place<int32_t>(static_cast<size_t>(c.tokens - 1) * out_stride + rows, at_end);
-        (set->*width.sign)(out, out_stride, blocks, n_blocks, c.cols, tables, table_stride, c.tokens);
+        (set->*width.product).sign(out, out_stride, blocks, n_blocks, c.cols, tables, table_stride, c.tokens);
         if (!check::untouched(width.sign_name, set, seed, output)) return false;
         for (int t = 0; t < c.tokens; t++) {
             const size_t token = static_cast<size_t>(t);
@@ -183,7 +169,7 @@ bool grouped_case(const Width& width, uint64_t seed) {
     const bool at_end = random.chance(2);
     for (const KernelSet* set : check::sets()) {
         const uint8_t* blocks = pack(set, c, at_end);
-        const size_t table_stride = (set->*width.table_bytes)(c.cols);
+        const size_t table_stride = (set->*width.product).table_bytes(c.cols);
         const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
         const int n_blocks = blocks_of(set, c);
         const size_t block = static_cast<size_t>(set->sign_row_block), rows = static_cast<size_t>(n_blocks) * block;
@@ -195,7 +181,7 @@ bool grouped_case(const Width& width, uint64_t seed) {
             }
         }
         float* out = output.place<float>(static_cast<size_t>(c.tokens) * rows, at_end);
-        (set->*width.grouped)(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
+        (set->*width.product).grouped(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
         if (!check::untouched(width.grouped_name, set, seed, output)) return false;
         for (size_t t = 0; t < static_cast<size_t>(c.tokens); t++) {
             if (!check::equal(width.grouped_name, set, seed, c.shape.c_str(), out + t * rows,
@@ -282,7 +268,7 @@ void choice() {
 
 int main() {
     choice();
-    for (const Width& width : {kInt8, kInt4}) {
+    for (const Width& width : {kInt8, kInt8Many, kInt4}) {
         check::family(width.sign_name, check::cases(), [&](uint64_t seed) { return sign_case(width, seed); });
         check::family(width.grouped_name, check::cases(), [&](uint64_t seed) { return grouped_case(width, seed); });
     }
