@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 #include <numeric>
 #include <string>
 
@@ -15,6 +16,11 @@ namespace {
 // Logits are made for this many tokens at a time: enough to read the head's rows once for several tokens, few enough
 // that a vocabulary of 150,000 needs 10 MB.
 constexpr int kLogitRows = 16;
+
+// Tokens that go through the linears of a layer together. With at least kLeastPart for every thread, each thread takes
+// some tokens through all that lies between two attentions: their tables and sums stay in its own cache, and the threads
+// meet twice a layer instead of a dozen times.
+constexpr int kPartTokens = 32, kLeastPart = 8;
 
 // Query heads that meet a tile of keys or values together: enough to use what a load brings, few enough that their
 // scores stay in the caches. Kernels take four at a time.
@@ -36,6 +42,20 @@ struct Buffers {
     float* sin;     // (n, head_dim / 2)
     float* score;   // (threads, queries together x padded positions)
     float* logits;  // (kLogitRows, vocab)
+    unsigned char* linears;    // (runners, linears_bytes) scratch of linears
+    size_t linears_bytes;
+};
+
+// Some of a step's tokens, who computes them, and that one's scratch.
+struct Part {
+    int first, count;
+    Runner runner;
+    unsigned char* scratch;
+
+    template <class Body>
+    void each_token(const Body& body) const {
+        runner.run(count, [&](int i) { body(first + i); });
+    }
 };
 
 class Step {
@@ -44,11 +64,15 @@ public:
         : model_(model), kernels_(*model.kernels), config_(model.config), pool_(pool), inputs_(inputs),
           positions_(positions), n_(n) {
         find_together();
+        if (n >= kLeastPart * pool.threads()) {
+            const int threads = pool.threads(), wanted = (n + kPartTokens - 1) / kPartTokens;
+            parts_ = (wanted + threads - 1) / threads * threads;
+        }
     }
 
     // Lays the buffers out; with a null base it only counts. Returns the bytes needed.
     size_t lay_out(unsigned char* base) {
-        carver_ = Carver(base);
+        Carver carver(base);
         Buffers& b = buffers_;
         const auto n = static_cast<size_t>(n_);
         const auto stride = [](int size) { return static_cast<size_t>(padded(size, 64)); };
@@ -59,21 +83,21 @@ public:
         b.vocab = stride(config_.vocab_size);
         const int furthest = *std::max_element(positions_, positions_ + n_) + 1;
         b.scores = static_cast<size_t>(group() * tokens_together()) * static_cast<size_t>(padded(furthest, 16));
-        b.x = carver_.take<float>(n * b.dim);
-        b.normed = carver_.take<float>(n * b.dim);
-        b.out = carver_.take<float>(n * b.dim);
-        b.q = carver_.take<float>(n * b.q_dim);
-        b.k = carver_.take<float>(n * b.kv_dim);
-        b.v = carver_.take<float>(n * b.kv_dim);
-        b.mixed = carver_.take<float>(n * b.q_dim);
-        b.gate = carver_.take<float>(n * b.hidden);
-        b.up = carver_.take<float>(n * b.hidden);
-        b.cos = carver_.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
-        b.sin = carver_.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
-        b.score = carver_.take<float>(static_cast<size_t>(pool_.threads()) * b.scores);
-        b.logits = carver_.take<float>(std::min(n, static_cast<size_t>(kLogitRows)) * b.vocab);
-        if (!base) count_linears();
-        return carver_.most();
+        b.x = carver.take<float>(n * b.dim);
+        b.normed = carver.take<float>(n * b.dim);
+        b.out = carver.take<float>(n * b.dim);
+        b.q = carver.take<float>(n * b.q_dim);
+        b.k = carver.take<float>(n * b.kv_dim);
+        b.v = carver.take<float>(n * b.kv_dim);
+        b.mixed = carver.take<float>(n * b.q_dim);
+        b.gate = carver.take<float>(n * b.hidden);
+        b.up = carver.take<float>(n * b.hidden);
+        b.cos = carver.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
+        b.sin = carver.take<float>(n * static_cast<size_t>(config_.head_dim / 2));
+        b.score = carver.take<float>(static_cast<size_t>(pool_.threads()) * b.scores);
+        b.logits = carver.take<float>(std::min(n, static_cast<size_t>(kLogitRows)) * b.vocab);
+        lay_out_linears(carver);
+        return carver.used();
     }
 
     void embed() {
@@ -85,24 +109,9 @@ public:
 
     void layer(int index) {
         const Layer& layer = model_.layers[static_cast<size_t>(index)];
-        const Buffers& b = buffers_;
-
-        normalize(b.x, layer.attention_norm);
-        linears({{&layer[Role::wq], b.q, b.q_dim}, {&layer[Role::wk], b.k, b.kv_dim}, {&layer[Role::wv], b.v, b.kv_dim}},
-                b.normed, b.dim);
-        pool_.run(n_, [&](int t) { rotate_and_store(layer, index, t); });
+        by_parts([&](const Part& part) { queries_keys_values(layer, index, part); });
         attend(index);
-        linears({{&layer[Role::wo], b.out, b.dim}}, b.mixed, b.q_dim);
-        add_to_residual();
-
-        normalize(b.x, layer.ffn_norm);
-        linears({{&layer[Role::w1], b.gate, b.hidden}, {&layer[Role::w3], b.up, b.hidden}}, b.normed, b.dim);
-        pool_.run(n_, [&](int t) {
-            float* gate = row(b.gate, b.hidden, t);
-            kernels_.silu_mul(gate, gate, row(b.up, b.hidden, t), config_.hidden_dim);
-        });
-        linears({{&layer[Role::w2], b.out, b.dim}}, b.gate, b.hidden);
-        add_to_residual();
+        by_parts([&](const Part& part) { mix_and_feed_forward(layer, part); });
     }
 
     Status logits(const LogitsSink& sink) {
@@ -128,41 +137,90 @@ private:
     static float* row(float* base, size_t stride, int t) { return base + static_cast<size_t>(t) * stride; }
     float* angles(float* base, int t) const { return row(base, static_cast<size_t>(config_.head_dim / 2), t); }
 
-    // Runs the linears that read x; their own scratch is given back at once.
-    template <size_t N>
-    void linears(const Target (&targets)[N], const float* x, size_t x_stride) {
-        const size_t mark = carver_.mark();
-        LinearCall calls[N];
-        for (size_t i = 0; i < N; ++i) {
-            calls[i] = prepare_call(model_, pool_, *targets[i].linear, targets[i].out, targets[i].stride, n_, &carver_);
-        }
-        if (x) run_linears(model_, pool_, calls, static_cast<int>(N), x, x_stride, n_);
-        carver_.release(mark);
+    // Calls body for all tokens at once, the whole pool in each of its loops; or with each thread in a part of its own.
+    template <class Body>
+    void by_parts(const Body& body) {
+        if (parts_ == 0) return body(Part{0, n_, Runner(pool_), buffers_.linears});
+        const int size = part_size();
+        pool_.run(parts_, [&](int p, int thread) {
+            const int first = p * size, count = std::min(size, n_ - first);
+            unsigned char* scratch = buffers_.linears + static_cast<size_t>(thread) * buffers_.linears_bytes;
+            if (count > 0) body(Part{first, count, Runner::of_one_thread(), scratch});
+        });
     }
+    int part_size() const { return parts_ == 0 ? n_ : (n_ + parts_ - 1) / parts_; }
 
-    // Takes and gives back the scratch of every group once, so that the carver knows the most that is needed.
-    void count_linears() {
-        for (const Layer& layer : model_.layers) {
-            linears({{&layer[Role::wq], nullptr, 0}, {&layer[Role::wk], nullptr, 0}, {&layer[Role::wv], nullptr, 0}},
-                    nullptr, 0);
-            linears({{&layer[Role::wo], nullptr, 0}}, nullptr, 0);
-            linears({{&layer[Role::w1], nullptr, 0}, {&layer[Role::w3], nullptr, 0}}, nullptr, 0);
-            linears({{&layer[Role::w2], nullptr, 0}}, nullptr, 0);
-        }
-        prepare_call(model_, pool_, model_.head, nullptr, 0, std::min(n_, kLogitRows), &carver_);
-    }
-
-    void normalize(const float* x, const float* weight) {
+    void queries_keys_values(const Layer& layer, int index, const Part& part) {
         const Buffers& b = buffers_;
-        pool_.run(n_, [&](int t) {
-            kernels_.rmsnorm(row(b.normed, b.dim, t), x + static_cast<size_t>(t) * b.dim, weight, config_.dim,
-                             config_.norm_eps);
+        normalize(layer.attention_norm, part);
+        linears({{&layer[Role::wq], b.q, b.q_dim}, {&layer[Role::wk], b.k, b.kv_dim}, {&layer[Role::wv], b.v, b.kv_dim}},
+                b.normed, b.dim, part);
+        // A few tokens alone are split by heads: writing keys, each of their elements on another cache line, takes time.
+        const int pieces = part.count < part.runner.threads() ? config_.n_kv_heads : 1;
+        const int heads = config_.n_kv_heads / pieces;
+        part.runner.run(part.count * pieces, [&](int task) {
+            rotate_and_store(layer, index, part.first + task / pieces, task % pieces * heads, heads);
         });
     }
 
-    void add_to_residual() {
+    void mix_and_feed_forward(const Layer& layer, const Part& part) {
         const Buffers& b = buffers_;
-        pool_.run(n_, [&](int t) { kernels_.add(row(b.x, b.dim, t), row(b.out, b.dim, t), config_.dim); });
+        linears({{&layer[Role::wo], b.out, b.dim}}, b.mixed, b.q_dim, part);
+        add_to_residual(part);
+        normalize(layer.ffn_norm, part);
+        linears({{&layer[Role::w1], b.gate, b.hidden}, {&layer[Role::w3], b.up, b.hidden}}, b.normed, b.dim, part);
+        part.each_token([&](int t) {
+            float* gate = row(b.gate, b.hidden, t);
+            kernels_.silu_mul(gate, gate, row(b.up, b.hidden, t), config_.hidden_dim);
+        });
+        linears({{&layer[Role::w2], b.out, b.dim}}, b.gate, b.hidden, part);
+        add_to_residual(part);
+    }
+
+    // Runs the linears that read x, for one part's tokens.
+    template <size_t N>
+    void linears(const Target (&targets)[N], const float* x, size_t x_stride, const Part& part) {
+        Carver carver(part.scratch);
+        const auto first = static_cast<size_t>(part.first);
+        LinearCall calls[N];
+        for (size_t i = 0; i < N; ++i) {
+            const auto& [linear, out, stride] = targets[i];
+            calls[i] = prepare_call(model_, part.runner.threads(), *linear, out + first * stride, stride, part.count, &carver);
+        }
+        run_linears(model_, part.runner, calls, static_cast<int>(N), x + first * x_stride, x_stride, part.count);
+    }
+
+    // Bytes that a group of linears needs for n tokens.
+    size_t bytes_of(std::initializer_list<const Linear*> group, int threads, int n) const {
+        Carver carver(nullptr);
+        for (const Linear* linear : group) prepare_call(model_, threads, *linear, nullptr, 0, n, &carver);
+        return carver.used();
+    }
+
+    // Scratch for the largest group of linears, once for each runner, and for the head, which all threads run together.
+    void lay_out_linears(Carver& carver) {
+        const int runners = parts_ == 0 ? 1 : pool_.threads(), threads = parts_ == 0 ? pool_.threads() : 1;
+        const auto bytes = [&](std::initializer_list<const Linear*> group) { return bytes_of(group, threads, part_size()); };
+        size_t most = 0;
+        for (const Layer& l : model_.layers) {
+            most = std::max({most, bytes({&l[Role::wq], &l[Role::wk], &l[Role::wv]}), bytes({&l[Role::wo]}),
+                             bytes({&l[Role::w1], &l[Role::w3]}), bytes({&l[Role::w2]})});
+        }
+        const size_t head = bytes_of({&model_.head}, pool_.threads(), std::min(n_, kLogitRows));
+        buffers_.linears_bytes = most;
+        buffers_.linears = carver.take<unsigned char>(std::max(static_cast<size_t>(runners) * most, head));
+    }
+
+    void normalize(const float* weight, const Part& part) {
+        const Buffers& b = buffers_;
+        part.each_token([&](int t) {
+            kernels_.rmsnorm(row(b.normed, b.dim, t), row(b.x, b.dim, t), weight, config_.dim, config_.norm_eps);
+        });
+    }
+
+    void add_to_residual(const Part& part) {
+        const Buffers& b = buffers_;
+        part.each_token([&](int t) { kernels_.add(row(b.x, b.dim, t), row(b.out, b.dim, t), config_.dim); });
     }
 
     void rotate(float* head, const float* norm, int t) {
@@ -170,15 +228,17 @@ private:
         kernels_.rope(head, angles(buffers_.cos, t), angles(buffers_.sin, t), config_.head_dim, config_.rope.interleaved);
     }
 
-    void rotate_and_store(const Layer& layer, int index, int t) {
+    // KV heads [kv, kv + heads) of one token, with the query heads that read them.
+    void rotate_and_store(const Layer& layer, int index, int t, int kv, int heads) {
         const Buffers& b = buffers_;
+        const int dim = config_.head_dim;
         float* q = row(b.q, b.q_dim, t);
         float* k = row(b.k, b.kv_dim, t);
         const float* v = row(b.v, b.kv_dim, t);
-        for (int h = 0; h < config_.n_heads; ++h) rotate(q + h * config_.head_dim, layer.q_norm, t);
-        for (int h = 0; h < config_.n_kv_heads; ++h) {
-            rotate(k + h * config_.head_dim, layer.k_norm, t);
-            inputs_[t].session->store(index, h, positions_[t], k + h * config_.head_dim, v + h * config_.head_dim);
+        for (int h = kv * group(); h < (kv + heads) * group(); ++h) rotate(q + h * dim, layer.q_norm, t);
+        for (int h = kv; h < kv + heads; ++h) {
+            rotate(k + h * dim, layer.k_norm, t);
+            inputs_[t].session->store(index, h, positions_[t], k + h * dim, v + h * dim);
         }
     }
 
@@ -259,10 +319,8 @@ private:
         pool_.run(count, [&](int i) {
             kernels_.rmsnorm(row(b.normed, b.dim, i), row(b.x, b.dim, tokens[i]), model_.norm, config_.dim, config_.norm_eps);
         });
-        const size_t mark = carver_.mark();
-        const LinearCall call = prepare_call(model_, pool_, model_.head, b.logits, b.vocab, count, &carver_);
-        run_linears(model_, pool_, &call, 1, b.normed, b.dim, count);
-        carver_.release(mark);
+        const Part part{0, count, Runner(pool_), b.linears};
+        linears({{&model_.head, b.logits, b.vocab}}, b.normed, b.dim, part);
         for (int i = 0; i < count; ++i) {
             const float* logits = row(b.logits, b.vocab, i);
             if (!all_finite(logits, config_.vocab_size)) {
@@ -292,10 +350,10 @@ private:
     const TokenInput* inputs_;
     const int* positions_;
     int n_;
-    Carver carver_{nullptr};
     Buffers buffers_{};
     Together together_[kMaxStepTokens];
     int blocks_ = 0, parts_of_group_ = 1;
+    int parts_ = 0;  // of the tokens, a thread in each; 0: all threads are in all tokens
 };
 
 // Fills positions and checks that every token has a place and a meaning.

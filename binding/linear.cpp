@@ -76,8 +76,8 @@ size_t row_bytes(const Linear& linear, int cols) {
 // The multiplication of one group of linears, one stage of each, for one block of tokens.
 class GroupRun {
 public:
-    GroupRun(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, int stage, int first_token, int n)
-        : model_(model), kernels_(*model.kernels), pool_(pool), stage_index_(stage), first_(first_token), n_(n) {
+    GroupRun(const Model& model, Runner runner, const LinearCall* calls, int n_calls, int stage, int first_token, int n)
+        : model_(model), kernels_(*model.kernels), runner_(runner), stage_index_(stage), first_(first_token), n_(n) {
         for (int i = 0; i < n_calls; ++i) {
             if (stage < stage_count(*calls[i].linear)) calls_[count_++] = &calls[i];
         }
@@ -88,7 +88,7 @@ public:
         x_ = x;
         x_stride_ = x_stride;
         if (!calls_[0]->apart) {
-            pool_.run(count_ * n_, [&](int task) { prepare(*calls_[task / n_], task % n_, task % n_); });
+            runner_.run(count_ * n_, [&](int task) { prepare(*calls_[task / n_], task % n_, task % n_); });
         }
         multiply();
     }
@@ -162,10 +162,10 @@ private:
             const size_t unit_bytes = row_bytes(linear, stage.cols) * static_cast<size_t>(unit);
             const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
             passes[i] = reads_tables(model_, linear) ? (n_ + kTaskTokens - 1) / kTaskTokens : 1;
-            units_per_task[i] = std::max(least, units * count_ * passes[i] / (pool_.threads() * 8) + 1);
+            units_per_task[i] = std::max(least, units * count_ * passes[i] / (runner_.threads() * 8) + 1);
             tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i] * passes[i];
         }
-        pool_.run(tasks_before[count_], [&](int task, int thread) {
+        runner_.run(tasks_before[count_], [&](int task, int thread) {
             int i = 0;
             while (task >= tasks_before[i + 1]) ++i;
             const LinearCall& call = *calls_[i];
@@ -290,7 +290,7 @@ private:
     static constexpr int kMost = 3;  // q, k and v are the largest group
     const Model& model_;
     const KernelSet& kernels_;
-    Pool& pool_;
+    Runner runner_;
     int stage_index_, first_, n_;
     const float* x_ = nullptr;
     size_t x_stride_ = 0;
@@ -310,11 +310,11 @@ int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
 
 }  // namespace
 
-LinearCall prepare_call(const Model& model, const Pool& pool, const Linear& linear, float* out, size_t out_stride, int n,
+LinearCall prepare_call(const Model& model, int threads, const Linear& linear, float* out, size_t out_stride, int n,
                         Carver* carver) {
     LinearCall call{&linear, out, out_stride, n == 1, nullptr, {}};
     LinearScratch& scratch = call.scratch;
-    const auto tokens = static_cast<size_t>(n), prepared = static_cast<size_t>(call.apart ? pool.threads() : n);
+    const auto tokens = static_cast<size_t>(n), prepared = static_cast<size_t>(call.apart ? threads : n);
     const int rank = linear.kind.form == LinearKind::Form::sign ? linear.kind.rank : 0;
     const auto cols = static_cast<size_t>(padded(std::max(linear.cols, rank), 64));
     if (rank > 0) scratch.inner = carver->take<float>(tokens * static_cast<size_t>(padded(rank, 64)));
@@ -337,19 +337,19 @@ LinearCall prepare_call(const Model& model, const Pool& pool, const Linear& line
     return call;
 }
 
-void run_linears(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
+void run_linears(const Model& model, Runner runner, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
                  int n) {
     const int block = tokens_per_block(calls, n_calls, n);
     for (int first = 0; first < n; first += block) {
         const int count = std::min(block, n - first);
-        GroupRun(model, pool, calls, n_calls, 0, first, count).run(x, x_stride);
-        GroupRun(model, pool, calls, n_calls, 1, first, count).run(x, x_stride);
+        GroupRun(model, runner, calls, n_calls, 0, first, count).run(x, x_stride);
+        GroupRun(model, runner, calls, n_calls, 1, first, count).run(x, x_stride);
     }
     const KernelSet& kernels = *model.kernels;
     for (int i = 0; i < n_calls; ++i) {
         const Linear& linear = *calls[i].linear;
         if (!linear.kind.layernorm && !linear.bias) continue;
-        pool.run(n, [&](int t) {
+        runner.run(n, [&](int t) {
             float* row = calls[i].out + static_cast<size_t>(t) * calls[i].out_stride;
             if (linear.kind.layernorm) kernels.layernorm(row, linear.rows, 1e-5f);  // nn.LayerNorm's default eps
             if (linear.bias) kernels.add(row, linear.bias, linear.rows);

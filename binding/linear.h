@@ -7,7 +7,7 @@
 
 #include "carver.h"
 #include "model.h"
-#include "pool.h"
+#include "runner.h"
 
 namespace onebit {
 
@@ -31,12 +31,12 @@ struct LinearCall {
     LinearScratch scratch;
 };
 
-// A call with its scratch taken from the carver, for up to n tokens.
-LinearCall prepare_call(const Model& model, const Pool& pool, const Linear& linear, float* out, size_t out_stride, int n,
+// A call with its scratch taken from the carver, for up to n tokens and the threads of one runner.
+LinearCall prepare_call(const Model& model, int threads, const Linear& linear, float* out, size_t out_stride, int n,
                         Carver* carver);
 
 // Runs up to a few linears that read the same x (n, x_stride), as one group: fewer meetings of the threads.
-void run_linears(const Model& model, Pool& pool, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
+void run_linears(const Model& model, Runner runner, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
                  int n);
 
 // One row of a matrix as floats: what an embedding does. out: (cols).

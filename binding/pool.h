@@ -43,9 +43,7 @@ public:
             &body);
     }
 
-private:
-    using Call = void (*)(const void* context, int task, int thread);
-
+    // One task of a body that wants to know its thread, or does not.
     template <class Body>
     static void call(const Body& body, int task, int thread) {
         if constexpr (std::is_invocable_v<const Body&, int, int>) {
@@ -54,6 +52,9 @@ private:
             body(task);
         }
     }
+
+private:
+    using Call = void (*)(const void* context, int task, int thread);
 
     void run_job(int tasks, Call call, const void* context);
     void wait_for_others(int tasks, std::chrono::steady_clock::time_point started);
