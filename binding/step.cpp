@@ -67,9 +67,7 @@ void take_row(const Model& model, const float* logits, StepItem& item, int token
     if (item.wants_scores && token >= item.score.from) {
         score_row(kernels, logits, n, item, token, scratch, item.scores);
     }
-    if (item.wants_candidates && last) {
-        choose_candidates(kernels, logits, n, item.shortlist, scratch, &item.candidates);
-    }
+    if (item.sampler && last) item.sampled = item.sampler->choose(kernels, logits, n, scratch, &item.choice);
 }
 
 Status reserve_results(const StepRequest& request, const Model& model) {
@@ -112,7 +110,9 @@ void LogitsRows::append(const float* row) {
 
 bool StepItem::wants_row(int token) const {
     const bool last = static_cast<size_t>(token) + 1 == tokens.size();
-    if (logits == WantedLogits::all || (last && (logits == WantedLogits::last || wants_candidates))) return true;
+    if (logits == WantedLogits::all || (last && (logits == WantedLogits::last || sampler))) {
+        return true;
+    }
     return wants_scores && token >= score.from;
 }
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "candidates.h"
 #include "forward.h"
+#include "sampler.h"
 
 namespace onebit {
 
@@ -48,17 +48,18 @@ struct StepItem {
     const std::atomic<bool>* stop = nullptr;  // may be null; stops this item only
     std::vector<int32_t> tokens;              // at least one
     WantedLogits logits = WantedLogits::none;
-    bool wants_candidates = false;  // after the last token
-    Shortlist shortlist;
     bool wants_scores = false;
     ScoreRequest score;
+    Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
 
     // ---- results
     int processed = 0;  // tokens now in the cache
     LogitsRows rows;
-    Candidates candidates;  // when all tokens were processed
     Scores scores;
+    Status sampled;  // when all tokens were processed
+    Choice choice;   // when sampled.ok()
 
+    bool all_processed() const { return static_cast<size_t>(processed) == tokens.size(); }
     bool wants_row(int token) const;  // whether somebody looks at the logits after this token
 };
 

@@ -65,6 +65,10 @@ void Worker::work() {
         job->run(pool_);
         lock.lock();
         current_.reset();
+        if (job->again(!waiting_.empty())) {
+            waiting_.push_back(std::move(job));
+            continue;
+        }
         done_.push_back(std::move(job));
         lock.unlock();
         finished_();

@@ -1,5 +1,6 @@
 // The thread of one Node environment that runs everything long: loading, steps, conversions. Jobs run in the order
-// they were posted, one at a time, and each may use the Pool. Knows nothing of Node.
+// they were posted, one at a time, and each may use the Pool; one that wants to run again goes to the end of the line.
+// Knows nothing of Node.
 #pragma once
 
 #include <atomic>
@@ -24,6 +25,9 @@ public:
     virtual ~Job() = default;
     // On the worker thread. Should look at *cancel at least every 20 ms and return early when it is set.
     virtual void run(Pool& pool) = 0;
+    // After run(): true to be run again once those that wait had their turn; others: whether any do. Nothing can be posted
+    // between the answer and the new place in the line, so what was posted before sees it end, or waits behind it.
+    virtual bool again(bool others) { return static_cast<void>(others), false; }
 
     CancelFlag cancel = std::make_shared<std::atomic<bool>>(false);
 };

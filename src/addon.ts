@@ -1,4 +1,5 @@
 /** Finds and loads the native addon, once per Node environment. Nothing else loads it. */
+import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -21,9 +22,13 @@ function describe(cause: unknown): string {
   return text.split('\n')[0] ?? text
 }
 
-/** node-gyp-build takes only /etc/alpine-release as a sign of musl; other musl systems exist. */
+/**
+ * node-gyp-build takes only /etc/alpine-release as a sign of musl; other musl systems exist. All have its loader, and so
+ * may others; a report knows for sure, but takes 4 ms.
+ */
 function onMusl(): boolean {
-  if (process.platform !== 'linux' || !process.report) return false
+  const loader = `/lib/ld-musl-${process.arch === 'x64' ? 'x86_64' : 'aarch64'}.so.1`
+  if (process.platform !== 'linux' || !process.report || !existsSync(loader)) return false
   const report = process.report as typeof process.report & { excludeNetwork?: boolean }
   const before = report.excludeNetwork
   report.excludeNetwork = true // looking up the names of open sockets takes seconds on some networks

@@ -1,12 +1,16 @@
-/** The loop of a generation: compute, choose a token, turn it into text, hand it out. */
+/**
+ * A generation: native code computes and chooses tokens, here they become text and are handed out. The next token is
+ * computed meanwhile.
+ */
+import { addon } from './addon.js'
 import { OnebitError } from './errors.js'
 import type { CheckedGenerateOptions } from './generate-options.js'
-import type { NativeCancel, NativeStepResult } from './native.js'
-import { Sampler } from './sampler.js'
+import type { NativeCancel, NativeSampler } from './native.js'
+import { nativeSampling } from './sampler.js'
 import { StopStrings } from './text/stop-strings.js'
 import type { Tokenizer } from './text/tokenizer.js'
 import type { Utf8Stream } from './text/utf8-stream.js'
-import type { ComputeOptions, Timeline } from './timeline.js'
+import type { Timeline } from './timeline.js'
 
 /** One of the likeliest tokens at a position. */
 export interface TokenLogprob {
@@ -49,7 +53,7 @@ export interface Usage {
 export interface Timings {
   /** until the first token was known */
   prefillMs: number
-  /** for all other tokens, without what the consumer took */
+  /** what the native thread took for all other tokens */
   decodeMs: number
   /** decoded tokens a second, 0 when there was none */
   tokensPerSecond: number
@@ -61,12 +65,19 @@ export interface GenerationSummary {
   timings: Timings
 }
 
-const ignore = () => {}
+/** A token as native code tells it. */
+interface Chosen {
+  id: number
+  logprob: number
+  ms: number
+  topIds: Int32Array | undefined
+  topLogprobs: Float32Array | undefined
+}
 
 export class Generation {
   readonly #timeline: Timeline
   readonly #options: CheckedGenerateOptions
-  readonly #sampler: Sampler
+  readonly #sampler: NativeSampler | undefined
   readonly #stopIds: ReadonlySet<number>
   readonly #text: Utf8Stream | undefined
   readonly #stops: StopStrings | undefined
@@ -76,6 +87,19 @@ export class Generation {
   #prefillMs = 0
   #decodeMs = 0
   #decoded = 0
+
+  /** chosen and not handed out yet, oldest first */
+  readonly #chosen: Chosen[] = []
+  /** how many were told, those that are gone from #chosen included, and the last of them */
+  #told = 0
+  #lastTold = 0
+  /** the native call under way; it never rejects */
+  #running: Promise<void> | undefined
+  /** the last native call ended because nobody took its tokens: there is more to come */
+  #behind = false
+  #failure: { error: unknown } | undefined
+  #started = 0
+  #wake = () => {}
 
   /** The prompt is on the timeline already. `cached`: how many of its tokens were computed before. */
   constructor(
@@ -88,7 +112,9 @@ export class Generation {
     this.#timeline = timeline
     this.#options = options
     this.#cancel = cancel
-    this.#sampler = new Sampler(options.sampling)
+    if (options.maxTokens > 0) {
+      this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice()))
+    }
     this.#stopIds = new Set([...options.stopTokens, ...(options.ignoreEos ? [] : (tokenizer?.eosIds ?? []))])
     // After nothing but BOS a text begins, and SentencePiece's first space is no part of it.
     const begins = timeline.length === 1 && timeline.slice()[0] === tokenizer?.bosId
@@ -109,56 +135,89 @@ export class Generation {
     }
   }
 
-  /** At most one step runs ahead of the consumer. */
+  /** Little runs ahead of the consumer: see NativeAddon.generate. */
   async *run(): AsyncGenerator<Piece, void, undefined> {
-    let step = this.#compute(0)
+    this.#started = performance.now()
     try {
-      for (;;) {
-        const result = await step
-        this.#checkAlive()
-        const from = performance.now()
-        const chosen = this.#choose(result)
-        if (chosen < 0) {
-          step = this.#compute(this.#timeline.length, true)
-          continue
-        }
-        const piece = this.#next(result, chosen)
-        if (this.#finish === undefined) {
-          step = this.#compute(this.#timeline.length)
-          // Its error is met at the next round; until then nobody may be waiting for it.
-          step.catch(ignore)
-        }
-        this.#decodeMs += performance.now() - from
+      this.#compute(this.#timeline.pending())
+      while (this.#finish === undefined) {
+        const chosen = await this.#next()
+        const piece = chosen && this.#handOut(chosen)
         if (piece) yield piece
-        if (this.#finish !== undefined) return
       }
     } finally {
-      await step.catch(ignore)
+      this.#finish ??= 'abort'
+      this.#cancel.cancel()
+      await this.#running
+      this.#timeline.settle(this.#told === 0)
     }
   }
 
-  /**
-   * The step that computes what is pending; tokens before `keep` stay on the timeline whatever happens. `all`: every
-   * token is a candidate.
-   */
-  async #compute(keep: number, all = false): Promise<NativeStepResult> {
+  /** Computes tokens that follow what the cache holds, and what is chosen after them. */
+  #compute(tokens: Int32Array): void {
     const { maxTokens, topLogprobs, chunk } = this.#options
-    const request: ComputeOptions = { cancel: this.#cancel, keep, chunk }
-    if (maxTokens > 0) {
-      request.shortlist = this.#sampler.shortlist(this.#timeline.slice(), all)
-      if (topLogprobs > 0) request.top = topLogprobs
+    const sampling = this.#sampler && {
+      sampler: this.#sampler,
+      most: maxTokens - this.#told,
+      stop_tokens: Int32Array.from(this.#stopIds),
+      top: topLogprobs,
     }
-    const from = performance.now()
-    try {
-      return await this.#timeline.compute(request)
-    } finally {
-      const ms = performance.now() - from
-      if (keep === 0) {
-        this.#prefillMs = ms
-      } else {
-        this.#decodeMs += ms
-        this.#decoded++
+    this.#behind = false
+    this.#running = this.#timeline
+      .generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken })
+      .then(
+        (behind) => {
+          this.#behind = behind
+        },
+        (error: unknown) => {
+          this.#failure = { error }
+        },
+      )
+      .then(() => {
+        this.#running = undefined
+        this.#goOn()
+        this.#wake()
+      })
+  }
+
+  readonly #onToken = (
+    id: number,
+    logprob: number,
+    ms: number,
+    topIds: Int32Array | undefined,
+    topLogprobs: Float32Array | undefined,
+  ): void => {
+    if (this.#told++ === 0) this.#prefillMs = performance.now() - this.#started
+    this.#lastTold = id
+    this.#chosen.push({ id, logprob, ms, topIds, topLogprobs })
+    this.#wake()
+  }
+
+  /** Native code stopped because the consumer was behind, and now it is not. */
+  #goOn(): void {
+    if (!this.#behind || this.#running || this.#finish !== undefined || this.#chosen.length > 1) return
+    this.#compute(Int32Array.of(this.#lastTold))
+  }
+
+  /** The next token; undefined when only the prompt was to be computed. */
+  async #next(): Promise<Chosen | undefined> {
+    for (;;) {
+      this.#checkAlive()
+      const chosen = this.#chosen.shift()
+      if (chosen) {
+        this.#sampler!.took()
+        this.#goOn()
+        return chosen
       }
+      if (this.#failure) throw this.#failure.error
+      if (!this.#running) {
+        this.#prefillMs = performance.now() - this.#started
+        this.#finish = 'length' // maxTokens is 0
+        return undefined
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
     }
   }
 
@@ -169,18 +228,12 @@ export class Generation {
     }
   }
 
-  /** The index of the next token among the candidates; negative when more of them are needed. */
-  #choose({ candidates }: NativeStepResult): number {
-    return candidates ? this.#sampler.sample(candidates) : 0
-  }
-
   /** Puts the chosen token on the timeline; sets #finish when it is the last. */
-  #next({ candidates, scores }: NativeStepResult, chosen: number): Piece | undefined {
-    if (!candidates) {
-      this.#finish = 'length' // none were asked for: maxTokens is 0
-      return undefined
+  #handOut({ id, logprob, ms, topIds, topLogprobs }: Chosen): Piece | undefined {
+    if (this.#usage.newTokens > 0) {
+      this.#decodeMs += ms
+      this.#decoded++
     }
-    const id = candidates.ids[chosen]!
     const stored = this.#timeline.length < this.#timeline.capacity
     if (stored) this.#timeline.pushOne(id)
     if (this.#stopIds.has(id)) {
@@ -192,9 +245,9 @@ export class Generation {
     if (++this.#usage.newTokens >= this.#options.maxTokens) this.#finish ??= 'length'
     if (!stored) this.#finish ??= 'context'
     if (this.#finish === 'length' || this.#finish === 'context') piece.text = this.#flush(piece.text)
-    if (this.#options.logprobs) piece.logprob = Math.fround(candidates.rawLogits[chosen]! - candidates.rawLogSumExp)
-    if (scores && this.#options.topLogprobs > 0) {
-      piece.topLogprobs = Array.from(scores.top_ids, (id, i) => ({ id, logprob: scores.top_logprobs[i]! }))
+    if (this.#options.logprobs) piece.logprob = logprob
+    if (topIds && topLogprobs) {
+      piece.topLogprobs = Array.from(topIds, (id, i) => ({ id, logprob: topLogprobs[i]! }))
     }
     return piece
   }

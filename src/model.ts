@@ -8,8 +8,8 @@ import { type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } fr
 import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from './options.js'
 import { KV_TYPES, type KvType, Session, type SessionOptions } from './session.js'
 import { parseWeightType, type Shape, type ShapeName, shapeConfig, type WeightType } from './shapes.js'
-import { type ChatMessage, ChatTemplate, type RenderOptions } from './text/chat-template.js'
-import { Tokenizer } from './text/tokenizer.js'
+import type { ChatMessage, ChatTemplate, RenderOptions } from './text/chat-template.js'
+import type { Tokenizer } from './text/tokenizer.js'
 import { Timeline } from './timeline.js'
 
 /** In the order of the native enumeration. */
@@ -184,10 +184,13 @@ async function loadWeights(header: ObtHeader, path: string, options: CheckedOpti
   throw failure ? failure.error : signal!.reason
 }
 
-/** What text needs; read and built while the native thread loads the weights. */
+/** What text needs; read and built, and its modules are loaded, while the native thread loads the weights. */
 async function loadText(header: ObtHeader & { path: string }) {
+  const modules = Promise.all([import('./text/tokenizer.js'), import('./text/chat-template.js')])
+  modules.catch(() => {}) // an error of reading comes first
   const tokenizerBytes = await readBlob(header, 'tokenizer')
   const templateBytes = await readBlob(header, 'chat_template')
+  const [{ Tokenizer }, { ChatTemplate }] = await modules
   const tokenizer = tokenizerBytes && (await Tokenizer.load(tokenizerBytes))
   return { tokenizer, template: templateBytes && ChatTemplate.fromBytes(templateBytes) }
 }

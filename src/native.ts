@@ -121,18 +121,39 @@ export interface NativeCancel {
   readonly cancelled: boolean
 }
 
-/** Penalties and bias are applied natively before the shortlist is taken. */
-export interface NativeShortlist {
-  /** how many candidates to return (at least 1) */
-  k: number
-  /** ids whose logits the penalties touch, with how often each occurred */
-  penalty_ids: Int32Array
-  penalty_counts: Int32Array
+/** Penalties and bias change logits before anything else looks at them. */
+export interface NativeSamplerOptions {
+  vocab_size: number
+  /** 0: the likeliest always */
+  temperature: number
+  /** 0: all */
+  top_k: number
+  top_p: number
+  min_p: number
+  /** candidates that are looked at first; where they cannot tell, all are */
+  first: number
+  /** how many recent tokens the penalties look at; 0: there are no penalties */
+  repeat_last_n: number
   repeat_penalty: number
   presence_penalty: number
   frequency_penalty: number
   bias_ids: Int32Array
   bias_values: Float32Array
+  /** the tokens before the first choice; the last repeat_last_n are enough */
+  recent: Int32Array
+  /** 32 bits each */
+  seed_low: number
+  seed_high: number
+}
+
+/** Chooses tokens; what it chose is among the recent ones from then on. Made by `new addon.Sampler(options)`. */
+export interface NativeSampler {
+  /**
+   * From the logits of the whole vocabulary, here and now. ERR_BAD_LOGITS when no token can be chosen, ERR_BUSY.
+   */
+  choose(logits: Float32Array): { id: number; logprob: number; candidates: number /* that were looked at */ }
+  /** The consumer of a generation's tokens has taken one more. */
+  took(): void
 }
 
 export interface NativeStepItem {
@@ -140,8 +161,8 @@ export interface NativeStepItem {
   tokens: Int32Array
   /** logits of the last token, or of all, copied out; none otherwise */
   logits: 0 | 1 | 2 // none last all
-  /** candidates after the last token */
-  shortlist?: NativeShortlist
+  /** chooses what follows the last token */
+  sampler?: NativeSampler
   /**
    * Score mode. Row i is about what follows tokens[from + i]: log p of the next of `tokens`, or of `next` after the
    * last one (-1: unknown), and the `top` most likely tokens. Only the rows from `from` on are computed.
@@ -152,10 +173,13 @@ export interface NativeStepItem {
 export interface NativeStepResult {
   /** tokens now in the cache that came from this item (fewer than given only when cancelled) */
   processed: number
+  /** how long the native thread took for the whole step; the rest of the wait was the way there and back */
+  stepMs: number
   /** rows x vocab_size */
   logits?: Float32Array
-  /** descending by logit (after penalties and bias), ties by lower id */
-  candidates?: NativeCandidates
+  /** with a sampler, when all tokens were processed: what follows, and how likely the model itself found it */
+  id?: number
+  logprob?: number
   /**
    * One row per processed token from `from` on; a log-probability is NaN where the next token is unknown. All of
    * them are the f32 nearest to (raw logit - rawLogSumExp), so equal things have equal bits.
@@ -163,16 +187,27 @@ export interface NativeStepResult {
   scores?: { logprobs: Float32Array; top_ids: Int32Array /* rows x top */; top_logprobs: Float32Array }
 }
 
-export interface NativeCandidates {
-  ids: Int32Array
-  /** after penalties and bias */
-  logits: Float32Array
-  /** of all logits after penalties and bias */
-  logSumExp: number
-  /** of all logits as the model gave them */
-  rawLogSumExp: number
-  rawLogits: Float32Array
+export interface NativeGeneration {
+  session: NativeSession
+  tokens: Int32Array
+  /** chooses what follows; without it the tokens are computed and nothing else */
+  sampler?: NativeSampler
+  /** tokens to choose, at most */
+  most?: number
+  /** the choice of one of these is the last */
+  stop_tokens?: Int32Array
+  /** how many of the likeliest tokens to tell beside each */
+  top?: number
 }
+
+/** A token was chosen; `ms` is what the native thread took for it. Must not throw. */
+export type OnToken = (
+  id: number,
+  logprob: number,
+  ms: number,
+  top_ids: Int32Array | undefined,
+  top_logprobs: Float32Array | undefined,
+) => void
 
 export interface NativeModel {
   readonly weightBytes: number
@@ -205,7 +240,8 @@ export interface NativeAddon {
   /** how errors are made; called once by src/addon.ts */
   useErrors(create: (code: string, message: string) => Error): void
   Cancel: new () => NativeCancel
-  /** resolves when everything that was asked for before has ended */
+  Sampler: new (options: NativeSamplerOptions) => NativeSampler
+  /** resolves when everything that was asked for before has ended; of a generation, its next token */
   idle(): Promise<void>
   /** isa: ONEBIT_ISA's value, or '' */
   info(isa?: string): {
@@ -237,6 +273,18 @@ export interface NativeAddon {
     items: NativeStepItem[],
     options: { chunk: number /* tokens, at most 256; 0: chosen by time */; cancel?: NativeCancel },
   ): Promise<NativeStepResult[]>
+  /**
+   * Computes `tokens` in chunks as step() does, chooses what follows, computes that, and so on, taking turns with other
+   * jobs after every token. The last token chosen is not computed. Tokens are told at once, or together when less than
+   * 8 ms lie between them. Ends when `most` are chosen or a stop token is, when the session is full, on `cancel`, and when
+   * `sampler.took()` was called for too few tokens: no more than 20 ms of work (and one token, at most 49) lie ahead of
+   * the consumer. Resolves with true in this last case. Errors as of step().
+   */
+  generate(
+    model: NativeModel,
+    item: NativeGeneration,
+    options: { chunk: number; cancel?: NativeCancel; onToken: OnToken },
+  ): Promise<boolean>
   crc32c(bytes: Uint8Array, crc: number): number
   /** `rows` rows of `cols` source elements to f32 (little-endian, row-major). Synchronous: give it pieces. */
   toF32(source: Uint8Array, type: SourceType, rows: number, cols: number): Float32Array

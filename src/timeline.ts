@@ -4,13 +4,19 @@
  */
 import { addon } from './addon.js'
 import { OnebitError } from './errors.js'
-import type { NativeCancel, NativeModel, NativeSession, NativeStepItem, NativeStepResult } from './native.js'
+import type {
+  NativeCancel,
+  NativeGeneration,
+  NativeModel,
+  NativeSession,
+  NativeStepItem,
+  NativeStepResult,
+  OnToken,
+} from './native.js'
 
-export interface ComputeOptions extends Partial<Pick<NativeStepItem, 'logits' | 'shortlist'>> {
+export interface ComputeOptions extends Partial<Pick<NativeStepItem, 'logits'>> {
   /** scores of what follows each token from this position on; `next` follows the last (-1: unknown) */
   score?: { from: number; top: number; next: number }
-  /** only the likeliest tokens after the last one, as the one row of `scores` */
-  top?: number
   cancel?: NativeCancel | undefined
   /** tokens a chunk; 0 (default): chosen by time */
   chunk?: number | undefined
@@ -100,12 +106,9 @@ export class Timeline {
    * was cancelled the result's `processed` is smaller than the number of tokens.
    */
   async compute(options: ComputeOptions): Promise<NativeStepResult> {
-    this.rewindCache(this.#length - 1)
-    const tokens = this.slice(this.#native.length)
+    const tokens = this.pending()
     const item: NativeStepItem = { session: this.#native, tokens, logits: options.logits ?? 0 }
-    if (options.shortlist) item.shortlist = options.shortlist
     if (options.score) item.score = { ...options.score, from: options.score.from - this.#native.length }
-    else if (options.top) item.score = { from: tokens.length - 1, top: options.top, next: -1 }
     const settings: { chunk: number; cancel?: NativeCancel } = { chunk: options.chunk ?? 0 }
     if (options.cancel) settings.cancel = options.cancel
     try {
@@ -115,6 +118,27 @@ export class Timeline {
       if (!this.#native.disposed)
         this.#length = Math.max(this.#native.length, Math.min(options.keep ?? 0, this.#length))
     }
+  }
+
+  /** What a generation starts with: the tokens that are pending, at least the last. */
+  pending(): Int32Array {
+    this.rewindCache(this.#length - 1)
+    return this.slice(this.#native.length)
+  }
+
+  /** Computes tokens that continue the cache and goes on; what it chooses is only told. See NativeAddon.generate. */
+  async generate(
+    request: Omit<NativeGeneration, 'session'>,
+    options: { chunk: number; cancel: NativeCancel; onToken: OnToken },
+  ): Promise<boolean> {
+    return addon().generate(this.#model, { ...request, session: this.#native }, options)
+  }
+
+  /** After a generation: forgets what was computed ahead of the timeline, and with `drop` what was not computed of it. */
+  settle(drop: boolean): void {
+    if (this.#native.disposed) return
+    this.rewindCache(this.#length)
+    if (drop) this.#length = this.#native.length
   }
 
   /** @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT */

@@ -8,6 +8,7 @@ import { tokenizerFromLlama2c } from '../dist/text/llama2c-vocabulary.js'
 import { tokenizerFromSentencePiece } from '../dist/text/sentencepiece.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
 import type { TokenizerBlob } from '../dist/text/tokenizer-json.js'
+import { parseWithVocabulary } from '../dist/text/vocabulary-json.js'
 import { dataFile, missing } from './data.js'
 
 const SMOLLM = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
@@ -336,5 +337,58 @@ describe('a vocabulary made by hand', () => {
     expect(() => Tokenizer.fromBytes(Buffer.from('{"tokenizer"'))).toThrow(
       expect.objectContaining({ code: 'ERR_TOKENIZER_FILE' }),
     )
+  })
+})
+
+describe('a vocabulary read from JSON', () => {
+  const text = (vocab: string, rest = '') =>
+    `{"tokenizer":{"model":{"type":"BPE","vocab":${vocab},"merges":[]}${rest}}}`
+  const read = (json: string) => {
+    const value = parseWithVocabulary(json) as { tokenizer: { model: { vocab: unknown } } }
+    const { vocab } = value.tokenizer.model
+    return vocab instanceof Map ? Object.fromEntries(vocab) : vocab
+  }
+
+  it('is what JSON.parse reads, whatever is in the tokens', () => {
+    const tokens = [
+      'a',
+      '"',
+      '\\',
+      '\\"',
+      '":5,',
+      '"vocab":{',
+      '}',
+      '\n',
+      'é',
+      '\u2028',
+      '😀',
+      '\ud800',
+      '',
+      '1',
+      '__proto__',
+    ]
+    const vocab = `{${tokens.map((token, id) => `${JSON.stringify(token)}:${id}`).join(',')}}`
+    const json = text(vocab, ',"added_tokens":[{"id":1,"content":"\\"vocab\\":{"}]')
+    expect((parseWithVocabulary(json) as ReturnType<typeof JSON.parse>).tokenizer.model.vocab).toBeInstanceOf(Map)
+    expect(read(json)).toEqual(JSON.parse(json).tokenizer.model.vocab)
+  })
+
+  it.each(['{}', '{ "a":0}', '{"a": 0}', '{"a":-1}', '{"a":1.5}', '{"a":"b"}', '{"a":99999999}', '[1]', '3'])(
+    'is left to JSON.parse when it is anything unusual: %s',
+    (vocab) => {
+      expect(read(text(vocab))).toEqual(JSON.parse(vocab))
+    },
+  )
+
+  it.each(['{"a":01}', '{"a":0', '{"a":0,}', '{"a\u0001":0}', '{"\\x":0}', '{"a"0}', '{"a":}'])(
+    'is refused when it is no JSON: %s',
+    (vocab) => {
+      expect(() => read(text(vocab))).toThrow(SyntaxError)
+    },
+  )
+
+  it('is only the model’s own', () => {
+    const json = '{"config":{"vocab":{"a":0}},"tokenizer":{"model":{"type":"BPE","vocab":{"b":1},"merges":[]}}}'
+    expect(parseWithVocabulary(json)).toEqual(JSON.parse(json))
   })
 })

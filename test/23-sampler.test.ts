@@ -1,24 +1,22 @@
-/** Sampling: the right distribution, exact or asking for more, the same for the same seed, defined for every value. */
+/** Sampling: the right distribution, exact or looking at more, the same for the same seed, defined for every value. */
 import { describe, expect, it } from 'vitest'
+import { addon } from '../dist/addon.js'
+import type { NativeSampler } from '../dist/native.js'
 import {
-  type Candidates,
   candidatesNeeded,
   checkSampling,
-  expNegative,
+  nativeSampling,
   SAMPLING_NAMES,
-  Sampler,
   type SamplingOptions,
 } from '../dist/sampler.js'
 
 const LONG = process.env.ONEBIT_LONG !== undefined
+const NO_TOKENS = new Int32Array(0)
 
-/** What native code answers for these logits: the best `k`, descending, ties by lower id, and the log-sum-exp. */
-function shortlist(logits: readonly number[], k: number): Candidates {
-  const order = logits.map((_, id) => id).sort((a, b) => logits[b]! - logits[a]! || a - b)
-  const ids = order.slice(0, k)
-  const best = logits[order[0]!]!
-  const logSumExp = best + Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit - best), 0))
-  return { ids: Int32Array.from(ids), logits: Float32Array.from(ids, (id) => logits[id]!), logSumExp }
+/** `first`: how many candidates are looked at first; default: as many as the options need. */
+function makeSampler(options: SamplingOptions, vocabSize: number, first?: number): NativeSampler {
+  const native = nativeSampling(checkSampling(options, vocabSize), NO_TOKENS)
+  return new (addon().Sampler)({ ...native, ...(first === undefined ? {} : { first }) })
 }
 
 /** The probabilities that the options define, written down over the whole vocabulary. */
@@ -41,22 +39,16 @@ function reference(logits: readonly number[], { temperature = 1, topK = 0, topP 
   return probabilities
 }
 
-/** How often each id is drawn; asks for all candidates when the sampler wants them, and counts that. */
+/** How often each id is drawn, and how often all candidates had to be looked at. */
 function draw(logits: readonly number[], options: SamplingOptions, first: number, draws: number) {
-  const sampler = new Sampler(checkSampling({ topK: 0, topP: 1, minP: 0, temperature: 1, ...options }, logits.length))
-  const some = shortlist(logits, first)
-  const all = shortlist(logits, logits.length)
+  const sampler = makeSampler({ topK: 0, topP: 1, minP: 0, temperature: 1, ...options }, logits.length, first)
+  const values = Float32Array.from(logits)
   const counts = new Array<number>(logits.length).fill(0)
   let asked = 0
   for (let i = 0; i < draws; i++) {
-    let from = some
-    let index = sampler.sample(from)
-    if (index < 0) {
-      asked++
-      from = all
-      index = sampler.sample(from)
-    }
-    counts[from.ids[index]!]!++
+    const { id, candidates } = sampler.choose(values)
+    if (candidates > first) asked++
+    counts[id]!++
   }
   return { counts, asked }
 }
@@ -152,41 +144,41 @@ describe('edges', () => {
   )
 
   it('fails with a code when no logit is a number', () => {
-    const sampler = new Sampler(checkSampling({}, 4))
-    const bad: [number[], number][] = [
-      [[Number.NaN, 1], 1],
-      [[-Infinity, -Infinity], -Infinity],
-      [[Infinity, 1], Infinity],
-      [[1, 0], Number.NaN],
-      [[], 0],
+    const bad = [
+      [Number.NaN, 1],
+      [1, Number.NaN],
+      [-Infinity, -Infinity],
+      [Infinity, 1],
     ]
-    for (const [logits, logSumExp] of bad) {
-      const candidates = { ids: Int32Array.from(logits.keys()), logits: Float32Array.from(logits), logSumExp }
-      expect(() => sampler.sample(candidates)).toThrow(expect.objectContaining({ code: 'ERR_BAD_LOGITS' }))
+    for (const logits of bad) {
+      const choose = () => makeSampler({}, 2).choose(Float32Array.from(logits))
+      expect(choose).toThrow(expect.objectContaining({ code: 'ERR_BAD_LOGITS' }))
     }
   })
 
-  it('has an exponential that is right to the last places', () => {
-    for (let x = 0; x > -700; x -= 0.37) {
-      expect(Math.abs(expNegative(x) / Math.exp(x) - 1)).toBeLessThan(1e-14)
+  it('tells the probability that the model itself gives', () => {
+    const logits = Float32Array.from(LOGITS)
+    const total = Math.log(LOGITS.reduce((sum, logit) => sum + Math.exp(logit), 0))
+    const sampler = makeSampler({ temperature: 2, topK: 5, logitBias: { 3: 5 }, presencePenalty: 1 }, 500)
+    for (let i = 0; i < 50; i++) {
+      const { id, logprob } = sampler.choose(logits)
+      expect(logprob).toBeCloseTo(LOGITS[id]! - total, 5)
     }
-    expect(expNegative(0)).toBe(1)
-    expect(expNegative(-Infinity)).toBe(0)
-    expect(expNegative(-1e308)).toBe(0)
   })
 })
 
 describe('seeds', () => {
   const first = (seed: number | bigint) => {
-    const sampler = new Sampler(checkSampling({ seed, temperature: 1, topK: 0, topP: 1, minP: 0 }, 500))
-    return Array.from({ length: 32 }, () => sampler.sample(shortlist(LOGITS, 500)))
+    const sampler = makeSampler({ seed, temperature: 1, topK: 0, topP: 1, minP: 0 }, 500)
+    return Array.from({ length: 32 }, () => sampler.choose(Float32Array.from(LOGITS)).id)
   }
 
   it('repeat', () => {
     expect(first(1234)).toEqual(first(1234))
     expect(first(1234)).toEqual(first(1234n))
     // Frozen: another value here means that users' seeds no longer give their texts.
-    expect(first(42).slice(0, 8)).toEqual([22, 75, 8, 7, 3, 4, 0, 30])
+    const rank = [...LOGITS.keys()].sort((a, b) => LOGITS[b]! - LOGITS[a]! || a - b)
+    expect(first(42).slice(0, 8)).toEqual([22, 75, 8, 7, 3, 4, 0, 30].map((place) => rank[place]))
   })
 
   it('differ, neighbours and high bits included', () => {
@@ -195,31 +187,45 @@ describe('seeds', () => {
   })
 
   it('are random and reported when not given', () => {
-    const seeds = Array.from({ length: 4 }, () => new Sampler(checkSampling({}, 10)).seed)
+    const seeds = Array.from({ length: 4 }, () => checkSampling({}, 10).seed)
     expect(new Set(seeds).size).toBe(4)
   })
 })
 
-describe('requests to native code', () => {
-  it('ask for as few candidates as will do', () => {
+describe('what native code is asked for', () => {
+  it('is as few candidates as will do', () => {
     const needed = (options: SamplingOptions) => candidatesNeeded(checkSampling(options, 49152))
     expect(needed({ temperature: 0, topK: 0 })).toBe(1)
     expect(needed({ topK: 40 })).toBe(40)
     expect(needed({ topK: 0 })).toBe(256)
     expect(needed({ topK: 1_000_000 })).toBe(49152)
-    expect(new Sampler(checkSampling({ topK: 0 }, 49152)).shortlist(new Int32Array(0), true).k).toBe(49152)
   })
 
-  it('count the last tokens when a penalty is on', () => {
+  it('looks at the last tokens when a penalty is on', () => {
     const tokens = Int32Array.of(9, 5, 6, 5, 7)
-    const off = new Sampler(checkSampling({}, 10)).shortlist(tokens)
-    expect(off.penalty_ids).toHaveLength(0)
-    const on = new Sampler(checkSampling({ repeatPenalty: 1.1, repeatLastN: 4 }, 10)).shortlist(tokens)
-    expect([on.penalty_ids, on.penalty_counts]).toEqual([Int32Array.of(5, 6, 7), Int32Array.of(2, 1, 1)])
-    const none = new Sampler(checkSampling({ presencePenalty: 1, repeatLastN: 0 }, 10)).shortlist(tokens)
-    expect(none.penalty_ids).toHaveLength(0)
-    const bias = new Sampler(checkSampling({ logitBias: { 3: -100, 7: 1.5 } }, 10)).shortlist(tokens)
+    const asked = (options: SamplingOptions) => nativeSampling(checkSampling(options, 10), tokens)
+    expect(asked({})).toMatchObject({ repeat_last_n: 0, recent: NO_TOKENS })
+    const on = asked({ repeatPenalty: 1.1, repeatLastN: 4 })
+    expect(on).toMatchObject({ repeat_last_n: 4, recent: Int32Array.of(5, 6, 5, 7) })
+    expect(asked({ presencePenalty: 1, repeatLastN: 0 })).toMatchObject({ repeat_last_n: 0, recent: NO_TOKENS })
+    const bias = asked({ logitBias: { 3: -100, 7: 1.5 } })
     expect([bias.bias_ids, bias.bias_values]).toEqual([Int32Array.of(3, 7), Float32Array.of(-100, 1.5)])
+  })
+
+  it('counts each of them, and those it has chosen', () => {
+    const penalised = (options: SamplingOptions, recent: number[]) => {
+      const checked = checkSampling({ temperature: 0, ...options }, 4)
+      return new (addon().Sampler)(nativeSampling(checked, Int32Array.from(recent)))
+    }
+    const logits = Float32Array.of(4, 3.5, 3, 0)
+    const ids = (sampler: NativeSampler, count: number) =>
+      Array.from({ length: count }, () => sampler.choose(logits).id)
+    // 4 - 1, then 3.5 - 1, then 3 - 1; all have the same penalty then.
+    expect(ids(penalised({ presencePenalty: 1 }, []), 4)).toEqual([0, 1, 0, 0])
+    // What has left the window counts no more.
+    expect(ids(penalised({ presencePenalty: 10, repeatLastN: 1 }, []), 4)).toEqual([0, 1, 0, 1])
+    expect(ids(penalised({ frequencyPenalty: 0.4 }, [0, 0]), 3)).toEqual([1, 0, 1])
+    expect(ids(penalised({ repeatPenalty: 2 }, [0]), 2)).toEqual([1, 2])
   })
 })
 

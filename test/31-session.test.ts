@@ -1,6 +1,8 @@
 /** What a session computes: the same whatever way it got there. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { addon } from '../dist/addon.js'
 import { type ChatMessage, Model, type Piece, type Session } from '../dist/index.js'
+import { checkSampling, nativeSampling } from '../dist/sampler.js'
 import { TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
@@ -184,13 +186,54 @@ describe('generation', () => {
     expect((await model.createSession().complete('', { maxTokens: 1, ignoreEos: true })).usage.promptTokens).toBe(1)
   })
 
-  it('runs at most one step ahead of a slow consumer', async () => {
+  it('runs a little ahead of a slow consumer, who sees nothing of it', async () => {
+    const options = { ignoreEos: true, temperature: 0, maxTokens: 60 }
+    const whole = await model.createSession().complete(ids(5), options)
     const session = model.createSession()
-    for await (const _ of session.generate(ids(5), { maxTokens: 6, ignoreEos: true })) {
+    const taken: number[] = []
+    for await (const { id } of session.generate(ids(5), options)) {
+      taken.push(id)
       const handedOut = session.position
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      if (taken.length % 7 === 0) await new Promise((resolve) => setTimeout(resolve, 10))
       expect(session.position).toBe(handedOut)
+      expect([...session.tokens]).toEqual([...ids(5), ...taken])
     }
+    expect(taken).toEqual(whole.ids)
+  })
+
+  it('computes at most 20 ms, and never more than 49 tokens, ahead of its consumer', async () => {
+    const native = model.native.createSession(256, 0)
+    const sampling = nativeSampling(checkSampling({ temperature: 0 }, TINY_VOCAB), ids(1))
+    const sampler = new (addon().Sampler)(sampling)
+    const item = { session: native, sampler, most: 200, top: 0, stop_tokens: new Int32Array(0) }
+    let told: number[] = []
+    const onToken = (id: number) => void told.push(id)
+    expect(await addon().generate(model.native, { ...item, tokens: ids(3) }, { chunk: 0, onToken })).toBe(true)
+    const ahead = told.length
+    expect(ahead).toBeGreaterThan(1)
+    expect(ahead).toBeLessThanOrEqual(49)
+    expect(native.length).toBe(3 + ahead - 1) // the last one chosen is not computed
+    for (const _ of told) sampler.took()
+    const tokens = Int32Array.of(told.at(-1)!)
+    told = []
+    expect(await addon().generate(model.native, { ...item, tokens }, { chunk: 0, onToken })).toBe(true)
+    expect(told.length).toBeLessThanOrEqual(49)
+    native.dispose()
+  })
+
+  it('takes turns with what else there is to do', async () => {
+    const whole = await model.createSession().complete(ids(5), { maxTokens: 200, ignoreEos: true, temperature: 0 })
+    let [done, short] = [false, 0]
+    const long = model.createSession().complete(ids(5), { maxTokens: 200, ignoreEos: true, temperature: 0 })
+    void long.then(() => {
+      done = true
+    })
+    while (!done && short < 5) {
+      await model.createSession().logits(ids(3))
+      if (!done) short++
+    }
+    expect(short).toBe(5)
+    expect((await long).ids).toEqual(whole.ids)
   })
 
   it('may be left early and leaves a usable session', async () => {

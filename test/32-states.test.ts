@@ -5,7 +5,8 @@ import { Model, Session } from '../dist/index.js'
 import type { NativeModel, NativeSession } from '../dist/native.js'
 import { nativeConfig, nativeSlots } from '../dist/native-config.js'
 import { readObtHeader } from '../dist/obt.js'
-import { temporaryFolder, writeTinyModel } from './tiny-model.js'
+import { checkSampling, nativeSampling } from '../dist/sampler.js'
+import { TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
 const tiny = folder.path('tiny.obt')
@@ -251,19 +252,14 @@ describe('objects that are not what they seem', () => {
       const item = { session, tokens: Int32Array.of(1, 2), logits: 0, ...change }
       return () => addon().step(model, [item as never], options as never)
     }
-    const shortlist = (change: object) => ({
-      shortlist: {
-        k: 1,
-        penalty_ids: new Int32Array(0),
-        penalty_counts: new Int32Array(0),
-        repeat_penalty: 1,
-        presence_penalty: 0,
-        frequency_penalty: 0,
-        bias_ids: new Int32Array(0),
-        bias_values: new Float32Array(0),
-        ...change,
-      },
-    })
+    const sampling = nativeSampling(checkSampling({}, TINY_VOCAB), new Int32Array(0))
+    const sampler = (change: object) => () => new (addon().Sampler)({ ...sampling, ...change })
+    const good = sampler({})()
+    const generate = (change: object, options: object = {}) => {
+      const item = { session, tokens: Int32Array.of(1, 2), sampler: good, most: 1, top: 0, ...change }
+      const all = { stop_tokens: new Int32Array(0), ...item }
+      return () => addon().generate(model, all as never, { chunk: 0, onToken: () => {}, ...options } as never)
+    }
     const detached = new Int32Array(4)
     structuredClone(detached, { transfer: [detached.buffer] })
     const wrong = [
@@ -278,12 +274,26 @@ describe('objects that are not what they seem', () => {
       step({ score: { from: -1, top: 0, next: -1 } }),
       step({ score: { from: 0, top: 1e9, next: -1 } }),
       step({ score: { from: 0, top: 0, next: 2 ** 40 } }),
-      step(shortlist({ k: 0 })),
-      step(shortlist({ k: 1e9 })),
-      step(shortlist({ repeat_penalty: 0 })),
-      step(shortlist({ presence_penalty: Number.POSITIVE_INFINITY })),
-      step(shortlist({ penalty_ids: Int32Array.of(1) })),
-      step(shortlist({ bias_ids: Int32Array.of(1), bias_values: Float32Array.of(Number.NaN) })),
+      step({ sampler: {} }),
+      step({ sampler: sampler({ vocab_size: 7 })() }),
+      sampler({ first: 0 }),
+      sampler({ top_k: 1e10 }),
+      sampler({ temperature: Number.NaN }),
+      sampler({ repeat_penalty: 0 }),
+      sampler({ presence_penalty: Number.POSITIVE_INFINITY }),
+      sampler({ recent: [1] }),
+      sampler({ bias_ids: Int32Array.of(1), bias_values: Float32Array.of(Number.NaN) }),
+      sampler({ bias_ids: Int32Array.of(1) }),
+      () => (addon().Sampler as unknown as () => unknown)(),
+      () => good.choose(new Float32Array(3)),
+      generate({ tokens: new Int32Array(0) }),
+      generate({ sampler: session }),
+      generate({ most: 0 }),
+      generate({ top: 101 }),
+      generate({ stop_tokens: [1] }),
+      generate({}, { onToken: 1 }),
+      generate({}, { chunk: 257 }),
+      generate({}, { cancel: {} }),
       step({}, { chunk: -1 }),
       step({}, { chunk: 257 }),
       step({}, { chunk: 0, cancel: {} }),
@@ -301,7 +311,10 @@ describe('objects that are not what they seem', () => {
     const range = expect.objectContaining({ code: 'ERR_TOKEN_RANGE' })
     expect(step({ tokens: Int32Array.of(1, -1) })).toThrow(range)
     expect(step({ tokens: Int32Array.of(100_000) })).toThrow(range)
-    expect(step(shortlist({ bias_ids: Int32Array.of(-5), bias_values: Float32Array.of(1) }))).toThrow(range)
+    expect(sampler({ bias_ids: Int32Array.of(-5), bias_values: Float32Array.of(1) })).toThrow(range)
+    expect(sampler({ recent: Int32Array.of(TINY_VOCAB) })).toThrow(range)
+    expect(generate({ tokens: Int32Array.of(-1) })).toThrow(range)
+    expect(generate({ tokens: new Int32Array(65) })).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_FULL' }))
     expect(step({ tokens: new Int32Array(65) })).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_FULL' }))
     expect(() => model.createSession(257, 0)).toThrow(expect.objectContaining({ code: 'ERR_BAD_OPTION' }))
   })

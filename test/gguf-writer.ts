@@ -195,10 +195,19 @@ function writeValue(out: ByteList, value: MetadataValue): void {
   }
 }
 
-const ALIGNMENT = 32
+export const ALIGNMENT = 32
 
-/** A whole GGUF v3 file; tensors lie in the given order, each aligned to 32 bytes. */
-export function ggufFile(metadata: Record<string, MetadataValue>, tensors: readonly GgufTensor[]): Buffer {
+export interface TensorEntry {
+  name: string
+  /** ggml's */
+  typeId: number
+  /** [rows, cols], or [length] */
+  shape: number[]
+  bytes: number
+}
+
+/** Everything before the tensors, which lie in the given order, each padded to ALIGNMENT bytes. */
+export function ggufHeader(metadata: Record<string, MetadataValue>, tensors: readonly TensorEntry[]): Buffer {
   const out = new ByteList()
   out.bytes(Buffer.from('GGUF'))
   out.u32(3)
@@ -209,15 +218,25 @@ export function ggufFile(metadata: Record<string, MetadataValue>, tensors: reado
     writeValue(out, value)
   }
   let offset = 0
-  for (const { name, type, shape, data } of tensors) {
+  for (const { name, typeId, shape, bytes } of tensors) {
     out.string(name)
     out.u32(shape.length)
     for (const size of [...shape].reverse()) out.u64(size)
-    out.u32(GGML_TYPES[type].id)
+    out.u32(typeId)
     out.u64(offset)
-    offset += Math.ceil(data.length / ALIGNMENT) * ALIGNMENT
+    offset += Math.ceil(bytes / ALIGNMENT) * ALIGNMENT
   }
   out.align(ALIGNMENT)
+  return Buffer.concat(out.parts)
+}
+
+/** A whole GGUF v3 file. */
+export function ggufFile(metadata: Record<string, MetadataValue>, tensors: readonly GgufTensor[]): Buffer {
+  const out = new ByteList()
+  const entries = tensors.map(({ name, type, shape, data }) => {
+    return { name, typeId: GGML_TYPES[type].id, shape, bytes: data.length }
+  })
+  out.bytes(ggufHeader(metadata, entries))
   for (const { data } of tensors) {
     out.bytes(data)
     out.align(ALIGNMENT)

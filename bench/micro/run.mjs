@@ -96,6 +96,7 @@ async function paths(addon, Model) {
   const model = await Model.random('smollm2-135m', { type: 'onebit', ...(values.isa ? { isa: values.isa } : {}) })
   const native = model.native.createSession(STEPS + 2, 0)
   const session = model.createSession({ context: STEPS + 2 })
+  const sampler = greedySampler(model.config.vocab_size)
   const what = `${model.threads} threads, smollm2-135m, 1 bit`
   const decode = async (options) => {
     session.rewind(0)
@@ -105,7 +106,7 @@ async function paths(addon, Model) {
     'decode-native': async () => {
       native.rewind(0)
       const tokens = Int32Array.of(1)
-      const item = { session: native, tokens, logits: 0, shortlist: GREEDY }
+      const item = { session: native, tokens, logits: 0, sampler }
       for (let i = 0; i < STEPS; i++) await addon.step(model.native, [item], { chunk: 0 })
     },
     'decode-greedy': async () => decode({ temperature: 0 }),
@@ -119,7 +120,7 @@ async function paths(addon, Model) {
 
 build()
 const { addon } = await import('../../dist/addon.js')
-const { GREEDY } = await import('../../dist/bench/lanes.js')
+const { greedySampler } = await import('../../dist/bench/lanes.js')
 const { Model } = await import('../../dist/index.js')
 const micro = createRequire(import.meta.url)(ADDON)
 const { isas } = addon().info()

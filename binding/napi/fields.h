@@ -26,6 +26,12 @@ public:
         ok_ = ok_ && read_int(env_, get(name), name, min, max, &value);
         *out = static_cast<uint64_t>(value);
     }
+    void number(const char* name, double min, double max, double* out) {
+        ok_ = ok_ && read_double(env_, get(name), name, min, max, out);
+    }
+    void number(const char* name, float min, float max, float* out) {
+        ok_ = ok_ && read_float(env_, get(name), name, min, max, out);
+    }
     void number(const char* name, double* out) { ok_ = ok_ && read_double(env_, get(name), name, -DBL_MAX, DBL_MAX, out); }
     void number(const char* name, float* out) { ok_ = ok_ && read_float(env_, get(name), name, -FLT_MAX, FLT_MAX, out); }
     void boolean(const char* name, bool* out) { ok_ = ok_ && read_bool(env_, get(name), name, out); }

@@ -298,8 +298,10 @@ void register_model(Napi::Env env, Napi::Object exports) {
     addon.model_class = Napi::Persistent(model_class(env));
     addon.session_class = Napi::Persistent(session_class(env));
     exports.Set("Cancel", cancel_class(env));
+    exports.Set("Sampler", sampler_class(env));
     exports.Set("loadModel", Napi::Function::New<load_model_call>(env, "loadModel"));
     exports.Set("step", Napi::Function::New<step_call>(env, "step"));
+    exports.Set("generate", Napi::Function::New<generate_call>(env, "generate"));
 }
 
 }  // namespace onebit

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <set>
 #include <utility>
@@ -65,6 +66,22 @@ struct CancelState {
     void forget(Napi::Env) {}
 };
 
+// A sampler, and how far the consumer of its tokens is: see generate.cpp.
+struct SamplerState {
+    SamplerState(SamplingOptions options, std::vector<int32_t> recent, int32_t vocab)
+        : sampler(std::move(options), std::move(recent)), vocab_size(vocab) {}
+
+    Sampler sampler;
+    const int32_t vocab_size;
+    bool busy = false;  // a job has it
+    int64_t made = 0;   // by generations; the job's
+    std::atomic<int64_t> taken{0};  // of these, by the consumer
+
+    static constexpr const char* kName = "NativeSampler";
+    static constexpr napi_type_tag kTag = {0x6f6e656269742d70, 0x58c1e0b7f3946ad2};
+    void forget(Napi::Env) {}
+};
+
 void tell_collector(Napi::Env env, int64_t bytes, int64_t* told);
 
 // ---- states and their JavaScript objects --------------------------------------------------------------
@@ -119,18 +136,39 @@ Napi::Value wrap_constructing(const Napi::CallbackInfo& call) {
 Napi::Function model_class(Napi::Env env);
 Napi::Function session_class(Napi::Env env);
 Napi::Function cancel_class(Napi::Env env);
+Napi::Function sampler_class(Napi::Env env);
 
 Napi::Value load_model_call(const Napi::CallbackInfo& call);  // loadModel(options)
 Napi::Value step_call(const Napi::CallbackInfo& call);        // step(model, items, options)
+Napi::Value generate_call(const Napi::CallbackInfo& call);    // generate(model, item, options)
 
 // The flag of `object.cancel`, or a new one when there is none. Null: an exception is pending.
 CancelFlag read_cancel(Napi::Env env, Napi::Object object);
-// Null when the session is disposed or busy; an exception is pending then.
+// False when the session is disposed or busy, or the sampler is busy; an exception is pending then.
 bool check_usable(Napi::Env env, const SessionState& state);
+bool check_usable(Napi::Env env, const SamplerState& state);
+// Null: it is no sampler, or not one for a vocabulary of this size; an exception is pending.
+std::shared_ptr<SamplerState> unwrap_sampler(Napi::Env env, Napi::Value value, int32_t vocab_size);
+bool check_ids(Napi::Env env, const std::vector<int32_t>& ids, int32_t vocab_size, const char* name);
+// Reads `tokens`: at least one, known to the model, with room after what is in the session.
+bool read_tokens(Napi::Env env, Napi::Value value, const Config& config, const SessionState& state, StepItem* item);
 // False: an exception is pending.
 bool read_config(Napi::Env env, Napi::Value value, Config* out);
 Napi::Value make_model(Napi::Env env, std::shared_ptr<Engine> engine, uint64_t memory_limit);
 Napi::Value make_session(Napi::Env env, std::shared_ptr<ModelState> owner, std::unique_ptr<Session> session);
+
+// A typed array of its own with the numbers copied.
+template <class Array, class T>
+Napi::Value copy_out(Napi::Env env, const T* data, size_t size) {
+    Array array = Array::New(env, size);
+    if (size > 0 && !array.IsEmpty()) std::memcpy(array.Data(), data, size * sizeof(T));
+    return array;
+}
+
+template <class Array, class T>
+Napi::Value copy_out(Napi::Env env, const std::vector<T>& data) {
+    return copy_out<Array>(env, data.data(), data.size());
+}
 
 // A Node-API callback from a function on CallbackInfo.
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>

@@ -2,7 +2,7 @@
 #include "step.h"
 
 #include <algorithm>
-#include <cfloat>
+#include <chrono>
 #include <cstring>
 #include <limits>
 
@@ -23,24 +23,36 @@ public:
 
     void take() {
         for (const auto& session : sessions) session->take();
+        for (const auto& sampler : samplers) sampler->busy = true;
     }
     void run(Pool& pool) override {
         pool.resize(engine->threads);
         request.cancel = cancel.get();
         for (const auto& item : items) request.items.push_back(item.get());
+        const auto start = std::chrono::steady_clock::now();
         status = run_step(*engine->model, pool, engine->scratch, engine->candidates, engine->pace, request);
+        const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+        step_ms = took.count();
+        for (const auto& item : items) {
+            if (status.ok() && !item->sampled.ok()) status = item->sampled;
+        }
     }
     void ended(Napi::Env) override {
         for (const auto& session : sessions) session->give_back();
+        for (const auto& sampler : samplers) sampler->busy = false;
         engine.reset();
     }
     Napi::Value result(Napi::Env env) override;
 
     std::shared_ptr<Engine> engine;
     std::vector<std::shared_ptr<SessionState>> sessions;  // of the items
+    std::vector<std::shared_ptr<SamplerState>> samplers;  // of the items that have one
     std::vector<std::unique_ptr<StepItem>> items;
     StepRequest request;
+    double step_ms = 0;  // what of the time between call and result was computing
 };
+
+}  // namespace
 
 // ---- arguments ---------------------------------------------------------------------------------------
 bool check_ids(Napi::Env env, const std::vector<int32_t>& ids, int32_t vocab_size, const char* name) {
@@ -49,66 +61,6 @@ bool check_ids(Napi::Env env, const std::vector<int32_t>& ids, int32_t vocab_siz
     throw_status(env, error("ERR_TOKEN_RANGE", std::string(name) + "[" + std::to_string(bad - ids.begin()) + "] is " +
                                                    std::to_string(*bad) + "; the model knows the ids 0 to " +
                                                    std::to_string(vocab_size - 1) + "."));
-    return false;
-}
-
-bool read_penalties(Napi::Env env, Napi::Object object, int32_t vocab_size, Shortlist* out) {
-    const auto most = static_cast<size_t>(vocab_size);
-    if (!read_array(env, object.Get("penalty_ids"), "penalty_ids", most, &out->penalty_ids) ||
-        !read_array(env, object.Get("penalty_counts"), "penalty_counts", most, &out->penalty_counts) ||
-        !read_float(env, object.Get("repeat_penalty"), "repeat_penalty", FLT_MIN, FLT_MAX, &out->repeat_penalty) ||
-        !read_float(env, object.Get("presence_penalty"), "presence_penalty", -FLT_MAX, FLT_MAX,
-                    &out->presence_penalty) ||
-        !read_float(env, object.Get("frequency_penalty"), "frequency_penalty", -FLT_MAX, FLT_MAX,
-                    &out->frequency_penalty)) {
-        return false;
-    }
-    if (out->penalty_ids.size() != out->penalty_counts.size()) {
-        throw_type(env, "penalty_ids and penalty_counts must be of the same length.");
-        return false;
-    }
-    return check_ids(env, out->penalty_ids, vocab_size, "penalty_ids");
-}
-
-bool read_bias(Napi::Env env, Napi::Object object, int32_t vocab_size, Shortlist* out) {
-    const auto most = static_cast<size_t>(vocab_size);
-    if (!read_array(env, object.Get("bias_ids"), "bias_ids", most, &out->bias_ids) ||
-        !read_array(env, object.Get("bias_values"), "bias_values", most, &out->bias_values)) {
-        return false;
-    }
-    const auto allowed = [](float x) { return x <= FLT_MAX; };  // not NaN, not +infinity
-    if (out->bias_ids.size() != out->bias_values.size() ||
-        !std::all_of(out->bias_values.begin(), out->bias_values.end(), allowed)) {
-        throw_type(env, "bias_ids and bias_values must be of the same length, values finite or -Infinity.");
-        return false;
-    }
-    return check_ids(env, out->bias_ids, vocab_size, "bias_ids");
-}
-
-bool read_shortlist(Napi::Env env, Napi::Value value, int32_t vocab_size, StepItem* item) {
-    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
-    Napi::Object object;
-    item->wants_candidates = true;
-    return read_object(env, value, "shortlist", &object) &&
-           read_int(env, object.Get("k"), "k", 1, vocab_size, &item->shortlist.k) &&
-           read_penalties(env, object, vocab_size, &item->shortlist) &&
-           read_bias(env, object, vocab_size, &item->shortlist);
-}
-
-bool read_score(Napi::Env env, Napi::Value value, int32_t vocab_size, StepItem* item) {
-    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
-    Napi::Object object;
-    item->wants_scores = true;
-    ScoreRequest& score = item->score;
-    const auto tokens = static_cast<int64_t>(item->tokens.size());
-    if (!read_object(env, value, "score", &object) ||
-        !read_int(env, object.Get("from"), "from", 0, tokens - 1, &score.from) ||
-        !read_int(env, object.Get("top"), "top", 0, std::min(kMaxTop, vocab_size), &score.top) ||
-        !read_int(env, object.Get("next"), "next", -1, vocab_size - 1, &score.next)) {
-        return false;
-    }
-    if (static_cast<uint64_t>(tokens) * static_cast<uint64_t>(score.top) <= kMaxResultFloats) return true;
-    throw_type(env, "score: tokens x top is too large; ask for smaller pieces.");
     return false;
 }
 
@@ -129,6 +81,38 @@ bool read_tokens(Napi::Env env, Napi::Value value, const Config& config, const S
     return false;
 }
 
+namespace {
+
+bool read_score(Napi::Env env, Napi::Value value, int32_t vocab_size, StepItem* item) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    Napi::Object object;
+    item->wants_scores = true;
+    ScoreRequest& score = item->score;
+    const auto tokens = static_cast<int64_t>(item->tokens.size());
+    if (!read_object(env, value, "score", &object) ||
+        !read_int(env, object.Get("from"), "from", 0, tokens - 1, &score.from) ||
+        !read_int(env, object.Get("top"), "top", 0, std::min(kMaxTop, vocab_size), &score.top) ||
+        !read_int(env, object.Get("next"), "next", -1, vocab_size - 1, &score.next)) {
+        return false;
+    }
+    if (static_cast<uint64_t>(tokens) * static_cast<uint64_t>(score.top) <= kMaxResultFloats) return true;
+    throw_type(env, "score: tokens x top is too large; ask for smaller pieces.");
+    return false;
+}
+
+bool read_sampler(Napi::Env env, Napi::Value value, const Config& config, StepJob& job, StepItem* item) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    const std::shared_ptr<SamplerState> state = unwrap_sampler(env, value, config.vocab_size);
+    if (!state) return false;
+    if (std::find(job.samplers.begin(), job.samplers.end(), state) != job.samplers.end()) {
+        throw_type(env, "Every item needs a sampler of its own.");
+        return false;
+    }
+    job.samplers.push_back(state);
+    item->sampler = &state->sampler;
+    return true;
+}
+
 bool read_item(Napi::Env env, Napi::Value value, const std::shared_ptr<ModelState>& model, const Config& config,
                StepJob& job) {
     Napi::Object object;
@@ -143,7 +127,7 @@ bool read_item(Napi::Env env, Napi::Value value, const std::shared_ptr<ModelStat
     int32_t logits = 0;
     if (!check_usable(env, *state) || !read_tokens(env, object.Get("tokens"), config, *state, item.get()) ||
         !read_int(env, object.Get("logits"), "logits", 0, 2, &logits) ||
-        !read_shortlist(env, object.Get("shortlist"), config.vocab_size, item.get()) ||
+        !read_sampler(env, object.Get("sampler"), config, job, item.get()) ||
         !read_score(env, object.Get("score"), config.vocab_size, item.get())) {
         return false;
     }
@@ -165,6 +149,9 @@ bool still_usable(Napi::Env env, const ModelState& model, const StepJob& job) {
     if (!model.engine) {
         throw_status(env, error("ERR_DISPOSED", "The model has been disposed."));
         return false;
+    }
+    for (const auto& sampler : job.samplers) {
+        if (!check_usable(env, *sampler)) return false;
     }
     for (size_t i = 0; i < job.sessions.size(); ++i) {
         const SessionState& state = *job.sessions[i];
@@ -203,35 +190,17 @@ bool read_step(Napi::Env env, const Napi::CallbackInfo& call, StepJob& job) {
 }
 
 // ---- results -----------------------------------------------------------------------------------------
-template <class Array, class T>
-Napi::Value copy_out(Napi::Env env, const T* data, size_t size) {
-    Array array = Array::New(env, size);
-    if (size > 0 && !array.IsEmpty()) std::memcpy(array.Data(), data, size * sizeof(T));
-    return array;
-}
-
-template <class Array, class T>
-Napi::Value copy_out(Napi::Env env, const std::vector<T>& data) {
-    return copy_out<Array>(env, data.data(), data.size());
-}
-
-Napi::Value candidates_value(Napi::Env env, const Candidates& candidates) {
-    Napi::Object result = Napi::Object::New(env);
-    result.Set("ids", copy_out<Napi::Int32Array>(env, candidates.ids));
-    result.Set("logits", copy_out<Napi::Float32Array>(env, candidates.logits));
-    result.Set("rawLogits", copy_out<Napi::Float32Array>(env, candidates.raw_logits));
-    result.Set("logSumExp", candidates.log_sum_exp);
-    result.Set("rawLogSumExp", candidates.raw_log_sum_exp);
-    return result;
-}
-
-Napi::Value item_value(Napi::Env env, const StepItem& item) {
+Napi::Value item_value(Napi::Env env, const StepItem& item, double step_ms) {
     Napi::Object result = Napi::Object::New(env);
     result.Set("processed", item.processed);
+    result.Set("stepMs", step_ms);
     if (item.rows.size() > 0) {
         result.Set("logits", copy_out<Napi::Float32Array>(env, item.rows.data(), item.rows.size()));
     }
-    if (!item.candidates.ids.empty()) result.Set("candidates", candidates_value(env, item.candidates));
+    if (item.sampler && item.all_processed()) {
+        result.Set("id", item.choice.id);
+        result.Set("logprob", item.choice.logprob);
+    }
     if (item.wants_scores) {
         Napi::Object scores = Napi::Object::New(env);
         scores.Set("logprobs", copy_out<Napi::Float32Array>(env, item.scores.logprobs));
@@ -245,7 +214,7 @@ Napi::Value item_value(Napi::Env env, const StepItem& item) {
 Napi::Value StepJob::result(Napi::Env env) {
     Napi::Array results = Napi::Array::New(env, items.size());
     for (size_t i = 0; i < items.size(); ++i) {
-        results.Set(static_cast<uint32_t>(i), item_value(env, *items[i]));
+        results.Set(static_cast<uint32_t>(i), item_value(env, *items[i], step_ms));
     }
     return results;
 }

@@ -5,7 +5,8 @@
 import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
 import type { Model } from '../model.js'
-import type { NativeSession, NativeShortlist, NativeStepItem } from '../native.js'
+import type { NativeSampler, NativeSession, NativeStepItem } from '../native.js'
+import { checkSampling, nativeSampling } from '../sampler.js'
 import { KV_TYPES, type Session } from '../session.js'
 import type { BenchTest } from './test-matrix.js'
 
@@ -68,22 +69,16 @@ class ApiLane implements Lanes {
   }
 }
 
-/** The likeliest token and nothing else. */
-export const GREEDY: NativeShortlist = {
-  k: 1,
-  penalty_ids: new Int32Array(0),
-  penalty_counts: new Int32Array(0),
-  repeat_penalty: 1,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  bias_ids: new Int32Array(0),
-  bias_values: new Float32Array(0),
+/** Takes the likeliest token and does nothing else. */
+export function greedySampler(vocabSize: number): NativeSampler {
+  return new (addon().Sampler)(nativeSampling(checkSampling({ temperature: 0 }, vocabSize), new Int32Array(0)))
 }
 
 class BatchLanes implements Lanes {
   readonly #model: Model
   readonly #test: BenchTest
   readonly #sessions: NativeSession[] = []
+  readonly #samplers: NativeSampler[] = []
 
   constructor(model: Model, test: BenchTest, capacity: number) {
     this.#model = model
@@ -91,6 +86,7 @@ class BatchLanes implements Lanes {
     try {
       for (let i = 0; i < test.n_parallel; i++)
         this.#sessions.push(model.native.createSession(capacity, KV_TYPES.indexOf(test.kv) as 0 | 1 | 2))
+      for (let i = 0; i < test.n_parallel; i++) this.#samplers.push(greedySampler(model.config.vocab_size))
     } catch (error) {
       this.dispose()
       throw error
@@ -103,10 +99,10 @@ class BatchLanes implements Lanes {
 
   async #step(tokensOf: (lane: number) => Int32Array): Promise<Int32Array> {
     const items = this.#sessions.map(
-      (session, i): NativeStepItem => ({ session, tokens: tokensOf(i), logits: 0, shortlist: GREEDY }),
+      (session, i): NativeStepItem => ({ session, tokens: tokensOf(i), logits: 0, sampler: this.#samplers[i]! }),
     )
     const results = await addon().step(this.#model.native, items, { chunk: this.#test.n_ubatch })
-    return Int32Array.from(results, ({ candidates }) => candidates!.ids[0]!)
+    return Int32Array.from(results, ({ id }) => id!)
   }
 
   async prefill(count: number): Promise<void> {

@@ -6,7 +6,6 @@ import { type Command, type OptionSpec, type OptionValues, UsageError } from './
 import { formatRate } from './format.js'
 import { readStandardInput, readTextFile } from './input.js'
 import { loadModel, MODEL_OPTIONS } from './model-options.js'
-import { converse } from './terminal.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
   temp: { type: 'number', min: 0, help: 'temperature; 0 always takes the likeliest token (default 0.8)' },
@@ -52,6 +51,7 @@ export const runCommand: Command = {
       const model = await loadModel(path, values)
       try {
         model.chatTemplate?.warmUp()
+        const { converse } = await import('./terminal.js')
         warnOfUntrained(model, values)
         return await converse(model, {
           generate: generateOptions(values),

@@ -19,7 +19,7 @@ export class RankedBpe extends BPE {
   constructor(model: BpeModel, vocabulary: Vocabulary, special: ReadonlySet<string>) {
     super({ ...model, vocab: {}, merges: [], fuse_unk: model.fuse_unk === true })
     this.config = {}
-    this.tokens_to_ids = new Map(vocabulary.modelIds)
+    this.tokens_to_ids = vocabulary.modelIds
     this.ranks = mergeRanks(model)
     for (const token of special) this.#forget(token)
     if (typeof model.unk_token === 'string') this.unk_token_id = vocabulary.idOf(model.unk_token)

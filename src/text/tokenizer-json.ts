@@ -3,6 +3,7 @@
  * source (GGUF, SentencePiece, llama2.c) is turned into this one form, so there is one way to encode.
  */
 import { OnebitError } from '../errors.js'
+import { parseWithVocabulary } from './vocabulary-json.js'
 
 export interface AddedToken {
   id: number
@@ -24,7 +25,8 @@ export interface Step {
 
 export interface BpeModel {
   type: 'BPE'
-  vocab: Record<string, number>
+  /** a Map when it was read from bytes: see vocabulary-json.ts */
+  vocab: Record<string, number> | Map<string, number>
   /** `[left, right]`, or `"left right"` as older files write it; the position is the rank */
   merges: [string, string][] | string[]
   /**
@@ -99,7 +101,7 @@ export function unsupportedTokenizer(what: string): OnebitError {
 export function parseTokenizerBlob(bytes: Uint8Array): TokenizerBlob {
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    value = parseWithVocabulary(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch (error) {
     throw tokenizerFileError(`not JSON in UTF-8 (${(error as Error).message})`)
   }

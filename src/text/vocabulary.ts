@@ -8,11 +8,12 @@ import {
 } from './tokenizer-json.js'
 
 export class Vocabulary {
-  /** names by id, added tokens included; unused ids are undefined */
-  readonly tokens: (string | undefined)[]
-  /** ids of the model's own tokens */
+  /** one more than the highest id */
+  readonly size: number
+  /** ids of the model's own tokens; the encoder takes special ones out */
   readonly modelIds: Map<string, number>
   readonly #addedIds = new Map<string, number>()
+  #tokens: (string | undefined)[] | undefined
 
   /** ERR_TOKENIZER_FILE when an id or a piece is not one. */
   constructor({ model, added_tokens: added = [] }: TokenizerJson) {
@@ -21,13 +22,17 @@ export class Vocabulary {
     let size = 0
     for (const id of this.modelIds.values()) if (id >= size) size = id + 1
     for (const id of this.#addedIds.values()) if (id >= size) size = id + 1
-    this.tokens = new Array<string | undefined>(size).fill(undefined)
-    for (const [token, id] of this.modelIds) this.tokens[id] = token
-    for (const [token, id] of this.#addedIds) this.tokens[id] = token
+    this.size = size
   }
 
-  get size(): number {
-    return this.tokens.length
+  /** Names by id, added tokens included; unused ids are undefined. Made when first asked for: encoding needs none. */
+  get tokens(): readonly (string | undefined)[] {
+    if (this.#tokens) return this.#tokens
+    const tokens = new Array<string | undefined>(this.size).fill(undefined)
+    for (const [token, id] of this.modelIds) tokens[id] = token
+    for (const [token, id] of this.#addedIds) tokens[id] = token
+    this.#tokens = tokens
+    return tokens
   }
 
   idOf(token: string): number | undefined {
@@ -36,6 +41,7 @@ export class Vocabulary {
 }
 
 function bpeIds({ vocab }: BpeModel): Map<string, number> {
+  if (vocab instanceof Map) return vocab
   const ids = new Map<string, number>()
   for (const token of Object.keys(vocab)) {
     const id = vocab[token]

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <string>
 #include <thread>
 
 #include "check.h"
@@ -70,6 +71,55 @@ void a_cancelled_job_ends_early() {
     CHECK(finished.size() == 1 && static_cast<SumJob&>(*finished[0]).cancelled);
 }
 
+// Runs `turns` times, each time from the end of the line.
+class TurnsJob : public Job {
+public:
+    TurnsJob(char name, int turns, std::string* log) : name_(name), turns_(turns), log_(log) {}
+    void run(Pool&) override { *log_ += name_; }
+    bool again(bool others) override {
+        if (!others) *log_ += '.';
+        return --turns_ > 0;
+    }
+
+private:
+    char name_;
+    int turns_;
+    std::string* log_;  // written by the worker only
+};
+
+// Holds the worker until it is cancelled, so that others line up behind it.
+class GateJob : public Job {
+public:
+    void run(Pool&) override {
+        while (!cancel->load()) std::this_thread::yield();
+    }
+};
+
+void jobs_that_run_again_take_turns() {
+    std::atomic<int> news{0};
+    std::string log;
+    Worker worker([&] { ++news; });
+    auto gate = std::make_unique<GateJob>();
+    const CancelFlag open = gate->cancel;
+    CHECK(worker.post(std::move(gate)));
+    CHECK(worker.post(std::make_unique<TurnsJob>('a', 3, &log)));
+    CHECK(worker.post(std::make_unique<TurnsJob>('b', 2, &log)));
+    CHECK(worker.post(std::make_unique<TurnsJob>('c', 1, &log)));
+    open->store(true);
+    while (news < 4) std::this_thread::yield();
+    CHECK(worker.take_finished().size() == 4);
+    CHECK(log == "abcaba.");
+}
+
+void a_job_that_runs_again_ends_with_the_worker() {
+    std::string log;
+    Worker worker([] {});
+    CHECK(worker.post(std::make_unique<TurnsJob>('a', 1 << 30, &log)));
+    std::this_thread::sleep_for(2ms);
+    worker.stop();
+    CHECK(!log.empty());
+}
+
 // As when an environment goes away: in the middle of a job, with others waiting and some that nobody has taken.
 void stops_at_any_moment() {
     std::atomic<int> alive{0};
@@ -94,6 +144,8 @@ void stops_at_any_moment() {
 int main() {
     jobs_end_in_order();
     a_cancelled_job_ends_early();
+    jobs_that_run_again_take_turns();
+    a_job_that_runs_again_ends_with_the_worker();
     stops_at_any_moment();
     return check::summary();
 }

@@ -1,0 +1,78 @@
+// A seed means the same tokens on every machine and instruction set. (What the distribution is: test/23-sampler.test.ts.)
+#include "sampler.h"
+
+#include <cstdint>
+#include <vector>
+
+#include "check.h"
+
+using namespace onebit;
+
+namespace {
+
+constexpr int kVocab = 500;
+
+// Multiples of 1/32, many of them equal.
+std::vector<float> make_logits() {
+    std::vector<float> logits;
+    uint32_t state = 1;
+    for (int i = 0; i < kVocab; ++i) {
+        state = state * 1664525u + 1013904223u;
+        logits.push_back((static_cast<float>(state >> 24) - 128) / 32);
+    }
+    return logits;
+}
+
+struct Case {
+    double temperature;
+    int top_k;
+    double top_p, min_p;
+    float presence_penalty;
+    // Frozen: other ids here mean that users' seeds no longer give their texts.
+    std::vector<int32_t> ids;
+};
+
+const Case kCases[] = {
+    {1, 0, 1, 0, 0, {335, 485, 394, 140, 33, 284, 445, 336}},
+    {0.8, 40, 0.95, 0.05, 0, {41, 86, 309, 180, 37, 358, 357, 40}},
+    {0.6, 0, 0.9, 0, 0.5f, {489, 448, 250, 15, 358, 180, 369, 457}},
+    {1.5, 0, 1, 0.1, 0, {479, 139, 91, 489, 397, 73, 37, 6}},
+};
+
+// `first`: how many candidates are looked at first, which may change nothing.
+void check_case(const KernelSet& kernels, const Case& wanted, int first) {
+    SamplingOptions options;
+    options.temperature = wanted.temperature;
+    options.top_k = wanted.top_k;
+    options.top_p = wanted.top_p;
+    options.min_p = wanted.min_p;
+    options.changes.presence_penalty = wanted.presence_penalty;
+    options.repeat_last_n = wanted.presence_penalty != 0 ? 64 : 0;
+    options.first = first;
+    options.seed = 42;
+    Sampler sampler(options, {});
+    const std::vector<float> logits = make_logits();
+    CandidateScratch scratch;
+    for (const int32_t id : wanted.ids) {
+        Choice choice;
+        CHECK(sampler.choose(kernels, logits.data(), kVocab, scratch, &choice).ok());
+        CHECK(choice.id == id);
+    }
+}
+
+}  // namespace
+
+int main() {
+    int count = 0;
+    const IsaEntry* table = isa_table(&count);
+    for (int i = 0; i < count; ++i) {
+        if (!table[i].kernels) {
+            if (table[i].state == IsaState::not_present) check::skip(table[i].name, "not on this processor");
+            continue;
+        }
+        for (const Case& wanted : kCases) {
+            for (const int first : {40, 256, kVocab}) check_case(*table[i].kernels, wanted, first);
+        }
+    }
+    return check::summary();
+}
