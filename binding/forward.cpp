@@ -396,7 +396,7 @@ bool Scratch::ensure(size_t wanted) {
 }
 
 Status forward(const Model& model, Pool& pool, Scratch& scratch, const TokenInput* inputs, int n,
-               const LogitsSink& sink) {
+               const LogitsSink& sink, const GiveUp& give_up) {
     int positions[kMaxStepTokens];
     if (Status status = place_tokens(model, inputs, n, positions); !status.ok()) return status;
     Step step(model, pool, inputs, positions, n);
@@ -406,7 +406,10 @@ Status forward(const Model& model, Pool& pool, Scratch& scratch, const TokenInpu
     }
     step.lay_out(scratch.base);
     step.embed();
-    for (int layer = 0; layer < model.config.n_layers; ++layer) step.layer(layer);
+    for (int layer = 0; layer < model.config.n_layers; ++layer) {
+        if (give_up && give_up()) return error(kGivenUp, "The step was given up.");
+        step.layer(layer);
+    }
     if (Status status = step.logits(sink); !status.ok()) return status;
     for (int i = 0; i < n; ++i) inputs[i].session->advance(1);
     return {};

@@ -30,10 +30,14 @@ public:
     bool ensure(size_t wanted);
 };
 
+// Looked at between layers; true ends the step with the error kGivenUp and leaves the sessions as they were.
+constexpr const char* kGivenUp = "ERR_ABORTED";
+using GiveUp = std::function<bool()>;
+
 // Runs n (1..kMaxStepTokens) tokens of sessions of one model. The tokens of one session are consecutive in inputs
 // and continue it: their positions are session->length(), +1, ... Lengths are advanced only on success.
-// Errors: ERR_TOKEN_RANGE, ERR_CONTEXT_FULL, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (a logit is NaN or infinite).
+// Errors: ERR_TOKEN_RANGE, ERR_CONTEXT_FULL, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (a logit is NaN or infinite), kGivenUp.
 Status forward(const Model& model, Pool& pool, Scratch& scratch, const TokenInput* inputs, int n,
-               const LogitsSink& sink);
+               const LogitsSink& sink, const GiveUp& give_up = nullptr);
 
 }  // namespace onebit

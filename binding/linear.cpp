@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kTableCacheBytes = size_t{512} << 10;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
-// Tokens of one task of a sign product: what the kernels take in one pass over the rows.
+// Tokens of one task of a sign product whose rows several threads share.
 constexpr int kTaskTokens = 16;
 // Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
 constexpr int kDenseRowUnit = 16;
@@ -161,7 +161,7 @@ private:
             const int units = static_cast<int>(padded(stage.rows, unit) / unit);
             const size_t unit_bytes = row_bytes(linear, stage.cols) * static_cast<size_t>(unit);
             const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
-            passes[i] = reads_tables(model_, linear) ? (n_ + kTaskTokens - 1) / kTaskTokens : 1;
+            passes[i] = (n_ + pass_tokens(i) - 1) / pass_tokens(i);
             units_per_task[i] = std::max(least, units * count_ * passes[i] / (runner_.threads() * 8) + 1);
             tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i] * passes[i];
         }
@@ -173,11 +173,18 @@ private:
             const int tasks_per_pass = (tasks_before[i + 1] - tasks_before[i]) / passes[i];
             const int step = units_per_task[i] * row_unit(*call.linear);
             const int row = (task - tasks_before[i]) % tasks_per_pass * step;
-            const int token = (task - tasks_before[i]) / tasks_per_pass * kTaskTokens;
-            const int tokens = passes[i] == 1 ? n_ : std::min(kTaskTokens, n_ - token);
+            const int token = (task - tasks_before[i]) / tasks_per_pass * pass_tokens(i);
+            const int tokens = std::min(pass_tokens(i), n_ - token);
             const int prepared = prepared_row(i, token, thread);
             multiply_piece(call, stage, {row, std::min(step, stage.rows - row), token, tokens, prepared});
         });
+    }
+
+    // Tokens of one task: dense rows take all.
+    int pass_tokens(int i) const {
+        if (!calls_[i]->product) return n_;
+        const int most = calls_[i]->product->pass_tokens;
+        return runner_.threads() == 1 ? most : std::min(most, kTaskTokens);
     }
 
     int row_unit(const Linear& linear) const {
@@ -299,10 +306,15 @@ private:
     mutable uint8_t prepared_[Pool::kMaxThreads] = {};  // by thread: which calls' single token is ready, one bit each
 };
 
+// Tokens whose tables are made before any is used: kernels keep a tile of columns of them near while all rows pass by.
 int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
     size_t table = 1;
-    for (int i = 0; i < n_calls; ++i) table = std::max(table, calls[i].scratch.table_stride);
-    const auto fitting = static_cast<int>(std::clamp(kTableCacheBytes / table, size_t{8}, size_t{1} << 16));
+    int fewest = 8;
+    for (int i = 0; i < n_calls; ++i) {
+        table = std::max(table, calls[i].scratch.table_stride);
+        if (calls[i].product) fewest = std::max(fewest, calls[i].product->pass_tokens);
+    }
+    const auto fitting = static_cast<int>(std::clamp(kTableCacheBytes / table, static_cast<size_t>(fewest), size_t{1} << 16));
     // Blocks of equal size: a small one at the end would read all weights for a few tokens.
     const int blocks = (n + fitting - 1) / fitting;
     return (n + blocks - 1) / blocks;

@@ -10,13 +10,14 @@ namespace onebit {
 
 namespace {
 
-// Cancellation is looked at between chunks, so this is how long an abort or a dying worker thread waits.
-constexpr double kChunkMs = 20;
+// How long other sessions wait for their turn. An abort waits for a layer only.
+constexpr double kChunkMs = 100;
 
-// Fewer tokens take hardly less time, because all weights are read for every chunk: a model that needs longer than
-// kChunkMs for so few would only get slower.
-// 16 tokens are what a sign product takes in one pass (7B shape, 2 threads: 43 tokens/s in chunks of 8, 52 of 32).
-constexpr double kLeastChunk = 16;
+// Fewer tokens than this for each thread take hardly less time: all weights are read for every chunk, and the threads
+// would have to share them (7B shape, 2 threads: 75 tokens/s in chunks of 16, 92 in chunks of 32).
+constexpr int kLeastForThread = 16;
+
+int least_chunk(const Pool& pool) { return std::clamp(kLeastForThread * pool.threads(), 2 * kLeastForThread, kMaxStepTokens); }
 
 // The tokens of one call of forward(), and where each came from.
 struct Chunk {
@@ -30,6 +31,12 @@ struct Chunk {
 };
 
 bool stopped(const StepItem& item) { return item.stop && item.stop->load(std::memory_order_relaxed); }
+
+bool cancelled(const StepRequest& request) { return request.cancel && request.cancel->load(std::memory_order_relaxed); }
+
+bool all_stopped(const Chunk& chunk) {
+    return std::all_of(chunk.origin.begin(), chunk.origin.end(), [](const auto& from) { return stopped(*from.first); });
+}
 
 void fill(const StepRequest& request, size_t budget, Chunk& chunk) {
     chunk.clear();
@@ -85,12 +92,13 @@ Status reserve_results(const StepRequest& request, const Model& model) {
 // At most twice as many tokens as the last chunk had: one quick chunk proves little.
 void learn(Pace& pace, int n, double ms) {
     const double fitting = n * kChunkMs / std::max(ms, 0.01);
-    pace.tokens = std::clamp(std::min(fitting, 2.0 * n), kLeastChunk, static_cast<double>(kMaxStepTokens));
+    pace.tokens = std::min({fitting, 2.0 * n, static_cast<double>(kMaxStepTokens)});
 }
 
-size_t next_budget(const StepRequest& request, const Pace& pace) {
+size_t next_budget(const StepRequest& request, const Pool& pool, const Pace& pace) {
     if (request.chunk > 0) return static_cast<size_t>(std::min(request.chunk, kMaxStepTokens));
-    return static_cast<size_t>(pace.tokens) / 8 * 8;  // kernels work on several tokens at a time
+    const int tokens = std::max(static_cast<int>(pace.tokens), least_chunk(pool));
+    return static_cast<size_t>(tokens / 8 * 8);  // kernels work on several tokens at a time
 }
 
 }  // namespace
@@ -122,8 +130,8 @@ Status run_step(const Model& model, Pool& pool, Scratch& scratch, CandidateScrat
     using Clock = std::chrono::steady_clock;
     Chunk chunk;
     for (;;) {
-        if (request.cancel && request.cancel->load(std::memory_order_relaxed)) return {};
-        const size_t budget = next_budget(request, pace);
+        if (cancelled(request)) return {};
+        const size_t budget = next_budget(request, pool, pace);
         fill(request, budget, chunk);
         if (chunk.inputs.empty()) return {};
         const int n = static_cast<int>(chunk.inputs.size());
@@ -132,7 +140,10 @@ Status run_step(const Model& model, Pool& pool, Scratch& scratch, CandidateScrat
             const auto [item, token] = chunk.origin[static_cast<size_t>(index)];
             take_row(model, logits, *item, token, candidate_scratch);
         };
-        if (Status status = forward(model, pool, scratch, chunk.inputs.data(), n, sink); !status.ok()) return status;
+        const auto nobody_waits = [&] { return cancelled(request) || all_stopped(chunk); };
+        const Status status = forward(model, pool, scratch, chunk.inputs.data(), n, sink, nobody_waits);
+        if (std::strcmp(status.ok() ? "" : status.code, kGivenUp) == 0) continue;
+        if (!status.ok()) return status;
         for (const auto& [item, token] : chunk.origin) item->processed = token + 1;
         const std::chrono::duration<double, std::milli> took = Clock::now() - start;
         if (request.chunk == 0 && chunk.inputs.size() == budget) learn(pace, n, took.count());

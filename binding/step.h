@@ -63,15 +63,15 @@ struct StepItem {
     bool wants_row(int token) const;  // whether somebody looks at the logits after this token
 };
 
-// What a model learns about its own speed, so that prefill chunks take about kChunkTime.
+// What a model learns about its own speed, so that prefill chunks take about kChunkMs.
 struct Pace {
-    double tokens = 16;
+    double tokens = 64;
 };
 
 struct StepRequest {
     std::vector<StepItem*> items;
     int chunk = 0;                              // tokens; 0: by Pace
-    const std::atomic<bool>* cancel = nullptr;  // looked at between chunks
+    const std::atomic<bool>* cancel = nullptr;  // looked at between layers
 };
 
 // Runs until every item is done or stopped. On error the items' `processed` and the sessions' lengths tell how far

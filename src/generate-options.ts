@@ -16,7 +16,7 @@ export interface GenerateOptions extends SamplingOptions {
   logprobs?: boolean
   /** give each piece the log-probabilities of this many likeliest tokens, at most 100; implies `logprobs` */
   topLogprobs?: number
-  /** tokens of the prompt that are computed at once; default: as many as take about 20 ms */
+  /** tokens of the prompt that are computed at once; default: as many as take about 100 ms */
   chunk?: number
   /** stops within one token or one chunk; the iterator then throws the signal's reason */
   signal?: AbortSignal

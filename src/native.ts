@@ -114,7 +114,7 @@ export interface Peaks {
   f32_peak_gmacs?: number
 }
 
-/** Stops the work it was given to: a load, or steps between two chunks. Made by `new addon.Cancel()`. */
+/** Stops the work it was given to: a load, or steps between two layers. Made by `new addon.Cancel()`. */
 export interface NativeCancel {
   /** for good; any number of times */
   cancel(): void
@@ -229,7 +229,7 @@ export interface NativeSession {
   rewind(length: number): void
   /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
   fork(length: number): Promise<NativeSession>
-  /** Stops the step under way between two chunks; the memory is freed when it has ended. Any number of times. */
+  /** Stops the step under way between two layers; the memory is freed when it has ended. Any number of times. */
   dispose(): void
   readonly disposed: boolean
 }
@@ -263,7 +263,7 @@ export interface NativeAddon {
   /** bytes that can be had without swapping, control groups taken into account; 0: unknown on this system */
   availableMemory(): number
   /**
-   * Runs all items as one batch, in chunks of bounded time (about 20 ms). `cancel` stops between chunks; the promise
+   * Runs all items as one batch, in chunks of bounded time (about 100 ms). `cancel` stops between layers; the promise
    * still resolves, with `processed` telling how far each item came. One step at a time per environment; later ones
    * queue. Errors found before anything is computed: ERR_BUSY, ERR_DISPOSED, ERR_TOKEN_RANGE, ERR_CONTEXT_FULL.
    * After any error session.length tells what is in the cache.

@@ -44,7 +44,7 @@ export interface Completion extends GenerationSummary {
 export interface LogitsOptions {
   /** logits after every id instead of after the last one */
   all?: boolean
-  /** tokens computed at once; default: as many as take about 20 ms */
+  /** tokens computed at once; default: as many as take about 100 ms */
   chunk?: number
   signal?: AbortSignal
 }

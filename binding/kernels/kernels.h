@@ -63,6 +63,7 @@ struct SignProduct {
     // activation's scale).
     void (*grouped)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
                     const uint8_t* tables, size_t table_stride, int n_tokens);
+    int pass_tokens;  // so many tokens share the work of reading and splitting signs; of more, each pass does it again
 };
 
 struct KernelSet {

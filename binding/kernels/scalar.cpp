@@ -25,6 +25,7 @@ struct LaneBits {
 
 constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
+constexpr int kMaxTokens = 1;  // every token reads all signs anew
 constexpr int kAttendSums = 4;
 
 inline uint32_t float_bits(float x) {

@@ -12,7 +12,7 @@ export interface BenchTest {
   n_depth: number
   /** tokens given to one call */
   n_batch: number
-  /** tokens computed in one pass over the weights; 0: as many as take about 20 ms */
+  /** tokens computed in one pass over the weights; 0: as many as take about 100 ms */
   n_ubatch: number
   /** sessions that go through each step together */
   n_parallel: number

@@ -54,7 +54,7 @@ export const benchCommand: Command = {
     'ubatch-size': {
       type: 'string',
       value: 'N,…',
-      help: `tokens computed in one pass over the weights, at most ${MOST_UBATCH}; 0: as many as take 20 ms (default; also -ub)`,
+      help: `tokens computed in one pass over the weights, at most ${MOST_UBATCH}; 0: as many as take 100 ms (default; also -ub)`,
     },
     parallel: {
       type: 'string',
