@@ -1,12 +1,12 @@
-import { Chat } from '../chat.js'
 import { defaultModelPath } from '../default-model.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions, GenerationSummary, Piece, Session } from '../session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
 import { formatRate } from './format.js'
 import { readStandardInput, readTextFile } from './input.js'
+import { Interrupts } from './interrupts.js'
 import { loadModel, MODEL_OPTIONS } from './model-options.js'
-import { converse } from './terminal.js'
+import { converse, startChat } from './terminal.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
   temp: { type: 'number', min: 0, help: 'temperature; 0 always takes the likeliest token (default 0.8)' },
@@ -48,19 +48,12 @@ export const runCommand: Command = {
     }
     if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
-    if (interactive) {
-      const model = await loadModel(path, values)
-      try {
-        model.chatTemplate?.warmUp()
-        warnOfUntrained(model, values)
-        return await converse(model, {
-          generate: generateOptions(values),
-          ...systemOf(values),
-          quiet: values.quiet === true,
-        })
-      } finally {
-        await model.dispose()
-      }
+    if (interactive) return leave(await talk(path, values))
+    if (values.system !== undefined && !values.chat) {
+      throw new UsageError(
+        '--system has no place in raw text.',
+        'Add --chat to put the prompt through the chat template.',
+      )
     }
     const prompt = await promptOf(values)
     const model = await loadModel(path, values)
@@ -73,14 +66,34 @@ export const runCommand: Command = {
   },
 }
 
+async function talk(path: string, values: OptionValues): Promise<number> {
+  const model = await loadModel(path, values)
+  try {
+    model.chatTemplate?.warmUp()
+    warnOfUntrained(model, values)
+    return await converse(model, {
+      generate: generateOptions(values),
+      ...(values.system === undefined ? {} : { system: values.system as string }),
+      quiet: values.quiet === true,
+    })
+  } finally {
+    await model.dispose()
+  }
+}
+
+/**
+ * Ends the process when all is written. A program that just reaches its end loses its handler of Ctrl-C while Node still
+ * cleans up, and one more Ctrl-C then would make a killed process of one that left.
+ */
+async function leave(status: number): Promise<number> {
+  await new Promise((resolve) => process.stdout.write('', resolve))
+  process.exit(status)
+}
+
 async function promptOf(values: OptionValues): Promise<string> {
   if (values.prompt !== undefined) return values.prompt as string
   if (values.file !== undefined) return readTextFile(values.file as string)
   return readStandardInput()
-}
-
-function systemOf(values: OptionValues): { system?: string } {
-  return values.system === undefined ? {} : { system: values.system as string }
 }
 
 export function generateOptions(values: OptionValues): GenerateOptions {
@@ -111,18 +124,17 @@ function warnOfUntrained(model: Model, values: OptionValues): void {
 
 /** One prompt, one answer; Ctrl-C ends it with what there is and status 130. */
 async function once(model: Model, prompt: string, values: OptionValues): Promise<number> {
-  const interrupted = new AbortController()
-  const onInterrupt = () => interrupted.abort()
-  process.once('SIGINT', onInterrupt)
+  const interrupted = new Interrupts().begin()
   const options = { ...generateOptions(values), signal: interrupted.signal }
-  const chat = values.chat ? new Chat(model, systemOf(values)) : undefined
+  const note = (line: string) => {
+    if (!values.quiet) process.stderr.write(`${line}\n`)
+  }
+  const chat = values.chat ? startChat(model, values.system as string | undefined, note) : undefined
   const session = chat?.session ?? model.createSession()
   try {
     await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
-  } finally {
-    process.off('SIGINT', onInterrupt)
   }
   if (process.stdout.isTTY) process.stdout.write('\n')
   if (!values.quiet) reportSpeed(session)
