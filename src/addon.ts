@@ -8,6 +8,8 @@ import type { NativeAddon } from './native.js'
 /** What a user can do about an error that native code found; the sentence itself comes from there. */
 const HINTS: Record<string, string> = {
   ERR_OUT_OF_MEMORY: 'Close other programs, use a smaller context, or a smaller model.',
+  ERR_NO_THREAD:
+    'Close other programs, or raise the limit on processes and threads (`ulimit -u`, or that of the container).',
   ERR_ISA: 'Unset ONEBIT_ISA to let the program choose; `onebit doctor` lists what this machine has.',
   ERR_CHECKSUM: 'The file is damaged. Copy or convert it again.',
   ERR_CONTEXT_FULL: 'Use a larger context (at most what the model allows), or drop old tokens with rewind().',

@@ -1,6 +1,7 @@
 /**
  * Ctrl-C for a whole command: it ends what is under way. One handler, set once and never taken away: a signal that
- * arrives between two handlers, or while the process is leaving, would kill it. (Node does not stay alive for it.)
+ * arrives between two handlers, or while the process is leaving, would kill it. (Node does not stay alive for it; main
+ * sees to the leaving.)
  *
  * One Ctrl-C may come twice: npm has it from the terminal too, and passes it on to what `npx onebit-run` started. So
  * the next signal after one that was obeyed is taken for the same key, until something new begins.

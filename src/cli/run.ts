@@ -48,7 +48,7 @@ export const runCommand: Command = {
     }
     if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
-    if (interactive) return leave(await talk(path, values))
+    if (interactive) return talk(path, values)
     if (values.system !== undefined && !values.chat) {
       throw new UsageError(
         '--system has no place in raw text.',
@@ -79,15 +79,6 @@ async function talk(path: string, values: OptionValues): Promise<number> {
   } finally {
     await model.dispose()
   }
-}
-
-/**
- * Ends the process when all is written. A program that just reaches its end loses its handler of Ctrl-C while Node still
- * cleans up, and one more Ctrl-C then would make a killed process of one that left.
- */
-async function leave(status: number): Promise<number> {
-  await new Promise((resolve) => process.stdout.write('', resolve))
-  process.exit(status)
 }
 
 async function promptOf(values: OptionValues): Promise<string> {
