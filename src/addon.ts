@@ -1,4 +1,5 @@
 /** Finds and loads the native addon, once per Node environment. Nothing else loads it. */
+import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -15,6 +16,11 @@ const HINTS: Record<string, string> = {
   ERR_CONTEXT_FULL: 'Use a larger context (at most what the model allows), or drop old tokens with rewind().',
   ERR_BUSY: 'Wait for the generation under way, abort it, or use another session of the same model.',
 }
+
+const BUILD_HERE = 'Build it with `npm run build` in the folder of onebit-run (needs CMake and a C++20 compiler).'
+/** A package as npm installs it: without sources, and without a binary for this machine. */
+const BUILD_ELSEWHERE =
+  'This package has no binary for this machine and no sources to build one. Clone the project, run `npm ci` there (needs CMake and a C++20 compiler), and install the folder: `npm install PATH/TO/THE/CLONE`.'
 
 let loaded: NativeAddon | undefined
 
@@ -48,7 +54,7 @@ export function addon(): NativeAddon {
     loaded = load(root)
   } catch (cause) {
     throw new OnebitError('ERR_ADDON', `The native addon could not be loaded: ${describe(cause)}`, {
-      hint: 'Build it with `npm run build` in the folder of onebit-run (needs CMake and a C++20 compiler).',
+      hint: existsSync(join(root, 'CMakeLists.txt')) ? BUILD_HERE : BUILD_ELSEWHERE,
       cause,
     })
   }

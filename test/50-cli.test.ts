@@ -1,7 +1,7 @@
 /** The commands as a user types them: what goes to stdout, what to stderr, and the exit status. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PROJECT } from './data.js'
@@ -142,6 +142,22 @@ describe('convert', () => {
       stderr: expect.stringMatching(/nothing was written\.\n$/),
     })
     expect(readdirSync(folder.path('stopped'))).toEqual([])
+  })
+})
+
+describe('a package as npm installs it, without a binary for this machine', () => {
+  it('says so, and where to get one, and never that a model is bad', () => {
+    const installed = folder.path('installed')
+    cpSync(join(PROJECT, 'dist'), join(installed, 'dist'), { recursive: true })
+    cpSync(join(PROJECT, 'package.json'), join(installed, 'package.json'))
+    symlinkSync(join(PROJECT, 'node_modules'), join(installed, 'node_modules'), 'junction')
+    for (const args of [['doctor'], ['run', MODEL, '-p', 'a']]) {
+      const argv = [join(installed, 'dist', 'cli', 'onebit.js'), ...args]
+      const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: 'utf8' })
+      expect(status).toBe(1)
+      expect(stderr).toMatch(/^onebit: The native addon could not be loaded: .* \[ERR_ADDON\]\n {8}.*npm ci.*clone/i)
+      expect(stdout).toMatch(args[0] === 'doctor' ? /^node {8}.*\ncpu .*\nmemory .*\n$/ : /^$/)
+    }
   })
 })
 
