@@ -6,8 +6,8 @@ export default defineConfig({
     // The addon holds threads and memory: a process a file, so that no test lives in another's remains.
     pool: 'forks',
     maxWorkers: 2,
-    // A test may convert a 135M model or run it under a sanitizer on a slow machine.
-    testTimeout: 120_000,
+    // Only for what hangs: a test may convert a 135M model or run it under a sanitizer, on a machine that does much else.
+    testTimeout: 300_000,
     hookTimeout: 300_000,
     teardownTimeout: 10_000,
   },

@@ -1,7 +1,8 @@
 #include "pool.h"
 
 #include <chrono>
-#include <system_error>
+#include <thread>
+#include <utility>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -55,8 +56,7 @@ void Pool::stop() {
         quit_.store(true);
     }
     wake_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-    workers_.clear();
+    workers_.clear();  // joins
     quit_.store(false);
 }
 
@@ -65,15 +65,9 @@ int Pool::resize(int threads) {
     stop();
     workers_.reserve(static_cast<size_t>(kMaxThreads));
     for (int i = 1; i < threads && i < kMaxThreads; ++i) {
-#if defined(__cpp_exceptions)
-        try {
-            workers_.emplace_back([this, i] { work(i); });
-        } catch (const std::system_error&) {
-            break;  // the system has no more threads for us: compute with those there are
-        }
-#else
-        workers_.emplace_back([this, i] { work(i); });
-#endif
+        auto worker = std::make_unique<Thread>();
+        if (!worker->start([this, i] { work(i); })) break;  // compute with those there are
+        workers_.push_back(std::move(worker));
     }
     return this->threads();
 }

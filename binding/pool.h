@@ -7,10 +7,12 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
-#include <thread>
 #include <type_traits>
 #include <vector>
+
+#include "thread.h"
 
 namespace onebit {
 
@@ -63,7 +65,7 @@ private:
     void work(int thread);
     void stop();
 
-    std::vector<std::thread> workers_;
+    std::vector<std::unique_ptr<Thread>> workers_;
     std::mutex mutex_;
     std::condition_variable wake_;
     // The whole state of a job's progress in one word: | job number : 24 | next task : 20 | tasks : 20 |.

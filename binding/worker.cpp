@@ -1,6 +1,7 @@
 #include "worker.h"
 
 #include <chrono>
+#include <thread>
 #include <utility>
 
 namespace onebit {
@@ -12,16 +13,19 @@ constexpr auto kSpinTime = std::chrono::microseconds(100);
 
 }  // namespace
 
-bool Worker::post(std::unique_ptr<Job> job) {
+Status Worker::post(std::unique_ptr<Job> job) {
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        if (quit_) return false;
+        if (quit_) return error("ERR_CLOSED", "This Node environment is shutting down.");
+        // It begins by waiting for the mutex.
+        if (!thread_.started() && !thread_.start([this] { work(); })) {
+            return error("ERR_NO_THREAD", "The system has no thread for the engine.");
+        }
         waiting_.push_back(std::move(job));
         wanted_.store(true, std::memory_order_release);
-        if (!thread_.joinable()) thread_ = std::thread([this] { work(); });
     }
     wake_.notify_one();
-    return true;
+    return {};
 }
 
 std::vector<std::unique_ptr<Job>> Worker::take_finished() {
@@ -37,7 +41,7 @@ void Worker::stop() {
         if (current_) current_->store(true, std::memory_order_relaxed);
     }
     wake_.notify_one();
-    if (thread_.joinable()) thread_.join();
+    thread_.join();
     waiting_.clear();
     done_.clear();
     pool_.resize(1);

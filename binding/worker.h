@@ -9,10 +9,11 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "pool.h"
+#include "status.h"
+#include "thread.h"
 
 namespace onebit {
 
@@ -40,8 +41,9 @@ public:
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
 
-    // The first one starts the thread. False after stop(); the job is destroyed then.
-    bool post(std::unique_ptr<Job> job);
+    // The first one starts the thread. ERR_CLOSED after stop(), ERR_NO_THREAD when the system refuses one (it may have one
+    // for the next job); the job is destroyed then.
+    Status post(std::unique_ptr<Job> job);
     // Jobs that have run, in order. May be empty.
     std::vector<std::unique_ptr<Job>> take_finished();
     // Cancels the job under way, joins the thread and destroys the jobs that wait. Any number of times.
@@ -52,7 +54,7 @@ private:
     void wait_briefly() const;
 
     std::function<void()> finished_;
-    std::thread thread_;
+    Thread thread_;
     std::mutex mutex_;
     std::condition_variable wake_;
     std::deque<std::unique_ptr<Job>> waiting_;

@@ -53,9 +53,10 @@ export function withPath(cause: unknown, path: string): unknown {
  * The header of a `.obt` file. Nothing is allocated from what the file says before it was compared with what it
  * must be.
  * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS, ERR_IO, ERR_NOT_OBT,
- *   ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE
+ *   ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_ADDON
  */
 export async function readObtHeader(path: string): Promise<ObtHeader & { path: string }> {
+  addon() // it computes the checksums; that it is missing is not the file's fault
   const { file, bytes } = await openFile(path)
   try {
     return { path, ...parseHeader(await readHeaderText(file, bytes), bytes) }

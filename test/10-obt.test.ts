@@ -7,6 +7,7 @@ import { OnebitError } from '../dist/errors.js'
 import { Model } from '../dist/model.js'
 import { readBlob, readObtHeader } from '../dist/obt.js'
 import { MAX_HEADER_BYTES, parseHeader } from '../dist/obt-header.js'
+import { bestOf } from './best-of.js'
 import { craftFile, craftHeader } from './obt-crafter.js'
 import { KINDS, type KindName, temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
 
@@ -237,21 +238,24 @@ describe('mutants of a header', () => {
   }
 
   test('give a typed error or a model that runs', { timeout: 2_400_000 }, async () => {
-    const end = Date.now() + (LONG ? 1_200_000 : 30_000)
+    const most = LONG ? 1_000_000 : 20_000
     const count = { made: 0, accepted: 0, ran: 0 }
     let slowest = 0
-    while (Date.now() < end) {
+    while (count.made < most) {
       const made = mutant()
       if (made === undefined) continue
       count.made++
-      const started = performance.now()
       let header: ReturnType<typeof parseHeader> | undefined
-      try {
-        header = parseHeader(made.header.subarray(8), made.header.length + made.dataBytes)
-      } catch (error) {
-        if (!(error instanceof OnebitError)) throw error
+      const once = async () => {
+        const started = performance.now()
+        try {
+          header = parseHeader(made.header.subarray(8), made.header.length + made.dataBytes)
+        } catch (error) {
+          if (!(error instanceof OnebitError)) throw error
+        }
+        return performance.now() - started
       }
-      slowest = Math.max(slowest, performance.now() - started)
+      slowest = Math.max(slowest, await bestOf({ limit: 100 }, once))
       if (header === undefined) continue
       count.accepted++
       checkInvariants(header)
@@ -263,7 +267,6 @@ describe('mutants of a header', () => {
       `mutants: ${count.made}, accepted ${count.accepted}, ran ${count.ran}, slowest ${slowest.toFixed(1)} ms`,
     )
     expect(count.ran).toBeGreaterThan(50)
-    expect(count.made).toBeGreaterThan(5000)
-    expect(slowest).toBeLessThan(500)
+    expect(slowest).toBeLessThan(100)
   })
 })

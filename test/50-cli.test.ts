@@ -1,6 +1,7 @@
 /** The commands as a user types them: what goes to stdout, what to stderr, and the exit status. */
-import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PROJECT } from './data.js'
@@ -23,6 +24,16 @@ function program(name: string, args: string[], input = '', env: Record<string, s
   return { status, stdout, stderr, signal }
 }
 const onebit = (...args: string[]) => program('onebit', args)
+const CLI = [join(PROJECT, 'dist', 'cli', 'onebit.js')]
+
+async function ending(child: ChildProcessWithoutNullStreams) {
+  let stderr = ''
+  child.stderr.on('data', (data) => {
+    stderr += data
+  })
+  const [status, signal] = await once(child, 'close')
+  return { status, signal, stderr }
+}
 
 describe('run', () => {
   it('prints only the generated text to stdout, the same for the same seed', () => {
@@ -79,14 +90,74 @@ describe('run', () => {
     expect(stderr).not.toContain('EPIPE')
   })
 
-  it('stops at SIGINT with status 130 and what there is', async () => {
-    if (process.platform === 'win32') return
-    const argv = [join(PROJECT, 'dist', 'cli', 'onebit.js'), 'run', MODEL, '-p', 'a', '-n', '100000', '--ctx', '256']
-    const child = spawn(process.execPath, [...argv, '--repeat-penalty', '1.1'], { stdio: ['ignore', 'pipe', 'pipe'] })
-    child.stdout.once('data', () => child.kill('SIGINT'))
-    const status = await new Promise((resolve) => child.on('close', (code) => resolve(code)))
-    // The tiny context may be full before the signal arrives: then the end is a normal one.
-    expect([0, 130]).toContain(status)
+  it('goes on when the context of --chat is full, and says so', () => {
+    const { status, stderr } = onebit('run', MODEL, '--chat', '-p', 'a', '-n', '300', '--seed', '1')
+    expect(status).toBe(0)
+    expect(stderr).toContain('The context is full')
+    expect(stderr).toContain('ended by length')
+  })
+
+  // Twice, as npm passes on what the terminal has sent already.
+  it.skipIf(process.platform === 'win32')('stops at SIGINT with status 130 and what there is', async () => {
+    // A chat without -n never ends: when the context is full, its beginning is forgotten.
+    const child = spawn(process.execPath, [...CLI, 'run', MODEL, '--chat', '-p', 'a', '--seed', '1'])
+    child.stdout.once('data', () => {
+      child.kill('SIGINT')
+      child.kill('SIGINT')
+    })
+    expect(await ending(child)).toEqual({
+      status: 130,
+      signal: null,
+      stderr: expect.stringContaining('ended by abort'),
+    })
+  })
+})
+
+describe('convert', () => {
+  it.skipIf(process.platform === 'win32')('stops at SIGINT with status 130 and leaves nothing behind', async () => {
+    const [dim, hidden, layers, heads, vocab] = [256, 1024, 6, 8, 64]
+    const floats = layers * (4 * dim * dim + 3 * dim * hidden + 2 * dim) + vocab * dim + dim + 32 * (dim / heads)
+    const weights = new Float32Array(floats).map((_, i) => ((i * 2654435761) % 127) - 63)
+    const header = Int32Array.of(dim, hidden, layers, heads, heads, vocab, 32)
+    writeFileSync(folder.path('llama2c.bin'), Buffer.concat([header, weights].map((part) => Buffer.from(part.buffer))))
+    mkdirSync(folder.path('stopped'))
+    const output = join(folder.path('stopped'), 'out.obt')
+    const child = spawn(process.execPath, [
+      ...CLI,
+      'convert',
+      folder.path('llama2c.bin'),
+      '-o',
+      output,
+      '--type',
+      'onebit',
+    ])
+    // Each of the 42 matrices has a line.
+    child.stderr.once('data', () => {
+      child.kill('SIGINT')
+      child.kill('SIGINT')
+    })
+    expect(await ending(child)).toEqual({
+      status: 130,
+      signal: null,
+      stderr: expect.stringMatching(/nothing was written\.\n$/),
+    })
+    expect(readdirSync(folder.path('stopped'))).toEqual([])
+  })
+})
+
+describe('a package as npm installs it, without a binary for this machine', () => {
+  it('says so, and where to get one, and never that a model is bad', () => {
+    const installed = folder.path('installed')
+    cpSync(join(PROJECT, 'dist'), join(installed, 'dist'), { recursive: true })
+    cpSync(join(PROJECT, 'package.json'), join(installed, 'package.json'))
+    symlinkSync(join(PROJECT, 'node_modules'), join(installed, 'node_modules'), 'junction')
+    for (const args of [['doctor'], ['run', MODEL, '-p', 'a']]) {
+      const argv = [join(installed, 'dist', 'cli', 'onebit.js'), ...args]
+      const { status, stdout, stderr } = spawnSync(process.execPath, argv, { encoding: 'utf8' })
+      expect(status).toBe(1)
+      expect(stderr).toMatch(/^onebit: The native addon could not be loaded: .* \[ERR_ADDON\]\n {8}.*npm ci.*clone/i)
+      expect(stdout).toMatch(args[0] === 'doctor' ? /^node {8}.*\ncpu .*\nmemory .*\n$/ : /^$/)
+    }
   })
 })
 
@@ -170,6 +241,7 @@ describe('wrong usage is status 2, bad input status 1, and neither shows a stack
     ['an unknown choice', ['run', MODEL, '--kv', 'f8']],
     ['-p and -f', ['run', MODEL, '-p', 'a', '-f', 'b']],
     ['no output', ['convert', MODEL]],
+    ['a system message for raw text', ['run', MODEL, '-p', 'a', '--system', 'Be loud.']],
     ['two texts', ['score', MODEL, '--text', 'a', '--ids', '1']],
     ['bad ids', ['score', MODEL, '--ids', '1,x']],
   ]

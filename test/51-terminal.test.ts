@@ -1,5 +1,6 @@
 /** The chat as a person meets it: in a terminal, with Ctrl-C. `script` (util-linux) gives us a pseudo-terminal. */
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PROJECT } from './data.js'
@@ -8,7 +9,7 @@ import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 const noTerminal = process.platform !== 'linux' || spawnSync('script', ['--version']).status !== 0
 if (noTerminal) console.warn('skipped: the terminal tests need util-linux script')
 
-const PATIENCE_MS = 30_000
+const PATIENCE_MS = 200_000
 const CTRL_C = '\x03'
 
 class Terminal {
@@ -18,7 +19,8 @@ class Terminal {
 
   constructor(args: string[]) {
     const words = [process.execPath, join(PROJECT, 'dist', 'cli', 'onebit-run.js'), ...args]
-    const command = words.map((word) => `'${word}'`).join(' ')
+    // `exec`: a shell that stayed would get every Ctrl-C too, and dash then says 130 whatever its child said.
+    const command = `echo "pid $$"; exec ${words.map((word) => `'${word}'`).join(' ')}`
     this.#child = spawn('script', ['-qfec', command, '/dev/null'], {
       env: { ...process.env, NO_COLOR: '1', TERM: 'dumb' },
     })
@@ -28,16 +30,25 @@ class Terminal {
     this.status = new Promise((resolve) => this.#child.on('close', resolve))
   }
 
+  /** The process that chats. To be called first. */
+  async pid(): Promise<number> {
+    await this.until('pid ')
+    return Number(await this.until('\r\n'))
+  }
+
   type(text: string): void {
     this.#child.stdin.write(text)
   }
 
   /** Waits until `text` appears in what came after the last call. */
   async until(text: string): Promise<string> {
-    const deadline = Date.now() + PATIENCE_MS
+    const patience = new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref())
+    const over = Promise.race([this.status, patience]).then(() => 'over')
     while (!this.output.includes(text)) {
-      if (Date.now() > deadline) throw new Error(`no ${JSON.stringify(text)} in ${JSON.stringify(this.output)}`)
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      const next = await Promise.race([once(this.#child.stdout, 'data'), over])
+      if (next === 'over' && !this.output.includes(text)) {
+        throw new Error(`no ${JSON.stringify(text)} in ${JSON.stringify(this.output)}`)
+      }
     }
     const end = this.output.indexOf(text) + text.length
     const seen = this.output.slice(0, end)
@@ -74,9 +85,47 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     terminal.type('hello\r')
     await terminal.until('The context is full')
     terminal.type(CTRL_C)
-    // Not the prompt: a tiny model's noise has "> " in it.
+    // Not the prompt alone: a tiny model's noise has "> " in it.
     await terminal.until('stopped\r\n')
+    await terminal.until('> ')
     terminal.type(CTRL_C)
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('takes a signal that comes twice for one Ctrl-C, as npm sends its own after that of the terminal', async () => {
+    const terminal = chat()
+    const pid = await terminal.pid()
+    await terminal.until('> ')
+    terminal.type('hello\r')
+    await terminal.until('The context is full')
+    process.kill(pid, 'SIGINT')
+    await terminal.until('stopped\r\n')
+    await terminal.until('> ')
+    process.kill(pid, 'SIGINT')
+    terminal.type('/what\r')
+    await terminal.until('There is no /what')
+    process.kill(pid, 'SIGINT')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('leaves with 0 whatever signals arrive on the way out', async () => {
+    const terminal = chat()
+    const pid = await terminal.pid()
+    await terminal.until('> ')
+    terminal.type('/exit\r')
+    await terminal.until('/exit')
+    let left = false
+    void terminal.status.then(() => {
+      left = true
+    })
+    while (!left) {
+      try {
+        process.kill(pid, 'SIGINT')
+      } catch {
+        // It has gone, and `script` is about to say so.
+      }
+      await new Promise((resolve) => setImmediate(resolve))
+    }
     expect(await terminal.status).toBe(0)
   })
 

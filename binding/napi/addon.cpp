@@ -133,8 +133,9 @@ void Addon::wake() {
 Napi::Value Addon::post(Napi::Env env, std::unique_ptr<PromiseJob> job) {
     const Napi::Promise::Deferred deferred = job->deferred;
     if (env.IsExceptionPending()) return {};  // the environment is being torn down
-    if (!wake_ || !worker_->post(std::move(job))) {
-        deferred.Reject(make_error(env, error("ERR_CLOSED", "This Node environment is shutting down.")));
+    const Status status = wake_ ? worker_->post(std::move(job)) : error("ERR_CLOSED", "Node had no thread-safe function for the engine.");
+    if (!status.ok()) {
+        deferred.Reject(make_error(env, status));
     } else if (pending_++ == 0) {
         napi_ref_threadsafe_function(env, wake_);
     }

@@ -37,7 +37,7 @@ CASES = {
 
 
 def run(engine, *arguments):
-    done = subprocess.run(["node", str(engine), *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["node", str(engine), *map(str, arguments)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

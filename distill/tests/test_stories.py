@@ -116,7 +116,7 @@ def test_the_engine_runs_it(finished, engine):
         "--activations",
         "f32",
     ]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["ids"]) > 3
 

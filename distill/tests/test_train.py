@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,22 +71,27 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
     assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
 
 
-def test_kill_9_and_resume_give_the_losses_of_an_uninterrupted_run(made, tmp_path):
-    options = ("--steps", "40", "--checkpoint-every", "7", "--ema", "0.9", "--optimiser", "muon")
-    assert main(arguments(made, tmp_path / "whole", *options)) == 0
-    command = [sys.executable, "-m", "onebit_distill", *arguments(made, tmp_path / "killed", *options)]
+def killed_in_the_middle(argv, run):
+    """Trains 40 steps in a process of its own, from nothing, and kills it after some 10; False when it had ended before."""
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "onebit_distill", *argv]
     child = subprocess.Popen(
         command, cwd=PACKAGE, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 10):
-        assert child.poll() is None and time.monotonic() < deadline
+    metrics = run / "metrics.jsonl"
+    while child.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 10):
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
-    child.wait()
-    reached = checkpoint_steps(tmp_path / "killed")
-    assert reached and reached[-1] < 40, "the kill came too late to test anything"
+    assert child.wait() in (0, -signal.SIGKILL)
+    reached = checkpoint_steps(run)
+    return bool(reached) and reached[-1] < 40
+
+
+def test_kill_9_and_resume_give_the_losses_of_an_uninterrupted_run(made, tmp_path):
+    options = ("--steps", "40", "--checkpoint-every", "7", "--ema", "0.9", "--optimiser", "muon")
+    assert main(arguments(made, tmp_path / "whole", *options)) == 0
+    # On a busy machine a kill may come after the end: then once more.
+    assert any(killed_in_the_middle(arguments(made, tmp_path / "killed", *options), tmp_path / "killed") for _ in range(10))
     assert main(arguments(made, tmp_path / "killed", *options)) == 0
     whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
     assert whole == killed and len(whole) == 40

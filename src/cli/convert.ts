@@ -1,6 +1,7 @@
 import { convert } from '../convert.js'
 import { type Command, UsageError } from './arguments.js'
 import { formatBytes } from './format.js'
+import { Interrupts } from './interrupts.js'
 import { progressBar } from './progress.js'
 
 export const convertCommand: Command = {
@@ -32,9 +33,7 @@ export const convertCommand: Command = {
       if (!values.quiet) process.stderr.write(`${line}\n`)
     }
     const bar = progressBar('converting')
-    const interrupted = new AbortController()
-    const onInterrupt = () => interrupted.abort()
-    process.once('SIGINT', onInterrupt)
+    const interrupted = new Interrupts().begin()
     const chosen = Object.fromEntries(
       ['type', 'embed', 'tokenizer', 'method', 'split', 'layernorm']
         .filter((name) => values[name] !== undefined)
@@ -56,9 +55,13 @@ export const convertCommand: Command = {
         `${output}: ${formatBytes(report.fileBytes)}, ${report.bitsPerLinearWeight.toFixed(3)} bits per linear weight, ${report.bitsPerWeightOfFile.toFixed(3)} per weight of the whole file`,
       )
       return 0
+    } catch (error) {
+      if (!interrupted.signal.aborted) throw error
+      bar.done()
+      say('Stopped; nothing was written.')
+      return 130
     } finally {
       bar.done()
-      process.off('SIGINT', onInterrupt)
     }
   },
 }

@@ -21,7 +21,6 @@ export const doctorCommand: Command = {
     'With a model: every checksum is compared, and each usable path must give the same bytes of logits for a short text as the scalar one. Exit status 1 when something is wrong.',
   ],
   async run(values, [path]) {
-    const native = addon().info()
     const machine = {
       node: process.version,
       platform: `${process.platform}-${process.arch}`,
@@ -29,20 +28,22 @@ export const doctorCommand: Command = {
       logical_cpus: cpus().length,
       memory_bytes: totalmem(),
       free_memory_bytes: freemem(),
-      ...native,
     }
+    const say = (line: string) => {
+      if (!values.json) console.log(line)
+    }
+    say(`node        ${machine.node} on ${machine.platform}`)
+    say(`cpu         ${machine.cpu}, ${machine.logical_cpus} logical`)
+    say(`memory      ${formatBytes(machine.free_memory_bytes)} free of ${formatBytes(machine.memory_bytes)}`)
+    const native = addon().info() // its error ends the list: nothing more can be found out without it
+    say(`addon       loads; built with ${native.compiler}`)
+    say(`threads     ${native.default_threads} compute by default`)
     const checks = path === undefined ? [] : await checkModel(path, native.isas)
     const healthy = native.chosen !== null && checks.every(({ ok }) => ok)
     if (values.json) {
-      console.log(JSON.stringify({ ...machine, checks, healthy }, null, 2))
+      console.log(JSON.stringify({ ...machine, ...native, checks, healthy }, null, 2))
       return healthy ? 0 : 1
     }
-    console.log(`node        ${machine.node} on ${machine.platform}`)
-    console.log(
-      `cpu         ${machine.cpu}, ${machine.logical_cpus} logical; ${native.default_threads} threads compute by default`,
-    )
-    console.log(`memory      ${formatBytes(machine.free_memory_bytes)} free of ${formatBytes(machine.memory_bytes)}`)
-    console.log(`addon       loads; built with ${native.compiler}`)
     for (const { name, state } of native.isas) console.log(`path        ${name.padEnd(11)} ${STATES[state]}`)
     console.log(`chosen      ${native.chosen ?? `none: ${native.why}`}`)
     for (const { path, ok, detail } of checks)

@@ -82,4 +82,10 @@ export async function main(args: string[], assumed?: string): Promise<void> {
     process.exitCode = error instanceof UsageError ? 2 : 1
     if (process.env.ONEBIT_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`)
   }
+  // At the end of a program Node takes handlers away while it still cleans up: one more Ctrl-C then would make a killed
+  // process of one that was leaving. So what handles Ctrl-C leaves by itself, when all is written.
+  if (process.listenerCount('SIGINT') > 0) {
+    for (const stream of [process.stdout, process.stderr]) await new Promise((resolve) => stream.write('', resolve))
+    process.exit()
+  }
 }

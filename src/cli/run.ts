@@ -1,10 +1,10 @@
-import { Chat } from '../chat.js'
 import { defaultModelPath } from '../default-model.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions, GenerationSummary, Piece, Session } from '../session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
 import { formatRate } from './format.js'
 import { readStandardInput, readTextFile } from './input.js'
+import { Interrupts } from './interrupts.js'
 import { loadModel, MODEL_OPTIONS } from './model-options.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
@@ -47,20 +47,12 @@ export const runCommand: Command = {
     }
     if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
-    if (interactive) {
-      const model = await loadModel(path, values)
-      try {
-        model.chatTemplate?.warmUp()
-        const { converse } = await import('./terminal.js')
-        warnOfUntrained(model, values)
-        return await converse(model, {
-          generate: generateOptions(values),
-          ...systemOf(values),
-          quiet: values.quiet === true,
-        })
-      } finally {
-        await model.dispose()
-      }
+    if (interactive) return talk(path, values)
+    if (values.system !== undefined && !values.chat) {
+      throw new UsageError(
+        '--system has no place in raw text.',
+        'Add --chat to put the prompt through the chat template.',
+      )
     }
     const prompt = await promptOf(values)
     const model = await loadModel(path, values)
@@ -73,14 +65,27 @@ export const runCommand: Command = {
   },
 }
 
+async function talk(path: string, values: OptionValues): Promise<number> {
+  const model = await loadModel(path, values)
+  try {
+    model.chatTemplate?.warmUp()
+    // Not needed for a prompt, whose first token should come soon.
+    const { converse } = await import('./terminal.js')
+    warnOfUntrained(model, values)
+    return await converse(model, {
+      generate: generateOptions(values),
+      ...(values.system === undefined ? {} : { system: values.system as string }),
+      quiet: values.quiet === true,
+    })
+  } finally {
+    await model.dispose()
+  }
+}
+
 async function promptOf(values: OptionValues): Promise<string> {
   if (values.prompt !== undefined) return values.prompt as string
   if (values.file !== undefined) return readTextFile(values.file as string)
   return readStandardInput()
-}
-
-function systemOf(values: OptionValues): { system?: string } {
-  return values.system === undefined ? {} : { system: values.system as string }
 }
 
 export function generateOptions(values: OptionValues): GenerateOptions {
@@ -111,18 +116,18 @@ function warnOfUntrained(model: Model, values: OptionValues): void {
 
 /** One prompt, one answer; Ctrl-C ends it with what there is and status 130. */
 async function once(model: Model, prompt: string, values: OptionValues): Promise<number> {
-  const interrupted = new AbortController()
-  const onInterrupt = () => interrupted.abort()
-  process.once('SIGINT', onInterrupt)
+  const interrupted = new Interrupts().begin()
   const options = { ...generateOptions(values), signal: interrupted.signal }
-  const chat = values.chat ? new Chat(model, systemOf(values)) : undefined
+  const note = (line: string) => {
+    if (!values.quiet) process.stderr.write(`${line}\n`)
+  }
+  const startChat = values.chat ? (await import('./terminal.js')).startChat : undefined
+  const chat = startChat?.(model, values.system as string | undefined, note)
   const session = chat?.session ?? model.createSession()
   try {
     await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))
   } catch (error) {
     if (!interrupted.signal.aborted) throw error
-  } finally {
-    process.off('SIGINT', onInterrupt)
   }
   if (process.stdout.isTTY) process.stdout.write('\n')
   if (!values.quiet) reportSpeed(session)

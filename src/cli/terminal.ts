@@ -5,6 +5,7 @@ import { Chat } from '../chat.js'
 import { OnebitError } from '../errors.js'
 import type { Model } from '../model.js'
 import type { GenerateOptions, Piece, Session } from '../session.js'
+import { Interrupts } from './interrupts.js'
 import { describeError } from './main.js'
 import { reportSpeed } from './run.js'
 
@@ -27,12 +28,7 @@ export async function converse(model: Model, options: ConverseOptions): Promise<
   }
   const talk = startTalk(model, options, note)
   note('Ctrl-C stops an answer, a second one leaves. /reset forgets the conversation, /exit leaves.')
-  const interrupts = new Interrupts()
-  try {
-    return await takeTurns(talk, interrupts, options, note)
-  } finally {
-    interrupts.close()
-  }
+  return takeTurns(talk, new Interrupts(), options, note)
 }
 
 async function takeTurns(
@@ -43,7 +39,7 @@ async function takeTurns(
 ): Promise<number> {
   let history: string[] = []
   for (;;) {
-    const asked = await ask(history, interrupts.next())
+    const asked = await ask(history, interrupts.wait())
     if (asked === undefined) return 0
     history = asked.history
     const line = asked.line.trim()
@@ -54,45 +50,27 @@ async function takeTurns(
     } else if (line.startsWith('/') && /^\/\w+$/.test(line)) {
       note(`There is no ${line}; there are /reset and /exit.`)
     } else if (line !== '') {
-      await answer(talk, asked.line, interrupts.next(), options)
+      await answer(talk, asked.line, interrupts.begin(), options)
     }
   }
 }
 
-/**
- * Ctrl-C for the whole chat: it ends what is under way, an answer or the wait for a line. One handler from start to
- * end, so that no signal arrives between two of them and kills the process.
- */
-class Interrupts {
-  #current = new AbortController()
-  readonly #onInterrupt = () => this.#current.abort()
-
-  constructor() {
-    process.on('SIGINT', this.#onInterrupt)
-  }
-
-  /** What the next Ctrl-C aborts from now on. */
-  next(): AbortController {
-    this.#current = new AbortController()
-    return this.#current
-  }
-
-  close(): void {
-    process.off('SIGINT', this.#onInterrupt)
-  }
+/** A conversation that says when the context is full. */
+export function startChat(model: Model, system: string | undefined, note: (line: string) => void): Chat {
+  return new Chat(model, {
+    ...(system === undefined ? {} : { system }),
+    onTrim: (gone) =>
+      note(
+        gone > 0
+          ? `The context is full: the ${gone} oldest messages are forgotten.`
+          : 'The context is full: the beginning of this answer is forgotten.',
+      ),
+  })
 }
 
 function startTalk(model: Model, options: ConverseOptions, note: (line: string) => void): Talk {
   if (model.hasChatTemplate) {
-    const chat = new Chat(model, {
-      ...(options.system === undefined ? {} : { system: options.system }),
-      onTrim: (gone) =>
-        note(
-          gone > 0
-            ? `The context is full: the ${gone} oldest messages are forgotten.`
-            : 'The context is full: the beginning of this answer is forgotten.',
-        ),
-    })
+    const chat = startChat(model, options.system, note)
     return { session: chat.session, say: (text, generate) => chat.send(text, generate), reset: () => chat.reset() }
   }
   if (options.system !== undefined) {

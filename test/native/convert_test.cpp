@@ -2,11 +2,13 @@
 // to, and every conversion stays inside buffers that end where their data ends (meant for the sanitized build).
 #include "convert.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -71,8 +73,8 @@ void test_svid_threads() {
     }
 }
 
-void test_svid_cancel() {
-    const std::vector<float> w = random_values(size_t{4096} * 4096);
+// Whether it was cancelled in the middle, and how long it then went on.
+std::optional<double> cancelled_after_ms(const std::vector<float>& w, int size) {
     std::atomic<bool> cancel{false};
     SvidOptions options;
     options.cancel = &cancel;
@@ -82,11 +84,22 @@ void test_svid_cancel() {
         told = std::chrono::steady_clock::now();
         cancel.store(true);
     });
-    const Factors found = factorise(w, 4096, 4096, options, 2);
+    const Factors found = factorise(w, size, size, options, 2);
     const auto ended = std::chrono::steady_clock::now();
     canceller.join();
-    CHECK(!found.status.ok() && std::strcmp(found.status.code, "ERR_CANCELLED") == 0);
-    CHECK(ended - told < std::chrono::milliseconds(500));  // a loaded machine; alone it is a few
+    if (found.status.ok()) return std::nullopt;  // it was there first
+    CHECK(std::strcmp(found.status.code, "ERR_CANCELLED") == 0);
+    return std::chrono::duration<double, std::milli>(ended - told).count();
+}
+
+// The best of several: on a busy machine any of them may wait for a processor.
+void test_svid_cancel() {
+    const std::vector<float> w = random_values(size_t{4096} * 4096);
+    double best_ms = 1e9;
+    for (int i = 0; i < 20 && best_ms > 50; ++i) {
+        if (const auto ms = cancelled_after_ms(w, 4096)) best_ms = std::min(best_ms, *ms);
+    }
+    CHECK(best_ms <= 50);
 }
 
 // Every type, one to five blocks in a row, from a buffer of exactly that size at an odd address.

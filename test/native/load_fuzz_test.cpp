@@ -1,10 +1,12 @@
-// What native code is given by its callers, mutated: dimensions, kinds, offsets, sizes and checksums of a small model.
-// Whatever comes must be refused with a code before anything large is allocated, or load and run one step. The number of
-// mutants is ONEBIT_MUTANTS (default 200,000); the long run and the sanitizers ask for more.
+// What native code is given by its callers, mutated: dimensions, kinds, offsets, sizes and checksums of a small model, and
+// the numbers in its file under a checksum that is right. Whatever comes must be refused with a code before anything large
+// is allocated, or load and run one step. The number of mutants is ONEBIT_MUTANTS (default 200,000); the long run and the sanitizers ask for more.
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <random>
 #include <set>
 #include <string>
 #include <vector>
@@ -43,7 +45,7 @@ struct Given {
     uint64_t file_bytes = 0;
 };
 
-Given small_model(const std::string& path, const KernelSet& kernels) {
+Given small_model(const std::string& path, const KernelSet& kernels, std::vector<uint8_t>* contents) {
     Given given;
     Config& config = given.config;
     config.vocab_size = 16;
@@ -75,8 +77,32 @@ Given small_model(const std::string& path, const KernelSet& kernels) {
         out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
         given.slots.push_back({given.file_bytes, bytes.size(), kernels.crc32c(0, bytes.data(), bytes.size())});
         given.file_bytes += bytes.size();
+        contents->insert(contents->end(), bytes.begin(), bytes.end());
     }
     return given;
+}
+
+// What a float may be, and what must not come through: written into numbers of any kind, or right across two of them.
+void mutate_contents(Given* given, std::vector<uint8_t>* contents, std::fstream& file, const KernelSet& kernels,
+                     Random& random) {
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    static const float values[] = {0.0f, -0.0f, 1.0f, -1.0f, 1e-45f, 1e-38f, 3e38f, -3e38f, infinity, -infinity,
+                                   std::numeric_limits<float>::quiet_NaN()};
+    TensorSlot& slot = given->slots[random.below(given->slots.size())];
+    uint8_t* const bytes = contents->data() + slot.offset;
+    for (size_t changes = 1 + random.below(4); changes > 0; --changes) {
+        const auto noise = static_cast<uint32_t>(random.next());
+        const float value = values[random.below(std::size(values))];
+        // Halves too: the upper one of a float is a bfloat16, and noise is any f16.
+        const size_t width = size_t{1} << random.below(3);
+        uint8_t from[4];
+        std::memcpy(from, random.below(2) == 0 ? static_cast<const void*>(&noise) : &value, 4);
+        const size_t at = random.below(slot.bytes / width) * width;
+        std::memcpy(bytes + at, from + 4 - width, width);
+    }
+    slot.crc32c = kernels.crc32c(0, bytes, slot.bytes);
+    file.seekp(static_cast<std::streamoff>(slot.offset));
+    file.write(reinterpret_cast<const char*>(bytes), static_cast<std::streamsize>(slot.bytes)).flush();
 }
 
 void mutate_config(Config* config, Random& random) {
@@ -159,16 +185,31 @@ size_t wanted_mutants() {
 
 int main() {
     const KernelSet& kernels = *choose_kernels(nullptr, nullptr);
-    const std::string path = (std::filesystem::temp_directory_path() / "onebit-load-fuzz").string();
-    const Given good = small_model(path, kernels);
+    // Of its own: another checkout may be running the same test.
+    const std::string name = "onebit-load-fuzz-" + std::to_string(std::random_device{}());
+    const std::string path = (std::filesystem::temp_directory_path() / name).string();
+    std::vector<uint8_t> good_contents;
+    const Given good = small_model(path, kernels, &good_contents);
     const std::set<std::string> codes = {"ERR_CONFIG", "ERR_TENSOR_TABLE", "ERR_FILE_SIZE", "ERR_CHECKSUM", "ERR_NOT_FINITE",
                                          "ERR_READ"};
     Pool pool;
     Scratch scratch;
     Random random{0x2545f4914f6cdd1d};
     size_t accepted = 0;
+    std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+    Given written = good;  // what the file holds now
+    std::vector<uint8_t> contents = good_contents;
     for (size_t i = wanted_mutants(); i > 0; --i) {
-        const Given given = i == 1 ? good : mutant(good, random);
+        if (i % 64 == 1) {
+            written = good;
+            contents = good_contents;
+            file.seekp(0);
+            file.write(reinterpret_cast<const char*>(contents.data()), static_cast<std::streamsize>(contents.size())).flush();
+        } else if (random.below(4) == 0) {
+            mutate_contents(&written, &contents, file, kernels, random);
+        }
+        const bool plain = i == 1 || random.below(4) == 0;
+        const Given given = plain ? written : mutant(written, random);
         LoadOptions options;
         options.path = path;
         options.file_bytes = given.file_bytes;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <string>
 #include <thread>
 
@@ -41,7 +42,7 @@ void jobs_end_in_order() {
     std::atomic<int> alive{0}, news{0};
     Worker worker([&] { ++news; });
     const int jobs = 200;
-    for (int i = 0; i < jobs; ++i) CHECK(worker.post(std::make_unique<SumJob>(i, 3, &alive)));
+    for (int i = 0; i < jobs; ++i) CHECK(worker.post(std::make_unique<SumJob>(i, 3, &alive)).ok());
     int next = 0;
     while (next < jobs) {
         for (const auto& job : worker.take_finished()) {
@@ -62,7 +63,7 @@ void a_cancelled_job_ends_early() {
     Worker worker([&] { news = true; });
     auto job = std::make_unique<SumJob>(0, 1 << 30, &alive);
     const CancelFlag cancel = job->cancel;
-    CHECK(worker.post(std::move(job)));
+    CHECK(worker.post(std::move(job)).ok());
     std::this_thread::sleep_for(5ms);
     CHECK(!news);
     cancel->store(true);
@@ -125,13 +126,13 @@ void stops_at_any_moment() {
     std::atomic<int> alive{0};
     for (int i = 0; i < 100; ++i) {
         Worker worker([] {});
-        CHECK(worker.post(std::make_unique<SumJob>(0, 2, &alive)));
-        CHECK(worker.post(std::make_unique<SumJob>(1, 1 << 30, &alive)));
-        CHECK(worker.post(std::make_unique<SumJob>(2, 1, &alive)));
+        CHECK(worker.post(std::make_unique<SumJob>(0, 2, &alive)).ok());
+        CHECK(worker.post(std::make_unique<SumJob>(1, 1 << 30, &alive)).ok());
+        CHECK(worker.post(std::make_unique<SumJob>(2, 1, &alive)).ok());
         std::this_thread::sleep_for(std::chrono::microseconds(37 * (i % 20)));
         worker.stop();
         CHECK(alive == 0);
-        CHECK(!worker.post(std::make_unique<SumJob>(3, 1, &alive)));
+        CHECK(std::strcmp(worker.post(std::make_unique<SumJob>(3, 1, &alive)).code, "ERR_CLOSED") == 0);
         worker.stop();
         CHECK(alive == 0 && worker.take_finished().empty());
     }
@@ -139,9 +140,47 @@ void stops_at_any_moment() {
     never_used.stop();
 }
 
+#if defined(__GLIBC__)
+void set_default_stack_bytes(size_t bytes) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, bytes);
+    CHECK(pthread_setattr_default_np(&attributes) == 0);
+    pthread_attr_destroy(&attributes);
+}
+
+// A stack that no address space holds: from here on the system refuses every thread, as it does at its limit.
+void a_system_without_threads_is_an_error() {
+    std::atomic<int> alive{0};
+    std::atomic<bool> news{false};
+    Worker worker([&] { news = true; });
+    Pool pool;
+    set_default_stack_bytes(size_t{1} << 60);
+    const Status status = worker.post(std::make_unique<SumJob>(0, 1, &alive));
+    CHECK(!status.ok() && std::strcmp(status.code, "ERR_NO_THREAD") == 0);
+    CHECK(alive == 0 && worker.take_finished().empty());
+    CHECK(pool.resize(4) == 1);
+    std::atomic<int> sum{0};
+    pool.run(16, [&](int task) { sum += task; });
+    CHECK(sum == 120);
+
+    set_default_stack_bytes(size_t{8} << 20);
+    CHECK(pool.resize(4) == 4);
+    CHECK(worker.post(std::make_unique<SumJob>(1, 1, &alive)).ok());
+    while (!news) std::this_thread::yield();
+    const auto finished = worker.take_finished();
+    CHECK(finished.size() == 1 && static_cast<SumJob&>(*finished[0]).right);
+}
+#endif
+
 }  // namespace
 
 int main() {
+#if defined(__GLIBC__)
+    a_system_without_threads_is_an_error();
+#else
+    check::skip("a system without threads", "only glibc can be told to have none");
+#endif
     jobs_end_in_order();
     a_cancelled_job_ends_early();
     jobs_that_run_again_take_turns();
