@@ -38,6 +38,8 @@ class TransferJob:
     validation: Sequence[str | Path] = ()
     command: str = ""
     label: str = "train"
+    #: of a llama2.c teacher
+    tokenizer: Path | None = None
 
 
 @dataclass
@@ -124,7 +126,7 @@ def prepare_texts(
 
 def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
     """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS."""
-    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device))
+    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device), job.tokenizer)
     blocks, validation, digest = prepare_texts(job, teacher, settings, here)
     # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
     student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))
