@@ -251,7 +251,9 @@ def load_teacher(
     model = build_llama(config, tensors, dtype, device)
     parts = reader.tokenizer()
     text = None if parts is None else TeacherText(*parts, chat_template=reader.chat_template())
-    if text is not None and text.tokenizer.get_vocab_size() > config.vocab_size:
-        message = f"{source}: the tokenizer has {text.tokenizer.get_vocab_size()} tokens, the model {config.vocab_size}"
+    # ids may have gaps: the number of tokens does not say how far they go
+    last = -1 if text is None else max(text.tokenizer.get_vocab().values(), default=-1)
+    if last >= config.vocab_size:
+        message = f"{source}: the tokenizer has a token of id {last}, the model has {config.vocab_size} tokens"
         raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
     return Teacher(model, text, form, str(source), [_hash(file) for file in files])
