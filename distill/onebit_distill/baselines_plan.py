@@ -189,10 +189,13 @@ def reference_rows(study: Study) -> list[Row]:
 
 
 def rate_rows(study: Study) -> list[Row]:
+    """All methods at all rates; without LayerNorm only from the paper's highest rate on."""
+    least = {"OneBit without LayerNorm": max(study.sizes.paper_rates)}
     return [
         Row(f"{method}, lr {rate:g}", with_options(study.paper, lr=rate, **options), {"method": method, "lr": rate})
         for method, options in METHODS.items()
         for rate in study.sizes.rates
+        if rate >= least.get(method, 0.0)
     ]
 
 
@@ -263,11 +266,11 @@ COMPARISONS = {
     "rates": rate_rows,
     "starts": start_rows,
     "losses": loss_rows,
-    "latents": latent_rows,
     "steps": step_rows,
+    "without": without_rows,
+    "latents": latent_rows,
     "reference": reference_rows,
     "chains": chain_rows,
-    "without": without_rows,
     "longer": longer_rows,
 }
 

@@ -60,8 +60,11 @@ class Results:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         except (OSError, ValueError) as cause:
-            hint = "Delete the file: it is made again."
-            raise DistillError("ERR_RESULT", f"{path} cannot be read ({cause})", hint) from cause
+            raise self._unreadable(name, cause) from cause
+
+    def _unreadable(self, name: str, cause: Exception) -> DistillError:
+        path = self.folder / f"{name}.json"
+        return DistillError("ERR_RESULT", f"{path} cannot be read ({cause})", "Delete the file: it is made again.")
 
     def write(self, name: str, value: dict[str, Any]) -> None:
         with writing_atomically(self.folder / f"{name}.json") as file:
@@ -69,7 +72,10 @@ class Results:
 
     def result(self, row: Row) -> Result | None:
         found = self.read(row.key)
-        return None if found is None else Result.from_json(found)
+        try:
+            return None if found is None else Result.from_json(found)
+        except (KeyError, TypeError) as cause:
+            raise self._unreadable(row.key, cause) from cause
 
     def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What `make` gave when it was first called for this name."""
