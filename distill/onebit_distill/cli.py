@@ -39,11 +39,20 @@ def _settings(arguments: argparse.Namespace):
     return read_settings(arguments.config, **{name: getattr(arguments, name) for name in option_types()})
 
 
+def _add_teacher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher", required=True, metavar="T", help="Hugging Face folder, GGUF file or llama2.c .bin file"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="of a llama2.c teacher; default: tokenizer.bin beside it"
+    )
+
+
 def _add_generate(commands) -> None:
     from .generate import FIRST_TOKENS, GenerateOptions
 
     parser = commands.add_parser("generate", help="text by the teacher, to train on", allow_abbrev=False)
-    parser.add_argument("--teacher", required=True, metavar="T", help="Hugging Face folder or GGUF file")
+    _add_teacher(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the texts")
     for name, field in GenerateOptions.__dataclass_fields__.items():
         kind = {"int": int, "float": float, "str": str}[field.type]
@@ -68,12 +77,12 @@ def _generate(arguments: argparse.Namespace) -> None:
     with world(arguments.device) as here:
         if arguments.graph and here.device.type != "cuda":
             raise DistillError("ERR_BAD_OPTION", "--graph needs a CUDA device")
-        teacher = load_teacher(arguments.teacher, DTYPES[arguments.precision], str(here.device))
+        teacher = load_teacher(arguments.teacher, DTYPES[arguments.precision], str(here.device), arguments.tokenizer)
         generate(teacher, options, arguments.out, here, arguments.graph)
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--teacher", required=True, metavar="T", help="Hugging Face folder or GGUF file")
+    _add_teacher(parser)
     parser.add_argument(
         "--data", required=True, nargs="+", type=Path, metavar="PATH", help=".txt, .jsonl, folders of them"
     )
@@ -90,7 +99,13 @@ def _job(arguments: argparse.Namespace, label: str):
     from .transfer import TransferJob
 
     return TransferJob(
-        arguments.teacher, arguments.data, arguments.out, arguments.validation_data, arguments.written, label
+        arguments.teacher,
+        arguments.data,
+        arguments.out,
+        arguments.validation_data,
+        arguments.written,
+        label,
+        arguments.tokenizer,
     )
 
 
@@ -173,13 +188,47 @@ def _stories(arguments: argparse.Namespace) -> None:
     run_stories(arguments.texts, arguments.out, arguments.config, arguments.output, arguments.stage, arguments.written)
 
 
+def _add_baselines(commands) -> None:
+    parser = commands.add_parser("baselines", help="the paper's comparisons on a small model", allow_abbrev=False)
+    _add_teacher(parser)
+    parser.add_argument(
+        "--data", nargs="+", type=Path, default=[], metavar="PATH", help="default: text by the teacher itself"
+    )
+    parser.add_argument(
+        "--validation-data", required=True, nargs="+", type=Path, metavar="PATH", help="texts to compare on"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="working folder; it goes on if it exists"
+    )
+    parser.add_argument(
+        "--config", required=True, type=Path, metavar="FILE.toml", help="such as configs/baselines.toml"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.md", help="default: DIR/baselines.md, charts beside it")
+    parser.set_defaults(run=_baselines)
+
+
+def _baselines(arguments: argparse.Namespace) -> None:
+    from .baselines import run_baselines
+
+    run_baselines(
+        arguments.teacher,
+        arguments.tokenizer,
+        arguments.data,
+        arguments.validation_data,
+        arguments.out,
+        arguments.config,
+        arguments.report or arguments.out / "baselines.md",
+        arguments.written,
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         _PROGRAM, description="Make 1-bit language models for onebit-run.", allow_abbrev=False
     )
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories):
+    for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories, _add_baselines):
         add(commands)
     return top
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .atomic_file import writing_atomically
+from .atomic_file import file_error, writing_atomically
 from .errors import DistillError
 
 #: the official script concatenates documents 1000 at a time and drops what does not fill a block (datasets.map)
@@ -96,7 +96,10 @@ def tokenise(texts: Iterable[str], encoder: Encoder, folder: Path) -> TokenStore
 
     Raises DistillError ERR_DATA when there is no text at all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise file_error(cause, folder, "writing") from cause
     before = [] if encoder.bos_id is None or encoder.bos_id == encoder.eos_id else [encoder.bos_id]
     behind = [] if encoder.eos_id is None else [encoder.eos_id]
     pieces, lengths = [], []

@@ -239,7 +239,11 @@ def _finished(path: Path) -> set[int]:
 def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
     path = folder / "generate.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as cause:
+            message = f"{path} was not written by generate ({cause})"
+            raise DistillError("ERR_DATA", message, "Choose another --out.") from cause
         differing = [name for name in described if before.get(name) != described[name] and name != "batch"]
         if differing:
             name = differing[0]
@@ -276,10 +280,10 @@ def generate(teacher: Teacher, options: GenerateOptions, folder: Path, world: Wo
                 text = teacher.tokenizer.decode(ids, skip_special_tokens=True)
                 line = json.dumps({"text": text, "sequence": sequence, "tokens": len(ids)}, ensure_ascii=False)
                 file.write(line.encode() + b"\n")
+                file.flush()  # a kill then loses only what is not finished
                 made, tokens = made + 1, tokens + len(ids)
                 if time.monotonic() - printed > 30:
                     printed = time.monotonic()
-                    file.flush()
                     speed = tokens / (printed - started)
                     left = (total - made) * (printed - started) / max(1, made - len(done))
                     text = f"generate {made}/{total}  {speed:.0f} tokens/s  {clock(left)} left"

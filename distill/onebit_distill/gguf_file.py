@@ -13,6 +13,7 @@ from torch import Tensor
 from .config import HF_LINEARS, LlamaConfig
 from .errors import DistillError
 from .gguf_vocabulary import tokenizer_from_gguf
+from .rope import rows_for_halves
 
 _TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q1_0")
 
@@ -205,12 +206,5 @@ class GgufFile:
             value = self.tensor(theirs)
             heads = {"attn_q": self.config.n_heads, "attn_k": self.config.n_kv_heads}.get(theirs.split(".")[-2])
             if heads is not None and self.architecture == "llama":
-                value = _to_halves(value, heads)
+                value = rows_for_halves(value, heads)
             yield ours, value
-
-
-def _to_halves(rows: Tensor, heads: int) -> Tensor:
-    """A llama GGUF has the rows of q and k in the order for rotating neighbours; ours rotates halves."""
-    if rows.shape[0] % (2 * heads) != 0:
-        return rows  # of a wrong shape, which the caller reports
-    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()

@@ -62,3 +62,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates pairs (i, i + head_dim/2). x: [B, heads, T, head_dim]; cos, sin: [T, head_dim/2] or [B, 1, T, …]."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def rows_for_halves(rows: Tensor, heads: int) -> Tensor:
+    """Rows of q or k [heads * head_dim, dim] from the order for rotating neighbours (llama GGUF, llama2.c) to ours."""
+    if rows.shape[0] % (2 * heads) != 0:
+        return rows  # of a wrong shape, which the caller reports
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()

@@ -18,6 +18,7 @@ from .errors import DistillError
 from .gguf_file import GgufFile
 from .hf_folder import HfFolder
 from .llama import Llama
+from .llama2c_file import Llama2cFile
 from .rope import rope_table
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Teacher:
     model: Llama
     #: None: the source has no tokenizer; the model works with token ids only
     text: TeacherText | None
-    #: huggingface | gguf
+    #: huggingface | gguf | llama2c
     format: str
     #: what was given to `load_teacher`
     source: str
@@ -210,30 +211,49 @@ def build_llama(config: LlamaConfig, tensors: dict[str, Tensor], dtype: torch.dt
     return model.requires_grad_(False).eval()
 
 
-def load_teacher(path: str | os.PathLike, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Teacher:
-    """A Hugging Face folder (safetensors or PyTorch files, sharded or not) or a GGUF file.
+def _open_source(source: Path, tokenizer: str | os.PathLike | None):
+    """The reader of a source: config, tensors() or state(), tokenizer(), chat_template(); and the format's name."""
+    if not source.exists():
+        raise DistillError("ERR_FILE_NOT_FOUND", f"{source}: no such file or folder")
+    if tokenizer is not None and source.suffix != ".bin":
+        message = f"{source} brings its own tokenizer"
+        raise DistillError("ERR_BAD_OPTION", message, "A tokenizer apart is for llama2.c's .bin files.")
+    if source.is_dir():
+        return HfFolder(source), "huggingface"
+    if source.suffix == ".bin":
+        return Llama2cFile(source, tokenizer), "llama2c"
+    with open(source, "rb") as file:
+        if file.read(4) != b"GGUF":
+            hint = "Give a Hugging Face model folder, a .gguf file or a llama2.c .bin file."
+            raise DistillError("ERR_UNKNOWN_FORMAT", f"{source} is not a GGUF file", hint)
+    return GgufFile(str(source)), "gguf"
+
+
+def load_teacher(
+    path: str | os.PathLike,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    tokenizer: str | os.PathLike | None = None,
+) -> Teacher:
+    """A Hugging Face folder (safetensors or PyTorch files, sharded or not), a GGUF file or a llama2.c file, whose
+    tokenizer is another file: `tokenizer`, or the tokenizer.bin beside it.
 
     Raises DistillError ERR_FILE_NOT_FOUND, ERR_UNKNOWN_FORMAT, ERR_UNSUPPORTED_*, ERR_TOKENIZER_FILE,
     ERR_TOKENIZER_FIT, and those of `build_llama`.
     """
     source = Path(path)
-    if not source.exists():
-        raise DistillError("ERR_FILE_NOT_FOUND", f"{source}: no such file or folder")
-    if source.is_dir():
-        folder = HfFolder(source)
-        config, tensors = folder.state()
-        reader, files, form = folder, folder.files, "huggingface"
+    reader, form = _open_source(source, tokenizer)
+    if isinstance(reader, HfFolder):
+        config, tensors = reader.state()
+        files = reader.files
     else:
-        with open(source, "rb") as file:
-            if file.read(4) != b"GGUF":
-                hint = "Give a Hugging Face model folder or a .gguf file."
-                raise DistillError("ERR_UNKNOWN_FORMAT", f"{source} is not a GGUF file", hint)
-        reader = GgufFile(str(source))
-        config, tensors, files, form = reader.config, dict(reader.tensors()), [source], "gguf"
+        config, tensors, files = reader.config, dict(reader.tensors()), [source]
     model = build_llama(config, tensors, dtype, device)
     parts = reader.tokenizer()
     text = None if parts is None else TeacherText(*parts, chat_template=reader.chat_template())
-    if text is not None and text.tokenizer.get_vocab_size() > config.vocab_size:
-        message = f"{source}: the tokenizer has {text.tokenizer.get_vocab_size()} tokens, the model {config.vocab_size}"
+    # ids may have gaps: the number of tokens does not say how far they go
+    last = -1 if text is None else max(text.tokenizer.get_vocab().values(), default=-1)
+    if last >= config.vocab_size:
+        message = f"{source}: the tokenizer has a token of id {last}, the model has {config.vocab_size} tokens"
         raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
     return Teacher(model, text, form, str(source), [_hash(file) for file in files])

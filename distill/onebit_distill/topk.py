@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from torch import Tensor
 from .atomic_file import file_error
 from .data import Blocks
 from .llama import Llama
+
+
+_PIECE_BYTES = 1 << 24
 
 
 class TopKCache:
@@ -45,5 +49,25 @@ class TopKCache:
 
 def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> np.memmap:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    fresh = not path.exists() or path.stat().st_size != size
-    return np.memmap(path, dtype=dtype, mode="w+" if fresh else "r+", shape=shape)
+    if not path.exists() or path.stat().st_size != size:
+        _reserve(path, size)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of zeros that has its place on the disk: into a hole, a full disk would end the process with SIGBUS.
+
+    Under another name first, since a file of the right size counts as reserved.
+    """
+    temporary = path.with_suffix(".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                for first in range(0, size, _PIECE_BYTES):
+                    file.write(bytes(min(_PIECE_BYTES, size - first)))
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -38,6 +38,8 @@ class TransferJob:
     validation: Sequence[str | Path] = ()
     command: str = ""
     label: str = "train"
+    #: of a llama2.c teacher
+    tokenizer: Path | None = None
 
 
 @dataclass
@@ -85,7 +87,7 @@ def _tokens(paths: Sequence[str | Path], teacher: Teacher, folder: Path, here: W
             listed.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
     described = {"files": listed, "teacher_sha256": teacher.sha256}
     marker = folder / "source.json"
-    same = is_finished(folder) and marker.exists() and json.loads(marker.read_text()) == described
+    same = is_finished(folder) and _read_source(marker) == described
     here.wait()
     problem = None
     if here.is_first and not same:
@@ -100,6 +102,14 @@ def _tokens(paths: Sequence[str | Path], teacher: Teacher, folder: Path, here: W
     return TokenStore(folder)
 
 
+def _read_source(marker: Path) -> dict | None:
+    """What the tokens in a folder were made of; None when that is not known, so that they are made again."""
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def teacher_dtype(settings: Settings) -> torch.dtype:
     """The teacher only runs forward: it is kept in the precision that it is multiplied in."""
     return DTYPES[settings.precision]
@@ -112,6 +122,9 @@ def prepare_texts(
     if settings.block > teacher.config.context_length:
         message = f"block {settings.block} is longer than the teacher's context of {teacher.config.context_length}"
         raise DistillError("ERR_CONTEXT_LENGTH", message, "Choose a smaller --block.")
+    if settings.top_k > teacher.config.vocab_size:
+        message = f"top_k: {settings.top_k} are more than the teacher's {teacher.config.vocab_size} tokens"
+        raise DistillError("ERR_BAD_OPTION", message)
     store = _tokens(job.data, teacher, job.run / "tokens", here)
     chosen, kept = split_documents(len(store), 0.0 if job.validation else settings.validation)
     blocks = Blocks(store, chosen, settings.block, settings.packing, settings.seed)
@@ -119,12 +132,16 @@ def prepare_texts(
     if job.validation:
         other = _tokens(job.validation, teacher, job.run / "validation-tokens", here)
         kept = np.arange(len(other))
-    return blocks, validation_blocks(other, kept, settings.block, settings.validation_blocks), store.digest()
+    validated = validation_blocks(other, kept, settings.block, settings.validation_blocks)
+    if job.validation and len(validated) == 0:
+        message = f"The validation texts have {len(other.tokens)} tokens, less than one block of {settings.block}"
+        raise DistillError("ERR_DATA", message, "Give more validation text or a smaller block.")
+    return blocks, validated, store.digest()
 
 
 def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
     """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS."""
-    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device))
+    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device), job.tokenizer)
     blocks, validation, digest = prepare_texts(job, teacher, settings, here)
     # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
     student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))

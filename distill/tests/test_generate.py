@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_model import write_folder
 
+from onebit_distill import generate as generate_module
 from onebit_distill.errors import DistillError
 from onebit_distill.generate import GenerateOptions, draw, first_token, generate, generate_sequences, uniform
 from onebit_distill.parallel import World
@@ -112,6 +113,27 @@ def test_other_options_in_the_same_folder_are_refused(teacher, tmp_path):
     generate(teacher, GenerateOptions(sequences=2, length=8), tmp_path, ALONE)
     with pytest.raises(DistillError, match="ERR_RUN_DIFFERS.*top_k"):
         generate(teacher, GenerateOptions(sequences=2, length=8, top_k=9), tmp_path, ALONE)
+
+
+def test_a_damaged_record_is_a_named_error(teacher, tmp_path):
+    (tmp_path / "generate.json").write_text("{")
+    with pytest.raises(DistillError, match="ERR_DATA.*generate.json"):
+        generate(teacher, GenerateOptions(sequences=2, length=8), tmp_path, ALONE)
+
+
+def test_each_text_is_in_the_file_as_soon_as_it_is_finished(teacher, tmp_path, monkeypatch):
+    """A kill -9 loses what is being written, not what is written."""
+    real, seen = generate_module.generate_sequences, []
+    path = tmp_path / "generated-0-of-1.jsonl"
+
+    def look(*arguments):
+        for made in real(*arguments):
+            seen.append(len(lines_before(path)))
+            yield made
+
+    monkeypatch.setattr(generate_module, "generate_sequences", look)
+    generate(teacher, GenerateOptions(sequences=6, length=8, batch=2), tmp_path, ALONE)
+    assert seen == list(range(6))
 
 
 def test_two_processes_share_the_sequences(teacher, tmp_path):

@@ -139,6 +139,15 @@ def test_damaged_folders(tmp_path, case):
     assert caught.value.code == code
 
 
+def test_a_token_beyond_the_models_vocabulary(tmp_path):
+    """Fewer tokens than the model has rows, but one of them far behind."""
+    tokenizer = tiny_tokenizer()
+    tokenizer["model"]["vocab"]["zebra"] = 400
+    write_folder(tmp_path, tokenizer=tokenizer)
+    with pytest.raises(DistillError, match="ERR_TOKENIZER_FIT.*400"):
+        load_teacher(tmp_path)
+
+
 def test_a_tokenizer_of_another_model(tmp_path):
     write_folder(tmp_path, tiny_config(vocab_size=280))
     with pytest.raises(DistillError, match="ERR_TOKENIZER_FIT"):

@@ -236,3 +236,48 @@ def test_top_k_logits_are_kept_on_the_disk(made, tmp_path, monkeypatch):
     assert sum(calls[:4]) == 8 and calls[-1] == 0  # later epochs no longer need the teacher
     course = losses(tmp_path / "run")
     assert course[30] < course[1]
+
+
+def test_more_logits_than_tokens_are_refused(made, tmp_path, capsys):
+    options = ("--packing", "fixed", "--hidden-weight", "0", "--top-k", "1000")
+    assert main(arguments(made, tmp_path / "run", *options)) == 1
+    assert "ERR_BAD_OPTION: top_k" in capsys.readouterr().err
+
+
+def test_a_disk_too_full_for_top_k_logits_is_said_before_they_are_written(made, tmp_path, capsys, monkeypatch):
+    """A hole in a mapped file that the disk cannot fill would end the process without a word (SIGBUS)."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(topk, "_reserve", full)
+    options = ("--packing", "fixed", "--hidden-weight", "0", "--top-k", "16", "--steps", "2")
+    assert main(arguments(made, tmp_path / "run", *options)) == 1
+    assert "ERR_DISK_FULL" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(arguments(made, tmp_path / "run", *options)) == 0
+    files = [path for path in (tmp_path / "run" / "top-k").iterdir() if path.stat().st_size > 4096]
+    assert files and all(path.stat().st_blocks * 512 >= path.stat().st_size for path in files)
+
+
+@pytest.mark.parametrize("command", ["train", "reconstruct", "generate"])
+def test_a_file_in_the_place_of_the_folder_is_a_named_error(made, tmp_path, capsys, command):
+    (tmp_path / "run").write_text("a file")
+    argv = [command, *arguments(made, tmp_path / "run", "--steps", "1")[1:]]
+    if command == "generate":
+        argv = ["generate", "--teacher", str(made / "teacher"), "--out", str(tmp_path / "run"), "--length", "20"]
+    assert main(argv) == 1
+    assert "onebit_distill: ERR_" in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_validation_texts_shorter_than_a_block_are_said(made, tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("fox")
+    assert main(arguments(made, tmp_path / "run", "--validation-data", str(tmp_path / "short.txt"))) == 1
+    assert "ERR_DATA" in capsys.readouterr().err
+
+
+def test_a_torn_note_of_the_tokens_source_is_made_again(made, tmp_path):
+    assert main(arguments(made, tmp_path / "run", "--steps", "1")) == 0
+    (tmp_path / "run" / "tokens" / "source.json").write_text("{")
+    assert main(arguments(made, tmp_path / "run", "--steps", "2")) == 0
