@@ -221,21 +221,6 @@ describe('generation', () => {
     native.dispose()
   })
 
-  it('takes turns with what else there is to do', async () => {
-    const whole = await model.createSession().complete(ids(5), { maxTokens: 200, ignoreEos: true, temperature: 0 })
-    let [done, short] = [false, 0]
-    const long = model.createSession().complete(ids(5), { maxTokens: 200, ignoreEos: true, temperature: 0 })
-    void long.then(() => {
-      done = true
-    })
-    while (!done && short < 5) {
-      await model.createSession().logits(ids(3))
-      if (!done) short++
-    }
-    expect(short).toBe(5)
-    expect((await long).ids).toEqual(whole.ids)
-  })
-
   it('may be left early and leaves a usable session', async () => {
     const options = { maxTokens: 20, ignoreEos: true, temperature: 0 }
     const whole = await model.createSession().complete(ids(5), options)

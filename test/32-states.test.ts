@@ -16,6 +16,11 @@ afterAll(folder.remove)
 const PROMPT = [1, 2, 3]
 const OPTIONS = { maxTokens: 2, ignoreEos: true }
 
+/** A whole answer takes the tiny model a few milliseconds: what is to happen in the middle of it cannot wait for a timer. */
+async function atEachToken(session: Session, action: () => void, signal?: AbortSignal): Promise<void> {
+  for await (const _ of session.generate(PROMPT, { ignoreEos: true, ...(signal ? { signal } : {}) })) action()
+}
+
 /** Each resolves when the method does what it should. */
 const METHODS: Record<string, (session: Session) => Promise<unknown>> = {
   generate: async (session) => {
@@ -74,9 +79,8 @@ const STATES: Record<string, { code?: string; enter: (model: Model) => Promise<[
     enter: async (model) => {
       const session = model.createSession()
       const controller = new AbortController()
-      const answer = session.complete(PROMPT, { ignoreEos: true, signal: controller.signal })
       const reason = new Error('enough')
-      setTimeout(() => controller.abort(reason), 5)
+      const answer = atEachToken(session, () => controller.abort(reason), controller.signal)
       await expect(answer).rejects.toBe(reason)
       return [session, async () => {}]
     },
@@ -101,9 +105,7 @@ const STATES: Record<string, { code?: string; enter: (model: Model) => Promise<[
     code: 'ERR_DISPOSED',
     enter: async (model) => {
       const session = model.createSession()
-      const answer = session.complete(PROMPT, { ignoreEos: true })
-      await new Promise((resolve) => setTimeout(resolve, 5))
-      session.dispose()
+      const answer = atEachToken(session, () => session.dispose())
       await expect(answer).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
       return [session, async () => {}]
     },
@@ -121,9 +123,10 @@ const STATES: Record<string, { code?: string; enter: (model: Model) => Promise<[
     code: 'ERR_DISPOSED',
     enter: async (model) => {
       const session = model.createSession()
-      const answer = session.complete(PROMPT, { ignoreEos: true })
-      await new Promise((resolve) => setTimeout(resolve, 5))
-      const gone = model.dispose()
+      let gone: Promise<void> | undefined
+      const answer = atEachToken(session, () => {
+        gone ??= model.dispose()
+      })
       await expect(answer).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
       await gone
       return [session, async () => {}]

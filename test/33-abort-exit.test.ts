@@ -113,10 +113,12 @@ describe('an abort', () => {
     const options = { ignoreEos: true, temperature: 0, maxTokens: 30 }
     const expected = (await model.createSession().complete([5, 6], options)).ids
     const controller = new AbortController()
-    const aborted = model.createSession().complete([1, 2], { ignoreEos: true, signal: controller.signal })
-    const kept = model.createSession().complete([5, 6], options)
     const reason = new Error('only this one')
-    setTimeout(() => controller.abort(reason), 3)
+    const aborted = (async () => {
+      const pieces = model.createSession().generate([1, 2], { ignoreEos: true, signal: controller.signal })
+      for await (const _ of pieces) controller.abort(reason)
+    })()
+    const kept = model.createSession().complete([5, 6], options)
     await expect(aborted).rejects.toBe(reason)
     expect((await kept).ids).toEqual(expected)
     await model.dispose()
