@@ -210,7 +210,7 @@ describe('generation', () => {
     const onToken = (id: number) => void told.push(id)
     expect(await addon().generate(model.native, { ...item, tokens: ids(3) }, { chunk: 0, onToken })).toBe(true)
     const ahead = told.length
-    expect(ahead).toBeGreaterThan(1)
+    expect(ahead).toBeGreaterThanOrEqual(1) // one, when others had the processor for 20 ms
     expect(ahead).toBeLessThanOrEqual(49)
     expect(native.length).toBe(3 + ahead - 1) // the last one chosen is not computed
     for (const _ of told) sampler.took()

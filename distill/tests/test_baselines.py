@@ -382,9 +382,8 @@ def test_kill_9_loses_nothing_that_was_finished(made, finished, tmp_path):
     quiet = {"stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     child = subprocess.Popen(command, cwd=PACKAGE, **quiet)
     results = tmp_path / "results"
-    deadline = time.monotonic() + 300
     while not results.exists() or len(all_scores(tmp_path)) < 3:
-        assert child.poll() is None and time.monotonic() < deadline
+        assert child.poll() is None
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()

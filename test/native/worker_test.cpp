@@ -76,11 +76,14 @@ void a_cancelled_job_ends_early() {
 class TurnsJob : public Job {
 public:
     TurnsJob(char name, int turns, std::string* log) : name_(name), turns_(turns), log_(log) {}
-    void run(Pool&) override { *log_ += name_; }
+    void run(Pool&) override {
+        *log_ += name_;
+    }
     bool again(bool others) override {
         if (!others) *log_ += '.';
         return --turns_ > 0;
     }
+
 
 private:
     char name_;
@@ -102,10 +105,10 @@ void jobs_that_run_again_take_turns() {
     Worker worker([&] { ++news; });
     auto gate = std::make_unique<GateJob>();
     const CancelFlag open = gate->cancel;
-    CHECK(worker.post(std::move(gate)));
-    CHECK(worker.post(std::make_unique<TurnsJob>('a', 3, &log)));
-    CHECK(worker.post(std::make_unique<TurnsJob>('b', 2, &log)));
-    CHECK(worker.post(std::make_unique<TurnsJob>('c', 1, &log)));
+    CHECK(worker.post(std::move(gate)).ok());
+    CHECK(worker.post(std::make_unique<TurnsJob>('a', 3, &log)).ok());
+    CHECK(worker.post(std::make_unique<TurnsJob>('b', 2, &log)).ok());
+    CHECK(worker.post(std::make_unique<TurnsJob>('c', 1, &log)).ok());
     open->store(true);
     while (news < 4) std::this_thread::yield();
     CHECK(worker.take_finished().size() == 4);
@@ -125,7 +128,7 @@ private:
 void a_job_that_runs_again_ends_with_the_worker() {
     std::atomic<int> turns{0};
     Worker worker([] {});
-    CHECK(worker.post(std::make_unique<EndlessJob>(&turns)));
+    CHECK(worker.post(std::make_unique<EndlessJob>(&turns)).ok());
     while (turns < 3) std::this_thread::yield();
     worker.stop();
     CHECK(worker.take_finished().empty());
