@@ -76,14 +76,11 @@ void a_cancelled_job_ends_early() {
 class TurnsJob : public Job {
 public:
     TurnsJob(char name, int turns, std::string* log) : name_(name), turns_(turns), log_(log) {}
-    void run(Pool&) override {
-        *log_ += name_;
-    }
+    void run(Pool&) override { *log_ += name_; }
     bool again(bool others) override {
         if (!others) *log_ += '.';
         return --turns_ > 0;
     }
-
 
 private:
     char name_;
