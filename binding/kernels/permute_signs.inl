@@ -209,10 +209,16 @@ void grouped_permute(float* out, size_t out_stride, const uint8_t* blocks, const
                      const uint8_t* tables, size_t table_stride, int n_tokens) {
     const size_t block_scales = static_cast<size_t>(cols / 128) * 64;
     permute_passes(cols, 128, n_tokens, [&](size_t t, int count, int c0, int c1) {
+        // The scales of the two blocks at hand, converted once for all tokens.
+        alignas(64) float scales_of[2][64];
+        int block_of[2] = {-1, -1};
         const auto add = [&](float* to, int block, __m512i low, __m512i high) {
-            const uint16_t* halves = scales + static_cast<size_t>(block) * block_scales + c0 / 2;
-            alignas(64) float d[64];
-            for (int r = 0; r < 64; r += 16) floats_store(d + r, floats_from_f16(halves + r));
+            float* d = scales_of[block % 2];
+            if (block_of[block % 2] != block) {
+                block_of[block % 2] = block;
+                const uint16_t* halves = scales + static_cast<size_t>(block) * block_scales + c0 / 2;
+                for (int r = 0; r < 64; r += 16) floats_store(d + r, floats_from_f16(halves + r));
+            }
             by_rows(low, high, [&](int row, __m512i sums) {
                 const Floats before = c0 == 0 ? floats_zero() : rows_load(to + row);
                 rows_store(to + row, floats_fma(rows_load(d + row), floats_from_ints(sums), before));
