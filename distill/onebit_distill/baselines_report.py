@@ -108,8 +108,8 @@ def _beginning(page: _Page) -> None:
         "why both recipes also ran longer.",
         f"Two perplexities count as different when they are more than **{100 * book.noise():.1f} %** apart: the most "
         "by which runs differ that have another seed (order of the texts) and nothing else, or 1 % if that is more. KL "
-        "is the divergence of the student from its teacher in nats a token. Where no seeds are named, each run was made "
-        "once, with seed 0. The best rate of a method is chosen by the same text that all are compared on, which "
+        "is the divergence of the student from its teacher in nats a token. Where no seeds are named, each run was "
+        "made once, with seed 0. The best rate of a method is chosen by the same text that all are compared on, which "
         "flatters it a little; our recipe's options were chosen earlier, some of them with a teacher of this size.",
         "## What holds at this scale",
         table(
