@@ -32,7 +32,7 @@ _PAPER_STEPS = 29_700
 
 _NOT_REPEATED = """## Not repeated here
 
-- Zero-shot tasks and MMLU (tables 2, 4, figure 3): a model of this size answers none of them better than chance.
+- Zero-shot tasks and MMLU (tables 2, 4, figure 3): not to be expected of a model of this size.
 - Comparisons over model sizes (figures 3 and 4, table 3), which need several teachers of one family.
 - Overflow in fp16: everything is computed in f32 here; the largest outputs stand in its place.
 - GPTQ, LLM-QAT and OmniQuant: rounding to nearest stands for what does not train."""
@@ -108,9 +108,9 @@ def _beginning(page: _Page) -> None:
         "why both recipes also ran longer.",
         f"Two perplexities count as different when they are more than **{100 * book.noise():.1f} %** apart: the most "
         "by which runs differ that have another seed (order of the texts) and nothing else, or 1 % if that is more. KL "
-        "is the divergence of the student from its teacher in nats a token. The best rate of a method is chosen by the "
-        "same text that all are compared on, which flatters it a little; our recipe's options were chosen earlier, "
-        "some of them with a teacher of this size.",
+        "is the divergence of the student from its teacher in nats a token. Where no seeds are named, each run was "
+        "made once, with seed 0. The best rate of a method is chosen by the same text that all are compared on, which "
+        "flatters it a little; our recipe's options were chosen earlier, some of them with a teacher of this size.",
         "## What holds at this scale",
         table(
             ["claim", "said in", "here", "found"],
@@ -173,14 +173,15 @@ def _methods(page: _Page) -> None:
         rows.append([label, f"{book.of(row).bits:.2f}", *_score_cells(book, row)])
     page.add(
         table(["method", "bits a weight", "perplexity", "times the teacher's", "KL"], rows),
-        "Bits count scales as 16 bits each, which weighs much in linears this narrow.",
+        "Bits count scales as 16 bits each, which weighs much in linears this narrow. BitNet's latents are W itself, "
+        "OneBit's in the paper's recipe 0.01 sign(W); BitNet has its LayerNorm before the product, OneBit behind it.",
     )
 
 
 def _rates(page: _Page) -> None:
     book, sizes = page.book, page.book.study.sizes
     page.add("## Learning rates and LayerNorm (figure 6)")
-    page.claim("sensitivity", "layernorm")
+    page.claim("sensitivity", "instability", "layernorm")
     body = []
     for method in METHODS:
         for row in book.method_rows(method):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from onebit_distill.baselines_plan import all_rows, read_study
 from onebit_distill.errors import DistillError
 from onebit_distill.settings import Settings, read_settings, with_options
 from onebit_distill.stories import read_stories_file
@@ -37,6 +38,8 @@ def test_paper_toml_is_the_official_recipe():
 def test_every_configuration_file_is_valid(path):
     if path.name.startswith("stories"):
         assert read_stories_file(path).plan.config().tied_head
+    elif path.name.startswith("baselines"):
+        assert all_rows(read_study(path))
     else:
         assert isinstance(read_settings(path), Settings)
 
