@@ -142,8 +142,10 @@ Status run_step(const Model& model, Pool& pool, Scratch& scratch, CandidateScrat
         };
         const auto nobody_waits = [&] { return cancelled(request) || all_stopped(chunk); };
         const Status status = forward(model, pool, scratch, chunk.inputs.data(), n, sink, nobody_waits);
-        if (std::strcmp(status.ok() ? "" : status.code, kGivenUp) == 0) continue;
-        if (!status.ok()) return status;
+        if (!status.ok()) {
+            if (std::strcmp(status.code, kGivenUp) == 0) continue;  // the next chunk is of whoever is left
+            return status;
+        }
         for (const auto& [item, token] : chunk.origin) item->processed = token + 1;
         const std::chrono::duration<double, std::milli> took = Clock::now() - start;
         if (request.chunk == 0 && chunk.inputs.size() == budget) learn(pace, n, took.count());

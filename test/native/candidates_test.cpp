@@ -7,7 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "check.h"
+#include "each_set.h"
 #include "kernels/math.h"
 
 using namespace onebit;
@@ -130,15 +130,9 @@ void check_forbidden(const KernelSet& kernels) {
 }  // namespace
 
 int main() {
-    int count = 0;
-    const IsaEntry* table = isa_table(&count);
-    for (int i = 0; i < count; ++i) {
-        if (!table[i].kernels) {
-            if (table[i].state == IsaState::not_present) check::skip(table[i].name, "not on this processor");
-            continue;
-        }
-        check_set(*table[i].kernels);
-        check_forbidden(*table[i].kernels);
-    }
+    check::each_set([](const KernelSet& kernels) {
+        check_set(kernels);
+        check_forbidden(kernels);
+    });
     return check::summary();
 }

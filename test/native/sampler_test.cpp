@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "check.h"
+#include "each_set.h"
 
 using namespace onebit;
 
@@ -63,16 +63,10 @@ void check_case(const KernelSet& kernels, const Case& wanted, int first) {
 }  // namespace
 
 int main() {
-    int count = 0;
-    const IsaEntry* table = isa_table(&count);
-    for (int i = 0; i < count; ++i) {
-        if (!table[i].kernels) {
-            if (table[i].state == IsaState::not_present) check::skip(table[i].name, "not on this processor");
-            continue;
-        }
+    check::each_set([](const KernelSet& kernels) {
         for (const Case& wanted : kCases) {
-            for (const int first : {40, 256, kVocab}) check_case(*table[i].kernels, wanted, first);
+            for (const int first : {40, 256, kVocab}) check_case(kernels, wanted, first);
         }
-    }
+    });
     return check::summary();
 }
