@@ -91,8 +91,8 @@ public:
             const SignProduct& product;
             int cols, tokens;
         } tries[] = {{kernels.i8, 512, 1},       {kernels.i8, 512, 4},        {kernels.i8, 1024, 1},
-                     {kernels.i8, 1024, 8},      {kernels.i8_many, 256, 4},   {kernels.i8_many, 256, 8},
-                     {kernels.i8_many, 512, 4},  {kernels.i8_many, 256, 16}};
+                     {kernels.i8, 1024, 8},      {kernels.i8_many, 192, 4},   {kernels.i8_many, 192, 8},
+                     {kernels.i8_many, 384, 4},  {kernels.i8_many, 192, 16}};
         for (const auto& [product, cols, tokens] : tries) {
             double gws = 0;
             if (Status status = lookup(product, cols, tokens, &gws); !status.ok()) return status;

@@ -118,7 +118,6 @@ using Bytes = __m256i;
 using Ints = __m256i;   // 8 int32
 using Floats = __m256;  // 8 floats
 constexpr int kBytes = 32;
-constexpr int kOrder = kBytes;  // of rows, see lookup_signs.inl
 constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm256_setzero_si256(); }
@@ -165,10 +164,6 @@ inline Floats floats_from_ints(Ints v) { return _mm256_cvtepi32_ps(v); }
 inline Floats floats_from_f16(const uint16_t* p) { return eight_from_f16(p); }
 
 // Results of rows that lie in a vector, which is one of those that rows are ordered for.
-inline Ints rows_load(const int32_t* p) { return ints_load(p); }
-inline Floats rows_load(const float* p) { return floats_load(p); }
-inline void rows_store(int32_t* p, Ints v) { ints_store(p, v); }
-inline void rows_store(float* p, Floats v) { floats_store(p, v); }
 
 // u = low + 32 * high as four vectors of int32, from sums of 16-bit words and of their odd bytes.
 inline void widen_sums(Ints (&u)[4], Bytes low, Bytes low_odd, Bytes high, Bytes high_odd) {

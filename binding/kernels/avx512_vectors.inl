@@ -82,7 +82,6 @@ using Bytes = __m512i;
 using Ints = __m512i;   // 16 int32
 using Floats = __m512;  // 16 floats
 constexpr int kBytes = 64;
-constexpr int kOrder = 32;  // of rows, see lookup_signs.inl: as avx2, so that sets can be mixed
 constexpr int kCountTokens = 4, kCountBlocks = 2;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return _mm512_setzero_si512(); }
@@ -122,17 +121,6 @@ inline void floats_store(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 inline Floats floats_fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Floats floats_from_ints(Ints v) { return _mm512_cvtepi32_ps(v); }
 inline Floats floats_from_f16(const uint16_t* p) { return lanes_from_f16(p); }
-
-// Results of rows that lie in a vector, which is two of those that rows are ordered for: two runs of 8, 32 rows apart.
-inline Floats rows_load(const float* p) {
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(p + 32), 1);
-}
-inline void rows_store(float* p, Floats v) {
-    _mm256_storeu_ps(p, _mm512_castps512_ps256(v));
-    _mm256_storeu_ps(p + 32, _mm512_extractf32x8_ps(v, 1));
-}
-inline Ints rows_load(const int32_t* p) { return _mm512_castps_si512(rows_load(reinterpret_cast<const float*>(p))); }
-inline void rows_store(int32_t* p, Ints v) { rows_store(reinterpret_cast<float*>(p), _mm512_castsi512_ps(v)); }
 
 // u = low + 32 * high as four vectors of int32, from sums of 16-bit words and of their odd bytes.
 inline void widen_sums(Ints (&u)[4], Bytes low, Bytes low_odd, Bytes high, Bytes high_odd) {

@@ -29,7 +29,7 @@ namespace {
 struct Features {
     bool avx2 = false, avxvnni = false, avx512 = false, avx512vnni = false;
     bool neon = false, neondot = false;
-    bool halves_wide_shuffles = false;
+    bool amd = false, zen4 = false;
 };
 
 #if defined(ONEBIT_X86)
@@ -80,7 +80,8 @@ Features detect() {
     f.avx512 = f.avx2 && saves_zmm && foundation && dq && bw && vl;
     f.avx512vnni = f.avx512 && has(seven.ecx, 11);
     const uint32_t family = (one.eax >> 8 & 15) + (one.eax >> 20 & 255);
-    f.halves_wide_shuffles = cpuid(0, 0).ebx == 0x68747541 /* "Auth"enticAMD */ && family == 0x19;
+    f.amd = cpuid(0, 0).ebx == 0x68747541;  // "Auth"enticAMD
+    f.zen4 = f.amd && family == 0x19;
     return f;
 }
 
@@ -91,6 +92,20 @@ KernelSet with_shuffles_of(const KernelSet& other, KernelSet set) {
     set.i8 = other.i8;
     set.i4 = other.i4;
     return set;
+}
+
+// vpermi2w is one operation a cycle on Zen 4 and 5, and three in two cycles on Intel's processors (uops.info): there byte
+// shuffles do more.
+KernelSet without_permutes(KernelSet set) {
+    set.i8_many = set.i8;
+    set.many_tokens = 1;
+    return set;
+}
+
+// A set with 512-bit registers as this processor likes it best.
+KernelSet suited(const KernelSet& set, const Features& f) {
+    if (!f.amd) return without_permutes(set);
+    return f.zen4 ? with_shuffles_of(kernels_avx2, set) : set;
 }
 
 #elif defined(ONEBIT_ARM)
@@ -146,11 +161,9 @@ struct Table {
 Table make_table() {
     const Features f = detect();
 #if defined(ONEBIT_X86)
-    const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &kernels_avx512,
-                    *avx512vnni = &kernels_avx512vnni, *neon = nullptr, *neondot = nullptr;
-    static const KernelSet narrow_avx512 = with_shuffles_of(*avx2, *avx512),
-                           narrow_avx512vnni = with_shuffles_of(*avx2, *avx512vnni);
-    if (f.halves_wide_shuffles) avx512 = &narrow_avx512, avx512vnni = &narrow_avx512vnni;
+    static const KernelSet suited_avx512 = suited(kernels_avx512, f), suited_avx512vnni = suited(kernels_avx512vnni, f);
+    const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &suited_avx512,
+                    *avx512vnni = &suited_avx512vnni, *neon = nullptr, *neondot = nullptr;
 #elif defined(ONEBIT_ARM)
     const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr,
                     *neon = &kernels_neon, *neondot = &kernels_neondot;

@@ -32,13 +32,12 @@ constexpr int kMaxTokens = 16;             // tokens of one pass
 constexpr size_t kPrefetchNear = 2048, kPrefetchFar = 16384;
 
 // Where row r of a block lies in its 64 bytes. Sums of bytes widen to 16 bits as even and odd bytes, then to 32 bits
-// within each 128-bit part: four vectors of int32 (even low, even high, odd low, odd high). kOrder is the size of the
-// vectors that this order is made for; a wider vector is several of them side by side (rows_load, rows_store).
+// within each of the four parts of 128 bits: low and high words. So 16 rows in a row come from the same place of all
+// parts, four from each: even low, even high, odd low, odd high. That is the same order for vectors of every size, and
+// the results of each are stored whole.
 constexpr int byte_of_row(int r) {
-    const int vector = r / kOrder, in_vector = r % kOrder;
-    const int quarter = in_vector / (kOrder / 4), i = in_vector % (kOrder / 4);
-    const int word = i / 4 * 8 + i % 4 + (quarter % 2) * 4;
-    return vector * kOrder + word * 2 + quarter / 2;
+    const int quarter = r / 16, part = r / 4 % 4, i = r % 4;
+    return part * 16 + (quarter % 2 * 4 + i) * 2 + quarter / 2;
 }
 
 struct RowOrder {
@@ -197,9 +196,9 @@ inline void store_sums(int32_t* out, const Sums (&sums)[kVectors], int32_t absol
         Ints u[4];
         widen_sums(u, sums[v].low, sums[v].low_odd, sums[v].high, sums[v].high_odd);
         for (int k = 0; k < 4; k++) {
-            int32_t* rows = out + v * kBytes + k * (kOrder / 4);
+            int32_t* rows = out + k * 16 + v * (kBytes / 4);
             const Ints s = ints_sub(a, ints_add(u[k], u[k]));
-            rows_store(rows, first ? s : ints_add(s, rows_load(rows)));
+            ints_store(rows, first ? s : ints_add(s, ints_load(rows)));
         }
     }
 }
@@ -286,9 +285,9 @@ inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolu
         Ints u[4];
         widen_sums(u, sums[v].low, sums[v].low_odd, sums[v].high, sums[v].high_odd);
         for (int k = 0; k < 4; k++) {
-            const int row = v * kBytes + k * (kOrder / 4);
+            const int row = k * 16 + v * (kBytes / 4);
             const Floats s = floats_from_ints(ints_sub(a, ints_add(u[k], u[k])));
-            rows_store(out + row, floats_fma(rows_load(d + row), s, first ? floats_zero() : rows_load(out + row)));
+            floats_store(out + row, floats_fma(floats_load(d + row), s, first ? floats_zero() : floats_load(out + row)));
         }
     }
 }

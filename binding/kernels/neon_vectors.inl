@@ -121,7 +121,6 @@ using Bytes = uint8x16_t;
 using Ints = int32x4_t;
 using Floats = float32x4_t;
 constexpr int kBytes = 16;
-constexpr int kOrder = kBytes;  // of rows, see lookup_signs.inl
 constexpr int kCountTokens = 2, kCountBlocks = 1;  // what popcount_signs.inl counts at a time
 
 inline Bytes bytes_zero() { return vdupq_n_u8(0); }
@@ -170,10 +169,6 @@ inline Floats floats_from_ints(Ints v) { return vcvtq_f32_s32(v); }
 inline Floats floats_from_f16(const uint16_t* p) { return four_from_f16(p); }
 
 // Results of rows that lie in a vector, which is one of those that rows are ordered for.
-inline Ints rows_load(const int32_t* p) { return ints_load(p); }
-inline Floats rows_load(const float* p) { return floats_load(p); }
-inline void rows_store(int32_t* p, Ints v) { ints_store(p, v); }
-inline void rows_store(float* p, Floats v) { floats_store(p, v); }
 
 // low + 32 * high of four words.
 inline Ints join_words(uint16x4_t low, uint16x4_t high) {

@@ -1,97 +1,137 @@
-// Sign matrices times int8 activations of several tokens with vpermw, which looks up 32 words of 16 bits in a table of
-// 32. Included inside the anonymous namespace of the AVX-512 sets, after lookup_signs.inl.
+// Sign matrices times int8 activations of several tokens with vpermi2w, which looks up 32 words of 16 bits in a table of
+// 64. Included inside the anonymous namespace of the AVX-512 sets, after lookup_signs.inl.
 //
-// For every 5 activations a table holds, for each of the 32 patterns of 5 sign bits, their signed sum: at most 635 either
-// way, so that the 52 sums of 256 columns add up in 16 bits before anything has to widen. One lookup and one addition do
-// 32 rows x 5 columns; a byte shuffle (lookup_signs.inl) needs two of each for 64 rows x 4 columns, and half as many
+// For every 6 activations a table holds, for each of the 64 patterns of 6 sign bits, their signed sum: at most 762 either
+// way, so that the sums of 258 columns add up in 16 bits before anything has to widen. One lookup and one addition do
+// 32 rows x 6 columns; a byte shuffle (lookup_signs.inl) needs two of each for 64 rows x 4 columns, and half as many
 // registers' worth of work again to put its parts together.
 //
-// A word of two neighbouring bytes of the block is 16 columns of a row: fields of 5, 5 and 5 bits, and one bit over. The
-// bits that 4 words leave over are a fourth of a field, so 64 columns are 13 fields. vpermw looks at the lowest 5 bits of
-// an index only, so a field is a shift.
+// A word of two neighbouring bytes of the block is 16 columns of a row: two fields of 6 bits, and 4 bits over. What 4
+// words leave over makes two more fields and a shorter one, so 64 columns are 11 fields. vpermi2w looks at the lowest 6
+// bits of an index only, so a field is a shift.
 //
-//     table: | 12 tables: columns 16 w + 5 f .. + 4 (w = 0..3, f = 0..2) | 1: columns 15, 31, 47, 63 | next 64 columns ...
+//     table: | columns 0..5 | 6..11 | 16..21 | 22..27 | 32..37 | 38..43 | 48..53 | 54..59 |
+//            | 12..15, 28, 29 | 44..47, 30, 31 | 60..63 | next 64 columns ...              64 words each
 //
-// Cost of 64 columns, 32 rows and one token: 13 lookups, 13 additions, a quarter of 9 instructions to widen. Splitting
-// 64 columns of 32 rows into indices takes 19 instructions and 13 stores, shared by the tokens of a pass.
+// Cost of 64 columns, 32 rows and one token: 11 lookups and 11 additions, a third of 7 instructions to widen. Splitting
+// 64 columns of 32 rows into indices takes 15 instructions and 11 stores, shared by the tokens of a pass.
 //
-// Measured on one core of a Zen 4 (3.6 GHz, one vpermw a cycle: 576 Gw/s if it did nothing else), 1024 x 4096 signs in L2:
-// 302 Gw/s with 4 tokens, 350 with 8, 394 with 16, 412 to 450 with 64, where byte shuffles of 256 bits reach 222 to 258.
-// With one or two tokens the splitting does not pay.
+// Measured on one core of a Zen 4 (3.69 GHz, one vpermi2w a cycle: 687 Gw/s if it did nothing else), signs in L2, with
+// 2 / 4 / 8 / 16 / 32 tokens: 576 x 576 277 / 367 / 421 / 461 / 480 Gw/s, 2048 x 2048 275 / 350 / 400 / 431 / 445, where
+// byte shuffles of 256 bits reach 212 to 261 and vpermw with tables of 5 columns 221 / 314 / 373 / 407 / 423 and 221 / 320
+// / 382 / 426 / 445. Three blocks at a time are as fast as four, and a tile of 192 columns as one of 256 or faster.
 
-constexpr int kFields = 13;           // of 64 columns
-constexpr int kPermuteTile = 256;     // columns that add up in 16 bits: 256 * 127 < 2^15
-constexpr int kPermuteVectors = 4;    // vectors of 32 rows: two blocks
-constexpr int kPermuteTokens = 4;     // tokens at a time: 16 sums, 4 indices and a table fill the registers
-constexpr int kManyTokens = 3;        // fewer are faster with byte shuffles
-constexpr int kPermutePass = 64;      // tokens of one pass over the rows: 208 KiB of tables for a tile of columns
+constexpr int kFields = 11;           // of 64 columns
+constexpr int kFieldBytes = 128;      // of a field's table
+constexpr int kPermuteTile = 192;     // columns that add up in 16 bits (192 * 127 < 2^15) and whose indices fill 12 KiB
+constexpr int kPermuteBlocks = 3;     // blocks at a time, two vectors of 32 rows each
+constexpr int kPermuteTokens = 2;     // tokens at a time: 12 sums, 6 indices, 2 halves of a table, and what is looked up
+constexpr int kManyTokens = 2;        // one is faster with byte shuffles
+constexpr int kPermutePass = 64;      // tokens of one pass over the rows: 264 KiB of tables for a tile of columns
 
-size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) * kFields; }
+size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64) / 64) * kFields * kFieldBytes; }
+
+// What a loop does in arrays stays in registers only if the compiler unrolls it.
+#if defined(__clang__)
+#define ONEBIT_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define ONEBIT_UNROLL _Pragma("GCC unroll 8")
+#else
+#define ONEBIT_UNROLL
+#endif
 
 // ---- tables ------------------------------------------------------------------------------------------------
 
-// The signs of two columns of a field in the 32 patterns: bytes +1 or -1; what is not in the field is 0.
-struct FieldSigns {
-    alignas(64) int8_t pair[3][64];
-    alignas(64) int16_t excess[32];  // 128 times the sum of a pattern's signs
+// 12 activations in the first bytes of every quarter of a vector make the sums of columns 0..2, 3..5, 6..8 and 9..11, a
+// quarter each, for the 8 patterns of three signs. vpmaddubsw adds pairs: of the first two columns, and of the third and
+// a constant. It wants one operand unsigned, so the activations are 128 too large, and the constant, 128 as well, has the
+// factor that takes that off again.
+struct Triples {
+    alignas(64) int8_t pick[2][64], factor[2][64];
 };
-constexpr FieldSigns make_field_signs() {
-    FieldSigns signs{};
-    for (int e = 0; e < 32; e++) {
+constexpr Triples make_triples() {
+    Triples triples{};
+    for (int i = 0; i < 32; i++) {
         int sum = 0;
-        for (int k = 0; k < 5; k++) {
-            const int sign = (e >> k & 1) != 0 ? -1 : 1;
-            signs.pair[k / 2][e * 2 + k % 2] = static_cast<int8_t>(sign);
+        for (int k = 0; k < 3; k++) {
+            const int sign = (i % 8 >> k & 1) != 0 ? -1 : 1;
+            triples.pick[k / 2][i * 2 + k % 2] = static_cast<int8_t>(i / 8 * 3 + k);
+            triples.factor[k / 2][i * 2 + k % 2] = static_cast<int8_t>(sign);
             sum += sign;
         }
-        signs.excess[e] = static_cast<int16_t>(128 * sum);
+        triples.pick[1][i * 2 + 1] = -1;  // zero, and then 128
+        triples.factor[1][i * 2 + 1] = static_cast<int8_t>(-sum);
     }
-    return signs;
+    return triples;
 }
-constexpr FieldSigns kFieldSigns = make_field_signs();
+constexpr Triples kTriples = make_triples();
 
-// a: 6 activations, each plus 128 because vpmaddubsw wants one operand unsigned; the sixth has no part in it.
-inline __m512i field_table(const uint8_t* a) {
-    __m512i sum = _mm512_load_si512(kFieldSigns.excess);
-    sum = _mm512_sub_epi16(_mm512_setzero_si512(), sum);
-    for (int k = 0; k < 3; k++) {
-        int16_t pair;
-        memcpy(&pair, a + 2 * k, 2);
-        sum = _mm512_add_epi16(sum, _mm512_maddubs_epi16(_mm512_set1_epi16(pair), _mm512_load_si512(kFieldSigns.pair[k])));
+// Entry e of a field is the sum e % 8 of its lower three columns and e / 8 of its upper ones: where the latter lie among
+// the sums of two fields, for both fields and both halves of a table.
+struct UpperSums {
+    alignas(64) int16_t word[2][2][32];
+};
+constexpr UpperSums make_upper_sums() {
+    UpperSums upper{};
+    for (int field = 0; field < 2; field++) {
+        for (int e = 0; e < 64; e++) upper.word[field][e / 32][e % 32] = static_cast<int16_t>(16 * field + 8 + e / 8);
     }
-    return sum;
+    return upper;
+}
+constexpr UpperSums kUpperSums = make_upper_sums();
+
+// The tables of columns 0..5 and 6..11 of `a`, or of the first six only.
+template <int Count>
+inline void field_tables(uint8_t* table, __m128i a) {
+    const __m512i all = _mm512_broadcast_i32x4(a), offset = _mm512_set1_epi8(-128);
+    __m512i pairs[2];
+    ONEBIT_UNROLL
+    for (int k = 0; k < 2; k++) {
+        const __m512i picked = _mm512_shuffle_epi8(all, _mm512_load_si512(kTriples.pick[k]));
+        pairs[k] = _mm512_maddubs_epi16(_mm512_xor_si512(picked, offset), _mm512_load_si512(kTriples.factor[k]));
+    }
+    const __m512i sums = _mm512_add_epi16(pairs[0], pairs[1]);
+    const __m512i lower[2] = {_mm512_shuffle_i32x4(sums, sums, 0x00), _mm512_shuffle_i32x4(sums, sums, 0xaa)};
+    ONEBIT_UNROLL
+    for (int i = 0; i < 2 * Count; i++) {
+        const __m512i upper = _mm512_permutexvar_epi16(_mm512_load_si512(kUpperSums.word[i / 2][i % 2]), sums);
+        _mm512_storeu_si512(table + i * 64, _mm512_add_epi16(lower[i / 2], upper));
+    }
 }
 
 void permute_build(uint8_t* table, const int8_t* q, int cols) {
+    const __m128i over0 = _mm_setr_epi8(12, 13, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m128i over1 = _mm_setr_epi8(-1, -1, -1, -1, 12, 13, -1, -1, -1, -1, 14, 15, -1, -1, -1, -1);
+    const __m128i over2 = _mm_setr_epi8(-1, -1, -1, -1, -1, -1, 12, 13, 14, 15, -1, -1, -1, -1, -1, -1);
     const int padded_cols = static_cast<int>(round_up(cols, 64));
-    for (int c = 0; c < padded_cols; c += 64) {
-        alignas(64) uint8_t a[128];
-        _mm512_store_si512(a, _mm512_xor_si512(_mm512_loadu_si512(q + c), _mm512_set1_epi8(-128)));
-        const uint8_t over[6] = {a[15], a[31], a[47], a[63], 128, 128};
+    for (int c = 0; c < padded_cols; c += 64, table += kFields * kFieldBytes) {
+        __m128i a[4];
+        ONEBIT_UNROLL
         for (int w = 0; w < 4; w++) {
-            for (int f = 0; f < 3; f++, table += 64) _mm512_storeu_si512(table, field_table(a + 16 * w + 5 * f));
+            a[w] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + c + 16 * w));
+            field_tables<2>(table + 2 * w * kFieldBytes, a[w]);
         }
-        _mm512_storeu_si512(table, field_table(over));
-        table += 64;
+        const __m128i over = _mm_or_si128(_mm_shuffle_epi8(a[0], over0), _mm_shuffle_epi8(a[1], over1));
+        field_tables<2>(table + 8 * kFieldBytes, _mm_or_si128(over, _mm_shuffle_epi8(a[2], over2)));
+        field_tables<1>(table + 10 * kFieldBytes, _mm_shuffle_epi8(a[3], over0));
     }
 }
 
 // ---- indices -----------------------------------------------------------------------------------------------
 
-// What 4 words of 16 columns say, as 13 vectors of indices, `step` vectors apart.
-inline void store_fields(__m512i* indices, int step, __m512i w0, __m512i w1, __m512i w2, __m512i w3) {
-    const __m512i words[4] = {w0, w1, w2, w3};
+// What 4 words of 16 columns say, as 11 vectors of indices, `step` vectors apart.
+inline void store_fields(__m512i* indices, int step, const __m512i (&words)[4]) {
     for (int w = 0; w < 4; w++) {
-        _mm512_store_si512(indices + (3 * w) * step, words[w]);
-        _mm512_store_si512(indices + (3 * w + 1) * step, _mm512_srli_epi16(words[w], 5));
-        _mm512_store_si512(indices + (3 * w + 2) * step, _mm512_srli_epi16(words[w], 10));
+        _mm512_store_si512(indices + (2 * w) * step, words[w]);
+        _mm512_store_si512(indices + (2 * w + 1) * step, _mm512_srli_epi16(words[w], 6));
     }
     constexpr int kOrAnd = 0xf8;  // a | (b & c)
-    __m512i over = _mm512_srli_epi16(w0, 15);
-    over = _mm512_ternarylogic_epi64(over, _mm512_srli_epi16(w1, 14), _mm512_set1_epi16(2), kOrAnd);
-    over = _mm512_ternarylogic_epi64(over, _mm512_srli_epi16(w2, 13), _mm512_set1_epi16(4), kOrAnd);
-    over = _mm512_ternarylogic_epi64(over, _mm512_srli_epi16(w3, 12), _mm512_set1_epi16(8), kOrAnd);
-    _mm512_store_si512(indices + 12 * step, over);
+    const __m512i two_bits = _mm512_set1_epi16(0x30);
+    const auto over = [](__m512i word) { return _mm512_srli_epi16(word, 12); };
+    const __m512i low = _mm512_srli_epi16(words[1], 8), high = _mm512_srli_epi16(words[1], 10);
+    _mm512_store_si512(indices + 8 * step, _mm512_ternarylogic_epi64(over(words[0]), low, two_bits, kOrAnd));
+    _mm512_store_si512(indices + 9 * step, _mm512_ternarylogic_epi64(over(words[2]), high, two_bits, kOrAnd));
+    _mm512_store_si512(indices + 10 * step, over(words[3]));
 }
 
 // Columns [c0, c1) of one block: vectors 2 k and 2 k + 1 of `step`, from the words in the lower and upper halves of
@@ -108,78 +148,122 @@ inline void split_block(__m512i* indices, int step, const uint8_t* block, size_t
             low[w] = _mm512_unpacklo_epi8(even, odd);
             high[w] = _mm512_unpackhi_epi8(even, odd);
         }
-        store_fields(indices, step, low[0], low[1], low[2], low[3]);
-        store_fields(indices + 1, step, high[0], high[1], high[2], high[3]);
+        store_fields(indices, step, low);
+        store_fields(indices + 1, step, high);
     }
 }
 
 // ---- sums --------------------------------------------------------------------------------------------------
 
-// The sums of R vectors of rows for T tokens over n fields. Two blocks have R = 4, a single one R = 2.
+// Both are in registers here, and what follows comes after: two lookups and then two additions are what Zen 4 does best
+// (one lookup a cycle; 0.8 where they alternate, and compilers let them alternate).
+#if defined(__GNUC__)
+inline void pair_now(__m512i& a, __m512i& b) { __asm__("" : "+v"(a), "+v"(b)); }
+#else
+inline void pair_now(__m512i&, __m512i&) {}
+#endif
+
+// The sums of R vectors of rows for T tokens over n fields.
 template <int R, int T>
 inline void look_up(__m512i (&sums)[T][R], const __m512i* indices, const uint8_t* tables, size_t table_stride, int n) {
+    ONEBIT_UNROLL
     for (int t = 0; t < T; t++) {
+        ONEBIT_UNROLL
         for (int r = 0; r < R; r++) sums[t][r] = _mm512_setzero_si512();
     }
-    for (int i = 0; i < n; i++, indices += R, tables += 64) {
+    for (int i = 0; i < n; i++, indices += R, tables += kFieldBytes) {
         __m512i index[R];
-        for (int r = 0; r < R; r++) index[r] = _mm512_load_si512(indices + r);
+        ONEBIT_UNROLL
+        for (int r = 0; r < R; r++) {
+            index[r] = _mm512_load_si512(indices + r);
+            add_now(index[r]);  // loaded once
+        }
+        ONEBIT_UNROLL
         for (int t = 0; t < T; t++) {
-            const __m512i table = _mm512_loadu_si512(tables + static_cast<size_t>(t) * table_stride);
-            for (int r = 0; r < R; r++) sums[t][r] = _mm512_add_epi16(sums[t][r], _mm512_permutexvar_epi16(index[r], table));
+            const uint8_t* table = tables + static_cast<size_t>(t) * table_stride;
+            const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
+            ONEBIT_UNROLL
+            for (int r = 0; r < R; r += 2) {
+                __m512i even = _mm512_permutex2var_epi16(low, index[r], high);
+                __m512i odd = _mm512_permutex2var_epi16(low, index[r + 1], high);
+                pair_now(even, odd);
+                sums[t][r] = _mm512_add_epi16(sums[t][r], even);
+                sums[t][r + 1] = _mm512_add_epi16(sums[t][r + 1], odd);
+                pair_now(sums[t][r], sums[t][r + 1]);
+            }
         }
     }
 }
 
-// Calls f(row, sums of the 16 rows of rows_load(row)) for the four parts of one block: words of the lower halves at even
-// places, of the upper halves, and the same at odd places.
+// Calls f(row, sums of 16 rows) for the four parts of one block (byte_of_row): words of the lower halves at even places,
+// of the upper halves, and the same at odd places.
 template <class F>
 inline void by_rows(__m512i low, __m512i high, F f) {
-    constexpr int kRun = kOrder / 4;
-    f(0, _mm512_srai_epi32(_mm512_slli_epi32(low, 16), 16));
-    f(kRun, _mm512_srai_epi32(_mm512_slli_epi32(high, 16), 16));
-    f(2 * kRun, _mm512_srai_epi32(low, 16));
-    f(3 * kRun, _mm512_srai_epi32(high, 16));
+    const __m512i even = _mm512_set1_epi32(1);  // 1 x the lower word + 0 x the upper one
+    f(0, _mm512_madd_epi16(low, even));
+    f(16, _mm512_madd_epi16(high, even));
+    f(32, _mm512_srai_epi32(low, 16));
+    f(48, _mm512_srai_epi32(high, 16));
 }
 
-// One tile of columns for some tokens and R / 2 blocks: what is done with the sums is f(out of a block and token, block,
-// low, high).
-template <int R, int T, class Out, class F>
+// One tile of columns for T tokens and B blocks: what is done with the sums is f(out of a block and token, block, low,
+// high).
+template <int B, int T, class Out, class F>
 inline void permute_tokens(Out* out, size_t out_stride, const __m512i* indices, const uint8_t* tables, size_t table_stride,
                            int n, F f) {
-    __m512i sums[T][R];
-    look_up<R, T>(sums, indices, tables, table_stride, n);
+    __m512i sums[T][2 * B];
+    look_up<2 * B, T>(sums, indices, tables, table_stride, n);
+    ONEBIT_UNROLL
     for (int t = 0; t < T; t++) {
-        for (int b = 0; b < R / 2; b++) {
+        ONEBIT_UNROLL
+        for (int b = 0; b < B; b++) {
             f(out + static_cast<size_t>(t) * out_stride + b * 64, b, sums[t][2 * b], sums[t][2 * b + 1]);
         }
     }
 }
 
-// A tile of columns [c0, c1) for all rows and n_tokens tokens of one pass. finish(first block, out, block, low, high) adds
-// the sums of 64 rows to what is there.
+template <int B>
+struct Blocks {
+    static constexpr int count = B;
+};
+
+// Calls f(first block, Blocks<n>) for groups of at most kPermuteBlocks, equal but for one: a block alone has too
+// few sums to keep the processor busy.
+template <class F>
+inline void by_blocks(int n_blocks, F f) {
+    for (int b = 0, groups = (n_blocks + kPermuteBlocks - 1) / kPermuteBlocks; groups > 0; groups--) {
+        const int count = (n_blocks - b + groups - 1) / groups;
+        switch (count) {
+            case 1: f(b, Blocks<1>{}); break;
+            case 2: f(b, Blocks<2>{}); break;
+            case 3: f(b, Blocks<3>{}); break;
+            default: f(b, Blocks<4>{}); break;
+        }
+        b += count;
+    }
+}
+
+// A tile of columns [c0, c1) for all rows and n_tokens tokens of one pass. finish(out, block, low, high) adds the sums of
+// 64 rows to what is there.
 template <class Out, class F>
 inline void permute_tile(Out* out, size_t out_stride, const uint8_t* blocks, size_t block_bytes, int n_blocks, int c0, int c1,
                          const uint8_t* tables, size_t table_stride, int n_tokens, F finish) {
-    alignas(64) __m512i indices[kPermuteTile / 64 * kFields * kPermuteVectors];
+    alignas(64) __m512i indices[kPermuteTile / 64 * kFields * kPermuteBlocks * 2];
     const int n = (c1 - c0) / 64 * kFields;
-    tables += static_cast<size_t>(c0) * kFields;
-    const auto of_blocks = [&](auto vectors, int b) {
-        constexpr int R = decltype(vectors)::count;
-        for (int k = 0; k < R / 2; k++) {
-            split_block(indices + 2 * k, R, blocks + static_cast<size_t>(b + k) * block_bytes, 2 * block_bytes, c0,
-                        c1);
+    tables += static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
+    by_blocks(n_blocks, [&](int b, auto count) {
+        constexpr int B = decltype(count)::count;
+        for (int k = 0; k < B; k++) {
+            split_block(indices + 2 * k, 2 * B, blocks + static_cast<size_t>(b + k) * block_bytes, B * block_bytes, c0, c1);
         }
         by_queries<kPermuteTokens>(0, n_tokens, [&](int t, auto tokens) {
-            permute_tokens<R, decltype(tokens)::count>(
-                out + static_cast<size_t>(t) * out_stride + b * 64, out_stride, indices,
-                tables + static_cast<size_t>(t) * table_stride, table_stride, n,
-                [&](Out* to, int k, __m512i low, __m512i high) { finish(to, b + k, low, high); });
+            permute_tokens<B, decltype(tokens)::count>(out + static_cast<size_t>(t) * out_stride + b * 64, out_stride, indices,
+                                                       tables + static_cast<size_t>(t) * table_stride, table_stride, n,
+                                                       [&](Out* to, int k, __m512i low, __m512i high) {
+                                                           finish(to, b + k, low, high);
+                                                       });
         });
-    };
-    int b = 0;
-    for (; b + 2 <= n_blocks; b += 2) of_blocks(Queries<4>{}, b);
-    if (b < n_blocks) of_blocks(Queries<2>{}, b);
+    });
 }
 
 // Calls f(first token, tokens, first column, end) for every pass and tile.
@@ -195,9 +279,9 @@ inline void permute_passes(int cols, int tile, int n_tokens, F f) {
 void sign_permute(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
                   size_t table_stride, int n_tokens) {
     permute_passes(cols, kPermuteTile, n_tokens, [&](size_t t, int count, int c0, int c1) {
-        const auto add = [&](int32_t* to, int, __m512i low, __m512i high) {
+        const auto add = [=](int32_t* to, int, __m512i low, __m512i high) {
             by_rows(low, high, [&](int row, __m512i sums) {
-                rows_store(to + row, c0 == 0 ? sums : _mm512_add_epi32(sums, rows_load(to + row)));
+                ints_store(to + row, c0 == 0 ? sums : ints_add(sums, ints_load(to + row)));
             });
         };
         permute_tile(out + t * out_stride, out_stride, blocks, sign_block_bytes(cols), n_blocks, c0, c1,
@@ -209,19 +293,20 @@ void grouped_permute(float* out, size_t out_stride, const uint8_t* blocks, const
                      const uint8_t* tables, size_t table_stride, int n_tokens) {
     const size_t block_scales = static_cast<size_t>(cols / 128) * 64;
     permute_passes(cols, 128, n_tokens, [&](size_t t, int count, int c0, int c1) {
-        // The scales of the two blocks at hand, converted once for all tokens.
-        alignas(64) float scales_of[2][64];
-        int block_of[2] = {-1, -1};
+        // The scales of the blocks at hand, converted once for all tokens.
+        alignas(64) float scales_of[kPermuteBlocks][64];
+        int block_of[kPermuteBlocks];
+        for (int& block : block_of) block = -1;
         const auto add = [&](float* to, int block, __m512i low, __m512i high) {
-            float* d = scales_of[block % 2];
-            if (block_of[block % 2] != block) {
-                block_of[block % 2] = block;
+            float* d = scales_of[block % kPermuteBlocks];
+            if (block_of[block % kPermuteBlocks] != block) {
+                block_of[block % kPermuteBlocks] = block;
                 const uint16_t* halves = scales + static_cast<size_t>(block) * block_scales + c0 / 2;
                 for (int r = 0; r < 64; r += 16) floats_store(d + r, floats_from_f16(halves + r));
             }
             by_rows(low, high, [&](int row, __m512i sums) {
-                const Floats before = c0 == 0 ? floats_zero() : rows_load(to + row);
-                rows_store(to + row, floats_fma(rows_load(d + row), floats_from_ints(sums), before));
+                const Floats before = c0 == 0 ? floats_zero() : floats_load(to + row);
+                floats_store(to + row, floats_fma(floats_load(d + row), floats_from_ints(sums), before));
             });
         };
         permute_tile(out + t * out_stride, out_stride, blocks, sign_block_bytes(cols), n_blocks, c0, c1,

@@ -79,11 +79,11 @@ inline const std::vector<const onebit::KernelSet*>& sets() {
         for (const onebit::KernelSet* set : {&onebit::kernels_avxvnni, &onebit::kernels_avx512vnni}) {
             if (hidden && strcmp(hidden, set->name) == 0) usable.push_back(set);
         }
-        // Where the dispatcher gave a set another one's lookups, its own are tested too.
+        // Where the dispatcher gave a set other lookups than its own, those are tested too.
         for (const onebit::KernelSet* set : {&onebit::kernels_avx512, &onebit::kernels_avx512vnni}) {
             const char* why = nullptr;
             const onebit::KernelSet* chosen = onebit::choose_kernels(set->name, &why);
-            if (chosen && chosen->i8.sign != set->i8.sign) usable.push_back(set);
+            if (chosen && (chosen->i8.sign != set->i8.sign || chosen->i8_many.sign != set->i8_many.sign)) usable.push_back(set);
         }
 #else
         (void)hidden;
