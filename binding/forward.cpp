@@ -40,7 +40,7 @@ struct Buffers {
     float* out;     // (n, dim)    what wo and w2 return
     float* cos;     // (n, head_dim / 2)
     float* sin;     // (n, head_dim / 2)
-    float* score;   // (threads, queries together x padded positions)
+    float* score;   // (threads, queries together x (padded head_dim + padded positions)): the scratch of attention
     float* logits;  // (kLogitRows, vocab)
     unsigned char* linears;    // (runners, linears_bytes) scratch of linears
     size_t linears_bytes;
@@ -82,7 +82,8 @@ public:
         b.hidden = stride(config_.hidden_dim);
         b.vocab = stride(config_.vocab_size);
         const int furthest = *std::max_element(positions_, positions_ + n_) + 1;
-        b.scores = static_cast<size_t>(group() * tokens_together()) * static_cast<size_t>(padded(furthest, 16));
+        b.scores = static_cast<size_t>(group() * tokens_together()) *
+                   static_cast<size_t>(padded(config_.head_dim, 16) + padded(furthest, 16));
         b.x = carver.take<float>(n * b.dim);
         b.normed = carver.take<float>(n * b.dim);
         b.out = carver.take<float>(n * b.dim);

@@ -5,8 +5,8 @@ using Lanes = __m512;
 using LaneBits = __m512i;
 
 constexpr int kDenseTokens = 4;
-constexpr int kAttendQueries = 4;
-constexpr int kAttendSums = 8;
+constexpr int kAttendQueries = 8;
+constexpr int kScoreSums = 4, kMixSums = 12, kAttendChains = 16;
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
 inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }

@@ -134,10 +134,10 @@ struct KernelSet {
     // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
     void (*rope)(float* x, const float* cos, const float* sin, int head_dim, bool interleaved);
     // Attention of queries that share one KV head; their positions may differ.
-    // scores: (n_queries, padded(most positions, 16)) floats of scratch.
+    // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
     // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
-    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scores);
+    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
     void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
 

@@ -34,159 +34,201 @@ struct CacheQ8 {
 // Keys or values of this many bytes are met by all queries of a call before the next ones are: half of a small
 // first-level cache.
 constexpr int kAttendTileBytes = 16 << 10;
-// How many vectors (blocks of 16 positions, or 16 columns of V) Q queries take at a time: their sums fill the registers.
+constexpr int at_most_4(int n) { return n > 4 ? 4 : n > 1 ? n : 1; }
+// How many blocks of 16 positions Q queries take at a time, and how many times 16 columns of V.
 template <int Q>
-constexpr int kAttendWidth = kAttendSums / Q < 4 ? kAttendSums / Q : 4;
+constexpr int kScoreWidth = at_most_4(kScoreSums / Q);
+template <int Q>
+constexpr int kMixWidth = at_most_4(kMixSums / Q);
 
 // Fetches the next tile from memory while this one is met. Keys are met in an order that no hardware prefetcher follows,
 // and values, a few columns at a time, in another one; the next tile is asked for from its start to its end, in step with
 // what is loaded of this one. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in the order of use.)
 struct Ahead {
     const uint8_t* next;
-    size_t step;  // 0 where the tile has been fetched already
-    explicit Ahead(const void* tile, bool wanted) : next(static_cast<const uint8_t*>(tile)), step(wanted ? 1 : 0) {}
-    void loaded(size_t bytes) {
-        prefetch_far(next);
-        next += bytes * step;
+    bool wanted;  // not where the tile has been fetched already
+    Ahead(const void* tile, bool wanted) : next(static_cast<const uint8_t*>(tile)), wanted(wanted) {}
+    // So many bytes of this tile come next, and then as many from `soon` on, if that is known.
+    void load(const void* soon, size_t bytes) {
+        if (!wanted) return;
+        for (size_t i = 0; i < bytes; i += 64, next += 64) {
+            prefetch_far(next);
+            if (soon) prefetch_near(static_cast<const uint8_t*>(soon) + i);
+        }
     }
 };
 
-// What one call reads and where it keeps what it makes.
+// What one call reads and where it keeps what it makes. Queries go through it in groups (by_groups), and rows of a group of
+// Q lie interleaved: 16 elements of the first query's row, 16 of the second's, ..., the next 16 of the first's. What is
+// done with one element of all queries then needs one pointer; with rows apart the pointers alone fill the registers.
 struct Attention {
     AttendQuery* queries;
     KvHead kv;
     int head_dim;
     float scale;
-    float* scores;         // (queries, stride)
-    size_t scores_stride;  // a multiple of 16, at least the positions of every query
+    float* q;       // (queries, q_stride)
+    float* scores;  // (queries, scores_stride)
+    size_t q_stride, scores_stride;  // multiples of 16: at least head_dim, and the positions of every query
 };
+
+// Where the first row of the group from query j on begins.
+inline float* q_rows(const Attention& a, int j) { return a.q + static_cast<size_t>(j) * a.q_stride; }
+inline float* score_rows(const Attention& a, int j) { return a.scores + static_cast<size_t>(j) * a.scores_stride; }
+
+template <int Q>
+inline void interleave_queries(const Attention& a, int j0) {
+    for (int j = 0; j < Q; j++) {
+        float* to = q_rows(a, j0) + j * 16;
+        by_lanes(a.head_dim, [&](int d, auto part) { lanes_store(to + d * Q, load(a.queries[j0 + j].q + d, part)); });
+    }
+}
 
 // The 16 lanes in the order in which depth-first merging wants them: after lanes 0 and 8 their sum, after 4 and 12
 // theirs and then both, and so on.
-constexpr int kLaneOrder[16] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+constexpr size_t kLaneOrder[16] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
 
-// Scores of queries [j, j + Q) and positions [p0, p0 + 16 B), p0 being a multiple of 16.
+// Adds one element of B blocks of keys, each `block` elements long, times that of each query, to the sums (query by query)
+// of its lane.
+template <class Cache, int Q, int B>
+ONEBIT_INLINE void score_element(Lanes (&sums)[Q * B], const float* q, const typename Cache::Element* keys, size_t block) {
+    Lanes key[B];
+    unrolled<B>([&](auto b) ONEBIT_INLINE_LAMBDA { key[b] = Cache::load16(keys + b * block, Whole{}); });
+    unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
+        const Lanes element = lanes_all(q[j * 16]);
+        unrolled<B>([&](auto b) ONEBIT_INLINE_LAMBDA { sums[j * B + b] = lanes_fma(element, key[b], sums[j * B + b]); });
+    });
+}
+
+// Scores of queries [j, j + Q) and positions [p0, p0 + 16 B), p0 being a multiple of 16. L lanes of each score are made
+// at a time: two neighbours in kLaneOrder, whose sum is a part of the tree, where there are registers for them.
 template <class Cache, int Q, int B>
 inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
+    constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
+    constexpr size_t kElement = sizeof(typename Cache::Element);
     const auto dim = static_cast<size_t>(a.head_dim);
-    const auto* keys = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
-    const float* q[Q];
-    for (int j = 0; j < Q; j++) q[j] = a.queries[j0 + j].q;
-    Lanes waiting[5][Q * B];  // finished parts of the tree, at last the whole of it
+    const auto* first_key = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
+    const float* first_q = q_rows(a, j0);
+    Lanes waiting[5][S];  // finished parts of the tree, at last the whole of it
     int n_waiting = 0;
-    for (unsigned i = 0; i < 16; i++) {
-        Lanes sums[Q * B];
-        for (Lanes& sum : sums) sum = lanes_zero();
-        for (size_t d = static_cast<size_t>(kLaneOrder[i]); d < dim; d += 16) {
-            Lanes key[B];
-            for (size_t b = 0; b < B; b++) {
-                key[b] = Cache::load16(keys + (b * dim + d) * 16, Whole{});
-                ahead.loaded(16 * sizeof(typename Cache::Element));
-            }
-            for (int j = 0; j < Q; j++) {
-                const Lanes element = lanes_all(q[j][d]);
-                for (int b = 0; b < B; b++) sums[j * B + b] = lanes_fma(element, key[b], sums[j * B + b]);
-            }
+    for (unsigned i = 0; i < 16; i += L) {
+        ahead.load(first_key + B * dim * 16 + i * B * dim, dim * L * B * kElement);
+        Lanes sums[L][S];
+        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
+            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[l][s] = lanes_zero(); });
+        });
+        const float* q[L];
+        const typename Cache::Element* keys[L];
+        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { q[l] = first_q + kLaneOrder[i + l], keys[l] = first_key + kLaneOrder[i + l] * 16; });
+        size_t d = 0;
+        for (; d + 16 <= dim; d += 16) {
+            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
+                score_element<Cache, Q, B>(sums[l], q[l], keys[l], dim * 16);
+                q[l] += Q * 16, keys[l] += 16 * 16;
+            });
         }
-        for (unsigned odd = i; odd & 1; odd >>= 1) {
+        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
+            if (d + kLaneOrder[i + l] < dim) score_element<Cache, Q, B>(sums[l], q[l], keys[l], dim * 16);
+        });
+        if constexpr (L == 2) {
+            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[0][s] = lanes_add(sums[0][s], sums[1][s]); });
+        }
+        for (unsigned odd = i / L; odd & 1; odd >>= 1) {
             n_waiting--;
-            for (int s = 0; s < Q * B; s++) sums[s] = lanes_add(waiting[n_waiting][s], sums[s]);
+            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[0][s] = lanes_add(waiting[n_waiting][s], sums[0][s]); });
         }
-        for (int s = 0; s < Q * B; s++) waiting[n_waiting][s] = sums[s];
+        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { waiting[n_waiting][s] = sums[0][s]; });
         n_waiting++;
     }
-    for (int j = 0; j < Q; j++) {
-        float* scores = a.scores + static_cast<size_t>(j0 + j) * a.scores_stride + p0;
-        for (int b = 0; b < B; b++) {
+    float* scores = score_rows(a, j0) + p0 * Q;
+    for (int b = 0; b < B; b++) {
+        for (int j = 0; j < Q; j++, scores += 16) {
             Lanes score = waiting[0][j * B + b];
             if (a.kv.dtype == DType::q8) score = lanes_mul(score, lanes_load(a.kv.k_scale + p0 + 16 * b));
-            lanes_store(scores + 16 * b, lanes_mul(score, lanes_all(a.scale)));
+            lanes_store(scores, lanes_mul(score, lanes_all(a.scale)));
         }
     }
 }
 
 template <class Cache, int Q>
 inline void score_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
-    constexpr int B = kAttendWidth<Q>;
+    constexpr int B = kScoreWidth<Q>;
     int p = p0;
     for (; p + 16 * B <= p1; p += 16 * B) score_blocks<Cache, Q, B>(a, j0, p, ahead);
     for (; p < p1; p += 16) score_blocks<Cache, Q, 1>(a, j0, p, ahead);
 }
 
-// Turns a row of scores into exp(score - max) in place; returns their sum.
-inline float exp_scores(float* scores, int n_positions) {
-    const Lanes shift = lanes_all(largest_of(scores, n_positions));
+// Turns row j of a group's scores into exp(score - max) and sums them up; int8 values have their scales multiplied in.
+template <int Q>
+inline void exp_row(const Attention& a, int j0, int j) {
+    AttendQuery& query = a.queries[j0 + j];
+    float* row = score_rows(a, j0) + j * 16;
+    Lanes largest = lanes_all(kMinusInfinity);
+    by_lanes(query.n_positions,
+             [&](int p, auto part) { largest = lanes_larger(load(row + p * Q, part, kMinusInfinity), largest); });
+    const Lanes shift = lanes_all(largest_lane(largest));
     Lanes total = lanes_zero();
-    by_lanes(n_positions, [&](int i, auto part) {
-        const Lanes p = lanes_exp(lanes_sub(load(scores + i, part, kMinusInfinity), shift));
-        store(scores + i, p, part);
-        total = lanes_add(total, p);
+    by_lanes(query.n_positions, [&](int p, auto part) {
+        const Lanes e = lanes_exp(lanes_sub(load(row + p * Q, part, kMinusInfinity), shift));
+        total = lanes_add(total, e);
+        store(row + p * Q, a.kv.dtype == DType::q8 ? lanes_mul(e, load(a.kv.v_scale + p, part)) : e, part);
     });
-    return lanes_sum(total);
+    query.inverse = 1.0f / lanes_sum(total);
 }
 
-// out[d .. d + 16 C) of queries [j0, j0 + Q): adds probability times V over positions [p0, p1) to what is there.
+// out[d .. d + 16 C) of queries [j0, j0 + Q): adds probability times V over positions [p0, p1) to what is there. Their
+// probabilities lie interleaved from `rows` on, with those of other queries too: 16 positions are `step` floats.
 template <class Cache, int Q, int C, class P>
-inline void mix_columns(const Attention& a, int j0, int p0, int p1, int d, P part, Ahead& ahead) {
+inline void mix_columns(const Attention& a, int j0, const float* rows, int step, int p0, int p1, int d, P part, Ahead& ahead) {
     const auto dim = static_cast<size_t>(a.head_dim);
-    const auto* v = static_cast<const typename Cache::Element*>(a.kv.v) + d;
-    const float* scores[Q];
+    const auto* v = static_cast<const typename Cache::Element*>(a.kv.v) + static_cast<size_t>(p0) * dim + d;
     Lanes sums[Q][C];
-    for (int j = 0; j < Q; j++) {
-        scores[j] = a.scores + static_cast<size_t>(j0 + j) * a.scores_stride;
-        for (int c = 0; c < C; c++) {
+    unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
+        unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA {
             sums[j][c] = p0 == 0 ? lanes_zero() : load(a.queries[j0 + j].out + d + c * 16, part);
+        });
+    });
+    for (int p = p0; p < p1;) {
+        const int end = (p / 16 + 1) * 16 < p1 ? (p / 16 + 1) * 16 : p1;
+        const float* probability = rows + p / 16 * step + p % 16;
+        ahead.load(nullptr, static_cast<size_t>(end - p) * C * 16 * sizeof(typename Cache::Element));
+        for (; p < end; p++, v += dim, probability++) {
+            Lanes value[C];
+            unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA { value[c] = Cache::load16(v + c * 16, part); });
+            unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
+                const Lanes factor = lanes_all(probability[j * 16]);
+                unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA { sums[j][c] = lanes_fma(factor, value[c], sums[j][c]); });
+            });
         }
     }
-    for (int p = p0; p < p1; p++) {
-        Lanes value[C];
-        for (int c = 0; c < C; c++) {
-            value[c] = Cache::load16(v + static_cast<size_t>(p) * dim + c * 16, part);
-            ahead.loaded(16 * sizeof(typename Cache::Element));
-        }
-        for (int j = 0; j < Q; j++) {
-            const Lanes probability = lanes_all(scores[j][p]);
-            for (int c = 0; c < C; c++) sums[j][c] = lanes_fma(probability, value[c], sums[j][c]);
-        }
-    }
-    for (int j = 0; j < Q; j++) {
-        for (int c = 0; c < C; c++) store(a.queries[j0 + j].out + d + c * 16, sums[j][c], part);
-    }
+    unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
+        unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA { store(a.queries[j0 + j].out + d + c * 16, sums[j][c], part); });
+    });
 }
 
 template <class Cache, int Q>
-inline void mix_range(const Attention& a, int j0, int p0, int p1, Ahead& ahead) {
+inline void mix_range(const Attention& a, int j0, const float* rows, int step, int p0, int p1, Ahead& ahead) {
     if (p0 >= p1) return;
-    constexpr int C = kAttendWidth<Q>;
+    constexpr int C = kMixWidth<Q>;
     int d = 0;
-    for (; d + 16 * C <= a.head_dim; d += 16 * C) mix_columns<Cache, Q, C>(a, j0, p0, p1, d, Whole{}, ahead);
-    for (; d + 16 <= a.head_dim; d += 16) mix_columns<Cache, Q, 1>(a, j0, p0, p1, d, Whole{}, ahead);
-    if (d < a.head_dim) mix_columns<Cache, Q, 1>(a, j0, p0, p1, d, Part{a.head_dim - d}, ahead);
+    for (; d + 16 * C <= a.head_dim; d += 16 * C) {
+        mix_columns<Cache, Q, C>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);
+    }
+    for (; d + 16 <= a.head_dim; d += 16) mix_columns<Cache, Q, 1>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);
+    if (d < a.head_dim) mix_columns<Cache, Q, 1>(a, j0, rows, step, p0, p1, d, Part{a.head_dim - d}, ahead);
 }
 
 // Positions [p0, p1) as far as each query goes: those that all Q reach together, the rest one by one. A later token's
 // value may be anything, infinite too, so it may not even meet a probability of zero.
 template <class Cache, int Q>
 inline void mix_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
+    const float* rows = score_rows(a, j0);
     int common = p1;
     for (int j = 0; j < Q; j++) common = a.queries[j0 + j].n_positions < common ? a.queries[j0 + j].n_positions : common;
-    mix_range<Cache, Q>(a, j0, p0, common, ahead);
+    mix_range<Cache, Q>(a, j0, rows, Q * 16, p0, common, ahead);
     for (int j = 0; j < Q; j++) {
         const int end = a.queries[j0 + j].n_positions < p1 ? a.queries[j0 + j].n_positions : p1;
-        mix_range<Cache, 1>(a, j0 + j, common > p0 ? common : p0, end, ahead);
+        mix_range<Cache, 1>(a, j0 + j, rows + j * 16, Q * 16, common > p0 ? common : p0, end, ahead);
     }
-}
-
-template <int Q>
-struct Queries {
-    static constexpr int count = Q;
-};
-
-// Calls f(j, Queries<Q>) for groups of kAttendQueries queries, and then of fewer.
-template <int Q, class F>
-inline void by_queries(int j, int n, F f) {
-    for (; j + Q <= n; j += Q) f(j, Queries<Q>{});
-    if constexpr (Q > 1) by_queries<Q / 2>(j, n, f);
 }
 
 template <class Cache>
@@ -197,25 +239,25 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
     const auto* k = static_cast<const uint8_t*>(a.kv.k);
     const auto* v = static_cast<const uint8_t*>(a.kv.v);
     const auto place = [&](const uint8_t* cache, int p) { return cache + static_cast<size_t>(p) * static_cast<size_t>(position_bytes); };
+    const auto groups = [&](auto f) { by_groups<kAttendQueries>(n_queries, f); };
+    groups([&](int j, auto group) { interleave_queries<decltype(group)::count>(a, j); });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const bool last = p0 + tile >= n_positions;
         const int p1 = last ? n_positions : p0 + tile;
         const uint8_t* next = last ? v : place(k, p1);
-        by_queries<kAttendQueries>(0, n_queries, [&](int j, auto q) {
-            score_tile<Cache, decltype(q)::count>(a, j, p0, p1, Ahead(next, j == 0));
+        groups([&](int j, auto group) {
+            score_tile<Cache, decltype(group)::count>(a, j, p0, p1, Ahead(next, j == 0));
         });
     }
-    for (int j = 0; j < n_queries; j++) {
-        float* scores = a.scores + static_cast<size_t>(j) * a.scores_stride;
-        const int n = a.queries[j].n_positions;
-        a.queries[j].inverse = 1.0f / exp_scores(scores, n);
-        if (a.kv.dtype == DType::q8) multiply(scores, scores, a.kv.v_scale, n);
-    }
+    groups([&](int j0, auto group) {
+        constexpr int Q = decltype(group)::count;
+        for (int j = 0; j < Q; j++) exp_row<Q>(a, j0, j);
+    });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const bool last = p0 + tile >= n_positions;
         const int p1 = last ? n_positions : p0 + tile;
-        by_queries<kAttendQueries>(0, n_queries, [&](int j, auto q) {
-            mix_tile<Cache, decltype(q)::count>(a, j, p0, p1, Ahead(place(v, p1), j == 0 && !last));
+        groups([&](int j, auto group) {
+            mix_tile<Cache, decltype(group)::count>(a, j, p0, p1, Ahead(place(v, p1), j == 0 && !last));
         });
     }
     for (int j = 0; j < n_queries; j++) {
@@ -226,12 +268,14 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
     }
 }
 
-void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scores) {
+void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch) {
     int n_positions = 0;
     for (int j = 0; j < n_queries; j++) {
         n_positions = queries[j].n_positions > n_positions ? queries[j].n_positions : n_positions;
     }
-    const Attention a{queries, kv, head_dim, scale, scores, static_cast<size_t>(round_up(n_positions, 16))};
+    const auto q_stride = static_cast<size_t>(round_up(head_dim, 16)), scores_stride = static_cast<size_t>(round_up(n_positions, 16));
+    float* scores = scratch + static_cast<size_t>(n_queries) * q_stride;
+    const Attention a{queries, kv, head_dim, scale, scratch, scores, q_stride, scores_stride};
     switch (kv.dtype) {
         case DType::f16: return attend_all<CacheF16>(a, n_queries, n_positions);
         case DType::q8: return attend_all<CacheQ8>(a, n_queries, n_positions);

@@ -10,7 +10,7 @@ struct LaneBits {
 
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 16 of the 32 registers
 constexpr int kAttendQueries = 2;
-constexpr int kAttendSums = 4;
+constexpr int kScoreSums = 4, kMixSums = 4, kAttendChains = 4;
 
 template <class F>
 inline Lanes each(F f) {

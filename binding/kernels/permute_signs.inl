@@ -31,15 +31,6 @@ constexpr int kPermutePass = 64;      // tokens of one pass over the rows: 264 K
 
 size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64) / 64) * kFields * kFieldBytes; }
 
-// What a loop does in arrays stays in registers only if the compiler unrolls it.
-#if defined(__clang__)
-#define ONEBIT_UNROLL _Pragma("unroll")
-#elif defined(__GNUC__)
-#define ONEBIT_UNROLL _Pragma("GCC unroll 8")
-#else
-#define ONEBIT_UNROLL
-#endif
-
 // ---- tables ------------------------------------------------------------------------------------------------
 
 // 12 activations in the first bytes of every quarter of a vector make the sums of columns 0..2, 3..5, 6..8 and 9..11, a
@@ -85,18 +76,16 @@ template <int Count>
 inline void field_tables(uint8_t* table, __m128i a) {
     const __m512i all = _mm512_broadcast_i32x4(a), offset = _mm512_set1_epi8(-128);
     __m512i pairs[2];
-    ONEBIT_UNROLL
-    for (int k = 0; k < 2; k++) {
+    unrolled<2>([&](auto k) ONEBIT_INLINE_LAMBDA {
         const __m512i picked = _mm512_shuffle_epi8(all, _mm512_load_si512(kTriples.pick[k]));
         pairs[k] = _mm512_maddubs_epi16(_mm512_xor_si512(picked, offset), _mm512_load_si512(kTriples.factor[k]));
-    }
+    });
     const __m512i sums = _mm512_add_epi16(pairs[0], pairs[1]);
     const __m512i lower[2] = {_mm512_shuffle_i32x4(sums, sums, 0x00), _mm512_shuffle_i32x4(sums, sums, 0xaa)};
-    ONEBIT_UNROLL
-    for (int i = 0; i < 2 * Count; i++) {
+    unrolled<2 * Count>([&](auto i) ONEBIT_INLINE_LAMBDA {
         const __m512i upper = _mm512_permutexvar_epi16(_mm512_load_si512(kUpperSums.word[i / 2][i % 2]), sums);
         _mm512_storeu_si512(table + i * 64, _mm512_add_epi16(lower[i / 2], upper));
-    }
+    });
 }
 
 void permute_build(uint8_t* table, const int8_t* q, int cols) {
@@ -106,11 +95,10 @@ void permute_build(uint8_t* table, const int8_t* q, int cols) {
     const int padded_cols = static_cast<int>(round_up(cols, 64));
     for (int c = 0; c < padded_cols; c += 64, table += kFields * kFieldBytes) {
         __m128i a[4];
-        ONEBIT_UNROLL
-        for (int w = 0; w < 4; w++) {
+        unrolled<4>([&](auto w) ONEBIT_INLINE_LAMBDA {
             a[w] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + c + 16 * w));
             field_tables<2>(table + 2 * w * kFieldBytes, a[w]);
-        }
+        });
         const __m128i over = _mm_or_si128(_mm_shuffle_epi8(a[0], over0), _mm_shuffle_epi8(a[1], over1));
         field_tables<2>(table + 8 * kFieldBytes, _mm_or_si128(over, _mm_shuffle_epi8(a[2], over2)));
         field_tables<1>(table + 10 * kFieldBytes, _mm_shuffle_epi8(a[3], over0));
@@ -165,33 +153,28 @@ inline void pair_now(__m512i&, __m512i&) {}
 
 // The sums of R vectors of rows for T tokens over n fields.
 template <int R, int T>
-inline void look_up(__m512i (&sums)[T][R], const __m512i* indices, const uint8_t* tables, size_t table_stride, int n) {
-    ONEBIT_UNROLL
-    for (int t = 0; t < T; t++) {
-        ONEBIT_UNROLL
-        for (int r = 0; r < R; r++) sums[t][r] = _mm512_setzero_si512();
-    }
+ONEBIT_INLINE void look_up(__m512i (&sums)[T][R], const __m512i* indices, const uint8_t* tables, size_t table_stride, int n) {
+    unrolled<T * R>([&](auto i) ONEBIT_INLINE_LAMBDA { sums[i / R][i % R] = _mm512_setzero_si512(); });
     for (int i = 0; i < n; i++, indices += R, tables += kFieldBytes) {
         __m512i index[R];
-        ONEBIT_UNROLL
-        for (int r = 0; r < R; r++) {
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
             index[r] = _mm512_load_si512(indices + r);
             add_now(index[r]);  // loaded once
-        }
-        ONEBIT_UNROLL
-        for (int t = 0; t < T; t++) {
+        });
+        unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
             const uint8_t* table = tables + static_cast<size_t>(t) * table_stride;
             const __m512i low = _mm512_loadu_si512(table), high = _mm512_loadu_si512(table + 64);
-            ONEBIT_UNROLL
-            for (int r = 0; r < R; r += 2) {
-                __m512i even = _mm512_permutex2var_epi16(low, index[r], high);
-                __m512i odd = _mm512_permutex2var_epi16(low, index[r + 1], high);
-                pair_now(even, odd);
-                sums[t][r] = _mm512_add_epi16(sums[t][r], even);
-                sums[t][r + 1] = _mm512_add_epi16(sums[t][r + 1], odd);
-                pair_now(sums[t][r], sums[t][r + 1]);
-            }
-        }
+            unrolled<R / 2>([&](auto pair) ONEBIT_INLINE_LAMBDA {
+                __m512i(&sum)[R] = sums[t];
+                constexpr int even = 2 * pair.value, odd = even + 1;
+                __m512i found = _mm512_permutex2var_epi16(low, index[even], high);
+                __m512i found_odd = _mm512_permutex2var_epi16(low, index[odd], high);
+                pair_now(found, found_odd);
+                sum[even] = _mm512_add_epi16(sum[even], found);
+                sum[odd] = _mm512_add_epi16(sum[odd], found_odd);
+                pair_now(sum[even], sum[odd]);
+            });
+        });
     }
 }
 
@@ -209,38 +192,15 @@ inline void by_rows(__m512i low, __m512i high, F f) {
 // One tile of columns for T tokens and B blocks: what is done with the sums is f(out of a block and token, block, low,
 // high).
 template <int B, int T, class Out, class F>
-inline void permute_tokens(Out* out, size_t out_stride, const __m512i* indices, const uint8_t* tables, size_t table_stride,
+ONEBIT_INLINE void permute_tokens(Out* out, size_t out_stride, const __m512i* indices, const uint8_t* tables, size_t table_stride,
                            int n, F f) {
     __m512i sums[T][2 * B];
     look_up<2 * B, T>(sums, indices, tables, table_stride, n);
-    ONEBIT_UNROLL
-    for (int t = 0; t < T; t++) {
-        ONEBIT_UNROLL
-        for (int b = 0; b < B; b++) {
+    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
+        unrolled<B>([&](auto b) ONEBIT_INLINE_LAMBDA {
             f(out + static_cast<size_t>(t) * out_stride + b * 64, b, sums[t][2 * b], sums[t][2 * b + 1]);
-        }
-    }
-}
-
-template <int B>
-struct Blocks {
-    static constexpr int count = B;
-};
-
-// Calls f(first block, Blocks<n>) for groups of at most kPermuteBlocks, equal but for one: a block alone has too
-// few sums to keep the processor busy.
-template <class F>
-inline void by_blocks(int n_blocks, F f) {
-    for (int b = 0, groups = (n_blocks + kPermuteBlocks - 1) / kPermuteBlocks; groups > 0; groups--) {
-        const int count = (n_blocks - b + groups - 1) / groups;
-        switch (count) {
-            case 1: f(b, Blocks<1>{}); break;
-            case 2: f(b, Blocks<2>{}); break;
-            case 3: f(b, Blocks<3>{}); break;
-            default: f(b, Blocks<4>{}); break;
-        }
-        b += count;
-    }
+        });
+    });
 }
 
 // A tile of columns [c0, c1) for all rows and n_tokens tokens of one pass. finish(out, block, low, high) adds the sums of
@@ -251,12 +211,12 @@ inline void permute_tile(Out* out, size_t out_stride, const uint8_t* blocks, siz
     alignas(64) __m512i indices[kPermuteTile / 64 * kFields * kPermuteBlocks * 2];
     const int n = (c1 - c0) / 64 * kFields;
     tables += static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
-    by_blocks(n_blocks, [&](int b, auto count) {
+    by_groups<kPermuteBlocks>(n_blocks, [&](int b, auto count) {
         constexpr int B = decltype(count)::count;
         for (int k = 0; k < B; k++) {
             split_block(indices + 2 * k, 2 * B, blocks + static_cast<size_t>(b + k) * block_bytes, B * block_bytes, c0, c1);
         }
-        by_queries<kPermuteTokens>(0, n_tokens, [&](int t, auto tokens) {
+        by_groups<kPermuteTokens>(n_tokens, [&](int t, auto tokens) {
             permute_tokens<B, decltype(tokens)::count>(out + static_cast<size_t>(t) * out_stride + b * 64, out_stride, indices,
                                                        tables + static_cast<size_t>(t) * table_stride, table_stride, n,
                                                        [&](Out* to, int k, __m512i low, __m512i high) {

@@ -26,7 +26,8 @@ struct LaneBits {
 constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
 constexpr int kMaxTokens = 1;  // every token reads all signs anew
-constexpr int kAttendSums = 4;
+constexpr int kScoreSums = 4, kMixSums = 4;
+constexpr int kAttendChains = 4;
 
 inline uint32_t float_bits(float x) {
     uint32_t b;

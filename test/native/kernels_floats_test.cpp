@@ -302,10 +302,11 @@ bool attend_case(uint64_t seed) {
     std::vector<float> first;
     for (const KernelSet* set : check::sets()) {
         float* out = output.place<float>(c.q.size(), at_end);
-        float* scores = scratch.place<float>(n * static_cast<size_t>(padded(c.most, 16)), at_end);
+        const auto row_floats = static_cast<size_t>(padded(c.head_dim, 16) + padded(c.most, 16));
+        float* room = scratch.place<float>(n * row_floats, at_end);
         std::vector<AttendQuery> queries;
         for (size_t j = 0; j < n; j++) queries.push_back({q + j * dim, out + j * dim, c.positions[j], 0.0f});
-        set->attend(queries.data(), static_cast<int>(n), kv, c.head_dim, c.scale, scores);
+        set->attend(queries.data(), static_cast<int>(n), kv, c.head_dim, c.scale, room);
         if (!check::untouched("attend", set, seed, output) || !check::untouched("attend", set, seed, scratch))
             return false;
         if (first.empty()) first.assign(out, out + c.q.size());
@@ -325,7 +326,7 @@ bool attend_case(uint64_t seed) {
         }
         // The same one at a time: which queries share a call changes nothing.
         std::vector<float> alone(c.q.size());
-        std::vector<float> row(static_cast<size_t>(padded(c.most, 16)));
+        std::vector<float> row(row_floats);
         for (size_t j = 0; j < n; j++) {
             AttendQuery query{q + j * dim, alone.data() + j * dim, c.positions[j], 0.0f};
             set->attend(&query, 1, kv, c.head_dim, c.scale, row.data());

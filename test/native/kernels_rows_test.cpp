@@ -357,9 +357,9 @@ void exponential(const KernelSet* set) {
     for (int i = 0; i < 20000; i++) {
         const float x = -20.0f - static_cast<float>(i) * 0.0042f;
         const float q = 1.0f, k[kKeyBlock] = {0.0f, x}, v[2] = {0.0f, 1.0f};
-        float out, scores[16];
+        float out, scratch[32];
         AttendQuery query{&q, &out, 2, 0.0f};
-        set->attend(&query, 1, {k, v, DType::f32}, 1, 1.0f, scores);
+        set->attend(&query, 1, {k, v, DType::f32}, 1, 1.0f, scratch);
         const double want = exp(static_cast<double>(x)),
                      unit = want < 0x1p-126 ? 0x1p-149 : ldexp(1.0, ilogb(want) - 23);
         const double error = fabs(out - want) / unit;
