@@ -132,15 +132,18 @@ struct SplitSigns {
     }
 };
 
-inline void add_four_columns(Bytes (&low)[kVectors], Bytes (&high)[kVectors], const Bytes (&index)[kVectors],
-                             const uint8_t* table) {
+ONEBIT_INLINE void add_four_columns(Bytes (&low)[kVectors], Bytes (&high)[kVectors], const Bytes (&index)[kVectors],
+                                    const uint8_t* table) {
     const Bytes low_table = table_load(table), high_table = table_load(table + 16);
-    for (int v = 0; v < kVectors; v++) {
-        low[v] = bytes_add(low[v], lookup(low_table, index[v]));
-        high[v] = bytes_add(high[v], lookup(high_table, index[v]));
-        add_now(low[v]);
-        add_now(high[v]);
-    }
+    unrolled<kVectors>([&](auto v) ONEBIT_INLINE_LAMBDA {
+        Bytes signs = index[v];
+        add_now(signs);
+        Bytes low_found = lookup(low_table, signs), high_found = lookup(high_table, signs);
+        pair_now(low_found, high_found);
+        low[v] = bytes_add(low[v], low_found);
+        high[v] = bytes_add(high[v], high_found);
+        pair_now(low[v], high[v]);
+    });
 }
 
 template <class Signs>

@@ -143,14 +143,6 @@ inline void split_block(__m512i* indices, int step, const uint8_t* block, size_t
 
 // ---- sums --------------------------------------------------------------------------------------------------
 
-// Both are in registers here, and what follows comes after: two lookups and then two additions are what Zen 4 does best
-// (one lookup a cycle; 0.8 where they alternate, and compilers let them alternate).
-#if defined(__GNUC__)
-inline void pair_now(__m512i& a, __m512i& b) { __asm__("" : "+v"(a), "+v"(b)); }
-#else
-inline void pair_now(__m512i&, __m512i&) {}
-#endif
-
 // The sums of R vectors of rows for T tokens over n fields.
 template <int R, int T>
 ONEBIT_INLINE void look_up(__m512i (&sums)[T][R], const __m512i* indices, const uint8_t* tables, size_t table_stride, int n) {
