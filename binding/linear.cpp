@@ -11,6 +11,10 @@ namespace {
 
 // Tables of one block of tokens should stay in a core's second-level cache while all rows pass by.
 constexpr size_t kTableCacheBytes = size_t{512} << 10;
+// A thread that multiplies a whole matrix makes the tables of some columns, meets all rows with them, and goes on to the
+// next columns: the tables of all columns (1.4 MB for 32 tokens of 2048, with vpermi2w) would go to the third-level cache
+// and come back from there.
+constexpr size_t kTileTableBytes = size_t{288} << 10;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
 // Tokens of one task of a sign product whose rows several threads share.
@@ -87,6 +91,10 @@ public:
         if (count_ == 0) return;
         x_ = x;
         x_stride_ = x_stride;
+        if (calls_[0]->alone) {
+            for (int i = 0; i < count_; ++i) multiply_alone(*calls_[i]);
+            return;
+        }
         if (!calls_[0]->apart) {
             runner_.run(count_ * n_, [&](int task) { prepare(*calls_[task / n_], task % n_, task % n_); });
         }
@@ -117,7 +125,7 @@ private:
                 for (int i = 0; i < stage.cols; ++i) rest[i] = x[i] - static_cast<float>(q[i]) * scale[0];
                 scale[1] = kernels_.quantize(q + stride, rest, nullptr, stage.cols);
             }
-            if (reads_tables(model_, linear)) {
+            if (reads_tables(model_, linear) && !call.alone) {
                 call.product->table_build(scratch.tables + at * scratch.table_stride, q, stage.cols);
             }
             return;
@@ -144,11 +152,34 @@ private:
         return thread;
     }
 
+    // One matrix after another, and tables of a tile of columns after another.
+    void multiply_alone(const LinearCall& call) {
+        const Stage stage = stage_of(*call.linear, stage_index_);
+        for (int t = 0; t < n_; ++t) prepare(call, t, t);
+        multiply_piece(call, stage, {0, stage.rows, 0, n_, 0});
+    }
+
     // What one task multiplies: rows of one call's matrix, and tokens, whose activations are in the scratch from row
     // `prepared` on.
     struct Piece {
         int row, rows, token, tokens, prepared;
     };
+
+    // Calls multiply(first column, columns, tables) for the columns of a piece whose tables there are.
+    template <class F>
+    void by_tiles(const LinearCall& call, const Stage& stage, Piece piece, F multiply) const {
+        if (!call.alone) return multiply(0, stage.cols, tables_of(call, piece));
+        const auto q_stride = static_cast<size_t>(padded(stage.cols, 64));
+        for (int c = 0; c < stage.cols; c += call.tile_cols) {
+            const int cols = std::min(call.tile_cols, stage.cols - c);
+            for (int t = 0; t < piece.tokens; ++t) {
+                const auto token = static_cast<size_t>(t);
+                call.product->table_build(call.scratch.tables + token * call.scratch.table_stride,
+                                          call.scratch.q + token * q_stride + c, cols);
+            }
+            multiply(c, cols, call.scratch.tables);
+        }
+    }
 
     // Splits the rows of all calls into tasks of about equal weight. Sign products are split by tokens too: small
     // matrices have few blocks of rows, and their bits are cheap to read again.
@@ -221,13 +252,21 @@ private:
         return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
     }
 
+    // The signs of a piece from column c on.
+    SignBlocks blocks_of(const Stage& stage, Piece piece, int c) const {
+        const int block = kernels_.sign_row_block;
+        const size_t stride = kernels_.sign_block_bytes(stage.cols);
+        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * stride + kernels_.sign_block_bytes(c);
+        return {bits, stride, (piece.rows + block - 1) / block};
+    }
+
     void multiply_signs(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const size_t stride = sums_stride(stage);
         int32_t* sums = sums_of(call, stage, piece);
-        const int block = kernels_.sign_row_block;
-        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * kernels_.sign_block_bytes(stage.cols);
-        call.product->sign(sums, stride, bits, (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
-                           call.scratch.table_stride, piece.tokens);
+        by_tiles(call, stage, piece, [&](int c, int cols, const uint8_t* tables) {
+            call.product->sign(sums, stride, blocks_of(stage, piece, c), cols, tables, call.scratch.table_stride, piece.tokens,
+                               c > 0);
+        });
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
             kernels_.scale_i32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.prepared + t],
@@ -253,12 +292,12 @@ private:
     void multiply_groups(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
         const size_t stride = sums_stride(stage);
         const int block = kernels_.sign_row_block;
-        const auto first_block = static_cast<size_t>(piece.row / block);
         float* sums = reinterpret_cast<float*>(sums_of(call, stage, piece));
-        call.product->grouped(sums, stride, stage.sign->bits + first_block * kernels_.sign_block_bytes(stage.cols),
-                              call.linear->scales + first_block * static_cast<size_t>(stage.cols / 128 * block),
-                              (piece.rows + block - 1) / block, stage.cols, tables_of(call, piece),
-                              call.scratch.table_stride, piece.tokens);
+        by_tiles(call, stage, piece, [&](int c, int cols, const uint8_t* tables) {
+            const int group = piece.row / block * (stage.cols / 128) + c / 128;
+            call.product->grouped(sums, stride, blocks_of(stage, piece, c), call.linear->scales + static_cast<size_t>(group) * block,
+                                  cols, tables, call.scratch.table_stride, piece.tokens, c > 0);
+        });
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
             kernels_.scale_f32(out + token * out_stride, sums + token * stride, call.scratch.scale[piece.prepared + t], nullptr,
@@ -324,7 +363,7 @@ int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
 
 LinearCall prepare_call(const Model& model, int threads, const Linear& linear, float* out, size_t out_stride, int n,
                         Carver* carver) {
-    LinearCall call{&linear, out, out_stride, n == 1, nullptr, {}};
+    LinearCall call{&linear, out, out_stride, n == 1, n > 1 && threads == 1, nullptr, 0, {}};
     LinearScratch& scratch = call.scratch;
     const auto tokens = static_cast<size_t>(n), prepared = static_cast<size_t>(call.apart ? threads : n);
     const int rank = linear.kind.form == LinearKind::Form::sign ? linear.kind.rank : 0;
@@ -342,7 +381,13 @@ LinearCall prepare_call(const Model& model, int threads, const Linear& linear, f
     scratch.sums = carver->take<int32_t>(tokens * n_planes * rows);
     if (reads_tables(model, linear)) {
         call.product = &product_of(model, linear, n);
-        const size_t bytes = std::max(call.product->table_bytes(linear.cols), call.product->table_bytes(rank));
+        size_t bytes = std::max(call.product->table_bytes(linear.cols), call.product->table_bytes(rank));
+        if (call.alone) {
+            const int unit = call.product->tile_cols;
+            const auto units = static_cast<int>(kTileTableBytes / call.product->table_bytes(unit)) / n;
+            call.tile_cols = std::max(1, units) * unit;
+            bytes = std::min(bytes, call.product->table_bytes(call.tile_cols));
+        }
         scratch.table_stride = (bytes + 63) / 64 * 64;
         scratch.tables = carver->take<uint8_t>(prepared * scratch.table_stride);
     }

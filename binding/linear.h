@@ -27,7 +27,9 @@ struct LinearCall {
     float* out = nullptr;  // (n, out_stride)
     size_t out_stride = 0;
     bool apart = false;                    // one token, which each thread prepares for itself
+    bool alone = false;                    // several tokens, all a single thread's
     const SignProduct* product = nullptr;  // where signs meet rounded activations
+    int tile_cols = 0;                     // alone: columns whose tables there are at a time
     LinearScratch scratch;
 };
 

@@ -203,7 +203,8 @@ private:
             auto* sums = reinterpret_cast<int32_t*>(place + bits_bytes + table_bytes);
             const uint64_t calls = count / weights + 1;
             for (uint64_t i = 0; i < calls; ++i) {
-                product.sign(sums, static_cast<size_t>(rows), place, blocks, cols, place + bits_bytes, stride, tokens);
+                product.sign(sums, static_cast<size_t>(rows), {place, kernels.sign_block_bytes(cols), blocks}, cols,
+                             place + bits_bytes, stride, tokens, false);
             }
             *sink = static_cast<uint64_t>(sums[0]);
             return calls * weights;

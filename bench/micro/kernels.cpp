@@ -57,14 +57,16 @@ public:
     void signs(const Product& way, int rows, int cols, const char* place, std::vector<int> token_counts) {
         const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
         const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
-        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
+        const size_t block_bytes = set_.sign_block_bytes(cols);
+        const Shared weights = memory(static_cast<size_t>(blocks) * block_bytes);
         const auto sign = way.product.sign;
         for (int tokens : token_counts) {
             const auto [tables, stride] = tables_of(way, cols, tokens);
             const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(int32_t));
             add(way.sign_name, size(rows, cols, tokens, place), "Gw/s", weight_tokens(out_rows, cols, tokens),
                 [=, tables = tables, stride = stride] {
-                    sign(out->as<int32_t>(), out_rows, weights->bytes(), blocks, cols, tables->bytes(), stride, tokens);
+                    const SignBlocks signs{weights->bytes(), block_bytes, blocks};
+                    sign(out->as<int32_t>(), out_rows, signs, cols, tables->bytes(), stride, tokens, false);
                 });
         }
     }
@@ -72,7 +74,8 @@ public:
     void grouped(const Product& way, int rows, int cols, std::vector<int> token_counts) {
         const int blocks = (rows + set_.sign_row_block - 1) / set_.sign_row_block;
         const size_t out_rows = static_cast<size_t>(blocks) * static_cast<size_t>(set_.sign_row_block);
-        const Shared weights = memory(static_cast<size_t>(blocks) * set_.sign_block_bytes(cols));
+        const size_t block_bytes = set_.sign_block_bytes(cols);
+        const Shared weights = memory(static_cast<size_t>(blocks) * block_bytes);
         const Shared scales = halves(out_rows * static_cast<size_t>(cols / 128));
         const auto grouped = way.product.grouped;
         for (int tokens : token_counts) {
@@ -80,8 +83,9 @@ public:
             const Shared out = memory(out_rows * static_cast<size_t>(tokens) * sizeof(float));
             add(way.grouped_name, size(rows, cols, tokens, "L2"), "Gw/s", weight_tokens(out_rows, cols, tokens),
                 [=, tables = tables, stride = stride] {
-                    grouped(out->as<float>(), out_rows, weights->bytes(), scales->as<uint16_t>(), blocks, cols,
-                            tables->bytes(), stride, tokens);
+                    const SignBlocks signs{weights->bytes(), block_bytes, blocks};
+                    grouped(out->as<float>(), out_rows, signs, scales->as<uint16_t>(), cols, tables->bytes(), stride,
+                            tokens, false);
                 });
         }
     }
@@ -146,7 +150,7 @@ public:
         const Shared k = halves(count), v = halves(count), k8 = int8s(count), v8 = int8s(count);
         const Shared scales = floats(static_cast<size_t>(positions));
         const Shared q = floats(static_cast<size_t>(head_dim) * 16), out = floats(static_cast<size_t>(head_dim) * 16);
-        const Shared scores = floats(static_cast<size_t>(padded(positions, 16)) * 16);
+        const Shared scratch = floats(static_cast<size_t>(padded(head_dim, 16) + padded(positions, 16)) * 16);
         const KernelSet& set = set_;
         for (DType dtype : {DType::f16, DType::q8}) {
             const bool half = dtype == DType::f16;
@@ -161,7 +165,7 @@ public:
                         for (int i = 0; i < heads; ++i)
                             queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, positions,
                                           0.0f};
-                        set.attend(queries, heads, kv, head_dim, 0.1f, scores->as<float>());
+                        set.attend(queries, heads, kv, head_dim, 0.1f, scratch->as<float>());
                     });
             }
         }

@@ -36,6 +36,7 @@ void signs_of(const KernelSet* set, const Width& width, const char* place, int r
     const size_t block_bytes = set->sign_block_bytes(cols),
                  table_stride = static_cast<size_t>(padded(static_cast<int64_t>((set->*width.product).table_bytes(cols)), 64));
     Memory weights(static_cast<size_t>(blocks) * block_bytes);
+    const SignBlocks signs{weights.bytes(), block_bytes, blocks};
     std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(cols / 128), f16_from_f32(0.5f));
     printf("%-11s %-11s %-5s", set->name, grouped ? width.grouped_name : width.sign_name, place);
     for (int tokens : token_counts) {
@@ -48,11 +49,11 @@ void signs_of(const KernelSet* set, const Width& width, const char* place, int r
         Memory out(static_cast<size_t>(rows) * static_cast<size_t>(tokens) * 4);
         const double seconds = best_seconds([&] {
             if (grouped) {
-                (set->*width.product).grouped(reinterpret_cast<float*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(),
-                                      scales.data(), blocks, cols, tables.bytes(), table_stride, tokens);
+                (set->*width.product).grouped(reinterpret_cast<float*>(out.bytes()), static_cast<size_t>(rows), signs,
+                                              scales.data(), cols, tables.bytes(), table_stride, tokens, false);
             } else {
-                (set->*width.product).sign(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), weights.bytes(), blocks,
-                                   cols, tables.bytes(), table_stride, tokens);
+                (set->*width.product).sign(reinterpret_cast<int32_t*>(out.bytes()), static_cast<size_t>(rows), signs, cols,
+                                           tables.bytes(), table_stride, tokens, false);
             }
         });
         printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);

@@ -122,8 +122,9 @@ void measure(const KernelSet* set, const char* place, int rows, int cols, int to
                        w.data() + static_cast<size_t>(b) * 64 * row_bytes, 64, cols);
     const double per = static_cast<double>(rows) * cols * tokens * 1e-9;
     const double shuffle = per / best_seconds([&] {
-                               set->i4.sign(want.data(), static_cast<size_t>(rows), blocks.data(), rows / 64, cols,
-                                            tables.data(), stride, tokens);
+                               set->i4.sign(want.data(), static_cast<size_t>(rows),
+                                            {blocks.data(), set->sign_block_bytes(cols), rows / 64}, cols, tables.data(),
+                                            stride, tokens, false);
                            });
     const double words =
         per / best_seconds([&] {

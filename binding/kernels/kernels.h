@@ -48,22 +48,31 @@ struct AttendQuery {
     float inverse;   // for the kernel's own use
 };
 
+// Packed signs: `count` blocks, `stride` bytes from one to the next. A tile of columns from c on, c being a multiple of 64,
+// begins at bits + sign_block_bytes(c), with the same stride.
+struct SignBlocks {
+    const uint8_t* bits;
+    size_t stride;
+    int count;
+};
+
 // One way to multiply packed sign matrices by rounded activations, with exact int32 sums.
 struct SignProduct {
     // The form of one activation vector that sign and grouped read: lookup tables, bit planes.
     size_t (*table_bytes)(int cols);
     void (*table_build)(uint8_t* table, const int8_t* q, int cols);  // q: (padded(cols, 64))
-    // out[t * out_stride + r] = sum_c sign[r][c] * q_t[c] for r in [0, n_blocks * sign_row_block).
-    // tables: n_tokens tables, table_stride bytes apart. cols is a multiple of 8, at most 2^16.
-    void (*sign)(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
-                 size_t table_stride, int n_tokens);
+    // out[t * out_stride + r] = sum_c sign[r][c] * q_t[c] for r in [0, blocks.count * sign_row_block); with `add`, that is
+    // added to what is there. tables: n_tokens tables, table_stride bytes apart. cols is a multiple of 8, at most 2^16.
+    void (*sign)(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
+                 int n_tokens, bool add);
     // Grouped sign (Q1_0): one f16 scale per row and 128 columns. cols is a multiple of 128.
-    // scales: (n_blocks, cols/128, sign_row_block) f16 bits. For each row, with s_g the exact integer sum of
-    // group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet times the
-    // activation's scale).
-    void (*grouped)(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                    const uint8_t* tables, size_t table_stride, int n_tokens);
+    // scales: (blocks, groups of all columns, sign_row_block) f16 bits, from the first group on. For each row, with s_g the
+    // exact integer sum of group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0, or with `add` from what is
+    // there. out = acc (not yet times the activation's scale).
+    void (*grouped)(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
+                    size_t table_stride, int n_tokens, bool add);
     int pass_tokens;  // so many tokens share the work of reading and splitting signs; of more, each pass does it again
+    int tile_cols;    // tiles of so many columns, or a multiple of that, are multiplied as fast as whole rows
 };
 
 struct KernelSet {

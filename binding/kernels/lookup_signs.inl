@@ -193,7 +193,7 @@ inline void split_signs(uint8_t* indices, const uint8_t* packed, int n_bytes) {
 }
 
 // out[r] (+)= absolute - 2 u for the 64 rows of a block.
-inline void store_sums(int32_t* out, const Sums (&sums)[kVectors], int32_t absolute, bool first) {
+inline void store_sums(int32_t* out, const Sums (&sums)[kVectors], int32_t absolute, bool add) {
     const Ints a = ints_all(absolute);
     for (int v = 0; v < kVectors; v++) {
         Ints u[4];
@@ -201,7 +201,7 @@ inline void store_sums(int32_t* out, const Sums (&sums)[kVectors], int32_t absol
         for (int k = 0; k < 4; k++) {
             int32_t* rows = out + k * 16 + v * (kBytes / 4);
             const Ints s = ints_sub(a, ints_add(u[k], u[k]));
-            ints_store(rows, first ? s : ints_add(s, ints_load(rows)));
+            ints_store(rows, add ? ints_add(s, ints_load(rows)) : s);
         }
     }
 }
@@ -218,7 +218,7 @@ inline int32_t absolute_sum(const uint8_t* absolute, int c, int end) {
 }
 
 // One token: the nibbles are used once, so they stay in registers.
-inline void sign_one_token(int32_t* out, const uint8_t* block, int cols, const uint8_t* table) {
+inline void sign_one_token(int32_t* out, const uint8_t* block, int cols, const uint8_t* table, bool add) {
     const int end = static_cast<int>(round_up(cols, 64));
     for (int c0 = 0; c0 < end; c0 += kMaxCarryCols) {
         const int c1 = c0 + kMaxCarryCols < end ? c0 + kMaxCarryCols : end;
@@ -227,13 +227,13 @@ inline void sign_one_token(int32_t* out, const uint8_t* block, int cols, const u
         for (int c = c0; c < c1; c += 64) {
             add_columns(sums, PackedSigns{block}, static_cast<size_t>(c / 8), table + c * 8);
         }
-        store_sums(out, sums, absolute_sum(table + lookup_bytes(cols), c0, c1), c0 == 0);
+        store_sums(out, sums, absolute_sum(table + lookup_bytes(cols), c0, c1), add || c0 > 0);
     }
 }
 
 // Several tokens, columns [c0, c1) of one block.
 inline void sign_tokens(int32_t* out, size_t out_stride, const uint8_t* block, int c0, int c1, int cols,
-                        const uint8_t* tables, size_t table_stride, int n_tokens) {
+                        const uint8_t* tables, size_t table_stride, int n_tokens, bool add) {
     alignas(64) uint8_t indices[kTileCols * 16];
     for (int c = c0; c < c1; c += kTileCols) {
         const int end = c + kTileCols < c1 ? c + kTileCols : c1;
@@ -245,7 +245,7 @@ inline void sign_tokens(int32_t* out, size_t out_stride, const uint8_t* block, i
             for (int i = c; i < end; i += 64)
                 add_columns(sums, SplitSigns{indices}, static_cast<size_t>((i - c) / 8), table + i * 8);
             store_sums(out + static_cast<size_t>(t) * out_stride, sums,
-                       absolute_sum(table + lookup_bytes(cols), c, end), c == 0);
+                       absolute_sum(table + lookup_bytes(cols), c, end), add || c > 0);
         }
     }
 }
@@ -257,9 +257,8 @@ inline int pass_columns(int cols, int n_tokens) {
     return fitting < kTileCols ? kTileCols : fitting < end ? fitting : end;
 }
 
-void sign_i8(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
-             size_t table_stride, int n_tokens) {
-    const size_t block_bytes = sign_block_bytes(cols);
+void sign_i8(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
+             int n_tokens, bool add) {
     const int end = static_cast<int>(round_up(cols, 64));
     for (int t0 = 0; t0 < n_tokens; t0 += kMaxTokens) {
         const int count = n_tokens - t0 < kMaxTokens ? n_tokens - t0 : kMaxTokens;
@@ -268,12 +267,12 @@ void sign_i8(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_block
         const int step = count == 1 ? end : pass_columns(cols, count);
         for (int c0 = 0; c0 < end; c0 += step) {
             const int c1 = c0 + step < end ? c0 + step : end;
-            for (int b = 0; b < n_blocks; b++) {
-                const uint8_t* block = blocks + static_cast<size_t>(b) * block_bytes;
+            for (int b = 0; b < blocks.count; b++) {
+                const uint8_t* block = blocks.bits + static_cast<size_t>(b) * blocks.stride;
                 if (count == 1) {
-                    sign_one_token(out_tokens + b * 64, block, cols, tokens);
+                    sign_one_token(out_tokens + b * 64, block, cols, tokens, add);
                 } else {
-                    sign_tokens(out_tokens + b * 64, out_stride, block, c0, c1, cols, tokens, table_stride, count);
+                    sign_tokens(out_tokens + b * 64, out_stride, block, c0, c1, cols, tokens, table_stride, count, add);
                 }
             }
         }
@@ -282,7 +281,7 @@ void sign_i8(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_block
 
 // ---- one scale per row and 128 columns ---------------------------------------------------------------------
 
-inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolute, const float* d, bool first) {
+inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolute, const float* d, bool add) {
     const Ints a = ints_all(absolute);
     for (int v = 0; v < kVectors; v++) {
         Ints u[4];
@@ -290,7 +289,7 @@ inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolu
         for (int k = 0; k < 4; k++) {
             const int row = k * 16 + v * (kBytes / 4);
             const Floats s = floats_from_ints(ints_sub(a, ints_add(u[k], u[k])));
-            floats_store(out + row, floats_fma(floats_load(d + row), s, first ? floats_zero() : floats_load(out + row)));
+            floats_store(out + row, floats_fma(floats_load(d + row), s, add ? floats_load(out + row) : floats_zero()));
         }
     }
 }
@@ -298,7 +297,7 @@ inline void store_group(float* out, const Sums (&sums)[kVectors], int32_t absolu
 // Groups [g0, g1) of one block for several tokens; at most kTileCols columns.
 template <class Signs>
 inline void group_tokens(float* out, size_t out_stride, Signs signs, const uint16_t* scales, int g0, int g1, int cols,
-                         const uint8_t* tables, size_t table_stride, int n_tokens) {
+                         const uint8_t* tables, size_t table_stride, int n_tokens, bool add) {
     alignas(64) float d[kTileCols / 128][64];
     for (int g = g0; g < g1; g++) {
         for (int r = 0; r < 64; r += kBytes / 4) floats_store(d[g - g0] + r, floats_from_f16(scales + g * 64 + r));
@@ -313,40 +312,42 @@ inline void group_tokens(float* out, size_t out_stride, Signs signs, const uint1
             add_columns(sums, signs, byte + 8, table + g * 1024 + 512);
             int32_t absolute;
             memcpy(&absolute, table + lookup_bytes(cols) + g * 4, 4);
-            store_group(out + static_cast<size_t>(t) * out_stride, sums, absolute, d[g - g0], g == 0);
+            store_group(out + static_cast<size_t>(t) * out_stride, sums, absolute, d[g - g0], add || g > 0);
         }
     }
 }
 
 inline void grouped_block(float* out, size_t out_stride, const uint8_t* block, const uint16_t* scales, int g0, int g1,
-                          int cols, const uint8_t* tables, size_t table_stride, int n_tokens) {
+                          int cols, const uint8_t* tables, size_t table_stride, int n_tokens, bool add) {
     alignas(64) uint8_t indices[kTileCols * 16];
     for (int g = g0; g < g1; g += kTileCols / 128) {
         const int end = g + kTileCols / 128 < g1 ? g + kTileCols / 128 : g1;
         const uint8_t* packed = block + g * 1024;
         if (n_tokens == 1) {
-            group_tokens(out, out_stride, PackedSigns{packed}, scales, g, end, cols, tables, table_stride, 1);
+            group_tokens(out, out_stride, PackedSigns{packed}, scales, g, end, cols, tables, table_stride, 1, add);
         } else {
             split_signs(indices, packed, (end - g) * 16);
-            group_tokens(out, out_stride, SplitSigns{indices}, scales, g, end, cols, tables, table_stride, n_tokens);
+            group_tokens(out, out_stride, SplitSigns{indices}, scales, g, end, cols, tables, table_stride, n_tokens, add);
         }
     }
 }
 
-void grouped_i8(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                const uint8_t* tables, size_t table_stride, int n_tokens) {
-    const size_t block_bytes = sign_block_bytes(cols);
+// How many groups of columns have scales in one block.
+inline size_t groups_of(SignBlocks blocks) { return blocks.stride / sign_block_bytes(128); }
+
+void grouped_i8(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
+                size_t table_stride, int n_tokens, bool add) {
     for (int t0 = 0; t0 < n_tokens; t0 += kMaxTokens) {
         const int count = n_tokens - t0 < kMaxTokens ? n_tokens - t0 : kMaxTokens;
         const uint8_t* tokens = tables + static_cast<size_t>(t0) * table_stride;
         const int step = pass_columns(cols, count) / 128;
         for (int g0 = 0; g0 < cols / 128; g0 += step) {
             const int g1 = g0 + step < cols / 128 ? g0 + step : cols / 128;
-            for (int b = 0; b < n_blocks; b++) {
+            for (int b = 0; b < blocks.count; b++) {
                 const size_t block = static_cast<size_t>(b);
                 grouped_block(out + static_cast<size_t>(t0) * out_stride + block * 64, out_stride,
-                              blocks + block * block_bytes, scales + block * 64 * static_cast<size_t>(cols / 128), g0,
-                              g1, cols, tokens, table_stride, count);
+                              blocks.bits + block * blocks.stride, scales + block * 64 * groups_of(blocks), g0, g1, cols,
+                              tokens, table_stride, count, add);
             }
         }
     }

@@ -27,6 +27,7 @@ constexpr int kPermuteTile = 192;     // columns that add up in 16 bits (192 * 1
 constexpr int kPermuteBlocks = 3;     // blocks at a time, two vectors of 32 rows each
 constexpr int kPermuteTokens = 2;     // tokens at a time: 12 sums, 6 indices, 2 halves of a table, and what is looked up
 constexpr int kManyTokens = 2;        // one is faster with byte shuffles
+constexpr int kPermuteCols = 384;     // a multiple of the tile, and of the groups of grouped signs
 constexpr int kPermutePass = 64;      // tokens of one pass over the rows: 264 KiB of tables for a tile of columns
 
 size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64) / 64) * kFields * kFieldBytes; }
@@ -198,15 +199,15 @@ ONEBIT_INLINE void permute_tokens(Out* out, size_t out_stride, const __m512i* in
 // A tile of columns [c0, c1) for all rows and n_tokens tokens of one pass. finish(out, block, low, high) adds the sums of
 // 64 rows to what is there.
 template <class Out, class F>
-inline void permute_tile(Out* out, size_t out_stride, const uint8_t* blocks, size_t block_bytes, int n_blocks, int c0, int c1,
-                         const uint8_t* tables, size_t table_stride, int n_tokens, F finish) {
+inline void permute_tile(Out* out, size_t out_stride, SignBlocks blocks, int c0, int c1, const uint8_t* tables,
+                         size_t table_stride, int n_tokens, F finish) {
     alignas(64) __m512i indices[kPermuteTile / 64 * kFields * kPermuteBlocks * 2];
     const int n = (c1 - c0) / 64 * kFields;
     tables += static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
-    by_groups<kPermuteBlocks>(n_blocks, [&](int b, auto count) {
+    by_groups<kPermuteBlocks>(blocks.count, [&](int b, auto count) {
         constexpr int B = decltype(count)::count;
         for (int k = 0; k < B; k++) {
-            split_block(indices + 2 * k, 2 * B, blocks + static_cast<size_t>(b + k) * block_bytes, B * block_bytes, c0, c1);
+            split_block(indices + 2 * k, 2 * B, blocks.bits + static_cast<size_t>(b + k) * blocks.stride, B * blocks.stride, c0, c1);
         }
         by_groups<kPermuteTokens>(n_tokens, [&](int t, auto tokens) {
             permute_tokens<B, decltype(tokens)::count>(out + static_cast<size_t>(t) * out_stride + b * 64, out_stride, indices,
@@ -228,28 +229,29 @@ inline void permute_passes(int cols, int tile, int n_tokens, F f) {
     }
 }
 
-void sign_permute(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
-                  size_t table_stride, int n_tokens) {
+void sign_permute(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
+                  int n_tokens, bool add) {
     permute_passes(cols, kPermuteTile, n_tokens, [&](size_t t, int count, int c0, int c1) {
-        const auto add = [=](int32_t* to, int, __m512i low, __m512i high) {
+        const bool more = add || c0 > 0;
+        const auto store = [=](int32_t* to, int, __m512i low, __m512i high) {
             by_rows(low, high, [&](int row, __m512i sums) {
-                ints_store(to + row, c0 == 0 ? sums : ints_add(sums, ints_load(to + row)));
+                ints_store(to + row, more ? ints_add(sums, ints_load(to + row)) : sums);
             });
         };
-        permute_tile(out + t * out_stride, out_stride, blocks, sign_block_bytes(cols), n_blocks, c0, c1,
-                     tables + t * table_stride, table_stride, count, add);
+        permute_tile(out + t * out_stride, out_stride, blocks, c0, c1, tables + t * table_stride, table_stride, count, store);
     });
 }
 
-void grouped_permute(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                     const uint8_t* tables, size_t table_stride, int n_tokens) {
-    const size_t block_scales = static_cast<size_t>(cols / 128) * 64;
+void grouped_permute(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
+                     size_t table_stride, int n_tokens, bool add) {
+    const size_t block_scales = groups_of(blocks) * 64;
     permute_passes(cols, 128, n_tokens, [&](size_t t, int count, int c0, int c1) {
         // The scales of the blocks at hand, converted once for all tokens.
         alignas(64) float scales_of[kPermuteBlocks][64];
         int block_of[kPermuteBlocks];
         for (int& block : block_of) block = -1;
-        const auto add = [&](float* to, int block, __m512i low, __m512i high) {
+        const bool more = add || c0 > 0;
+        const auto store = [&](float* to, int block, __m512i low, __m512i high) {
             float* d = scales_of[block % kPermuteBlocks];
             if (block_of[block % kPermuteBlocks] != block) {
                 block_of[block % kPermuteBlocks] = block;
@@ -257,11 +259,10 @@ void grouped_permute(float* out, size_t out_stride, const uint8_t* blocks, const
                 for (int r = 0; r < 64; r += 16) floats_store(d + r, floats_from_f16(halves + r));
             }
             by_rows(low, high, [&](int row, __m512i sums) {
-                const Floats before = c0 == 0 ? floats_zero() : floats_load(to + row);
+                const Floats before = more ? floats_load(to + row) : floats_zero();
                 floats_store(to + row, floats_fma(floats_load(d + row), floats_from_ints(sums), before));
             });
         };
-        permute_tile(out + t * out_stride, out_stride, blocks, sign_block_bytes(cols), n_blocks, c0, c1,
-                     tables + t * table_stride, table_stride, count, add);
+        permute_tile(out + t * out_stride, out_stride, blocks, c0, c1, tables + t * table_stride, table_stride, count, store);
     });
 }

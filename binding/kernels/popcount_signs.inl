@@ -119,7 +119,7 @@ inline void take_block(Sums (&out)[kVectors], const Counts<T, B>& sums, int t, i
 
 // Columns [c0, c1); at most kMaxCarryCols.
 template <int T, int B>
-inline void count_columns(int32_t* out, size_t out_stride, const CountSource& from, int c0, int c1, int cols) {
+inline void count_columns(int32_t* out, size_t out_stride, const CountSource& from, int c0, int c1, int cols, bool add) {
     Counts<T, B> sums;
     clear(sums);
     for (int c = c0; c < c1; c += 32) count_four_bytes(sums, from, static_cast<size_t>(c / 8));
@@ -129,14 +129,14 @@ inline void count_columns(int32_t* out, size_t out_stride, const CountSource& fr
         for (int b = 0; b < B; b++) {
             Sums block[kVectors];
             take_block(block, sums, t, b);
-            store_sums(out + token * out_stride + b * 64, block, absolute, c0 == 0);
+            store_sums(out + token * out_stride + b * 64, block, absolute, add || c0 > 0);
         }
     }
 }
 
 // B blocks for n_tokens, columns in steps: one group of tokens after another meets the same signs.
 template <int B>
-inline void count_blocks(int32_t* out, size_t out_stride, CountSource from, int cols, int n_tokens) {
+inline void count_blocks(int32_t* out, size_t out_stride, CountSource from, int cols, int n_tokens, bool add) {
     const int end = static_cast<int>(round_up(cols, 64)), step = n_tokens == 1 ? kMaxCarryCols : kCountCols;
     const uint8_t* planes = from.planes;
     for (int c0 = 0; c0 < end; c0 += step) {
@@ -144,31 +144,31 @@ inline void count_blocks(int32_t* out, size_t out_stride, CountSource from, int 
         size_t t = 0;
         for (; t + kCountTokens <= static_cast<size_t>(n_tokens); t += kCountTokens) {
             from.planes = planes + t * from.planes_stride;
-            count_columns<kCountTokens, B>(out + t * out_stride, out_stride, from, c0, c1, cols);
+            count_columns<kCountTokens, B>(out + t * out_stride, out_stride, from, c0, c1, cols, add);
         }
         for (; t < static_cast<size_t>(n_tokens); t++) {
             from.planes = planes + t * from.planes_stride;
-            count_columns<1, B>(out + t * out_stride, out_stride, from, c0, c1, cols);
+            count_columns<1, B>(out + t * out_stride, out_stride, from, c0, c1, cols, add);
         }
     }
 }
 
-void sign_i4(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* planes,
-             size_t planes_stride, int n_tokens) {
-    CountSource from{blocks, planes, sign_block_bytes(cols), planes_stride};
+void sign_i4(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* planes, size_t planes_stride,
+             int n_tokens, bool add) {
+    CountSource from{blocks.bits, planes, blocks.stride, planes_stride};
     for (int t = 0; t < n_tokens; t += kMaxTokens) {
         const int count = n_tokens - t < kMaxTokens ? n_tokens - t : kMaxTokens;
         int32_t* to = out + static_cast<size_t>(t) * out_stride;
         from.planes = planes + static_cast<size_t>(t) * planes_stride;
         int b = 0;
         // One token alone reads the blocks in their order: two streams from DRAM are slower than one.
-        for (; count > 1 && b + kCountBlocks <= n_blocks; b += kCountBlocks) {
-            from.signs = blocks + static_cast<size_t>(b) * from.block_bytes;
-            count_blocks<kCountBlocks>(to + b * 64, out_stride, from, cols, count);
+        for (; count > 1 && b + kCountBlocks <= blocks.count; b += kCountBlocks) {
+            from.signs = blocks.bits + static_cast<size_t>(b) * from.block_bytes;
+            count_blocks<kCountBlocks>(to + b * 64, out_stride, from, cols, count, add);
         }
-        for (; b < n_blocks; b++) {
-            from.signs = blocks + static_cast<size_t>(b) * from.block_bytes;
-            count_blocks<1>(to + b * 64, out_stride, from, cols, count);
+        for (; b < blocks.count; b++) {
+            from.signs = blocks.bits + static_cast<size_t>(b) * from.block_bytes;
+            count_blocks<1>(to + b * 64, out_stride, from, cols, count, add);
         }
     }
 }
@@ -177,7 +177,7 @@ void sign_i4(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_block
 
 // Group g of one block for T tokens; d: the 64 rows' scales.
 template <int T>
-inline void count_group(float* out, size_t out_stride, const CountSource& from, const float* d, int g, int cols) {
+inline void count_group(float* out, size_t out_stride, const CountSource& from, const float* d, int g, int cols, bool add) {
     Counts<T, 1> sums;
     clear(sums);
     for (int i = 0; i < 4; i++) count_four_bytes(sums, from, static_cast<size_t>(g * 16 + i * 4));
@@ -186,27 +186,26 @@ inline void count_group(float* out, size_t out_stride, const CountSource& from, 
         Sums block[kVectors];
         take_block(block, sums, t, 0);
         const uint8_t* absolute = from.planes + token * from.planes_stride + counts_bytes(cols);
-        store_group(out + token * out_stride, block, absolute_sum(absolute, g * 128, g * 128 + 128), d, g == 0);
+        store_group(out + token * out_stride, block, absolute_sum(absolute, g * 128, g * 128 + 128), d, add || g > 0);
     }
 }
 
-void grouped_i4(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                const uint8_t* planes, size_t planes_stride, int n_tokens) {
-    const size_t groups = static_cast<size_t>(cols / 128);
-    CountSource from{blocks, planes, sign_block_bytes(cols), planes_stride};
-    for (int b = 0; b < n_blocks; b++, out += 64, scales += groups * 64) {
-        from.signs = blocks + static_cast<size_t>(b) * from.block_bytes;
+void grouped_i4(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* planes,
+                size_t planes_stride, int n_tokens, bool add) {
+    CountSource from{blocks.bits, planes, blocks.stride, planes_stride};
+    for (int b = 0; b < blocks.count; b++, out += 64, scales += groups_of(blocks) * 64) {
+        from.signs = blocks.bits + static_cast<size_t>(b) * from.block_bytes;
         for (int g = 0; g < cols / 128; g++) {
             alignas(64) float d[64];
             for (int r = 0; r < 64; r += kBytes / 4) floats_store(d + r, floats_from_f16(scales + g * 64 + r));
             size_t t = 0;
             for (; t + kCountTokens <= static_cast<size_t>(n_tokens); t += kCountTokens) {
                 from.planes = planes + t * planes_stride;
-                count_group<kCountTokens>(out + t * out_stride, out_stride, from, d, g, cols);
+                count_group<kCountTokens>(out + t * out_stride, out_stride, from, d, g, cols, add);
             }
             for (; t < static_cast<size_t>(n_tokens); t++) {
                 from.planes = planes + t * planes_stride;
-                count_group<1>(out + t * out_stride, out_stride, from, d, g, cols);
+                count_group<1>(out + t * out_stride, out_stride, from, d, g, cols, add);
             }
         }
     }

@@ -26,6 +26,7 @@ struct LaneBits {
 constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
 constexpr int kMaxTokens = 1;  // every token reads all signs anew
+constexpr int kTileCols = 512;
 constexpr int kScoreSums = 4, kMixSums = 4;
 constexpr int kAttendChains = 4;
 
@@ -209,31 +210,30 @@ inline int32_t signed_sum(const uint8_t* bits, const uint8_t* table, int n_bytes
     return sum;
 }
 
-void sign_i8(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* tables,
-             size_t table_stride, int n_tokens) {
-    const int n_bytes = cols / 8;
-    for (int row = 0; row < n_blocks; row++, blocks += n_bytes) {
+void sign_i8(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
+             int n_tokens, bool add) {
+    for (int row = 0; row < blocks.count; row++, blocks.bits += blocks.stride) {
         for (int t = 0; t < n_tokens; t++) {
             const size_t token = static_cast<size_t>(t);
-            out[token * out_stride + static_cast<size_t>(row)] =
-                signed_sum(blocks, tables + token * table_stride, n_bytes);
+            int32_t& to = out[token * out_stride + static_cast<size_t>(row)];
+            to = (add ? to : 0) + signed_sum(blocks.bits, tables + token * table_stride, cols / 8);
         }
     }
 }
 
-void grouped_i8(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                const uint8_t* tables, size_t table_stride, int n_tokens) {
-    const int groups = cols / 128;
-    for (int row = 0; row < n_blocks; row++, blocks += cols / 8, scales += groups) {
+void grouped_i8(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
+                size_t table_stride, int n_tokens, bool add) {
+    for (int row = 0; row < blocks.count; row++, blocks.bits += blocks.stride, scales += blocks.stride / 16) {
         for (int t = 0; t < n_tokens; t++) {
             const size_t token = static_cast<size_t>(t);
             const uint8_t* table = tables + token * table_stride;
-            float acc = 0.0f;
-            for (int g = 0; g < groups; g++) {
-                const float sum = static_cast<float>(signed_sum(blocks + g * 16, table + g * 1024, 16));
+            float& to = out[token * out_stride + static_cast<size_t>(row)];
+            float acc = add ? to : 0.0f;
+            for (int g = 0; g < cols / 128; g++) {
+                const float sum = static_cast<float>(signed_sum(blocks.bits + g * 16, table + g * 1024, 16));
                 acc = fused(f32_from_f16(scales[g]), sum, acc);
             }
-            out[token * out_stride + static_cast<size_t>(row)] = acc;
+            to = acc;
         }
     }
 }
@@ -309,30 +309,31 @@ inline int32_t absolute_at(const uint8_t* planes, int cols, int group) {
     return absolute;
 }
 
-void sign_i4(int32_t* out, size_t out_stride, const uint8_t* blocks, int n_blocks, int cols, const uint8_t* planes,
-             size_t planes_stride, int n_tokens) {
+void sign_i4(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* planes, size_t planes_stride,
+             int n_tokens, bool add) {
     for (int t = 0; t < n_tokens; t++, planes += planes_stride, out += out_stride) {
         int32_t absolute = 0;
         for (int g = 0; g * 128 < cols; g++) absolute += absolute_at(planes, cols, g);
-        for (int row = 0; row < n_blocks; row++)
-            out[row] = absolute - 2 * count_signed(blocks + static_cast<size_t>(row) * sign_block_bytes(cols), planes,
-                                                   cols / 8);
+        for (int row = 0; row < blocks.count; row++) {
+            const uint8_t* bits = blocks.bits + static_cast<size_t>(row) * blocks.stride;
+            out[row] = (add ? out[row] : 0) + absolute - 2 * count_signed(bits, planes, cols / 8);
+        }
     }
 }
 
-void grouped_i4(float* out, size_t out_stride, const uint8_t* blocks, const uint16_t* scales, int n_blocks, int cols,
-                const uint8_t* planes, size_t planes_stride, int n_tokens) {
-    const int groups = cols / 128;
-    for (int row = 0; row < n_blocks; row++, blocks += cols / 8, scales += groups) {
+void grouped_i4(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* planes,
+                size_t planes_stride, int n_tokens, bool add) {
+    for (int row = 0; row < blocks.count; row++, blocks.bits += blocks.stride, scales += blocks.stride / 16) {
         for (int t = 0; t < n_tokens; t++) {
             const size_t token = static_cast<size_t>(t);
             const uint8_t* table = planes + token * planes_stride;
-            float acc = 0.0f;
-            for (int g = 0; g < groups; g++) {
-                const int32_t sum = absolute_at(table, cols, g) - 2 * count_signed(blocks + g * 16, table + g * 64, 16);
+            float& to = out[token * out_stride + static_cast<size_t>(row)];
+            float acc = add ? to : 0.0f;
+            for (int g = 0; g < cols / 128; g++) {
+                const int32_t sum = absolute_at(table, cols, g) - 2 * count_signed(blocks.bits + g * 16, table + g * 64, 16);
                 acc = fused(f32_from_f16(scales[g]), static_cast<float>(sum), acc);
             }
-            out[token * out_stride + static_cast<size_t>(row)] = acc;
+            to = acc;
         }
     }
 }

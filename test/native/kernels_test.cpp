@@ -92,17 +92,39 @@ const uint8_t* pack(const KernelSet* set, const SignCase& c, bool at_end) {
     return blocks;
 }
 
-const uint8_t* build_tables(const KernelSet* set, const Width& width, const SignCase& c, bool at_end,
-                            size_t table_stride) {
-    const size_t bytes = (set->*width.product).table_bytes(c.cols), stride = static_cast<size_t>(stride_of(c.cols));
+// Columns [c0, c0 + cols) of all tokens.
+const uint8_t* build_tables(const KernelSet* set, const Width& width, const SignCase& c, bool at_end, size_t table_stride,
+                            int c0, int cols) {
+    const size_t bytes = (set->*width.product).table_bytes(cols), stride = static_cast<size_t>(stride_of(c.cols));
     uint8_t* tables = table.place<uint8_t>(static_cast<size_t>(c.tokens - 1) * table_stride + bytes, at_end);
     int8_t* q = activations.place<int8_t>(c.q.size(), at_end);
     memcpy(q, c.q.data(), c.q.size());
     for (int t = 0; t < c.tokens; t++) {
-        (set->*width.product).table_build(tables + static_cast<size_t>(t) * table_stride, q + static_cast<size_t>(t) * stride,
-                                  c.cols);
+        (set->*width.product).table_build(tables + static_cast<size_t>(t) * table_stride,
+                                          q + static_cast<size_t>(t) * stride + c0, cols);
     }
     return tables;
+}
+
+// Calls multiply(blocks from column c0 on, c0, columns, tables, table_stride) for tiles of `tile` columns, the last of which
+// may be narrower. False when a table was written beyond its end.
+template <class F>
+bool by_tiles(const KernelSet* set, const Width& width, const SignCase& c, uint64_t seed, const uint8_t* bits, int tile,
+              size_t gap, bool at_end, F multiply) {
+    for (int c0 = 0; c0 < c.cols; c0 += tile) {
+        const int cols = c.cols - c0 < tile ? c.cols - c0 : tile;
+        const size_t table_stride = (set->*width.product).table_bytes(cols) + gap;
+        const uint8_t* tables = build_tables(set, width, c, at_end, table_stride, c0, cols);
+        if (!check::untouched(width.sign_name, set, seed, table)) return false;
+        const SignBlocks blocks{bits + set->sign_block_bytes(c0), set->sign_block_bytes(c.cols), blocks_of(set, c)};
+        multiply(blocks, c0, cols, tables, table_stride);
+    }
+    return true;
+}
+
+// All columns at once, or some multiple of `unit`.
+int random_tile(Random& random, int cols, int unit) {
+    return random.chance(2) ? cols : random.between(1, (cols + unit - 1) / unit) * unit;
 }
 
 bool unpacks(const KernelSet* set, uint64_t seed, const SignCase& c, const uint8_t* blocks) {
@@ -125,17 +147,19 @@ bool sign_case(const Width& width, uint64_t seed) {
     const SignCase c = make_case(random, 8, 0, width.most);
     const bool at_end = random.chance(2);
     const size_t gap = random.chance(2) ? 0 : static_cast<size_t>(random.between(1, 100));
+    const int tile = random_tile(random, c.cols, 64);
     for (const KernelSet* set : check::sets()) {
         const uint8_t* blocks = pack(set, c, at_end);
         if (!check::untouched("sign_pack", set, seed, packed) || (seed % 8 == 0 && !unpacks(set, seed, c, blocks)))
             return false;
-        const size_t table_stride = (set->*width.product).table_bytes(c.cols) + gap;
-        const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
-        if (!check::untouched(width.sign_name, set, seed, table)) return false;
-        const int n_blocks = blocks_of(set, c);
-        const size_t rows = static_cast<size_t>(n_blocks * set->sign_row_block), out_stride = rows + gap;
+        const size_t rows = static_cast<size_t>(blocks_of(set, c) * set->sign_row_block), out_stride = rows + gap;
         int32_t* out = output.place<int32_t>(static_cast<size_t>(c.tokens - 1) * out_stride + rows, at_end);
-        (set->*width.product).sign(out, out_stride, blocks, n_blocks, c.cols, tables, table_stride, c.tokens);
+        const bool held = by_tiles(set, width, c, seed, blocks, tile, gap, at_end,
+                                   [&](SignBlocks part, int c0, int cols, const uint8_t* tables, size_t table_stride) {
+                                       (set->*width.product).sign(out, out_stride, part, cols, tables, table_stride,
+                                                                  c.tokens, c0 > 0);
+                                   });
+        if (!held) return false;
         if (!check::untouched(width.sign_name, set, seed, output)) return false;
         for (int t = 0; t < c.tokens; t++) {
             const size_t token = static_cast<size_t>(t);
@@ -167,12 +191,10 @@ bool grouped_case(const Width& width, uint64_t seed) {
         want.push_back(acc);
     }
     const bool at_end = random.chance(2);
+    const int tile = random_tile(random, c.cols, 128);
     for (const KernelSet* set : check::sets()) {
         const uint8_t* blocks = pack(set, c, at_end);
-        const size_t table_stride = (set->*width.product).table_bytes(c.cols);
-        const uint8_t* tables = build_tables(set, width, c, at_end, table_stride);
-        const int n_blocks = blocks_of(set, c);
-        const size_t block = static_cast<size_t>(set->sign_row_block), rows = static_cast<size_t>(n_blocks) * block;
+        const size_t block = static_cast<size_t>(set->sign_row_block), rows = static_cast<size_t>(blocks_of(set, c)) * block;
         uint16_t* scales = scale_bits.place<uint16_t>(rows * groups, at_end);
         for (size_t r = 0; r < rows; r++) {
             for (size_t g = 0; g < groups; g++) {
@@ -181,7 +203,13 @@ bool grouped_case(const Width& width, uint64_t seed) {
             }
         }
         float* out = output.place<float>(static_cast<size_t>(c.tokens) * rows, at_end);
-        (set->*width.product).grouped(out, rows, blocks, scales, n_blocks, c.cols, tables, table_stride, c.tokens);
+        const bool held = by_tiles(set, width, c, seed, blocks, tile, 0, at_end,
+                                   [&](SignBlocks part, int c0, int cols, const uint8_t* tables, size_t table_stride) {
+                                       const uint16_t* d_of_tile = scales + static_cast<size_t>(c0 / 128) * block;
+                                       (set->*width.product).grouped(out, rows, part, d_of_tile, cols, tables, table_stride,
+                                                                     c.tokens, c0 > 0);
+                                   });
+        if (!held) return false;
         if (!check::untouched(width.grouped_name, set, seed, output)) return false;
         for (size_t t = 0; t < static_cast<size_t>(c.tokens); t++) {
             if (!check::equal(width.grouped_name, set, seed, c.shape.c_str(), out + t * rows,
