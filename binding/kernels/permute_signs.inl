@@ -28,7 +28,8 @@ constexpr int kPermuteBlocks = 3;     // blocks at a time, two vectors of 32 row
 constexpr int kPermuteTokens = 2;     // tokens at a time: 12 sums, 6 indices, 2 halves of a table, and what is looked up
 constexpr int kManyTokens = 2;        // one is faster with byte shuffles
 constexpr int kPermuteCols = 384;     // a multiple of the tile, and of the groups of grouped signs
-constexpr int kPermutePass = 64;      // tokens of one pass over the rows: 264 KiB of tables for a tile of columns
+constexpr int kPermutePass = 256;      // tokens of one pass over the rows: as many as there are
+constexpr size_t kStretchBytes = 288 << 10;  // of tables that meet all rows before the next ones
 
 size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64) / 64) * kFields * kFieldBytes; }
 
@@ -196,73 +197,69 @@ ONEBIT_INLINE void permute_tokens(Out* out, size_t out_stride, const __m512i* in
     });
 }
 
-// A tile of columns [c0, c1) for all rows and n_tokens tokens of one pass. finish(out, block, low, high) adds the sums of
-// 64 rows to what is there.
-template <class Out, class F>
-inline void permute_tile(Out* out, size_t out_stride, SignBlocks blocks, int c0, int c1, const uint8_t* tables,
-                         size_t table_stride, int n_tokens, F finish) {
-    alignas(64) __m512i indices[kPermuteTile / 64 * kFields * kPermuteBlocks * 2];
-    const int n = (c1 - c0) / 64 * kFields;
-    tables += static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
-    by_groups<kPermuteBlocks>(blocks.count, [&](int b, auto count) {
-        constexpr int B = decltype(count)::count;
-        for (int k = 0; k < B; k++) {
-            split_block(indices + 2 * k, 2 * B, blocks.bits + static_cast<size_t>(b + k) * blocks.stride, B * blocks.stride, c0, c1);
-        }
-        by_groups<kPermuteTokens>(n_tokens, [&](int t, auto tokens) {
-            permute_tokens<B, decltype(tokens)::count>(out + static_cast<size_t>(t) * out_stride + b * 64, out_stride, indices,
-                                                       tables + static_cast<size_t>(t) * table_stride, table_stride, n,
-                                                       [&](Out* to, int k, __m512i low, __m512i high) {
-                                                           finish(to, b + k, low, high);
-                                                       });
-        });
-    });
+// Columns whose tables stay in the second-level cache while all rows pass by: a multiple of the tile.
+inline int permute_stretch(int tile, int n_tokens) {
+    const int fitting = static_cast<int>(kStretchBytes / (kFields * kFieldBytes)) * 64 / n_tokens / tile * tile;
+    return fitting < tile ? tile : fitting;
 }
 
-// Calls f(first token, tokens, first column, end) for every pass and tile.
-template <class F>
-inline void permute_passes(int cols, int tile, int n_tokens, F f) {
-    const int end = static_cast<int>(round_up(cols, 64));
-    for (int t = 0; t < n_tokens; t += kPermutePass) {
-        const int count = n_tokens - t < kPermutePass ? n_tokens - t : kPermutePass;
-        for (int c = 0; c < end; c += tile) f(static_cast<size_t>(t), count, c, c + tile < end ? c + tile : end);
+// For every group of blocks and tile of columns: begin(first block, blocks, first column), and then for each token and block
+// finish(out, block of the group, first column, low, high), which adds the sums of 64 rows to what is there. The tiles of
+// some rows follow each other, so that their sums stay near.
+template <int Tile, class Out, class Begin, class F>
+inline void permute_signs(Out* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
+                          int n_tokens, Begin begin, F finish) {
+    alignas(64) __m512i indices[Tile / 64 * kFields * kPermuteBlocks * 2];
+    const auto rows = [&](int s0, int s1, int b, auto group) {
+        constexpr int B = decltype(group)::count;
+        const uint8_t* bits = blocks.bits + static_cast<size_t>(b) * blocks.stride;
+        for (int c0 = s0; c0 < s1; c0 += Tile) {
+            const int c1 = c0 + Tile < s1 ? c0 + Tile : s1;
+            const size_t to_next_rows = B * blocks.stride - static_cast<size_t>(c0 - s0) * 8;
+            const size_t ahead = c1 < s1 ? static_cast<size_t>(c1 - c0) * 8 : to_next_rows;
+            for (size_t k = 0; k < B; k++) split_block(indices + 2 * k, 2 * B, bits + k * blocks.stride, ahead, c0, c1);
+            begin(b, B, c0);
+            const uint8_t* tile_tables = tables + static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
+            by_groups<kPermuteTokens>(n_tokens, [&](int t, auto tokens) {
+                const auto token = static_cast<size_t>(t);
+                permute_tokens<B, decltype(tokens)::count>(
+                    out + token * out_stride + b * 64, out_stride, indices, tile_tables + token * table_stride, table_stride,
+                    (c1 - c0) / 64 * kFields,
+                    [&](Out* to, int k, __m512i low, __m512i high) { finish(to, k, c0, low, high); });
+            });
+        }
+    };
+    const int end = static_cast<int>(round_up(cols, 64)), stretch = permute_stretch(Tile, n_tokens);
+    for (int s0 = 0; s0 < end; s0 += stretch) {
+        const int s1 = s0 + stretch < end ? s0 + stretch : end;
+        by_groups<kPermuteBlocks>(blocks.count, [&](int b, auto group) { rows(s0, s1, b, group); });
     }
 }
 
 void sign_permute(int32_t* out, size_t out_stride, SignBlocks blocks, int cols, const uint8_t* tables, size_t table_stride,
                   int n_tokens, bool add) {
-    permute_passes(cols, kPermuteTile, n_tokens, [&](size_t t, int count, int c0, int c1) {
-        const bool more = add || c0 > 0;
-        const auto store = [=](int32_t* to, int, __m512i low, __m512i high) {
-            by_rows(low, high, [&](int row, __m512i sums) {
-                ints_store(to + row, more ? ints_add(sums, ints_load(to + row)) : sums);
-            });
-        };
-        permute_tile(out + t * out_stride, out_stride, blocks, c0, c1, tables + t * table_stride, table_stride, count, store);
-    });
+    const auto finish = [=](int32_t* to, int, int c0, __m512i low, __m512i high) {
+        by_rows(low, high, [&](int row, __m512i sums) {
+            ints_store(to + row, add || c0 > 0 ? ints_add(sums, ints_load(to + row)) : sums);
+        });
+    };
+    permute_signs<kPermuteTile>(out, out_stride, blocks, cols, tables, table_stride, n_tokens, [](int, int, int) {}, finish);
 }
 
 void grouped_permute(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
                      size_t table_stride, int n_tokens, bool add) {
-    const size_t block_scales = groups_of(blocks) * 64;
-    permute_passes(cols, 128, n_tokens, [&](size_t t, int count, int c0, int c1) {
-        // The scales of the blocks at hand, converted once for all tokens.
-        alignas(64) float scales_of[kPermuteBlocks][64];
-        int block_of[kPermuteBlocks];
-        for (int& block : block_of) block = -1;
-        const bool more = add || c0 > 0;
-        const auto store = [&](float* to, int block, __m512i low, __m512i high) {
-            float* d = scales_of[block % kPermuteBlocks];
-            if (block_of[block % kPermuteBlocks] != block) {
-                block_of[block % kPermuteBlocks] = block;
-                const uint16_t* halves = scales + static_cast<size_t>(block) * block_scales + c0 / 2;
-                for (int r = 0; r < 64; r += 16) floats_store(d + r, floats_from_f16(halves + r));
-            }
-            by_rows(low, high, [&](int row, __m512i sums) {
-                const Floats before = more ? floats_load(to + row) : floats_zero();
-                floats_store(to + row, floats_fma(floats_load(d + row), floats_from_ints(sums), before));
-            });
-        };
-        permute_tile(out + t * out_stride, out_stride, blocks, c0, c1, tables + t * table_stride, table_stride, count, store);
-    });
+    alignas(64) float d[kPermuteBlocks][64];  // the scales at hand, converted once for all tokens
+    const auto begin = [&](int b, int count, int c0) {
+        for (int k = 0; k < count; k++) {
+            const uint16_t* halves = scales + static_cast<size_t>(b + k) * groups_of(blocks) * 64 + c0 / 2;
+            for (int r = 0; r < 64; r += 16) floats_store(d[k] + r, floats_from_f16(halves + r));
+        }
+    };
+    const auto finish = [&](float* to, int k, int c0, __m512i low, __m512i high) {
+        by_rows(low, high, [&](int row, __m512i sums) {
+            const Floats before = add || c0 > 0 ? floats_load(to + row) : floats_zero();
+            floats_store(to + row, floats_fma(floats_load(d[k] + row), floats_from_ints(sums), before));
+        });
+    };
+    permute_signs<128>(out, out_stride, blocks, cols, tables, table_stride, n_tokens, begin, finish);
 }
