@@ -20,7 +20,7 @@ constexpr int kLogitRows = 16;
 // Tokens that go through the linears of a layer together. With at least kLeastPart for every thread, each thread takes
 // some tokens through all that lies between two attentions: their tables and sums stay in its own cache, and the threads
 // meet twice a layer instead of a dozen times.
-constexpr int kPartTokens = 32, kLeastPart = 8;
+constexpr int kPartTokens = 64, kLeastPart = 8;
 
 // Query heads that meet a tile of keys or values together: enough to use what a load brings, few enough that their
 // scores stay in the caches. Kernels take four at a time.
