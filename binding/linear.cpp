@@ -9,16 +9,14 @@ namespace onebit {
 
 namespace {
 
-// Tables of one block of tokens should stay in a core's second-level cache while all rows pass by.
-constexpr size_t kTableCacheBytes = size_t{512} << 10;
-// A thread that multiplies a whole matrix makes the tables of some columns, meets all rows with them, and goes on to the
-// next columns: the tables of all columns (1.4 MB for 32 tokens of 2048, with vpermi2w) would go to the third-level cache
-// and come back from there.
+// The tables of several tokens are larger than a core's second-level cache (1.4 MB for 32 tokens of 2048 columns, with
+// vpermi2w), and fetching them from another core's cache takes three times as long as making them. So every thread makes
+// those of some columns, meets all its rows with them, and goes on to the next columns (kTileTableBytes). More threads than
+// there are shares of kShareTokens tokens share rows too.
 constexpr size_t kTileTableBytes = size_t{288} << 10;
+constexpr int kShareTokens = 8;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
-// Tokens of one task of a sign product whose rows several threads share.
-constexpr int kTaskTokens = 16;
 // Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
 constexpr int kDenseRowUnit = 16;
 
@@ -77,25 +75,30 @@ size_t row_bytes(const Linear& linear, int cols) {
     return static_cast<size_t>(padded(cols, 64)) * element;
 }
 
-// The multiplication of one group of linears, one stage of each, for one block of tokens.
+// How many shares n tokens are dealt out in, by tiles.
+int token_shares(int n, int threads) { return std::clamp(n / kShareTokens, 1, threads); }
+
+// The multiplication of one group of linears, one stage of each, for n tokens.
 class GroupRun {
 public:
-    GroupRun(const Model& model, Runner runner, const LinearCall* calls, int n_calls, int stage, int first_token, int n)
-        : model_(model), kernels_(*model.kernels), runner_(runner), stage_index_(stage), first_(first_token), n_(n) {
+    GroupRun(const Model& model, Runner runner, const LinearCall* calls, int n_calls, int stage, int n)
+        : model_(model), kernels_(*model.kernels), runner_(runner), stage_index_(stage), n_(n) {
         for (int i = 0; i < n_calls; ++i) {
-            if (stage < stage_count(*calls[i].linear)) calls_[count_++] = &calls[i];
+            if (stage >= stage_count(*calls[i].linear)) continue;
+            if (calls[i].preparing == Preparing::by_tiles) {
+                tiled_[tiled_count_++] = &calls[i];
+            } else {
+                calls_[count_++] = &calls[i];
+            }
         }
     }
 
     void run(const float* x, size_t x_stride) {
-        if (count_ == 0) return;
         x_ = x;
         x_stride_ = x_stride;
-        if (calls_[0]->alone) {
-            for (int i = 0; i < count_; ++i) multiply_alone(*calls_[i]);
-            return;
-        }
-        if (!calls_[0]->apart) {
+        if (tiled_count_ > 0) multiply_by_tiles();
+        if (count_ == 0) return;
+        if (calls_[0]->preparing == Preparing::together) {
             runner_.run(count_ * n_, [&](int task) { prepare(*calls_[task / n_], task % n_, task % n_); });
         }
         multiply();
@@ -108,7 +111,7 @@ private:
 
     // Brings token t's activations into the form the kernel reads: row `row` of the scratch.
     void prepare(const LinearCall& call, int t, int row) const {
-        const float* x = stage_index_ > 0 ? inner_row(call, t) : x_ + static_cast<size_t>(first_ + t) * x_stride_;
+        const float* x = stage_index_ > 0 ? inner_row(call, t) : x_ + static_cast<size_t>(t) * x_stride_;
         const Linear& linear = *call.linear;
         const Stage stage = stage_of(linear, stage_index_);
         const auto stride = static_cast<size_t>(padded(stage.cols, 64));
@@ -125,7 +128,7 @@ private:
                 for (int i = 0; i < stage.cols; ++i) rest[i] = x[i] - static_cast<float>(q[i]) * scale[0];
                 scale[1] = kernels_.quantize(q + stride, rest, nullptr, stage.cols);
             }
-            if (reads_tables(model_, linear) && !call.alone) {
+            if (call.preparing == Preparing::apart && reads_tables(model_, linear)) {
                 call.product->table_build(scratch.tables + at * scratch.table_stride, q, stage.cols);
             }
             return;
@@ -142,8 +145,8 @@ private:
     // A single token is prepared by every thread for itself, when it takes its first task: sharing would cost a hand-over
     // and the transport of the tables from one core's cache to the other's (7B shape, 2 threads, a token: 2.9 ms shared,
     // 1.0 ms apart).
-    int prepared_row(int i, int token, int thread) const {
-        if (!calls_[i]->apart) return token;
+    int prepared_row(int i, int thread) const {
+        if (calls_[i]->preparing != Preparing::apart) return 0;
         const uint8_t bit = static_cast<uint8_t>(1 << i);
         if ((prepared_[thread] & bit) == 0) {
             prepare(*calls_[i], 0, thread);
@@ -152,70 +155,75 @@ private:
         return thread;
     }
 
-    // One matrix after another, and tables of a tile of columns after another.
-    void multiply_alone(const LinearCall& call) {
-        const Stage stage = stage_of(*call.linear, stage_index_);
-        for (int t = 0; t < n_; ++t) prepare(call, t, t);
-        multiply_piece(call, stage, {0, stage.rows, 0, n_, 0});
-    }
-
     // What one task multiplies: rows of one call's matrix, and tokens, whose activations are in the scratch from row
     // `prepared` on.
     struct Piece {
         int row, rows, token, tokens, prepared;
     };
 
-    // Calls multiply(first column, columns, tables) for the columns of a piece whose tables there are.
-    template <class F>
-    void by_tiles(const LinearCall& call, const Stage& stage, Piece piece, F multiply) const {
-        if (!call.alone) return multiply(0, stage.cols, tables_of(call, piece));
-        const auto q_stride = static_cast<size_t>(padded(stage.cols, 64));
-        for (int c = 0; c < stage.cols; c += call.tile_cols) {
-            const int cols = std::min(call.tile_cols, stage.cols - c);
-            for (int t = 0; t < piece.tokens; ++t) {
-                const auto token = static_cast<size_t>(t);
-                call.product->table_build(call.scratch.tables + token * call.scratch.table_stride,
-                                          call.scratch.q + token * q_stride + c, cols);
-            }
-            multiply(c, cols, call.scratch.tables);
-        }
-    }
-
-    // Splits the rows of all calls into tasks of about equal weight. Sign products are split by tokens too: small
-    // matrices have few blocks of rows, and their bits are cheap to read again.
+    // Splits the rows of all calls into tasks of about equal weight.
     void multiply() {
-        int units_per_task[kMost] = {}, passes[kMost] = {}, tasks_before[kMost + 1] = {};
+        int units_per_task[kMost] = {}, tasks_before[kMost + 1] = {};
         for (int i = 0; i < count_; ++i) {
             const Linear& linear = *calls_[i]->linear;
             const Stage stage = stage_of(linear, stage_index_);
-            const int unit = row_unit(linear);
-            const int units = static_cast<int>(padded(stage.rows, unit) / unit);
+            const int unit = row_unit(linear), units = units_of(linear, stage);
             const size_t unit_bytes = row_bytes(linear, stage.cols) * static_cast<size_t>(unit);
             const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
-            passes[i] = (n_ + pass_tokens(i) - 1) / pass_tokens(i);
-            units_per_task[i] = std::max(least, units * count_ * passes[i] / (runner_.threads() * 8) + 1);
-            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i] * passes[i];
+            units_per_task[i] = std::max(least, units * count_ / (runner_.threads() * 8) + 1);
+            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i];
         }
         runner_.run(tasks_before[count_], [&](int task, int thread) {
             int i = 0;
             while (task >= tasks_before[i + 1]) ++i;
             const LinearCall& call = *calls_[i];
             const Stage stage = stage_of(*call.linear, stage_index_);
-            const int tasks_per_pass = (tasks_before[i + 1] - tasks_before[i]) / passes[i];
             const int step = units_per_task[i] * row_unit(*call.linear);
-            const int row = (task - tasks_before[i]) % tasks_per_pass * step;
-            const int token = (task - tasks_before[i]) / tasks_per_pass * pass_tokens(i);
-            const int tokens = std::min(pass_tokens(i), n_ - token);
-            const int prepared = prepared_row(i, token, thread);
-            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), token, tokens, prepared});
+            const int row = (task - tasks_before[i]) * step;
+            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), 0, n_, prepared_row(i, thread)});
         });
     }
 
-    // Tokens of one task: dense rows take all.
-    int pass_tokens(int i) const {
-        if (!calls_[i]->product) return n_;
-        const int most = calls_[i]->product->pass_tokens;
-        return runner_.threads() == 1 ? most : std::min(most, kTaskTokens);
+    // A task is a share of the tokens and a share of the rows of every call's matrix, one call after another.
+    void multiply_by_tiles() {
+        const int shares = token_shares(n_, runner_.threads()), row_shares = std::max(1, runner_.threads() / shares);
+        runner_.run(shares * row_shares, [&](int task, int thread) {
+            const int token = n_ * (task % shares) / shares, end = n_ * (task % shares + 1) / shares;
+            for (int i = 0; i < tiled_count_; ++i) {
+                const LinearCall& call = *tiled_[i];
+                const Stage stage = stage_of(*call.linear, stage_index_);
+                const int unit = row_unit(*call.linear), units = units_of(*call.linear, stage), share = task / shares;
+                const int row = units * share / row_shares * unit;
+                const int rows = std::min(units * (share + 1) / row_shares * unit, stage.rows) - row;
+                if (rows <= 0) continue;
+                const int prepared = thread * call.share_tokens;
+                for (int t = token; t < end; ++t) prepare(call, t, prepared + t - token);
+                multiply_piece(call, stage, {row, rows, token, end - token, prepared});
+            }
+        });
+    }
+
+    // Calls multiply(first column, columns, tables) for the columns of a piece whose tables there are.
+    template <class F>
+    void by_tiles(const LinearCall& call, const Stage& stage, Piece piece, F multiply) const {
+        const LinearScratch& scratch = call.scratch;
+        uint8_t* tables = scratch.tables + static_cast<size_t>(piece.prepared) * scratch.table_stride;
+        if (call.preparing != Preparing::by_tiles) return multiply(0, stage.cols, tables);
+        const auto q_stride = static_cast<size_t>(padded(stage.cols, 64));
+        const int8_t* q = scratch.q + static_cast<size_t>(piece.prepared) * q_stride;
+        for (int c = 0; c < stage.cols; c += call.tile_cols) {
+            const int cols = std::min(call.tile_cols, stage.cols - c);
+            for (int t = 0; t < piece.tokens; ++t) {
+                const auto token = static_cast<size_t>(t);
+                call.product->table_build(tables + token * scratch.table_stride, q + token * q_stride + c, cols);
+            }
+            multiply(c, cols, tables);
+        }
+    }
+
+    int units_of(const Linear& linear, const Stage& stage) const {
+        const int unit = row_unit(linear);
+        return static_cast<int>(padded(stage.rows, unit) / unit);
     }
 
     int row_unit(const Linear& linear) const {
@@ -224,7 +232,7 @@ private:
 
     void multiply_piece(const LinearCall& call, const Stage& stage, Piece piece) const {
         const bool inner = stage_index_ + 1 < stage_count(*call.linear);
-        float* out = inner ? inner_row(call, 0) : call.out + static_cast<size_t>(first_) * call.out_stride;
+        float* out = inner ? inner_row(call, 0) : call.out;
         const size_t out_stride = inner ? static_cast<size_t>(padded(call.linear->kind.rank, 64)) : call.out_stride;
         out += static_cast<size_t>(piece.token) * out_stride + static_cast<size_t>(piece.row);
         if (!rounds_activations(model_, *call.linear)) {
@@ -244,10 +252,7 @@ private:
         return static_cast<size_t>(padded(stage.rows, kernels_.sign_row_block));
     }
 
-    // Where the tables and sums of a piece of a sign product begin.
-    const uint8_t* tables_of(const LinearCall& call, Piece piece) const {
-        return call.scratch.tables + static_cast<size_t>(piece.prepared) * call.scratch.table_stride;
-    }
+    // Where the sums of a piece of a sign product begin.
     int32_t* sums_of(const LinearCall& call, const Stage& stage, Piece piece) const {
         return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
     }
@@ -337,35 +342,34 @@ private:
     const Model& model_;
     const KernelSet& kernels_;
     Runner runner_;
-    int stage_index_, first_, n_;
+    int stage_index_, n_;
     const float* x_ = nullptr;
     size_t x_stride_ = 0;
-    const LinearCall* calls_[kMost] = {};
-    int count_ = 0;
+    const LinearCall *calls_[kMost] = {}, *tiled_[kMost] = {};
+    int count_ = 0, tiled_count_ = 0;
     mutable uint8_t prepared_[Pool::kMaxThreads] = {};  // by thread: which calls' single token is ready, one bit each
 };
-
-// Tokens whose tables are made before any is used: kernels keep a tile of columns of them near while all rows pass by.
-int tokens_per_block(const LinearCall* calls, int n_calls, int n) {
-    size_t table = 1;
-    int fewest = 8;
-    for (int i = 0; i < n_calls; ++i) {
-        table = std::max(table, calls[i].scratch.table_stride);
-        if (calls[i].product) fewest = std::max(fewest, calls[i].product->pass_tokens);
-    }
-    const auto fitting = static_cast<int>(std::clamp(kTableCacheBytes / table, static_cast<size_t>(fewest), size_t{1} << 16));
-    // Blocks of equal size: a small one at the end would read all weights for a few tokens.
-    const int blocks = (n + fitting - 1) / fitting;
-    return (n + blocks - 1) / blocks;
-}
 
 }  // namespace
 
 LinearCall prepare_call(const Model& model, int threads, const Linear& linear, float* out, size_t out_stride, int n,
                         Carver* carver) {
-    LinearCall call{&linear, out, out_stride, n == 1, n > 1 && threads == 1, nullptr, 0, {}};
+    LinearCall call;
+    call.linear = &linear;
+    call.out = out;
+    call.out_stride = out_stride;
     LinearScratch& scratch = call.scratch;
-    const auto tokens = static_cast<size_t>(n), prepared = static_cast<size_t>(call.apart ? threads : n);
+    const auto tokens = static_cast<size_t>(n);
+    size_t prepared = tokens;
+    if (n == 1) {
+        call.preparing = Preparing::apart;
+        prepared = static_cast<size_t>(threads);
+    } else if (reads_tables(model, linear)) {
+        call.preparing = Preparing::by_tiles;
+        const int shares = token_shares(n, threads);
+        call.share_tokens = (n + shares - 1) / shares;
+        prepared = static_cast<size_t>(threads * call.share_tokens);
+    }
     const int rank = linear.kind.form == LinearKind::Form::sign ? linear.kind.rank : 0;
     const auto cols = static_cast<size_t>(padded(std::max(linear.cols, rank), 64));
     if (rank > 0) scratch.inner = carver->take<float>(tokens * static_cast<size_t>(padded(rank, 64)));
@@ -382,10 +386,10 @@ LinearCall prepare_call(const Model& model, int threads, const Linear& linear, f
     if (reads_tables(model, linear)) {
         call.product = &product_of(model, linear, n);
         size_t bytes = std::max(call.product->table_bytes(linear.cols), call.product->table_bytes(rank));
-        if (call.alone) {
+        if (call.preparing == Preparing::by_tiles) {
             const int unit = call.product->tile_cols;
-            const auto units = static_cast<int>(kTileTableBytes / call.product->table_bytes(unit)) / n;
-            call.tile_cols = std::max(1, units) * unit;
+            const auto fitting = static_cast<int>(kTileTableBytes / call.product->table_bytes(unit)) / call.share_tokens;
+            call.tile_cols = std::max(1, fitting) * unit;
             bytes = std::min(bytes, call.product->table_bytes(call.tile_cols));
         }
         scratch.table_stride = (bytes + 63) / 64 * 64;
@@ -396,12 +400,8 @@ LinearCall prepare_call(const Model& model, int threads, const Linear& linear, f
 
 void run_linears(const Model& model, Runner runner, const LinearCall* calls, int n_calls, const float* x, size_t x_stride,
                  int n) {
-    const int block = tokens_per_block(calls, n_calls, n);
-    for (int first = 0; first < n; first += block) {
-        const int count = std::min(block, n - first);
-        GroupRun(model, runner, calls, n_calls, 0, first, count).run(x, x_stride);
-        GroupRun(model, runner, calls, n_calls, 1, first, count).run(x, x_stride);
-    }
+    GroupRun(model, runner, calls, n_calls, 0, n).run(x, x_stride);
+    GroupRun(model, runner, calls, n_calls, 1, n).run(x, x_stride);
     const KernelSet& kernels = *model.kernels;
     for (int i = 0; i < n_calls; ++i) {
         const Linear& linear = *calls[i].linear;

@@ -11,7 +11,14 @@
 
 namespace onebit {
 
-// What one linear needs for n tokens. Prepared activations have a row a token, or a row a thread (LinearCall::apart).
+// Who brings activations into the form that a kernel reads.
+enum class Preparing : uint8_t {
+    together,  // all threads, before they multiply
+    apart,     // each thread for itself: one token
+    by_tiles,  // each thread for itself, some tokens and a tile of columns at a time: tables of several tokens
+};
+
+// What one linear needs for n tokens. Prepared activations have a row a token, or rows for each thread.
 struct LinearScratch {
     int8_t* q = nullptr;        // (prepared, planes, padded(cols, 64)) rounded activations
     float* scale = nullptr;     // (prepared, planes) their scales
@@ -26,10 +33,9 @@ struct LinearCall {
     const Linear* linear = nullptr;
     float* out = nullptr;  // (n, out_stride)
     size_t out_stride = 0;
-    bool apart = false;                    // one token, which each thread prepares for itself
-    bool alone = false;                    // several tokens, all a single thread's
+    Preparing preparing = Preparing::together;
     const SignProduct* product = nullptr;  // where signs meet rounded activations
-    int tile_cols = 0;                     // alone: columns whose tables there are at a time
+    int share_tokens = 0, tile_cols = 0;   // by tiles: tokens of a share, and columns whose tables there are at a time
     LinearScratch scratch;
 };
 

@@ -71,8 +71,7 @@ struct SignProduct {
     // there. out = acc (not yet times the activation's scale).
     void (*grouped)(float* out, size_t out_stride, SignBlocks blocks, const uint16_t* scales, int cols, const uint8_t* tables,
                     size_t table_stride, int n_tokens, bool add);
-    int pass_tokens;  // so many tokens share the work of reading and splitting signs; of more, each pass does it again
-    int tile_cols;    // tiles of so many columns, or a multiple of that, are multiplied as fast as whole rows
+    int tile_cols;  // tiles of so many columns, or a multiple of that, are multiplied as fast as whole rows
 };
 
 struct KernelSet {

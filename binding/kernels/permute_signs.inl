@@ -28,7 +28,6 @@ constexpr int kPermuteBlocks = 3;     // blocks at a time, two vectors of 32 row
 constexpr int kPermuteTokens = 2;     // tokens at a time: 12 sums, 6 indices, 2 halves of a table, and what is looked up
 constexpr int kManyTokens = 2;        // one is faster with byte shuffles
 constexpr int kPermuteCols = 384;     // a multiple of the tile, and of the groups of grouped signs
-constexpr int kPermutePass = 256;      // tokens of one pass over the rows: as many as there are
 constexpr size_t kStretchBytes = 288 << 10;  // of tables that meet all rows before the next ones
 
 size_t permute_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64) / 64) * kFields * kFieldBytes; }

@@ -25,7 +25,6 @@ struct LaneBits {
 
 constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
-constexpr int kMaxTokens = 1;  // every token reads all signs anew
 constexpr int kTileCols = 512;
 constexpr int kScoreSums = 4, kMixSums = 4;
 constexpr int kAttendChains = 4;
