@@ -15,6 +15,7 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
 #include "avx2_vectors.inl"
 
 // Products of bytes with vpmaddubsw, which takes one unsigned operand: |w| and a with the sign of w. Two products

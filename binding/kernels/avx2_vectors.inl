@@ -143,8 +143,8 @@ inline void pair_now(Bytes&, Bytes&) {}
 #endif
 inline Bytes words_add(Bytes a, Bytes b) { return _mm256_add_epi16(a, b); }
 inline Bytes words_add_odd(Bytes a, Bytes b) { return _mm256_add_epi16(a, _mm256_srli_epi16(b, 8)); }
-inline void prefetch_near(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-inline void prefetch_far(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+ONEBIT_INLINE void prefetch_near(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+ONEBIT_INLINE void prefetch_far(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 inline Ints ints_zero() { return _mm256_setzero_si256(); }
 inline Ints ints_all(int32_t x) { return _mm256_set1_epi32(x); }
@@ -152,11 +152,11 @@ inline Ints ints_load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_
 inline void ints_store(int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 inline Ints ints_add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
-inline int32_t ints_sum(Ints v) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return _mm_cvtsi128_si32(s);
+inline __m128i ints_fold(Ints v) { return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)); }
+// The sum of each.
+inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
+    const __m128i ab = _mm_hadd_epi32(ints_fold(a), ints_fold(b)), cd = _mm_hadd_epi32(ints_fold(c), ints_fold(d));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_hadd_epi32(ab, cd));
 }
 inline Floats floats_zero() { return _mm256_setzero_ps(); }
 inline Floats floats_all(float x) { return _mm256_set1_ps(x); }

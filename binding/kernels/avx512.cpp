@@ -20,6 +20,7 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
 #include "avx512_vectors.inl"
 
 // Products of bytes with vpmaddubsw, which takes one unsigned operand: |w|, and a negated where w is negative. Two

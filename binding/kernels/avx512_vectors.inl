@@ -107,8 +107,8 @@ inline void pair_now(Bytes&, Bytes&) {}
 #endif
 inline Bytes words_add(Bytes a, Bytes b) { return _mm512_add_epi16(a, b); }
 inline Bytes words_add_odd(Bytes a, Bytes b) { return _mm512_add_epi16(a, _mm512_srli_epi16(b, 8)); }
-inline void prefetch_near(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-inline void prefetch_far(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
+ONEBIT_INLINE void prefetch_near(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+ONEBIT_INLINE void prefetch_far(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1); }
 
 inline Ints ints_zero() { return _mm512_setzero_si512(); }
 inline Ints ints_all(int32_t x) { return _mm512_set1_epi32(x); }
@@ -116,7 +116,15 @@ inline Ints ints_load(const int32_t* p) { return _mm512_loadu_si512(p); }
 inline void ints_store(int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
 inline Ints ints_add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
-inline int32_t ints_sum(Ints v) { return _mm512_reduce_add_epi32(v); }
+inline __m128i ints_fold(Ints v) {
+    const __m256i s = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+}
+// The sum of each.
+inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
+    const __m128i ab = _mm_hadd_epi32(ints_fold(a), ints_fold(b)), cd = _mm_hadd_epi32(ints_fold(c), ints_fold(d));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_hadd_epi32(ab, cd));
+}
 inline Floats floats_zero() { return _mm512_setzero_ps(); }
 inline Floats floats_all(float x) { return _mm512_set1_ps(x); }
 inline Floats floats_load(const float* p) { return _mm512_loadu_ps(p); }

@@ -16,6 +16,7 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
 #include "avx512_vectors.inl"
 
 // vpdpbusd multiplies unsigned by signed bytes: w + 128, see dot_rows.inl.

@@ -10,6 +10,7 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
 #include "neon_vectors.inl"
 
 // Products of bytes: two of at most 128 * 127 add up in 16 bits, then pairs widen.

@@ -149,11 +149,11 @@ inline Bytes words_add_odd(Bytes a, Bytes b) {
     return vreinterpretq_u8_u16(vsraq_n_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b), 8));
 }
 #if defined(_MSC_VER) && !defined(__clang__)
-inline void prefetch_near(const uint8_t* p) { __prefetch(p); }
-inline void prefetch_far(const uint8_t* p) { __prefetch2(p, 2); }  // PLDL2KEEP
+ONEBIT_INLINE void prefetch_near(const uint8_t* p) { __prefetch(p); }
+ONEBIT_INLINE void prefetch_far(const uint8_t* p) { __prefetch2(p, 2); }  // PLDL2KEEP
 #else
-inline void prefetch_near(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
-inline void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
+ONEBIT_INLINE void prefetch_near(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
+ONEBIT_INLINE void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 #endif
 
 inline Ints ints_zero() { return vdupq_n_s32(0); }
@@ -162,7 +162,10 @@ inline Ints ints_load(const int32_t* p) { return vld1q_s32(p); }
 inline void ints_store(int32_t* p, Ints v) { vst1q_s32(p, v); }
 inline Ints ints_add(Ints a, Ints b) { return vaddq_s32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return vsubq_s32(a, b); }
-inline int32_t ints_sum(Ints v) { return vaddvq_s32(v); }
+// The sum of each.
+inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
+    vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));
+}
 inline Floats floats_zero() { return vdupq_n_f32(0.0f); }
 inline Floats floats_all(float x) { return vdupq_n_f32(x); }
 inline Floats floats_load(const float* p) { return vld1q_f32(p); }

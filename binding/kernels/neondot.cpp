@@ -14,6 +14,7 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
 #include "neon_vectors.inl"
 
 constexpr int kDotOffset = 0;

@@ -16,6 +16,8 @@
 namespace onebit {
 namespace {
 
+#include "unrolled.inl"
+
 struct Lanes {
     float f[16];
 };
@@ -163,8 +165,8 @@ inline void lanes_to_i8(int8_t* q, const Lanes& v) {
 
 #include "lanes_rows.inl"
 #include "lanes_matrices.inl"
-inline void prefetch_near(const uint8_t*) {}
-inline void prefetch_far(const uint8_t*) {}
+ONEBIT_INLINE void prefetch_near(const uint8_t*) {}
+ONEBIT_INLINE void prefetch_far(const uint8_t*) {}
 #include "lanes_attend.inl"
 #include "crc32c_tables.inl"
 

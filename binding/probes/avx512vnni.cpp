@@ -15,6 +15,7 @@
 namespace onebit {
 namespace {
 
+#include "kernels/unrolled.inl"
 #include "kernels/avx512_vectors.inl"
 
 #define ONEBIT_REGISTER "v"

@@ -10,6 +10,7 @@
 namespace onebit {
 namespace {
 
+#include "kernels/unrolled.inl"
 #include "kernels/neon_vectors.inl"
 
 #define ONEBIT_REGISTER "w"
