@@ -1,8 +1,7 @@
 // AVX-512 F, BW, DQ, VL without VNNI (Skylake-X and its family).
 //
-// Signs of several tokens: permute_signs.inl, measured on Zen 4 only. Of one or two: lookup_signs.inl with one vector of
-// 64 rows. Measured on one core of a busy 2-core Xeon (Emerald Rapids),
-// weights in L2: 260 Gw/s with 1 token, 270 with 4, 280 with 8 and more; from DRAM with one token 15.4 GB/s = 123 Gw/s,
+// Signs: lookup_signs.inl with one vector of 64 rows; of several tokens, on AMD's processors (dispatch.cpp),
+// permute_signs.inl. Byte shuffles measured on one core of a busy 2-core Xeon (Emerald Rapids), weights in L2: 260 Gw/s with 1 token, 270 with 4, 280 with 8 and more; from DRAM with one token 15.4 GB/s = 123 Gw/s,
 // where a plain sequential read got 12.5 GB/s.
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12 warns about the deliberately undefined registers inside its own AVX-512 header.

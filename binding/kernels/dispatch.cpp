@@ -86,7 +86,7 @@ Features detect() {
 }
 
 // Zen 4 does one 512-bit byte shuffle a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
-// 208-272 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. All x86 sets lay
+// 208-310 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. All x86 sets lay
 // signs out alike.
 KernelSet with_shuffles_of(const KernelSet& other, KernelSet set) {
     set.i8 = other.i8;

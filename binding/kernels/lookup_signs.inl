@@ -18,7 +18,8 @@
 // Columns are padded to 64: there the activations are zero, so that the sign bits do not matter.
 //
 // Cost of 64 columns in one vector and one token: 32 lookups, 14 + 15 additions, 9 instructions to widen: 70, beside
-// the loads. Splitting bytes into nibbles is 24 more, shared by all tokens of a call.
+// the loads. Splitting bytes into nibbles is 24 more, shared by all tokens of a call. An index is loaded once for both its
+// lookups: with two loads the load ports set the pace (Zen 4, 256 bits, 16 tokens: 260 Gw/s, with one 295 to 310).
 
 constexpr int kSignRowBlock = 64;
 constexpr int kVectors = 64 / kBytes;      // vectors of rows in a block

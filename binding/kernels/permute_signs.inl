@@ -17,9 +17,9 @@
 // 64 columns of 32 rows into indices takes 15 instructions and 11 stores, shared by the tokens of a pass.
 //
 // Measured on one core of a Zen 4 (3.69 GHz, one vpermi2w a cycle: 687 Gw/s if it did nothing else), signs in L2, with
-// 2 / 4 / 8 / 16 / 32 tokens: 576 x 576 277 / 367 / 421 / 461 / 480 Gw/s, 2048 x 2048 275 / 350 / 400 / 431 / 445, where
-// byte shuffles of 256 bits reach 212 to 261 and vpermw with tables of 5 columns 221 / 314 / 373 / 407 / 423 and 221 / 320
-// / 382 / 426 / 445. Three blocks at a time are as fast as four, and a tile of 192 columns as one of 256 or faster.
+// 4 / 8 / 16 / 32 tokens: 576 x 576 388 / 458 / 503 / 531 Gw/s, 2048 x 2048 376 / 439 / 462 / 475, where byte shuffles of
+// 256 bits reach 262 to 310 and vpermw with tables of 5 columns 314 / 373 / 407 / 423 and 320 / 382 / 426 / 445. Four
+// blocks or three tokens at a time are slower (430 and 420), a tile of 256 columns is up to 5 % slower in small matrices.
 
 constexpr int kFields = 11;           // of 64 columns
 constexpr int kFieldBytes = 128;      // of a field's table
