@@ -46,14 +46,19 @@ constexpr int kMixWidth = at_most_4(kMixSums / Q);
 // what is loaded of this one. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in the order of use.)
 struct Ahead {
     const uint8_t* next;
-    bool wanted;  // not where the tile has been fetched already
+    const uint8_t* soon = nullptr;  // what the first-level cache should have, in the same steps
+    bool wanted;                    // not where the tile has been fetched already
+    size_t owed = 0;
     Ahead(const void* tile, bool wanted) : next(static_cast<const uint8_t*>(tile)), wanted(wanted) {}
-    // So many bytes of this tile come next, and then as many from `soon` on, if that is known.
-    void load(const void* soon, size_t bytes) {
+    // So many bytes of this tile are loaded. A prefetch that finds no room is dropped, so they come one by one, and every
+    // line is asked for twice.
+    void loaded(size_t bytes) {
         if (!wanted) return;
-        for (size_t i = 0; i < bytes; i += 64, next += 64) {
+        for (owed += bytes; owed >= 32; owed -= 32, next += 32) {
             prefetch_far(next);
-            if (soon) prefetch_near(static_cast<const uint8_t*>(soon) + i);
+            if (!soon) continue;
+            prefetch_near(soon);
+            soon += 32;
         }
     }
 };
@@ -111,7 +116,6 @@ inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
     Lanes waiting[5][S];  // finished parts of the tree, at last the whole of it
     int n_waiting = 0;
     for (unsigned i = 0; i < 16; i += L) {
-        ahead.load(first_key + B * dim * 16 + i * B * dim, dim * L * B * kElement);
         Lanes sums[L][S];
         unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
             unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[l][s] = lanes_zero(); });
@@ -121,6 +125,7 @@ inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
         unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { q[l] = first_q + kLaneOrder[i + l], keys[l] = first_key + kLaneOrder[i + l] * 16; });
         size_t d = 0;
         for (; d + 16 <= dim; d += 16) {
+            ahead.loaded(L * B * 16 * kElement);
             unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
                 score_element<Cache, Q, B>(sums[l], q[l], keys[l], dim * 16);
                 q[l] += Q * 16, keys[l] += 16 * 16;
@@ -152,6 +157,9 @@ inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
 template <class Cache, int Q>
 inline void score_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
     constexpr int B = kScoreWidth<Q>;
+    const auto block = static_cast<size_t>(a.head_dim) * 16 * sizeof(typename Cache::Element);
+    // A single query waits for memory, not for the second-level cache.
+    if (Q > 1) ahead.soon = static_cast<const uint8_t*>(a.kv.k) + (static_cast<size_t>(p0 / 16) + B) * block;
     int p = p0;
     for (; p + 16 * B <= p1; p += 16 * B) score_blocks<Cache, Q, B>(a, j0, p, ahead);
     for (; p < p1; p += 16) score_blocks<Cache, Q, 1>(a, j0, p, ahead);
@@ -190,8 +198,8 @@ inline void mix_columns(const Attention& a, int j0, const float* rows, int step,
     for (int p = p0; p < p1;) {
         const int end = (p / 16 + 1) * 16 < p1 ? (p / 16 + 1) * 16 : p1;
         const float* probability = rows + p / 16 * step + p % 16;
-        ahead.load(nullptr, static_cast<size_t>(end - p) * C * 16 * sizeof(typename Cache::Element));
         for (; p < end; p++, v += dim, probability++) {
+            ahead.loaded(C * 16 * sizeof(typename Cache::Element));
             Lanes value[C];
             unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA { value[c] = Cache::load16(v + c * 16, part); });
             unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
