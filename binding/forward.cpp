@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <initializer_list>
-#include <numeric>
 #include <string>
 
 #include "linear.h"
@@ -23,8 +22,8 @@ constexpr int kLogitRows = 16;
 constexpr int kPartTokens = 64, kLeastPart = 8;
 
 // Query heads that meet a tile of keys or values together: enough to use what a load brings, few enough that their
-// scores stay in the caches. Kernels take four at a time.
-constexpr int kQueriesTogether = 16, kQueriesAtATime = 4;
+// scores stay in the caches.
+constexpr int kQueriesTogether = 24;
 
 // Where everything of one step lies. Strides are in floats.
 struct Buffers {
@@ -246,11 +245,7 @@ private:
 
     // Query heads that share a KV head.
     int group() const { return config_.n_heads / config_.n_kv_heads; }
-    int tokens_together() const {
-        const int tokens = std::max(1, kQueriesTogether / group());
-        const int even = kQueriesAtATime / std::gcd(kQueriesAtATime, group());  // no group of queries is left over
-        return tokens >= even ? tokens / even * even : tokens;
-    }
+    int tokens_together() const { return std::max(1, kQueriesTogether / group()); }
 
     // Tokens [first, first + count) of one session, which read the same keys and values.
     struct Together {
