@@ -9,11 +9,13 @@
 
 struct CacheF32 {
     using Element = float;
+    static constexpr int kQueries = kAttendQueries < 4 ? kAttendQueries : 4;  // at a time; rarely used, so less code
     static Lanes load16(const float* p, Whole) { return lanes_load(p); }
     static Lanes load16(const float* p, Part part) { return load(p, part); }
 };
 struct CacheF16 {
     using Element = uint16_t;
+    static constexpr int kQueries = kAttendQueries;
     static Lanes load16(const uint16_t* p, Whole) { return lanes_from_f16(p); }
     static Lanes load16(const uint16_t* p, Part part) {
         uint16_t t[16] = {};
@@ -23,6 +25,7 @@ struct CacheF16 {
 };
 struct CacheQ8 {
     using Element = int8_t;
+    static constexpr int kQueries = kAttendQueries < 4 ? kAttendQueries : 4;
     static Lanes load16(const int8_t* p, Whole) { return lanes_from_i8(p); }
     static Lanes load16(const int8_t* p, Part part) {
         int8_t t[16] = {};
@@ -221,8 +224,13 @@ inline void mix_range(const Attention& a, int j0, const float* rows, int step, i
     for (; d + 16 * C <= a.head_dim; d += 16 * C) {
         mix_columns<Cache, Q, C>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);
     }
-    for (; d + 16 <= a.head_dim; d += 16) mix_columns<Cache, Q, 1>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);
-    if (d < a.head_dim) mix_columns<Cache, Q, 1>(a, j0, rows, step, p0, p1, d, Part{a.head_dim - d}, ahead);
+    if constexpr (C > 1) {
+        for (; d + 16 <= a.head_dim; d += 16) mix_columns<Cache, Q, 1>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);
+    }
+    if (d == a.head_dim) return;
+    for (int j = 0; j < Q; j++) {  // one by one: no common head has such columns
+        mix_columns<Cache, 1, 1>(a, j0 + j, rows + j * 16, step, p0, p1, d, Part{a.head_dim - d}, ahead);
+    }
 }
 
 // Positions [p0, p1) as far as each query goes: those that all Q reach together, the rest one by one. A later token's
@@ -247,7 +255,7 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
     const auto* k = static_cast<const uint8_t*>(a.kv.k);
     const auto* v = static_cast<const uint8_t*>(a.kv.v);
     const auto place = [&](const uint8_t* cache, int p) { return cache + static_cast<size_t>(p) * static_cast<size_t>(position_bytes); };
-    const auto groups = [&](auto f) { by_groups<kAttendQueries>(n_queries, f); };
+    const auto groups = [&](auto f) { by_groups<Cache::kQueries>(n_queries, f); };
     groups([&](int j, auto group) { interleave_queries<decltype(group)::count>(a, j); });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const bool last = p0 + tile >= n_positions;
