@@ -299,9 +299,10 @@ private:
         const int block = kernels_.sign_row_block;
         float* sums = reinterpret_cast<float*>(sums_of(call, stage, piece));
         by_tiles(call, stage, piece, [&](int c, int cols, const uint8_t* tables) {
-            const int group = piece.row / block * (stage.cols / 128) + c / 128;
-            call.product->grouped(sums, stride, blocks_of(stage, piece, c), call.linear->scales + static_cast<size_t>(group) * block,
-                                  cols, tables, call.scratch.table_stride, piece.tokens, c > 0);
+            const int first_group = piece.row / block * (stage.cols / 128) + c / 128;
+            const uint16_t* scales = call.linear->scales + static_cast<size_t>(first_group * block);
+            call.product->grouped(sums, stride, blocks_of(stage, piece, c), scales, cols, tables, call.scratch.table_stride,
+                                  piece.tokens, c > 0);
         });
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);

@@ -70,7 +70,7 @@ void sign_unpack_row(uint8_t* official, const uint8_t* block, int row, int cols)
 inline size_t lookup_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) * 8; }
 
 size_t table_bytes(int cols) {
-    return static_cast<size_t>(round_up(lookup_bytes(cols) + static_cast<size_t>(round_up(cols, 128)) / 32, 64));
+    return static_cast<size_t>(round_up(static_cast<int64_t>(lookup_bytes(cols)) + round_up(cols, 128) / 32, 64));
 }
 
 // The sum of |q| of each 128 columns, as int32.

@@ -38,7 +38,7 @@ constexpr int kCountCols = 2048;
 inline size_t counts_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) * 4; }
 
 size_t planes_bytes(int cols) {
-    return static_cast<size_t>(round_up(counts_bytes(cols) + static_cast<size_t>(round_up(cols, 128)) / 32, 64));
+    return static_cast<size_t>(round_up(static_cast<int64_t>(counts_bytes(cols)) + round_up(cols, 128) / 32, 64));
 }
 
 void planes_build(uint8_t* planes, const int8_t* q, int cols) {

@@ -128,7 +128,7 @@ void test_f16_patterns() {
 }
 
 void test_rows_from_f32() {
-    for (const size_t cols : {1, 7, 8, 33, 256}) {
+    for (const size_t cols : {size_t{1}, size_t{7}, size_t{8}, size_t{33}, size_t{256}}) {
         const std::vector<float> rows = random_values(3 * cols);
         std::vector<uint8_t> half(6 * cols), brain(6 * cols);
         std::vector<int8_t> ints(3 * cols);
