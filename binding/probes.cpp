@@ -82,7 +82,8 @@ public:
         return rate([&](uint64_t count, uint64_t* sink) { return probes_.f32_macs(count, sink); });
     }
 
-    // The kernels themselves, on one or two blocks of rows that never leave the first-level cache. How many tokens and
+    // The kernels themselves, on a few blocks of rows that never leave the first-level cache (with many tokens their tables
+    // come from the second, which costs less than few tokens cost). How many tokens and
     // columns serve them best is their own business, so a few are tried.
     Status lookup(double* out) {
         *out = 0;
@@ -92,7 +93,7 @@ public:
             int cols, tokens;
         } tries[] = {{kernels.i8, 512, 1},       {kernels.i8, 512, 4},        {kernels.i8, 1024, 1},
                      {kernels.i8, 1024, 8},      {kernels.i8_many, 192, 4},   {kernels.i8_many, 192, 8},
-                     {kernels.i8_many, 384, 4},  {kernels.i8_many, 192, 16}};
+                     {kernels.i8_many, 192, 16}, {kernels.i8_many, 192, 32}};
         for (const auto& [product, cols, tokens] : tries) {
             double gws = 0;
             if (Status status = lookup(product, cols, tokens, &gws); !status.ok()) return status;
@@ -176,8 +177,8 @@ private:
 
     Status lookup(const SignProduct& product, int cols, int tokens, double* out) {
         const KernelSet& kernels = *options_.kernels;
-        // 128 rows: what every set takes at a time.
-        const int block = kernels.sign_row_block, blocks = std::max(1, 128 / block), rows = block * blocks;
+        // 192 rows: a multiple of what every set takes at a time.
+        const int block = kernels.sign_row_block, blocks = std::max(1, 192 / block), rows = block * blocks;
         const size_t bits_bytes = round64(kernels.sign_block_bytes(cols) * static_cast<size_t>(blocks));
         const size_t stride = round64(product.table_bytes(cols));
         const size_t table_bytes = stride * static_cast<size_t>(tokens);
