@@ -155,7 +155,7 @@ private:
         normalize(layer.attention_norm, part);
         linears({{&layer[Role::wq], b.q, b.q_dim}, {&layer[Role::wk], b.k, b.kv_dim}, {&layer[Role::wv], b.v, b.kv_dim}},
                 b.normed, b.dim, part);
-        if (rotates_with_attention_) return;
+        if (rotates_with_attention()) return;
         // A few tokens alone are split by heads: writing keys, each of their elements on another cache line, takes time.
         const int pieces = part.count < part.runner.threads() ? config_.n_kv_heads : 1;
         const int heads = config_.n_kv_heads / pieces;
@@ -264,7 +264,6 @@ private:
             }
         }
         parts_of_group_ = choose_parts(n * config_.n_kv_heads);
-        rotates_with_attention_ = n == n_ && parts_of_group_ == 1;
     }
 
     // How many tasks share the query heads of a KV head: more tasks keep the threads evenly busy, fewer load K and V
@@ -284,6 +283,10 @@ private:
         return best;
     }
 
+    // Every token is alone in its session, and one task attends for all query heads of a KV head: it can prepare them too,
+    // and the threads meet once less.
+    bool rotates_with_attention() const { return blocks_ == n_ && parts_of_group_ == 1; }
+
     // Every (token, head) is on its own, so how they are dealt to tasks cannot change a result.
     void attend(int layer) {
         const int parts = parts_of_group_;
@@ -293,7 +296,9 @@ private:
         pool_.run(blocks_ * per_block, [&](int task, int thread) {
             const int kv = task % per_block / parts;
             const int heads = group() / parts;
-            if (rotates_with_attention_) rotate_and_store(model_.layers[static_cast<size_t>(layer)], layer, task / per_block, kv, 1);
+            if (rotates_with_attention()) {
+                rotate_and_store(model_.layers[static_cast<size_t>(layer)], layer, task / per_block, kv, 1);
+            }
             const int first_head = kv * group() + task % parts * heads;
             attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread);
         });
@@ -352,9 +357,6 @@ private:
     Buffers buffers_{};
     Together together_[kMaxStepTokens];
     int blocks_ = 0, parts_of_group_ = 1;
-    // Every token is alone in its session, and one task attends for all query heads of a KV head: it can prepare them too,
-    // and the threads meet once less.
-    bool rotates_with_attention_ = false;
     int parts_ = 0;  // of the tokens, a thread in each; 0: all threads are in all tokens
 };
 

@@ -83,8 +83,8 @@ public:
     }
 
     // The kernels themselves, on a few blocks of rows that never leave the first-level cache (with many tokens their tables
-    // come from the second, which costs less than few tokens cost). How many tokens and
-    // columns serve them best is their own business, so a few are tried.
+    // come from the second, which costs less than few tokens cost). How many tokens and columns serve them best is their own business, so a few
+    // are tried.
     Status lookup(double* out) {
         *out = 0;
         const KernelSet& kernels = *options_.kernels;

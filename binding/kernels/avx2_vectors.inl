@@ -166,8 +166,6 @@ inline Floats floats_fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(
 inline Floats floats_from_ints(Ints v) { return _mm256_cvtepi32_ps(v); }
 inline Floats floats_from_f16(const uint16_t* p) { return eight_from_f16(p); }
 
-// Results of rows that lie in a vector, which is one of those that rows are ordered for.
-
 // u = low + 32 * high as four vectors of int32, from sums of 16-bit words and of their odd bytes.
 inline void widen_sums(Ints (&u)[4], Bytes low, Bytes low_odd, Bytes high, Bytes high_odd) {
     const __m256i factors = _mm256_set1_epi32(32 << 16 | 1);

@@ -173,10 +173,7 @@ template <int Q>
 inline void exp_row(const Attention& a, int j0, int j) {
     AttendQuery& query = a.queries[j0 + j];
     float* row = score_rows(a, j0) + j * 16;
-    Lanes largest = lanes_all(kMinusInfinity);
-    by_lanes(query.n_positions,
-             [&](int p, auto part) { largest = lanes_larger(load(row + p * Q, part, kMinusInfinity), largest); });
-    const Lanes shift = lanes_all(largest_lane(largest));
+    const Lanes shift = lanes_all(largest_of(row, query.n_positions, Q));
     Lanes total = lanes_zero();
     by_lanes(query.n_positions, [&](int p, auto part) {
         const Lanes e = lanes_exp(lanes_sub(load(row + p * Q, part, kMinusInfinity), shift));
@@ -256,24 +253,24 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
     const auto* v = static_cast<const uint8_t*>(a.kv.v);
     const auto place = [&](const uint8_t* cache, int p) { return cache + static_cast<size_t>(p) * static_cast<size_t>(position_bytes); };
     const auto groups = [&](auto f) { by_groups<Cache::kQueries>(n_queries, f); };
-    groups([&](int j, auto group) { interleave_queries<decltype(group)::count>(a, j); });
+    groups([&](int j, auto group) { interleave_queries<decltype(group)::value>(a, j); });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const bool last = p0 + tile >= n_positions;
         const int p1 = last ? n_positions : p0 + tile;
         const uint8_t* next = last ? v : place(k, p1);
         groups([&](int j, auto group) {
-            score_tile<Cache, decltype(group)::count>(a, j, p0, p1, Ahead(next, j == 0));
+            score_tile<Cache, decltype(group)::value>(a, j, p0, p1, Ahead(next, j == 0));
         });
     }
     groups([&](int j0, auto group) {
-        constexpr int Q = decltype(group)::count;
+        constexpr int Q = decltype(group)::value;
         for (int j = 0; j < Q; j++) exp_row<Q>(a, j0, j);
     });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const bool last = p0 + tile >= n_positions;
         const int p1 = last ? n_positions : p0 + tile;
         groups([&](int j, auto group) {
-            mix_tile<Cache, decltype(group)::count>(a, j, p0, p1, Ahead(place(v, p1), j == 0 && !last));
+            mix_tile<Cache, decltype(group)::value>(a, j, p0, p1, Ahead(place(v, p1), j == 0 && !last));
         });
     }
     for (int j = 0; j < n_queries; j++) {

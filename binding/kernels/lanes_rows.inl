@@ -250,8 +250,11 @@ void rope(float* x, const float* cos, const float* sin, int head_dim, bool inter
 // ---- softmax ingredients -----------------------------------------------------------------------------------
 constexpr float kMinusInfinity = -INFINITY;
 
-// The largest lane, by the tree of lanes16 (the order decides between -0 and +0). NaN is left out.
-inline float largest_lane(Lanes largest) {
+// The largest of n floats, 16 of which lie together and `spread` times 16 apart from the next. NaN is left out. Lane by lane
+// in ascending order, then the tree of lanes16 (the order decides between -0 and +0).
+inline float largest_of(const float* x, int n, int spread) {
+    Lanes largest = lanes_all(kMinusInfinity);
+    by_lanes(n, [&](int i, auto part) { largest = lanes_larger(load(x + i * spread, part, kMinusInfinity), largest); });
     float l[16];
     lanes_store(l, largest);
     for (int step = 8; step > 0; step /= 2) {
@@ -261,9 +264,7 @@ inline float largest_lane(Lanes largest) {
 }
 
 void max_sum_exp(float* max, float* sum, const float* x, int n) {
-    Lanes largest_lanes = lanes_all(kMinusInfinity);
-    by_lanes(n, [&](int i, auto part) { largest_lanes = lanes_larger(load(x + i, part, kMinusInfinity), largest_lanes); });
-    const float largest = largest_lane(largest_lanes);
+    const float largest = largest_of(x, n, 1);
     const Lanes shift = lanes_all(largest);
     LaneBits magnitude = bits_zero();
     Lanes total = lanes_zero();

@@ -174,8 +174,6 @@ inline Floats floats_fma(Floats a, Floats b, Floats c) { return vfmaq_f32(c, a, 
 inline Floats floats_from_ints(Ints v) { return vcvtq_f32_s32(v); }
 inline Floats floats_from_f16(const uint16_t* p) { return four_from_f16(p); }
 
-// Results of rows that lie in a vector, which is one of those that rows are ordered for.
-
 // low + 32 * high of four words.
 inline Ints join_words(uint16x4_t low, uint16x4_t high) {
     return vreinterpretq_s32_u32(vmlal_n_u16(vmovl_u16(low), high, 32));

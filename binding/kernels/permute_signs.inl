@@ -14,7 +14,7 @@
 //            | 12..15, 28, 29 | 44..47, 30, 31 | 60..63 | next 64 columns ...              64 words each
 //
 // Cost of 64 columns, 32 rows and one token: 11 lookups and 11 additions, a third of 7 instructions to widen. Splitting
-// 64 columns of 32 rows into indices takes 15 instructions and 11 stores, shared by the tokens of a pass.
+// 64 columns of 32 rows into indices takes 15 instructions and 11 stores, shared by the tokens of a call.
 //
 // Measured on one core of a Zen 4 (3.69 GHz, one vpermi2w a cycle: 687 Gw/s if it did nothing else), signs in L2, with
 // 4 / 8 / 16 / 32 tokens: 576 x 576 388 / 458 / 503 / 531 Gw/s, 2048 x 2048 376 / 439 / 462 / 475, where byte shuffles of
@@ -210,7 +210,7 @@ inline void permute_signs(Out* out, size_t out_stride, SignBlocks blocks, int co
                           int n_tokens, Begin begin, F finish) {
     alignas(64) __m512i indices[Tile / 64 * kFields * kPermuteBlocks * 2];
     const auto rows = [&](int s0, int s1, int b, auto group) {
-        constexpr int B = decltype(group)::count;
+        constexpr int B = decltype(group)::value;
         const uint8_t* bits = blocks.bits + static_cast<size_t>(b) * blocks.stride;
         for (int c0 = s0; c0 < s1; c0 += Tile) {
             const int c1 = c0 + Tile < s1 ? c0 + Tile : s1;
@@ -221,7 +221,7 @@ inline void permute_signs(Out* out, size_t out_stride, SignBlocks blocks, int co
             const uint8_t* tile_tables = tables + static_cast<size_t>(c0 / 64) * kFields * kFieldBytes;
             by_groups<kPermuteTokens>(n_tokens, [&](int t, auto tokens) {
                 const auto token = static_cast<size_t>(t);
-                permute_tokens<B, decltype(tokens)::count>(
+                permute_tokens<B, decltype(tokens)::value>(
                     out + token * out_stride + b * 64, out_stride, indices, tile_tables + token * table_stride, table_stride,
                     (c1 - c0) / 64 * kFields,
                     [&](Out* to, int k, __m512i low, __m512i high) { finish(to, k, c0, low, high); });

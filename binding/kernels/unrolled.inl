@@ -25,18 +25,14 @@ ONEBIT_INLINE void unrolled(const F& f) {
     }
 }
 
-template <int N>
-struct Group {
-    static constexpr int count = N;
-};
 template <int Most, class F>
 inline void call_with_group(int first, int count, F f) {
     if constexpr (Most > 1) {
         if (count < Most) return call_with_group<Most - 1>(first, count, f);
     }
-    f(first, Group<Most>{});
+    f(first, Constant<Most>{});
 }
-// Calls f(first, Group<N>) for all of n in the fewest groups of at most Most, as equal as can be.
+// Calls f(first, Constant<N>) for all of n in the fewest groups of at most Most, as equal as can be.
 template <int Most, class F>
 inline void by_groups(int n, F f) {
     int first = 0;
