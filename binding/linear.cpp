@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/math.h"
+#include "stage.h"
 
 namespace onebit {
 
@@ -17,17 +18,8 @@ constexpr size_t kTileTableBytes = size_t{288} << 10;
 constexpr int kShareTokens = 8;
 // Below this many bytes of weights a task costs more to hand out than to do.
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
-// Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
-constexpr int kDenseRowUnit = 16;
-
-bool rounds_activations(const Model& model, const Linear& linear) {
-    if (model.activations == Activations::f32) return false;
-    return linear.kind.form != LinearKind::Form::dense || linear.kind.dtype == DType::q8;
-}
-
-bool reads_tables(const Model& model, const Linear& linear) {
-    return model.activations != Activations::f32 && linear.kind.form != LinearKind::Form::dense;
-}
+// Tasks of each thread, so that one that ends early can help the others.
+constexpr int kMostTasks = 8;
 
 // Signs take activations of 4 bits where the model was loaded so; int8 rows always take 8.
 bool counts_bits(const Model& model, const Linear& linear) {
@@ -46,34 +38,6 @@ const SignProduct& product_of(const Model& model, const Linear& linear, int n_to
 // memory, not for arithmetic. Signs keep one plane: their product is bound by arithmetic, and 1-bit models, a LayerNorm
 // behind every matrix, lose little (the mean KL divergence of the untrained golden model is 0.0013).
 int planes(const Linear& linear) { return linear.kind.form == LinearKind::Form::dense ? 2 : 1; }
-
-// One matrix of a linear with what stands before and behind it: a linear has one, a chain of rank r two.
-struct Stage {
-    int rows, cols;
-    const SignMatrix* sign;   // null for dense
-    const float* in_scale;    // (cols) or null
-    const float* out_scale;   // (rows) or null
-};
-
-int stage_count(const Linear& linear) { return linear.kind.form == LinearKind::Form::sign && linear.kind.rank > 0 ? 2 : 1; }
-
-Stage stage_of(const Linear& linear, int index) {
-    switch (linear.kind.form) {
-        case LinearKind::Form::dense: return {linear.rows, linear.cols, nullptr, nullptr, linear.h};
-        case LinearKind::Form::grouped: return {linear.rows, linear.cols, &linear.sign[0], nullptr, nullptr};
-        case LinearKind::Form::sign: break;
-    }
-    const int rank = linear.kind.rank;
-    if (rank == 0) return {linear.rows, linear.cols, &linear.sign[0], linear.g, linear.h};
-    if (index == 0) return {rank, linear.cols, &linear.sign[0], linear.g, nullptr};
-    return {linear.rows, rank, &linear.sign[1], linear.mid, linear.h};
-}
-
-size_t row_bytes(const Linear& linear, int cols) {
-    if (linear.kind.form != LinearKind::Form::dense) return static_cast<size_t>(cols) / 8;
-    const size_t element = linear.kind.dtype == DType::f32 ? 4 : linear.kind.dtype == DType::q8 ? 1 : 2;
-    return static_cast<size_t>(padded(cols, 64)) * element;
-}
 
 // How many shares n tokens are dealt out in, by tiles.
 int token_shares(int n, int threads) { return std::clamp(n / kShareTokens, 1, threads); }
@@ -113,7 +77,7 @@ private:
     void prepare(const LinearCall& call, int t, int row) const {
         const float* x = stage_index_ > 0 ? inner_row(call, t) : x_ + static_cast<size_t>(t) * x_stride_;
         const Linear& linear = *call.linear;
-        const Stage stage = stage_of(linear, stage_index_);
+        const Stage stage = stage_of(model_, linear, stage_index_);
         const auto stride = static_cast<size_t>(padded(stage.cols, 64));
         const LinearScratch& scratch = call.scratch;
         const auto at = static_cast<size_t>(row);
@@ -161,44 +125,43 @@ private:
         int row, rows, token, tokens, prepared;
     };
 
-    // Splits the rows of all calls into tasks of about equal weight.
+    RowSplit split_of(const LinearCall* const* calls, int count) const {
+        RowSplit split;
+        for (int i = 0; i < count; ++i) split.add(stage_of(model_, *calls[i]->linear, stage_index_));
+        return split;
+    }
+
+    // Splits the rows of all calls, one after the other, into tasks of about equal weight.
     void multiply() {
-        int units_per_task[kMost] = {}, tasks_before[kMost + 1] = {};
-        for (int i = 0; i < count_; ++i) {
-            const Linear& linear = *calls_[i]->linear;
-            const Stage stage = stage_of(linear, stage_index_);
-            const int unit = row_unit(linear), units = units_of(linear, stage);
-            const size_t unit_bytes = row_bytes(linear, stage.cols) * static_cast<size_t>(unit);
-            const int least = n_ > 8 ? 1 : static_cast<int>(kLeastTaskBytes / unit_bytes) + 1;
-            units_per_task[i] = std::max(least, units * count_ / (runner_.threads() * 8) + 1);
-            tasks_before[i + 1] = tasks_before[i] + (units + units_per_task[i] - 1) / units_per_task[i];
-        }
-        runner_.run(tasks_before[count_], [&](int task, int thread) {
-            int i = 0;
-            while (task >= tasks_before[i + 1]) ++i;
-            const LinearCall& call = *calls_[i];
-            const Stage stage = stage_of(*call.linear, stage_index_);
-            const int step = units_per_task[i] * row_unit(*call.linear);
-            const int row = (task - tasks_before[i]) * step;
-            multiply_piece(call, stage, {row, std::min(step, stage.rows - row), 0, n_, prepared_row(i, thread)});
+        const RowSplit split = split_of(calls_, count_);
+        const auto threads = static_cast<size_t>(runner_.threads());
+        const size_t fitting = static_cast<size_t>(split.bytes()) / (threads * kLeastTaskBytes);
+        const size_t each = n_ > 8 ? kMostTasks : std::clamp(fitting, size_t{1}, size_t{kMostTasks});
+        const int tasks = static_cast<int>(threads * each);
+        runner_.run(tasks, [&](int task, int thread) {
+            for (int i = 0; i < count_; ++i) {
+                const auto [row, end] = split.rows(i, task, tasks);
+                if (row == end) continue;
+                const Stage stage = stage_of(model_, *calls_[i]->linear, stage_index_);
+                multiply_piece(*calls_[i], stage, {row, end - row, 0, n_, prepared_row(i, thread)});
+            }
         });
     }
 
-    // A task is a share of the tokens and a share of the rows of every call's matrix, one call after another.
+    // A task is a share of the tokens and a share of the rows of all calls, one call after another.
     void multiply_by_tiles() {
+        const RowSplit split = split_of(tiled_, tiled_count_);
         const int shares = token_shares(n_, runner_.threads()), row_shares = std::max(1, runner_.threads() / shares);
         runner_.run(shares * row_shares, [&](int task, int thread) {
             const int token = n_ * (task % shares) / shares, end = n_ * (task % shares + 1) / shares;
             for (int i = 0; i < tiled_count_; ++i) {
                 const LinearCall& call = *tiled_[i];
-                const Stage stage = stage_of(*call.linear, stage_index_);
-                const int unit = row_unit(*call.linear), units = units_of(*call.linear, stage), share = task / shares;
-                const int row = units * share / row_shares * unit;
-                const int rows = std::min(units * (share + 1) / row_shares * unit, stage.rows) - row;
-                if (rows <= 0) continue;
+                const auto [row, row_end] = split.rows(i, task / shares, row_shares);
+                if (row == row_end) continue;
                 const int prepared = thread * call.share_tokens;
                 for (int t = token; t < end; ++t) prepare(call, t, prepared + t - token);
-                multiply_piece(call, stage, {row, rows, token, end - token, prepared});
+                const Stage stage = stage_of(model_, *call.linear, stage_index_);
+                multiply_piece(call, stage, {row, row_end - row, token, end - token, prepared});
             }
         });
     }
@@ -219,15 +182,6 @@ private:
             }
             multiply(c, cols, tables);
         }
-    }
-
-    int units_of(const Linear& linear, const Stage& stage) const {
-        const int unit = row_unit(linear);
-        return static_cast<int>(padded(stage.rows, unit) / unit);
-    }
-
-    int row_unit(const Linear& linear) const {
-        return reads_tables(model_, linear) ? kernels_.sign_row_block : kDenseRowUnit;
     }
 
     void multiply_piece(const LinearCall& call, const Stage& stage, Piece piece) const {
@@ -257,12 +211,15 @@ private:
         return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
     }
 
+    static const uint8_t* weights_of(const Stage& stage, Piece piece) {
+        return stage.weights + static_cast<size_t>(piece.row) * stage.row_bytes;
+    }
+
     // The signs of a piece from column c on.
     SignBlocks blocks_of(const Stage& stage, Piece piece, int c) const {
         const int block = kernels_.sign_row_block;
         const size_t stride = kernels_.sign_block_bytes(stage.cols);
-        const uint8_t* bits = stage.sign->bits + static_cast<size_t>(piece.row / block) * stride + kernels_.sign_block_bytes(c);
-        return {bits, stride, (piece.rows + block - 1) / block};
+        return {weights_of(stage, piece) + kernels_.sign_block_bytes(c), stride, (piece.rows + block - 1) / block};
     }
 
     void multiply_signs(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
@@ -284,7 +241,7 @@ private:
         const size_t stride = sums_stride(stage);
         const auto columns = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.prepared);
         int32_t* sums = scratch.sums + piece.row;
-        const int8_t* w = static_cast<const int8_t*>(call.linear->dense) + static_cast<size_t>(piece.row) * columns;
+        const auto* w = reinterpret_cast<const int8_t*>(weights_of(stage, piece));
         kernels_.q8_i8(sums, stride, w, piece.rows, stage.cols, scratch.q + 2 * first * columns, columns, 2 * piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
@@ -316,20 +273,19 @@ private:
         const int rows = piece.rows, n = piece.tokens;
         const auto x_stride = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.row);
         const float* x = call.scratch.x + static_cast<size_t>(piece.prepared) * x_stride;
+        const uint8_t* w = weights_of(stage, piece);
         if (linear.kind.form == LinearKind::Form::dense) {
-            const auto* w = static_cast<const uint8_t*>(linear.dense) + first * row_bytes(linear, stage.cols);
             if (linear.kind.dtype == DType::q8) {
                 kernels_.q8_f32(out, out_stride, reinterpret_cast<const int8_t*>(w), rows, stage.cols, x, x_stride, n);
             } else {
                 kernels_.dense_f32(out, out_stride, w, linear.kind.dtype, rows, stage.cols, x, x_stride, n);
             }
         } else {
-            const uint8_t* bits = stage.sign->bits + first * static_cast<size_t>(padded(stage.cols, 16) / 8);
             if (linear.kind.form == LinearKind::Form::grouped) {
                 const uint16_t* scales = linear.scales + first * static_cast<size_t>(stage.cols / 128);
-                kernels_.grouped_f32(out, out_stride, bits, scales, rows, stage.cols, x, x_stride, n);
+                kernels_.grouped_f32(out, out_stride, w, scales, rows, stage.cols, x, x_stride, n);
             } else {
-                kernels_.sign_f32(out, out_stride, bits, rows, stage.cols, x, x_stride, n);
+                kernels_.sign_f32(out, out_stride, w, rows, stage.cols, x, x_stride, n);
             }
         }
         if (!stage.out_scale) return;
@@ -339,14 +295,13 @@ private:
         }
     }
 
-    static constexpr int kMost = 3;  // q, k and v are the largest group
     const Model& model_;
     const KernelSet& kernels_;
     Runner runner_;
     int stage_index_, n_;
     const float* x_ = nullptr;
     size_t x_stride_ = 0;
-    const LinearCall *calls_[kMost] = {}, *tiled_[kMost] = {};
+    const LinearCall *calls_[RowSplit::kMost] = {}, *tiled_[RowSplit::kMost] = {};
     int count_ = 0, tiled_count_ = 0;
     mutable uint8_t prepared_[Pool::kMaxThreads] = {};  // by thread: which calls' single token is ready, one bit each
 };
@@ -441,7 +396,8 @@ void read_row(const Model& model, const Linear& matrix, int row, float* out) {
         }
         return;
     }
-    const auto* w = static_cast<const uint8_t*>(matrix.dense) + first * row_bytes(matrix, cols);
+    const Stage stage = stage_of(model, matrix, 0);
+    const uint8_t* w = stage.weights + first * stage.row_bytes;
     for (int c = 0; c < cols; ++c) {
         switch (matrix.kind.dtype) {
             case DType::f32: out[c] = reinterpret_cast<const float*>(w)[c]; break;

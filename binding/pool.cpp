@@ -17,10 +17,10 @@ namespace {
 constexpr int kTaskBits = 20;
 constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
 
-constexpr uint64_t claim_word(uint64_t job, uint64_t next, uint64_t tasks) {
-    return job << (2 * kTaskBits) | next << kTaskBits | tasks;
+constexpr uint64_t share_word(uint64_t job, uint64_t next, uint64_t end) {
+    return job << (2 * kTaskBits) | next << kTaskBits | end;
 }
-constexpr uint64_t tasks_of(uint64_t word) { return word & kTaskMask; }
+constexpr uint64_t end_of(uint64_t word) { return word & kTaskMask; }
 constexpr uint64_t next_of(uint64_t word) { return word >> kTaskBits & kTaskMask; }
 constexpr uint64_t job_of(uint64_t word) { return word >> (2 * kTaskBits); }
 
@@ -48,6 +48,8 @@ void relax() {
 
 }  // namespace
 
+Pool::Pool(uint64_t jobs_before) : job_(share_word(jobs_before, 0, 0)) {}
+
 Pool::~Pool() { stop(); }
 
 void Pool::stop() {
@@ -64,6 +66,7 @@ int Pool::resize(int threads) {
     if (threads == this->threads()) return threads;
     stop();
     workers_.reserve(static_cast<size_t>(kMaxThreads));
+    shares_ = std::make_unique<Share[]>(static_cast<size_t>(kMaxThreads));
     for (int i = 1; i < threads && i < kMaxThreads; ++i) {
         auto worker = std::make_unique<Thread>();
         if (!worker->start([this, i] { work(i); })) break;  // compute with those there are
@@ -72,20 +75,52 @@ int Pool::resize(int threads) {
     return this->threads();
 }
 
-bool Pool::has_task() const {
-    const uint64_t word = claim_.load(std::memory_order_seq_cst);
-    return next_of(word) < tasks_of(word);
+uint64_t Pool::whole_share(uint64_t job, int share) const {
+    const int tasks = static_cast<int>(end_of(job));
+    const auto first = static_cast<uint64_t>(first_of(tasks, share)), end = static_cast<uint64_t>(first_of(tasks, share + 1));
+    return share_word(job_of(job), first, end);
 }
 
-bool Pool::take_task(int thread) {
-    uint64_t word = claim_.load(std::memory_order_acquire);
+// Claims a task of a share: its owner the next one, others the last one.
+bool Pool::take_task(uint64_t job, int share, bool own, int* task) {
+    std::atomic<uint64_t>& left = shares_[static_cast<size_t>(share)].left;
+    uint64_t word = left.load(std::memory_order_acquire);
     for (;;) {
-        if (next_of(word) >= tasks_of(word)) return false;
-        if (claim_.compare_exchange_weak(word, word + (uint64_t{1} << kTaskBits), std::memory_order_acq_rel)) break;
+        uint64_t now = word;
+        if (job_of(word) != job_of(job)) {
+            if (job_.load(std::memory_order_acquire) != job) return false;  // we are late, and this share is ahead of us
+            now = whole_share(job, share);
+        }
+        if (next_of(now) >= end_of(now)) return false;
+        const uint64_t rest = own ? now + (uint64_t{1} << kTaskBits) : now - 1;
+        if (!left.compare_exchange_weak(word, rest, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+        *task = static_cast<int>(own ? next_of(now) : end_of(rest));
+        return true;
     }
-    call_(context_, static_cast<int>(next_of(word)), thread);
-    finished_.fetch_add(1, std::memory_order_release);
-    return true;
+}
+
+// Does tasks of the job until nobody has one left that is not begun.
+void Pool::take_part(uint64_t job, int thread) {
+    const int n = threads();
+    for (int i = 0; i < n;) {
+        int task;
+        if (!take_task(job, (thread + i) % n, i == 0, &task)) {
+            ++i;
+            continue;
+        }
+        call_(context_, task, thread);
+        finished_.fetch_add(1, std::memory_order_release);
+    }
+}
+
+// Numbers come round again. Shares that no job has touched since would seem to be of a new one, so then all are made those
+// of no job; a late thread learns first that its job is not the one there is.
+uint64_t Pool::next_number() {
+    const uint64_t number = job_of(job_.load(std::memory_order_relaxed)) + 1;
+    if (number <= kLastJob) return number;
+    job_.store(0, std::memory_order_release);
+    for (int i = 0; i < threads(); ++i) shares_[static_cast<size_t>(i)].left.store(0, std::memory_order_release);
+    return 1;
 }
 
 void Pool::run_job(int tasks, Call call, const void* context) {
@@ -97,15 +132,14 @@ void Pool::run_job(int tasks, Call call, const void* context) {
     call_ = call;
     context_ = context;
     finished_.store(0, std::memory_order_relaxed);
-    const uint64_t job = job_of(claim_.load(std::memory_order_relaxed)) + 1;
-    claim_.store(claim_word(job, 0, static_cast<uint64_t>(tasks)), std::memory_order_seq_cst);
+    const uint64_t job = share_word(next_number(), 0, static_cast<uint64_t>(tasks));
+    job_.store(job, std::memory_order_seq_cst);
     if (parked_.load(std::memory_order_seq_cst) > 0) {
         // Taking the mutex orders us after a thread that has seen no task but does not wait yet.
         { std::lock_guard lock(mutex_); }
         wake_.notify_all();
     }
-    while (take_task(0)) {
-    }
+    take_part(job, 0);
     wait_for_others(tasks, started);
 }
 
@@ -126,10 +160,12 @@ void Pool::wait_for_others(int tasks, Clock::time_point started) {
 void Pool::work(int thread) {
     use_default_float_environment();
     auto idle_since = Clock::now();
+    uint64_t seen = job_.load(std::memory_order_acquire);
+    const auto has_job = [&] { return job_.load(std::memory_order_seq_cst) != seen; };
     for (int spins = 1; !quit_.load(std::memory_order_relaxed); ++spins) {
-        if (take_task(thread)) {
-            while (take_task(thread)) {
-            }
+        if (has_job()) {
+            seen = job_.load(std::memory_order_acquire);
+            take_part(seen, thread);
             idle_since = Clock::now();
             continue;
         }
@@ -137,7 +173,7 @@ void Pool::work(int thread) {
         if (spins % 64 != 0 || Clock::now() - idle_since < kSpinTime) continue;
         std::unique_lock lock(mutex_);
         parked_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [this] { return quit_.load() || has_task(); });
+        wake_.wait(lock, [&] { return quit_.load() || has_job(); });
         parked_.fetch_sub(1, std::memory_order_seq_cst);
         idle_since = Clock::now();
     }

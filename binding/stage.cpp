@@ -1,0 +1,71 @@
+#include "stage.h"
+
+#include <algorithm>
+
+namespace onebit {
+
+namespace {
+
+// Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
+constexpr int kDenseRowUnit = 16;
+
+size_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::q8 ? 1 : 2; }
+
+Stage bare_stage(const Linear& linear, int index) {
+    switch (linear.kind.form) {
+        case LinearKind::Form::dense: return {linear.rows, linear.cols, nullptr, nullptr, linear.h, nullptr, 0, 0};
+        case LinearKind::Form::grouped: return {linear.rows, linear.cols, &linear.sign[0], nullptr, nullptr, nullptr, 0, 0};
+        case LinearKind::Form::sign: break;
+    }
+    const int rank = linear.kind.rank;
+    if (rank == 0) return {linear.rows, linear.cols, &linear.sign[0], linear.g, linear.h, nullptr, 0, 0};
+    if (index == 0) return {rank, linear.cols, &linear.sign[0], linear.g, nullptr, nullptr, 0, 0};
+    return {linear.rows, rank, &linear.sign[1], linear.mid, linear.h, nullptr, 0, 0};
+}
+
+}  // namespace
+
+bool rounds_activations(const Model& model, const Linear& linear) {
+    if (model.activations == Activations::f32) return false;
+    return linear.kind.form != LinearKind::Form::dense || linear.kind.dtype == DType::q8;
+}
+
+bool reads_tables(const Model& model, const Linear& linear) {
+    return model.activations != Activations::f32 && linear.kind.form != LinearKind::Form::dense;
+}
+
+int stage_count(const Linear& linear) { return linear.kind.form == LinearKind::Form::sign && linear.kind.rank > 0 ? 2 : 1; }
+
+Stage stage_of(const Model& model, const Linear& linear, int index) {
+    Stage stage = bare_stage(linear, index);
+    stage.row_unit = kDenseRowUnit;
+    if (!stage.sign) {
+        stage.weights = static_cast<const uint8_t*>(linear.dense);
+        stage.row_bytes = static_cast<size_t>(padded(stage.cols, 64)) * element_bytes(linear.kind.dtype);
+        return stage;
+    }
+    stage.weights = stage.sign->bits;
+    stage.row_bytes = static_cast<size_t>(padded(stage.cols, 16) / 8);
+    if (reads_tables(model, linear)) {
+        stage.row_unit = model.kernels->sign_row_block;
+        stage.row_bytes = model.kernels->sign_block_bytes(stage.cols) / static_cast<size_t>(stage.row_unit);
+    }
+    return stage;
+}
+
+void RowSplit::add(const Stage& stage) {
+    stages_[count_] = stage;
+    begin_[count_ + 1] = begin_[count_] + static_cast<uint64_t>(padded(stage.rows, stage.row_unit)) * stage.row_bytes;
+    ++count_;
+}
+
+int RowSplit::row_at(int i, int share, int shares) const {
+    const uint64_t at = bytes() * static_cast<uint64_t>(share) / static_cast<uint64_t>(shares);
+    if (at <= begin_[i]) return 0;
+    const Stage& stage = stages_[i];
+    const uint64_t unit_bytes = static_cast<uint64_t>(stage.row_unit) * stage.row_bytes;
+    const uint64_t units = (at - begin_[i] + unit_bytes / 2) / unit_bytes;
+    return static_cast<int>(std::min<uint64_t>(units * static_cast<uint64_t>(stage.row_unit), static_cast<uint64_t>(stage.rows)));
+}
+
+}  // namespace onebit
