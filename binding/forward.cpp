@@ -283,6 +283,8 @@ private:
         return best;
     }
 
+    int attention_tasks() const { return blocks_ * config_.n_kv_heads * parts_of_group_; }
+
     // Every token is alone in its session, and one task attends for all query heads of a KV head: it can prepare them too,
     // and the threads meet once less.
     bool rotates_with_attention() const { return blocks_ == n_ && parts_of_group_ == 1; }
@@ -290,21 +292,34 @@ private:
     // Every (token, head) is on its own, so how they are dealt to tasks cannot change a result.
     void attend(int layer) {
         const int parts = parts_of_group_;
-        const int per_block = config_.n_kv_heads * parts;
+        const int per_block = attention_tasks() / blocks_;
         // dividing by a square root that is exact in float on every machine
         const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
-        pool_.run(blocks_ * per_block, [&](int task, int thread) {
+        pool_.run(attention_tasks(), [&](int task, int thread) {
             const int kv = task % per_block / parts;
             const int heads = group() / parts;
             if (rotates_with_attention()) {
                 rotate_and_store(model_.layers[static_cast<size_t>(layer)], layer, task / per_block, kv, 1);
             }
             const int first_head = kv * group() + task % parts * heads;
-            attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread);
+            attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread, keys_after(layer, task, thread));
         });
     }
 
-    void attend_together(int layer, Together tokens, int kv, int first_head, int heads, float scale, int thread) {
+    // The keys that a thread meets after those of a task: of its next one, or of its first one in the next layer.
+    const void* keys_after(int layer, int task, int thread) const {
+        const int tasks = attention_tasks();
+        int next = task + 1;
+        if (next >= pool_.first_of(tasks, thread + 1) || next <= pool_.first_of(tasks, thread)) {
+            if (++layer == config_.n_layers) return nullptr;
+            next = pool_.first_of(tasks, thread);
+        }
+        const int per_block = tasks / blocks_;
+        return inputs_[together_[next / per_block].first].session->kv_head(layer, next % per_block / parts_of_group_).k;
+    }
+
+    void attend_together(int layer, Together tokens, int kv, int first_head, int heads, float scale, int thread,
+                         const void* after) {
         const Buffers& b = buffers_;
         AttendQuery queries[kMaxHeads];
         int n = 0;
@@ -315,7 +330,7 @@ private:
             }
         }
         kernels_.attend(queries, n, inputs_[tokens.first].session->kv_head(layer, kv), config_.head_dim, scale,
-                        row(b.score, b.scores, thread));
+                        row(b.score, b.scores, thread), after);
     }
 
     Status logits_of(const int* tokens, int count, const LogitsSink& sink) {

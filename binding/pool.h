@@ -78,8 +78,10 @@ private:
     std::vector<std::unique_ptr<Thread>> workers_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    // The job there is: | job number : 24 | 0 : 20 | tasks : 20 |.
-    alignas(64) std::atomic<uint64_t> job_{0};
+    // The job there is: | job number : 24 | 0 : 20 | tasks : 20 |. What a thread needs to begin lies on the same cache line.
+    alignas(64) std::atomic<uint64_t> job_;
+    Call call_ = nullptr;  // read only after a claim has succeeded
+    const void* context_ = nullptr;
     // What is left of a thread's share: | job number : 24 | next task : 20 | end : 20 |. Whoever comes first to a share of a
     // new job sets it up. A claim is a compare-and-swap of the word, so a late thread cannot take a task of a job it has not seen.
     struct alignas(64) Share {
@@ -90,8 +92,6 @@ private:
     alignas(64) std::atomic<int> parked_{0};
     std::atomic<bool> quit_{false};
     std::chrono::steady_clock::time_point alone_until_{};  // the caller's own
-    Call call_ = nullptr;             // read only after a claim has succeeded
-    const void* context_ = nullptr;
 };
 
 // Round to nearest, subnormals kept, nothing trapped: what the promise of equal bytes rests on. A host program may

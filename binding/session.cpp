@@ -10,12 +10,12 @@ namespace {
 
 size_t element_bytes(DType kv) { return kv == DType::f32 ? 4 : kv == DType::f16 ? 2 : 1; }
 
-// Keys go where their block wants them, kKeyBlock elements apart; values lie in a row.
+// Keys go where their block wants them, kKeyBlock elements apart; values lie in a row. cache: of a chunk, `at` within it.
 template <class T>
-void scatter(const void* cache, bool is_key, int position, const T* row, int head_dim) {
+void scatter(const void* cache, bool is_key, size_t at, const T* row, int head_dim) {
     // The cache is the session's own memory; KvHead is const because the kernels only read it.
     T* to = static_cast<T*>(const_cast<void*>(cache));
-    const auto dim = static_cast<size_t>(head_dim), at = static_cast<size_t>(position);
+    const auto dim = static_cast<size_t>(head_dim);
     if (!is_key) {
         std::memcpy(to + at * dim, row, dim * sizeof(T));
         return;
@@ -37,9 +37,9 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
     session->kv_ = kv;
     session->model_ = std::move(model);
     // layers <= 2^10, capacity <= 2^22, kv_dim <= 2^16, element 4 and K and V 2: below 2^52.
-    session->bytes_ = static_cast<uint64_t>(config.n_layers) * session->kv_heads() * session->head_bytes();
+    session->bytes_ = session->chunk_bytes() * static_cast<uint64_t>(padded(capacity, kKvChunk) / kKvChunk);
     if (session->bytes_ <= SIZE_MAX) {
-        session->memory_ = static_cast<unsigned char*>(allocate_pages(static_cast<size_t>(session->bytes_), false));
+        session->memory_ = static_cast<unsigned char*>(allocate_pages(static_cast<size_t>(session->bytes_), true));
     }
     if (!session->memory_) {
         return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(session->bytes_ >> 20) +
@@ -52,11 +52,18 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 
 Session::~Session() { free_pages(memory_, static_cast<size_t>(bytes_)); }
 
-// One KV head of one layer: k, v and their scales.
+size_t Session::rows_bytes() const {
+    return static_cast<size_t>(kKvChunk) * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
+}
+
+// One KV head of one layer, in one chunk: k, v and their scales.
 size_t Session::head_bytes() const {
-    const auto positions = static_cast<size_t>(padded(capacity_, kKeyBlock));
-    const size_t scales = kv_ == DType::q8 ? positions * sizeof(float) : 0;
-    return 2 * (positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_) + scales);
+    const size_t scales = kv_ == DType::q8 ? kKvChunk * sizeof(float) : 0;
+    return 2 * (rows_bytes() + scales);
+}
+
+size_t Session::chunk_bytes() const {
+    return static_cast<size_t>(model_->config.n_layers) * kv_heads() * head_bytes();
 }
 
 void Session::rewind(int length) {
@@ -64,30 +71,21 @@ void Session::rewind(int length) {
 }
 
 void Session::copy_from(const Session& other) {
-    const auto positions = static_cast<size_t>(padded(other.length_, kKeyBlock));  // whole blocks of keys
-    const size_t bytes = positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
-    const auto copy = [](const void* to, const void* from, size_t n) { std::memcpy(const_cast<void*>(to), from, n); };
-    for (size_t i = 0; i < static_cast<size_t>(model_->config.n_layers) * kv_heads(); ++i) {
-        const KvHead to = head_at(i), from = other.head_at(i);
-        copy(to.k, from.k, bytes);
-        copy(to.v, from.v, bytes);
-        if (kv_ != DType::q8) continue;
-        copy(to.k_scale, from.k_scale, positions * sizeof(float));
-        copy(to.v_scale, from.v_scale, positions * sizeof(float));
-    }
+    const size_t chunks = static_cast<size_t>(padded(other.length_, kKvChunk) / kKvChunk);
+    std::memcpy(memory_, other.memory_, chunks * chunk_bytes());
     length_ = other.length_;
 }
 
-KvHead Session::head_at(size_t index) const {
-    const auto positions = static_cast<size_t>(padded(capacity_, kKeyBlock));
-    const size_t bytes = positions * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
+KvHead Session::kv_head(int layer, int head) const {
+    const size_t index = static_cast<size_t>(layer) * kv_heads() + static_cast<size_t>(head);
     const unsigned char* k = memory_ + index * head_bytes();
-    KvHead head{k, k + bytes, kv_};
+    KvHead found{k, k + rows_bytes(), kv_, chunk_bytes()};
     if (kv_ == DType::q8) {
-        head.k_scale = reinterpret_cast<const float*>(k + 2 * bytes);
-        head.v_scale = head.k_scale + positions;
+        found.k_scale = reinterpret_cast<const float*>(k + 2 * rows_bytes());
+        found.v_scale = found.k_scale + kKvChunk;
+        found.scale_stride = chunk_bytes();
     }
-    return head;
+    return found;
 }
 
 void Session::store(int layer, int head, int position, const float* k, const float* v) {
@@ -98,18 +96,20 @@ void Session::store(int layer, int head, int position, const float* k, const flo
 
 void Session::store_row(const KvHead& cache, bool is_key, int position, const float* x) {
     const int head_dim = model_->config.head_dim;
-    const void* to = is_key ? cache.k : cache.v;
+    const size_t moved = static_cast<size_t>(position / kKvChunk) * chunk_bytes(), at = static_cast<size_t>(position % kKvChunk);
+    const void* to = static_cast<const unsigned char*>(is_key ? cache.k : cache.v) + moved;
     if (kv_ == DType::f32) {
-        scatter(to, is_key, position, x, head_dim);
+        scatter(to, is_key, at, x, head_dim);
     } else if (kv_ == DType::f16) {
         uint16_t row[kMaxHeadDim];
         model_->kernels->f32_to_f16(row, x, head_dim);
-        scatter(to, is_key, position, row, head_dim);
+        scatter(to, is_key, at, row, head_dim);
     } else {
         int8_t row[kMaxHeadDim];  // a multiple of 64: quantize writes the padding too
-        const_cast<float*>(is_key ? cache.k_scale : cache.v_scale)[position] =
-            model_->kernels->quantize(row, x, nullptr, head_dim);
-        scatter(to, is_key, position, row, head_dim);
+        const float* scales = is_key ? cache.k_scale : cache.v_scale;
+        auto* scale = reinterpret_cast<float*>(memory_ + (reinterpret_cast<const unsigned char*>(scales) - memory_) + moved);
+        scale[at] = model_->kernels->quantize(row, x, nullptr, head_dim);
+        scatter(to, is_key, at, row, head_dim);
     }
 }
 

@@ -23,7 +23,7 @@ public:
     void rewind(int length);              // 0 <= length <= length()
     void copy_from(const Session& other);  // same model, capacity >= other.length(), same kv dtype
 
-    KvHead kv_head(int layer, int head) const { return head_at(static_cast<size_t>(layer) * kv_heads() + static_cast<size_t>(head)); }
+    KvHead kv_head(int layer, int head) const;
     // Writes one position of one head: k, v (head_dim) floats.
     void store(int layer, int head, int position, const float* k, const float* v);
     void advance(int n) { length_ += n; }
@@ -31,8 +31,9 @@ public:
 private:
     Session() = default;
     size_t kv_heads() const { return static_cast<size_t>(model_->config.n_kv_heads); }
+    size_t rows_bytes() const;  // of one head's keys in one chunk
     size_t head_bytes() const;
-    KvHead head_at(size_t index) const;
+    size_t chunk_bytes() const;
     void store_row(const KvHead& cache, bool is_key, int position, const float* x);
 
     std::shared_ptr<Model> model_;
@@ -40,7 +41,7 @@ private:
     int length_ = 0;
     DType kv_ = DType::f16;
     uint64_t bytes_ = 0;
-    unsigned char* memory_ = nullptr;  // (layer, kv_head) of KvHead: k, v, and with q8 k_scale, v_scale
+    unsigned char* memory_ = nullptr;  // (chunk, layer, kv_head) of k, v, and with q8 k_scale, v_scale
 };
 
 }  // namespace onebit

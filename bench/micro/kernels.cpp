@@ -154,8 +154,10 @@ public:
         const KernelSet& set = set_;
         for (DType dtype : {DType::f16, DType::q8}) {
             const bool half = dtype == DType::f16;
-            const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype,
-                            half ? nullptr : scales->as<float>(), half ? nullptr : scales->as<float>()};
+            const float* scale = half ? nullptr : scales->as<float>();
+            const size_t chunk = size_t{kKvChunk} * static_cast<size_t>(head_dim) * (half ? 2 : 1);
+            const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype, chunk, scale, scale,
+                            kKvChunk * sizeof(float)};
             for (int heads : {1, 4, 8, 16}) {
                 const std::string what = text(heads) + (heads == 1 ? " head of " : " heads of ") + text(head_dim) +
                                          ", " + text(positions) + " positions, " + (half ? "f16" : "int8");
@@ -165,7 +167,7 @@ public:
                         for (int i = 0; i < heads; ++i)
                             queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, positions,
                                           0.0f};
-                        set.attend(queries, heads, kv, head_dim, 0.1f, scratch->as<float>());
+                        set.attend(queries, heads, kv, head_dim, 0.1f, scratch->as<float>(), nullptr);
                     });
             }
         }

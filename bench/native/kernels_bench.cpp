@@ -103,13 +103,13 @@ void floats(const KernelSet* set) {
     }
     printf(" Gw/s\n");
     // 1024 positions of a 128-wide f16 head: multiply-adds of scores and values together.
-    const KvHead kv{w.bytes(), w.bytes(), DType::f16};
+    const KvHead kv{w.bytes(), w.bytes(), DType::f16, size_t{kKvChunk} * 128 * 2};
     std::vector<float> scratch((128 + 1024) * 16);
     printf("%-11s attend f16   ", set->name);
     for (int heads : {1, 4, 8, 16}) {
         std::vector<AttendQuery> queries;
         for (int j = 0; j < heads; j++) queries.push_back({xf + 128 * j, o + 128 * j, 1024, 0.0f});
-        s = best_seconds([&] { set->attend(queries.data(), heads, kv, 128, 0.1f, scratch.data()); });
+        s = best_seconds([&] { set->attend(queries.data(), heads, kv, 128, 0.1f, scratch.data(), nullptr); });
         printf("  %d heads: %.1f", heads, 1024.0 * 128 * 2 * heads / s * 1e-9);
     }
     printf(" Gmadd/s\n%-11s rows         ", set->name);

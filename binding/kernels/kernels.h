@@ -31,13 +31,19 @@ enum class DType : uint8_t { f32, f16, bf16, q8 };
 // Keys lie in blocks of this many positions, so that scores have positions as lanes.
 constexpr int kKeyBlock = 16;
 
-// K and V of one layer and one KV head. What lies behind the last filled position of a block of keys may be anything.
+// The cache of a session grows in chunks of this many positions: all layers and heads of the first, then of the second, ...
+constexpr int kKvChunk = 256;
+
+// K and V of one layer and one KV head, from its first chunk on. What lies behind the last filled position of a block of keys
+// may be anything.
 struct KvHead {
-    const void* k;  // (positions / kKeyBlock, head_dim, kKeyBlock)
-    const void* v;  // (positions, head_dim)
+    const void* k;  // in each chunk: (kKvChunk / kKeyBlock, head_dim, kKeyBlock)
+    const void* v;  // (kKvChunk, head_dim)
     DType dtype;    // f16, f32 or q8
-    const float* k_scale = nullptr;  // q8: (padded(positions, kKeyBlock)), k = int8 * k_scale[position]
+    size_t chunk_stride;             // bytes from a chunk to the next
+    const float* k_scale = nullptr;  // q8: (kKvChunk), k = int8 * k_scale[position]
     const float* v_scale = nullptr;
+    size_t scale_stride = 0;         // bytes from the scales of a chunk to those of the next
 };
 
 // One query head of one token. Its positions are [0, n_positions), n_positions >= 1.
@@ -143,9 +149,10 @@ struct KernelSet {
     void (*rope)(float* x, const float* cos, const float* sin, int head_dim, bool interleaved);
     // Attention of queries that share one KV head; their positions may differ.
     // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
+    // after: memory that the thread reads next, or null; its first lines are fetched.
     // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
-    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch);
+    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch, const void* after);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
     void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
 

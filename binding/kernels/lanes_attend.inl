@@ -44,21 +44,77 @@ constexpr int kScoreWidth = at_most_4(kScoreSums / Q);
 template <int Q>
 constexpr int kMixWidth = at_most_4(kMixSums / Q);
 
-// Fetches the next tile from memory while this one is met. Keys are met in an order that no hardware prefetcher follows,
-// and values, a few columns at a time, in another one; the next tile is asked for from its start to its end, in step with
-// what is loaded of this one. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in the order of use.)
+inline const void* bytes_on(const void* p, size_t bytes) { return static_cast<const uint8_t*>(p) + bytes; }
+inline const float* floats_on(const float* p, size_t bytes) { return static_cast<const float*>(bytes_on(p, bytes)); }
+
+// Such that position p and the others of its chunk are found as if all chunks lay in a row.
+inline KvHead chunk_of(KvHead kv, int p, size_t position_bytes) {
+    const auto chunk = static_cast<size_t>(p / kKvChunk);
+    const size_t moved = chunk * (kv.chunk_stride - kKvChunk * position_bytes);
+    const size_t scales_moved = chunk * (kv.scale_stride - kKvChunk * sizeof(float));
+    kv.k = bytes_on(kv.k, moved);
+    kv.v = bytes_on(kv.v, moved);
+    if (kv.dtype == DType::q8) {
+        kv.k_scale = floats_on(kv.k_scale, scales_moved);
+        kv.v_scale = floats_on(kv.v_scale, scales_moved);
+    }
+    return kv;
+}
+
+// What a call reads, in order: tiles of keys, tiles of values, and what the thread reads after that. It is fetched a tile
+// ahead, from start to end, in step with what is loaded: keys are met in an order that no hardware prefetcher follows, and
+// values, a few columns at a time, in another one. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in
+// the order of use.)
+struct Stream {
+    KvHead kv;
+    size_t position_bytes;
+    int n_positions, tile;
+    const void* after;
+    bool in_values = false;
+    int p = 0;  // the tile that is being fetched
+    const uint8_t* next = nullptr;
+    size_t left = 0;
+
+    void begin() {
+        next = static_cast<const uint8_t*>(kv.k);
+        step();
+    }
+    // Goes to the next tile, or to what comes after, which has no end.
+    void step() {
+        if (!next) return;
+        p += tile;
+        if (p >= n_positions && !in_values) p = 0, in_values = true;
+        if (p >= n_positions) {
+            next = static_cast<const uint8_t*>(after);
+            left = SIZE_MAX;
+            return;
+        }
+        const KvHead chunk = chunk_of(kv, p, position_bytes);
+        const int positions = n_positions - p < tile ? n_positions - p : tile;
+        next = static_cast<const uint8_t*>(bytes_on(in_values ? chunk.v : chunk.k, static_cast<size_t>(p) * position_bytes));
+        left = (static_cast<size_t>(positions) * position_bytes + 31) / 32 * 32;
+    }
+    // A prefetch that finds no room is dropped, so lines come one by one, and every one is asked for twice.
+    void fetch_half_line() {
+        if (left == 0) step();
+        if (!next) return;
+        prefetch_far(next);
+        next += 32;
+        left -= 32;
+    }
+};
+
+// Keeps the stream ahead of one tile.
 struct Ahead {
-    const uint8_t* next;
+    Stream* stream;                 // null where the tile has been read already
     const uint8_t* soon = nullptr;  // what the first-level cache should have, in the same steps
-    bool wanted;                    // not where the tile has been fetched already
     size_t owed = 0;
-    Ahead(const void* tile, bool wanted) : next(static_cast<const uint8_t*>(tile)), wanted(wanted) {}
-    // So many bytes of this tile are loaded. A prefetch that finds no room is dropped, so they come one by one, and every
-    // line is asked for twice.
+    explicit Ahead(Stream* stream) : stream(stream) {}
+    // So many bytes of the tile are loaded.
     void loaded(size_t bytes) {
-        if (!wanted) return;
-        for (owed += bytes; owed >= 32; owed -= 32, next += 32) {
-            prefetch_far(next);
+        if (!stream) return;
+        for (owed += bytes; owed >= 32; owed -= 32) {
+            stream->fetch_half_line();
             if (!soon) continue;
             prefetch_near(soon);
             soon += 32;
@@ -178,7 +234,7 @@ inline void exp_row(const Attention& a, int j0, int j) {
     by_lanes(query.n_positions, [&](int p, auto part) {
         const Lanes e = lanes_exp(lanes_sub(load(row + p * Q, part, kMinusInfinity), shift));
         total = lanes_add(total, e);
-        store(row + p * Q, a.kv.dtype == DType::q8 ? lanes_mul(e, load(a.kv.v_scale + p, part)) : e, part);
+        store(row + p * Q, a.kv.dtype == DType::q8 ? lanes_mul(e, load(chunk_of(a.kv, p, 0).v_scale + p, part)) : e, part);
     });
     query.inverse = 1.0f / lanes_sum(total);
 }
@@ -245,21 +301,25 @@ inline void mix_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
 }
 
 template <class Cache>
-inline void attend_all(const Attention& a, int n_queries, int n_positions) {
+inline void attend_all(const Attention& a, int n_queries, int n_positions, const void* after) {
     const int position_bytes = a.head_dim * static_cast<int>(sizeof(typename Cache::Element));
-    const int fitting = kAttendTileBytes / position_bytes / 64 * 64;
-    const int tile = fitting < 64 ? 64 : fitting;
-    const auto* k = static_cast<const uint8_t*>(a.kv.k);
-    const auto* v = static_cast<const uint8_t*>(a.kv.v);
-    const auto place = [&](const uint8_t* cache, int p) { return cache + static_cast<size_t>(p) * static_cast<size_t>(position_bytes); };
+    const int fitting = kAttendTileBytes / position_bytes;
+    const int tile = fitting < 128 ? 64 : fitting < kKvChunk ? 128 : kKvChunk;  // chunks are made of whole tiles
+    // With the part of the cache that position p lies in.
+    const auto part_with = [&](int p) {
+        Attention part = a;
+        part.kv = chunk_of(a.kv, p, static_cast<size_t>(position_bytes));
+        return part;
+    };
     const auto groups = [&](auto f) { by_groups<Cache::kQueries>(n_queries, f); };
     groups([&](int j, auto group) { interleave_queries<decltype(group)::value>(a, j); });
+    Stream stream{a.kv, static_cast<size_t>(position_bytes), n_positions, tile, after};
+    stream.begin();
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
-        const bool last = p0 + tile >= n_positions;
-        const int p1 = last ? n_positions : p0 + tile;
-        const uint8_t* next = last ? v : place(k, p1);
+        const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
+        const Attention part = part_with(p0);
         groups([&](int j, auto group) {
-            score_tile<Cache, decltype(group)::value>(a, j, p0, p1, Ahead(next, j == 0));
+            score_tile<Cache, decltype(group)::value>(part, j, p0, p1, Ahead(j == 0 ? &stream : nullptr));
         });
     }
     groups([&](int j0, auto group) {
@@ -267,10 +327,10 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
         for (int j = 0; j < Q; j++) exp_row<Q>(a, j0, j);
     });
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
-        const bool last = p0 + tile >= n_positions;
-        const int p1 = last ? n_positions : p0 + tile;
+        const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
+        const Attention part = part_with(p0);
         groups([&](int j, auto group) {
-            mix_tile<Cache, decltype(group)::value>(a, j, p0, p1, Ahead(place(v, p1), j == 0 && !last));
+            mix_tile<Cache, decltype(group)::value>(part, j, p0, p1, Ahead(j == 0 ? &stream : nullptr));
         });
     }
     for (int j = 0; j < n_queries; j++) {
@@ -281,7 +341,7 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions) {
     }
 }
 
-void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch) {
+void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch, const void* after) {
     int n_positions = 0;
     for (int j = 0; j < n_queries; j++) {
         n_positions = queries[j].n_positions > n_positions ? queries[j].n_positions : n_positions;
@@ -290,8 +350,8 @@ void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float 
     float* scores = scratch + static_cast<size_t>(n_queries) * q_stride;
     const Attention a{queries, kv, head_dim, scale, scratch, scores, q_stride, scores_stride};
     switch (kv.dtype) {
-        case DType::f16: return attend_all<CacheF16>(a, n_queries, n_positions);
-        case DType::q8: return attend_all<CacheQ8>(a, n_queries, n_positions);
-        default: return attend_all<CacheF32>(a, n_queries, n_positions);
+        case DType::f16: return attend_all<CacheF16>(a, n_queries, n_positions, after);
+        case DType::q8: return attend_all<CacheQ8>(a, n_queries, n_positions, after);
+        default: return attend_all<CacheF32>(a, n_queries, n_positions, after);
     }
 }

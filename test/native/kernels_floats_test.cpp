@@ -179,15 +179,20 @@ struct AttendCase {
     float scale;
     std::vector<int> positions;               // of each query
     std::vector<float> q, k, v;               // (queries, head_dim), (most positions, head_dim) twice
-    std::vector<float> k_scale, v_scale;      // (padded(most positions, kKeyBlock))
+    std::vector<float> k_scale, v_scale;      // of each position, at place_of_scale
     int most = 0;
+    size_t gap = 0;                           // elements between two chunks
 
     double key(size_t position, size_t d) const {
-        return static_cast<double>(k[position * static_cast<size_t>(head_dim) + d]) * (k_scale.empty() ? 1 : k_scale[position]);
+        const double scale = k_scale.empty() ? 1 : k_scale[place_of_scale(position)];
+        return static_cast<double>(k[position * static_cast<size_t>(head_dim) + d]) * scale;
     }
     double value(size_t position, size_t d) const {
-        return static_cast<double>(v[position * static_cast<size_t>(head_dim) + d]) * (v_scale.empty() ? 1 : v_scale[position]);
+        const double scale = v_scale.empty() ? 1 : v_scale[place_of_scale(position)];
+        return static_cast<double>(v[position * static_cast<size_t>(head_dim) + d]) * scale;
     }
+    size_t place_of_scale(size_t position) const { return position / kKvChunk * gap + position; }
+    size_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::f16 ? 2 : 1; }
 };
 
 // The definition in double precision.
@@ -216,14 +221,16 @@ std::vector<double> attend_reference(const AttendCase& c) {
 // Where element d of a position lies.
 size_t place_of(const AttendCase& c, bool is_key, size_t position, size_t d) {
     const auto dim = static_cast<size_t>(c.head_dim);
-    return is_key ? (position / kKeyBlock * dim + d) * kKeyBlock + position % kKeyBlock : position * dim + d;
+    const size_t before = position / kKvChunk * c.gap;
+    return before + (is_key ? (position / kKeyBlock * dim + d) * kKeyBlock + position % kKeyBlock : position * dim + d);
 }
 
 template <class T, class Encode>
 const void* place_cache(Guarded& buffer, const AttendCase& c, bool is_key, T garbage, bool at_end, Encode encode) {
     const size_t rows = static_cast<size_t>(is_key ? padded(c.most, kKeyBlock) : c.most);
-    T* to = buffer.place<T>(rows * static_cast<size_t>(c.head_dim), at_end);
-    for (size_t i = 0; i < rows * static_cast<size_t>(c.head_dim); i++) to[i] = garbage;
+    const size_t count = rows * static_cast<size_t>(c.head_dim) + (rows - 1) / kKvChunk * c.gap;
+    T* to = buffer.place<T>(count, at_end);
+    for (size_t i = 0; i < count; i++) to[i] = garbage;
     for (size_t p = 0; p < static_cast<size_t>(c.most); p++) {
         for (size_t d = 0; d < static_cast<size_t>(c.head_dim); d++) to[place_of(c, is_key, p, d)] = encode(p, d);
     }
@@ -263,6 +270,7 @@ AttendCase random_attend_case(Random& random) {
     }
     c.head_dim = random.chance(2) ? random.between(1, 8) * 16 : random.between(1, 140);
     c.scale = 1.0f / sqrtf(static_cast<float>(c.head_dim));
+    c.gap = static_cast<size_t>(random.between(0, 90));
     const DType dtypes[] = {DType::f16, DType::f32, DType::q8};
     c.dtype = dtypes[random.between(0, 2)];
     const size_t dim = static_cast<size_t>(c.head_dim), cache = static_cast<size_t>(c.most) * dim;
@@ -274,11 +282,11 @@ AttendCase random_attend_case(Random& random) {
     for (float& x : c.k) x = random.unit() * spread;
     for (float& x : c.v) x = random.unit();
     if (c.dtype == DType::q8) {
-        c.k_scale.assign(static_cast<size_t>(padded(c.most, kKeyBlock)), NAN);
+        c.k_scale.assign(c.place_of_scale(static_cast<size_t>(padded(c.most, kKeyBlock) - 1)) + 1, NAN);
         c.v_scale = c.k_scale;
         for (size_t p = 0; p < static_cast<size_t>(c.most); p++) {
-            c.k_scale[p] = 0.25f + 0.01f * random.unit();
-            c.v_scale[p] = 0.2f + 0.05f * random.unit();
+            c.k_scale[c.place_of_scale(p)] = 0.25f + 0.01f * random.unit();
+            c.v_scale[c.place_of_scale(p)] = 0.2f + 0.05f * random.unit();
         }
     }
     if (random.chance(50)) c.k[random.next() % cache] = NAN;
@@ -291,8 +299,12 @@ bool attend_case(uint64_t seed) {
     Random random(seed);
     AttendCase c = random_attend_case(random);
     const bool at_end = random.chance(2);
-    KvHead kv{place_cache(weights, c, true, at_end), place_cache(other, c, false, at_end), c.dtype};
-    if (c.dtype == DType::q8) kv.k_scale = c.k_scale.data(), kv.v_scale = c.v_scale.data();
+    const size_t chunk = kKvChunk * static_cast<size_t>(c.head_dim) + c.gap;
+    KvHead kv{place_cache(weights, c, true, at_end), place_cache(other, c, false, at_end), c.dtype, chunk * c.element_bytes()};
+    if (c.dtype == DType::q8) {
+        kv.k_scale = c.k_scale.data(), kv.v_scale = c.v_scale.data();
+        kv.scale_stride = (kKvChunk + c.gap) * sizeof(float);
+    }
     float* q = inputs.place<float>(c.q.size(), at_end);
     memcpy(q, c.q.data(), c.q.size() * 4);
     const std::vector<double> reference = attend_reference(c);
@@ -306,7 +318,7 @@ bool attend_case(uint64_t seed) {
         float* room = scratch.place<float>(n * row_floats, at_end);
         std::vector<AttendQuery> queries;
         for (size_t j = 0; j < n; j++) queries.push_back({q + j * dim, out + j * dim, c.positions[j], 0.0f});
-        set->attend(queries.data(), static_cast<int>(n), kv, c.head_dim, c.scale, room);
+        set->attend(queries.data(), static_cast<int>(n), kv, c.head_dim, c.scale, room, nullptr);
         if (!check::untouched("attend", set, seed, output) || !check::untouched("attend", set, seed, scratch))
             return false;
         if (first.empty()) first.assign(out, out + c.q.size());
@@ -329,7 +341,7 @@ bool attend_case(uint64_t seed) {
         std::vector<float> row(row_floats);
         for (size_t j = 0; j < n; j++) {
             AttendQuery query{q + j * dim, alone.data() + j * dim, c.positions[j], 0.0f};
-            set->attend(&query, 1, kv, c.head_dim, c.scale, row.data());
+            set->attend(&query, 1, kv, c.head_dim, c.scale, row.data(), nullptr);
         }
         if (!check::equal("attend alone", set, seed, shape.c_str(), alone.data(), first.data(), first.size())) return false;
     }

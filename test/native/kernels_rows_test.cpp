@@ -359,7 +359,7 @@ void exponential(const KernelSet* set) {
         const float q = 1.0f, k[kKeyBlock] = {0.0f, x}, v[2] = {0.0f, 1.0f};
         float out, scratch[32];
         AttendQuery query{&q, &out, 2, 0.0f};
-        set->attend(&query, 1, {k, v, DType::f32}, 1, 1.0f, scratch);
+        set->attend(&query, 1, {k, v, DType::f32, size_t{kKvChunk} * sizeof(float)}, 1, 1.0f, scratch, nullptr);
         const double want = exp(static_cast<double>(x)),
                      unit = want < 0x1p-126 ? 0x1p-149 : ldexp(1.0, ilogb(want) - 23);
         const double error = fabs(out - want) / unit;
