@@ -56,17 +56,15 @@ inline void lanes_sum4(float* out, Lanes a, Lanes b, Lanes c, Lanes d) {
     _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
 }
 
-// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
-inline void split_power(__m256 shifted, __m256* first, __m256* second) {
+// p * 2^k by 2^(k/2) and 2^(k - k/2); shifted = 1.5 * 2^23 + k.
+inline __m256 times_power(__m256 p, __m256 shifted) {
     const __m256i k = _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x4b400000));
     const __m256i half = _mm256_srai_epi32(k, 1), bias = _mm256_set1_epi32(127);
-    *first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
-    *second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(k, half), bias), 23));
+    const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(k, half), bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
-inline void lanes_split_power(Lanes shifted, Lanes* first, Lanes* second) {
-    split_power(shifted.a, &first->a, &second->a);
-    split_power(shifted.b, &first->b, &second->b);
-}
+inline Lanes lanes_times_power(Lanes p, Lanes shifted, Lanes) { return {times_power(p.a, shifted.a), times_power(p.b, shifted.b)}; }
 
 inline LaneBits bits_zero() { return _mm256_setzero_si256(); }
 inline LaneBits bits_larger_magnitude(LaneBits bits, Lanes v) {

@@ -43,13 +43,8 @@ inline void lanes_sum4(float* out, Lanes a, Lanes b, Lanes c, Lanes d) {
     _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
 }
 
-// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
-inline void lanes_split_power(Lanes shifted, Lanes* first, Lanes* second) {
-    const __m512i k = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x4b400000));
-    const __m512i half = _mm512_srai_epi32(k, 1), bias = _mm512_set1_epi32(127);
-    *first = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-    *second = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(k, half), bias), 23));
-}
+// p * 2^k; shifted = 1.5 * 2^23 + k.
+inline Lanes lanes_times_power(Lanes p, Lanes, Lanes k) { return _mm512_scalef_ps(p, k); }
 
 inline LaneBits bits_zero() { return _mm512_setzero_si512(); }
 inline LaneBits bits_larger_magnitude(LaneBits bits, Lanes v) {

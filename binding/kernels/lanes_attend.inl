@@ -73,48 +73,50 @@ struct Stream {
     bool in_values = false;
     int p = 0;  // the tile that is being fetched
     const uint8_t* next = nullptr;
-    size_t left = 0;
+    ptrdiff_t left = 0;  // bytes of it; a little less than none at its end
 
-    void begin() {
-        next = static_cast<const uint8_t*>(kv.k);
-        step();
-    }
-    // Goes to the next tile, or to what comes after, which has no end.
+    // Goes to the next tile, or to what comes after, or, where that is nothing, anywhere: neither has an end.
     void step() {
-        if (!next) return;
         p += tile;
         if (p >= n_positions && !in_values) p = 0, in_values = true;
         if (p >= n_positions) {
-            next = static_cast<const uint8_t*>(after);
-            left = SIZE_MAX;
+            next = static_cast<const uint8_t*>(after ? after : kv.k);
+            left = PTRDIFF_MAX;
             return;
         }
         const KvHead chunk = chunk_of(kv, p, position_bytes);
         const int positions = n_positions - p < tile ? n_positions - p : tile;
         next = static_cast<const uint8_t*>(bytes_on(in_values ? chunk.v : chunk.k, static_cast<size_t>(p) * position_bytes));
-        left = (static_cast<size_t>(positions) * position_bytes + 31) / 32 * 32;
-    }
-    // A prefetch that finds no room is dropped, so lines come one by one, and every one is asked for twice.
-    void fetch_half_line() {
-        if (left == 0) step();
-        if (!next) return;
-        prefetch_far(next);
-        next += 32;
-        left -= 32;
+        left = static_cast<ptrdiff_t>(static_cast<size_t>(positions) * position_bytes);
     }
 };
 
-// Keeps the stream ahead of one tile.
+// Keeps the stream ahead of one tile; it counts in fields of its own, which stay in registers.
 struct Ahead {
     Stream* stream;                 // null where the tile has been read already
     const uint8_t* soon = nullptr;  // what the first-level cache should have, in the same steps
-    size_t owed = 0;
-    explicit Ahead(Stream* stream) : stream(stream) {}
-    // So many bytes of the tile are loaded.
-    void loaded(size_t bytes) {
+    const uint8_t* next = nullptr;
+    ptrdiff_t left = 0, owed = 0;
+    explicit Ahead(Stream* stream) : stream(stream) {
+        if (stream) next = stream->next, left = stream->left;
+    }
+    Ahead(const Ahead&) = delete;
+    Ahead& operator=(const Ahead&) = delete;
+    ~Ahead() {
+        if (stream) stream->next = next, stream->left = left;
+    }
+    // So many bytes of the tile are loaded. A prefetch that finds no room is dropped, so lines come one by one, and every one
+    // is asked for twice.
+    void loaded(ptrdiff_t bytes) {
         if (!stream) return;
+        if (left <= 0) {
+            stream->step();
+            next = stream->next, left = stream->left;
+        }
+        left -= bytes;
         for (owed += bytes; owed >= 32; owed -= 32) {
-            stream->fetch_half_line();
+            prefetch_far(next);
+            next += 32;
             if (!soon) continue;
             prefetch_near(soon);
             soon += 32;
@@ -168,7 +170,7 @@ ONEBIT_INLINE void score_element(Lanes (&sums)[Q * B], const float* q, const typ
 template <class Cache, int Q, int B>
 inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
     constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
-    constexpr size_t kElement = sizeof(typename Cache::Element);
+    constexpr ptrdiff_t kElement = sizeof(typename Cache::Element);
     const auto dim = static_cast<size_t>(a.head_dim);
     const auto* first_key = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
     const float* first_q = q_rows(a, j0);
@@ -214,8 +216,9 @@ inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
 }
 
 template <class Cache, int Q>
-inline void score_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
+inline void score_tile(const Attention& a, int j0, int p0, int p1, Stream* stream) {
     constexpr int B = kScoreWidth<Q>;
+    Ahead ahead(stream);
     const auto block = static_cast<size_t>(a.head_dim) * 16 * sizeof(typename Cache::Element);
     // A single query waits for memory, not for the second-level cache.
     if (Q > 1) ahead.soon = static_cast<const uint8_t*>(a.kv.k) + (static_cast<size_t>(p0 / 16) + B) * block;
@@ -289,8 +292,9 @@ inline void mix_range(const Attention& a, int j0, const float* rows, int step, i
 // Positions [p0, p1) as far as each query goes: those that all Q reach together, the rest one by one. A later token's
 // value may be anything, infinite too, so it may not even meet a probability of zero.
 template <class Cache, int Q>
-inline void mix_tile(const Attention& a, int j0, int p0, int p1, Ahead ahead) {
+inline void mix_tile(const Attention& a, int j0, int p0, int p1, Stream* stream) {
     const float* rows = score_rows(a, j0);
+    Ahead ahead(stream);
     int common = p1;
     for (int j = 0; j < Q; j++) common = a.queries[j0 + j].n_positions < common ? a.queries[j0 + j].n_positions : common;
     mix_range<Cache, Q>(a, j0, rows, Q * 16, p0, common, ahead);
@@ -314,12 +318,12 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions, const
     const auto groups = [&](auto f) { by_groups<Cache::kQueries>(n_queries, f); };
     groups([&](int j, auto group) { interleave_queries<decltype(group)::value>(a, j); });
     Stream stream{a.kv, static_cast<size_t>(position_bytes), n_positions, tile, after};
-    stream.begin();
+    stream.step();
     for (int p0 = 0; p0 < n_positions; p0 += tile) {
         const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
         const Attention part = part_with(p0);
         groups([&](int j, auto group) {
-            score_tile<Cache, decltype(group)::value>(part, j, p0, p1, Ahead(j == 0 ? &stream : nullptr));
+            score_tile<Cache, decltype(group)::value>(part, j, p0, p1, j == 0 ? &stream : nullptr);
         });
     }
     groups([&](int j0, auto group) {
@@ -330,7 +334,7 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions, const
         const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
         const Attention part = part_with(p0);
         groups([&](int j, auto group) {
-            mix_tile<Cache, decltype(group)::value>(part, j, p0, p1, Ahead(j == 0 ? &stream : nullptr));
+            mix_tile<Cache, decltype(group)::value>(part, j, p0, p1, j == 0 ? &stream : nullptr);
         });
     }
     for (int j = 0; j < n_queries; j++) {

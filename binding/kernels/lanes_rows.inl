@@ -41,8 +41,8 @@ inline void by_lanes(int n, F f) {
 
 // ---- exp -------------------------------------------------------------------------------------------------
 // exp(x) = 2^k * exp(r), |r| <= ln(2)/2, exp(r) by its Taylor polynomial of degree 7 (its error, r^8/8!, is 5e-9,
-// a twentieth of half a unit in the last place). 2^k is applied in two factors, so that results below the
-// normal range are rounded once, by the last multiplication. At most 2 ulp; -inf -> 0, large -> inf, NaN -> NaN.
+// a twentieth of half a unit in the last place). 2^k is applied by one instruction or in two factors, so that results
+// below the normal range are rounded once, at the end. At most 2 ulp; -inf -> 0, large -> inf, NaN -> NaN.
 inline Lanes lanes_exp(Lanes x) {
     // Beyond these bounds the result is 0 or infinity anyway. NaN passes: it compares false.
     x = lanes_smaller(lanes_all(89.0f), x);
@@ -61,9 +61,7 @@ inline Lanes lanes_exp(Lanes x) {
     p = lanes_fma(p, r, lanes_all(0.5f));
     p = lanes_fma(p, r, lanes_all(1.0f));
     p = lanes_fma(p, r, lanes_all(1.0f));
-    Lanes first, second;
-    lanes_split_power(shifted, &first, &second);
-    return lanes_mul(lanes_mul(p, first), second);
+    return lanes_times_power(p, shifted, k);
 }
 
 // ---- activations to int8 ---------------------------------------------------------------------------------

@@ -70,15 +70,17 @@ inline void lanes_sum4(float* out, const Lanes& a, const Lanes& b, const Lanes& 
     out[2] = lanes_sum(c);
     out[3] = lanes_sum(d);
 }
-// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
-inline void lanes_split_power(const Lanes& shifted, Lanes* first, Lanes* second) {
+// p * 2^k by 2^(k/2) and 2^(k - k/2); shifted = 1.5 * 2^23 + k.
+inline Lanes lanes_times_power(Lanes p, const Lanes& shifted, const Lanes&) {
     const int32x4_t bias = vdupq_n_s32(127);
     for (int i = 0; i < 4; i++) {
         const int32x4_t k = vsubq_s32(vreinterpretq_s32_f32(shifted.v[i]), vdupq_n_s32(0x4b400000));
         const int32x4_t half = vshrq_n_s32(k, 1);
-        first->v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
-        second->v[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(k, half), bias), 23));
+        const float32x4_t first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+        const float32x4_t second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(k, half), bias), 23));
+        p.v[i] = vmulq_f32(vmulq_f32(p.v[i], first), second);
     }
+    return p;
 }
 inline LaneBits bits_zero() { return {vdupq_n_u32(0)}; }
 inline LaneBits bits_larger_magnitude(LaneBits bits, const Lanes& x) {

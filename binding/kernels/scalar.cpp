@@ -120,14 +120,15 @@ inline void lanes_sum4(float* out, const Lanes& a, const Lanes& b, const Lanes& 
     out[2] = lanes_sum(c);
     out[3] = lanes_sum(d);
 }
-// shifted = 1.5 * 2^23 + k: 2^(k/2) and 2^(k - k/2).
-inline void lanes_split_power(const Lanes& shifted, Lanes* first, Lanes* second) {
+// p * 2^k by 2^(k/2) and 2^(k - k/2); shifted = 1.5 * 2^23 + k.
+inline Lanes lanes_times_power(Lanes p, const Lanes& shifted, const Lanes&) {
     for (int i = 0; i < 16; i++) {
         const int32_t k = static_cast<int32_t>(float_bits(shifted.f[i]) - 0x4b400000u);
         const uint32_t half = static_cast<uint32_t>(k >> 1);
-        first->f[i] = bits_float((half + 127u) << 23);
-        second->f[i] = bits_float((static_cast<uint32_t>(k) - half + 127u) << 23);
+        p.f[i] *= bits_float((half + 127u) << 23);
+        p.f[i] *= bits_float((static_cast<uint32_t>(k) - half + 127u) << 23);
     }
+    return p;
 }
 inline LaneBits bits_zero() { return LaneBits{}; }
 inline LaneBits bits_larger_magnitude(LaneBits b, const Lanes& v) {
