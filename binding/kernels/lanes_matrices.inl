@@ -88,10 +88,15 @@ struct DenseI8 {
     static Lanes load(const int8_t* p) { return lanes_from_i8(p); }
 };
 
-// kRows rows times T tokens; xs: T rows, x_stride floats apart.
+// Later rows are fetched while these are met by the first tokens: bytes, rounded up to whole blocks of rows. The hardware
+// does not do it well where rows are short (135M in f16, 2 threads of a Zen 4: 66 tokens/s without, 109 with).
+constexpr int64_t kDenseAhead = 16384;
+
+// kRows rows times T tokens; xs: T rows, x_stride floats apart. ahead: how far behind each row the one to fetch lies, or 0.
 template <class Type, int T>
 inline void dense_block(float* out, size_t out_stride, const typename Type::Element* const (&w)[kRows], int rows,
-                        int steps, const float* x, size_t x_stride) {
+                        int steps, const float* x, size_t x_stride, size_t ahead) {
+    constexpr int kStepsOfLine = 64 / (16 * static_cast<int>(sizeof(typename Type::Element)));
     Lanes sums[T][kRows];
     for (int t = 0; t < T; t++) {
         for (int r = 0; r < kRows; r++) sums[t][r] = lanes_zero();
@@ -99,6 +104,9 @@ inline void dense_block(float* out, size_t out_stride, const typename Type::Elem
     for (int i = 0; i < steps; i++) {
         Lanes v[T];
         for (int t = 0; t < T; t++) v[t] = lanes_load(x + static_cast<size_t>(t) * x_stride + i * 16);
+        if (ahead != 0 && i % kStepsOfLine == 0) {
+            for (int r = 0; r < kRows; r++) prefetch_far(reinterpret_cast<const uint8_t*>(w[r] + i * 16) + ahead);
+        }
         for (int r = 0; r < kRows; r++) {
             const Lanes weights = Type::load(w[r] + i * 16);
             for (int t = 0; t < T; t++) sums[t][r] = lanes_fma(weights, v[t], sums[t][r]);
@@ -112,6 +120,8 @@ inline void dense(float* out, size_t out_stride, const typename Type::Element* w
                   size_t x_stride, int n_tokens) {
     const int steps = static_cast<int>(round_up(cols, 16) / 16);
     const size_t row = static_cast<size_t>(round_up(cols, 64));
+    const auto block_bytes = static_cast<int64_t>(kRows * row * sizeof(typename Type::Element));
+    const auto ahead = static_cast<size_t>(round_up(kDenseAhead, block_bytes));
     for (int r0 = 0; r0 < n_rows; r0 += kRows) {
         const typename Type::Element* ws[kRows];
         for (int r = 0; r < kRows; r++) ws[r] = w + static_cast<size_t>(row_or_last(r0 + r, n_rows)) * row;
@@ -119,11 +129,11 @@ inline void dense(float* out, size_t out_stride, const typename Type::Element* w
         int t = 0;
         for (; t + kDenseTokens <= n_tokens; t += kDenseTokens) {
             dense_block<Type, kDenseTokens>(out + static_cast<size_t>(t) * out_stride + r0, out_stride, ws, rows, steps,
-                                            x + static_cast<size_t>(t) * x_stride, x_stride);
+                                            x + static_cast<size_t>(t) * x_stride, x_stride, t == 0 ? ahead : 0);
         }
         for (; t < n_tokens; t++) {
             dense_block<Type, 1>(out + static_cast<size_t>(t) * out_stride + r0, out_stride, ws, rows, steps,
-                                 x + static_cast<size_t>(t) * x_stride, x_stride);
+                                 x + static_cast<size_t>(t) * x_stride, x_stride, t == 0 ? ahead : 0);
         }
     }
 }

@@ -31,6 +31,7 @@ constexpr int kMaxTokens = 16;             // tokens of one pass
 // own prefetchers stop at each page; with both, one thread reads faster than a plain sequential loop (14.3 GB/s
 // with avx2 and 15.4 with avx512, where the loop got 12.5).
 constexpr size_t kPrefetchNear = 2048, kPrefetchFar = 16384;
+constexpr size_t kScalesAhead = kPrefetchFar / 4;  // twice as far as the signs they belong to (7B, Q1_0: 34 -> 30 ms a token)
 
 // Where row r of a block lies in its 64 bytes. Sums of bytes widen to 16 bits as even and odd bytes, then to 32 bits
 // within each of the four parts of 128 bits: low and high words. So 16 rows in a row come from the same place of all
@@ -301,7 +302,11 @@ inline void group_tokens(float* out, size_t out_stride, Signs signs, const uint1
                          const uint8_t* tables, size_t table_stride, int n_tokens, bool add) {
     alignas(64) float d[kTileCols / 128][64];
     for (int g = g0; g < g1; g++) {
-        for (int r = 0; r < 64; r += kBytes / 4) floats_store(d[g - g0] + r, floats_from_f16(scales + g * 64 + r));
+        const uint16_t* halves = scales + g * 64;  // 128 bytes
+        const uint8_t* later = reinterpret_cast<const uint8_t*>(halves) + kScalesAhead;
+        prefetch_far(later);
+        prefetch_far(later + 64);
+        for (int r = 0; r < 64; r += kBytes / 4) floats_store(d[g - g0] + r, floats_from_f16(halves + r));
     }
     for (int t = 0; t < n_tokens; t++) {
         const uint8_t* table = tables + static_cast<size_t>(t) * table_stride;

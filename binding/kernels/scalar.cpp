@@ -164,10 +164,10 @@ inline void lanes_to_i8(int8_t* q, const Lanes& v) {
     for (int i = 0; i < 16; i++) q[i] = static_cast<int8_t>(float_bits(v.f[i] + 12582912.0f) & 0xffu);
 }
 
-#include "lanes_rows.inl"
-#include "lanes_matrices.inl"
 ONEBIT_INLINE void prefetch_near(const uint8_t*) {}
 ONEBIT_INLINE void prefetch_far(const uint8_t*) {}
+#include "lanes_rows.inl"
+#include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "crc32c_tables.inl"
 
