@@ -302,7 +302,8 @@ private:
                 rotate_and_store(model_.layers[static_cast<size_t>(layer)], layer, task / per_block, kv, 1);
             }
             const int first_head = kv * group() + task % parts * heads;
-            attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread, keys_after(layer, task, thread));
+            attend_together(layer, together_[task / per_block], kv, first_head, heads, scale, thread,
+                            keys_after(layer, task, thread));
         });
     }
 

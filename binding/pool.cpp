@@ -77,8 +77,8 @@ int Pool::resize(int threads) {
 
 uint64_t Pool::whole_share(uint64_t job, int share) const {
     const int tasks = static_cast<int>(end_of(job));
-    const auto first = static_cast<uint64_t>(first_of(tasks, share)), end = static_cast<uint64_t>(first_of(tasks, share + 1));
-    return share_word(job_of(job), first, end);
+    const int first = first_of(tasks, share), end = first_of(tasks, share + 1);
+    return share_word(job_of(job), static_cast<uint64_t>(first), static_cast<uint64_t>(end));
 }
 
 // Claims a task of a share: its owner the next one, others the last one.

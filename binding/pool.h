@@ -83,7 +83,8 @@ private:
     Call call_ = nullptr;  // read only after a claim has succeeded
     const void* context_ = nullptr;
     // What is left of a thread's share: | job number : 24 | next task : 20 | end : 20 |. Whoever comes first to a share of a
-    // new job sets it up. A claim is a compare-and-swap of the word, so a late thread cannot take a task of a job it has not seen.
+    // new job sets it up. A claim is a compare-and-swap of the word, so a late thread cannot take a task of a job it has
+    // not seen.
     struct alignas(64) Share {
         std::atomic<uint64_t> left{0};
     };

@@ -96,7 +96,8 @@ void Session::store(int layer, int head, int position, const float* k, const flo
 
 void Session::store_row(const KvHead& cache, bool is_key, int position, const float* x) {
     const int head_dim = model_->config.head_dim;
-    const size_t moved = static_cast<size_t>(position / kKvChunk) * chunk_bytes(), at = static_cast<size_t>(position % kKvChunk);
+    const size_t moved = static_cast<size_t>(position / kKvChunk) * chunk_bytes();
+    const auto at = static_cast<size_t>(position % kKvChunk);
     const void* to = static_cast<const unsigned char*>(is_key ? cache.k : cache.v) + moved;
     if (kv_ == DType::f32) {
         scatter(to, is_key, at, x, head_dim);

@@ -64,8 +64,8 @@ int RowSplit::row_at(int i, int share, int shares) const {
     if (at <= begin_[i]) return 0;
     const Stage& stage = stages_[i];
     const uint64_t unit_bytes = static_cast<uint64_t>(stage.row_unit) * stage.row_bytes;
-    const uint64_t units = (at - begin_[i] + unit_bytes / 2) / unit_bytes;
-    return static_cast<int>(std::min<uint64_t>(units * static_cast<uint64_t>(stage.row_unit), static_cast<uint64_t>(stage.rows)));
+    const uint64_t row = (at - begin_[i] + unit_bytes / 2) / unit_bytes * static_cast<uint64_t>(stage.row_unit);
+    return static_cast<int>(std::min(row, static_cast<uint64_t>(stage.rows)));
 }
 
 }  // namespace onebit

@@ -64,7 +64,9 @@ inline __m256 times_power(__m256 p, __m256 shifted) {
     const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(k, half), bias), 23);
     return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
 }
-inline Lanes lanes_times_power(Lanes p, Lanes shifted, Lanes) { return {times_power(p.a, shifted.a), times_power(p.b, shifted.b)}; }
+inline Lanes lanes_times_power(Lanes p, Lanes shifted, Lanes) {
+    return {times_power(p.a, shifted.a), times_power(p.b, shifted.b)};
+}
 
 inline LaneBits bits_zero() { return _mm256_setzero_si256(); }
 inline LaneBits bits_larger_magnitude(LaneBits bits, Lanes v) {

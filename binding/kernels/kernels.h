@@ -152,7 +152,8 @@ struct KernelSet {
     // after: memory that the thread reads next, or null; its first lines are fetched.
     // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
-    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch, const void* after);
+    void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch,
+                   const void* after);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
     void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
 
