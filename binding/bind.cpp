@@ -53,7 +53,7 @@ private:
     }
 
     void dense(const std::string& name, Linear* linear) {
-        const size_t element = linear->kind.dtype == DType::f32 ? 4 : linear->kind.dtype == DType::q8 ? 1 : 2;
+        const size_t element = element_bytes(linear->kind.dtype);
         linear->dense = add(name + ".weight", TensorRead::Form::dense_rows, linear->rows, linear->cols,
                             static_cast<size_t>(linear->rows) * static_cast<size_t>(padded(linear->cols, 64)) * element,
                             element);

@@ -283,7 +283,8 @@ private:
         return best;
     }
 
-    int attention_tasks() const { return blocks_ * config_.n_kv_heads * parts_of_group_; }
+    int tasks_per_block() const { return config_.n_kv_heads * parts_of_group_; }
+    int attention_tasks() const { return blocks_ * tasks_per_block(); }
 
     // Every token is alone in its session, and one task attends for all query heads of a KV head: it can prepare them too,
     // and the threads meet once less.
@@ -292,7 +293,7 @@ private:
     // Every (token, head) is on its own, so how they are dealt to tasks cannot change a result.
     void attend(int layer) {
         const int parts = parts_of_group_;
-        const int per_block = attention_tasks() / blocks_;
+        const int per_block = tasks_per_block();
         // dividing by a square root that is exact in float on every machine
         const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
         pool_.run(attention_tasks(), [&](int task, int thread) {
@@ -315,7 +316,7 @@ private:
             if (++layer == config_.n_layers) return nullptr;
             next = pool_.first_of(tasks, thread);
         }
-        const int per_block = tasks / blocks_;
+        const int per_block = tasks_per_block();
         return inputs_[together_[next / per_block].first].session->kv_head(layer, next % per_block / parts_of_group_).k;
     }
 

@@ -142,8 +142,7 @@ private:
             for (int i = 0; i < count_; ++i) {
                 const auto [row, end] = split.rows(i, task, tasks);
                 if (row == end) continue;
-                const Stage stage = stage_of(model_, *calls_[i]->linear, stage_index_);
-                multiply_piece(*calls_[i], stage, {row, end - row, 0, n_, prepared_row(i, thread)});
+                multiply_piece(*calls_[i], split.stage(i), {row, end - row, 0, n_, prepared_row(i, thread)});
             }
         });
     }
@@ -160,8 +159,7 @@ private:
                 if (row == row_end) continue;
                 const int prepared = thread * call.share_tokens;
                 for (int t = token; t < end; ++t) prepare(call, t, prepared + t - token);
-                const Stage stage = stage_of(model_, *call.linear, stage_index_);
-                multiply_piece(call, stage, {row, row_end - row, token, end - token, prepared});
+                multiply_piece(call, split.stage(i), {row, row_end - row, token, end - token, prepared});
             }
         });
     }
@@ -189,14 +187,11 @@ private:
         float* out = inner ? inner_row(call, 0) : call.out;
         const size_t out_stride = inner ? static_cast<size_t>(padded(call.linear->kind.rank, 64)) : call.out_stride;
         out += static_cast<size_t>(piece.token) * out_stride + static_cast<size_t>(piece.row);
-        if (!rounds_activations(model_, *call.linear)) {
-            multiply_floats(call, stage, piece, out, out_stride);
-        } else if (call.linear->kind.form == LinearKind::Form::grouped) {
-            multiply_groups(call, stage, piece, out, out_stride);
-        } else if (stage.sign) {
-            multiply_signs(call, stage, piece, out, out_stride);
-        } else {
-            multiply_planes(call, stage, piece, out, out_stride);
+        if (!rounds_activations(model_, *call.linear)) return multiply_floats(call, stage, piece, out, out_stride);
+        switch (call.linear->kind.form) {
+            case LinearKind::Form::dense: return multiply_planes(call, stage, piece, out, out_stride);
+            case LinearKind::Form::grouped: return multiply_groups(call, stage, piece, out, out_stride);
+            case LinearKind::Form::sign: return multiply_signs(call, stage, piece, out, out_stride);
         }
     }
 
@@ -211,15 +206,11 @@ private:
         return call.scratch.sums + static_cast<size_t>(piece.token) * sums_stride(stage) + piece.row;
     }
 
-    static const uint8_t* weights_of(const Stage& stage, Piece piece) {
-        return stage.weights + static_cast<size_t>(piece.row) * stage.row_bytes;
-    }
-
     // The signs of a piece from column c on.
     SignBlocks blocks_of(const Stage& stage, Piece piece, int c) const {
         const int block = kernels_.sign_row_block;
         const size_t stride = kernels_.sign_block_bytes(stage.cols);
-        return {weights_of(stage, piece) + kernels_.sign_block_bytes(c), stride, (piece.rows + block - 1) / block};
+        return {stage.row(piece.row) + kernels_.sign_block_bytes(c), stride, (piece.rows + block - 1) / block};
     }
 
     void multiply_signs(const LinearCall& call, const Stage& stage, Piece piece, float* out, size_t out_stride) const {
@@ -241,7 +232,7 @@ private:
         const size_t stride = sums_stride(stage);
         const auto columns = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.prepared);
         int32_t* sums = scratch.sums + piece.row;
-        const auto* w = reinterpret_cast<const int8_t*>(weights_of(stage, piece));
+        const auto* w = reinterpret_cast<const int8_t*>(stage.row(piece.row));
         kernels_.q8_i8(sums, stride, w, piece.rows, stage.cols, scratch.q + 2 * first * columns, columns, 2 * piece.tokens);
         for (int t = 0; t < piece.tokens; ++t) {
             const auto token = static_cast<size_t>(t);
@@ -273,20 +264,18 @@ private:
         const int rows = piece.rows, n = piece.tokens;
         const auto x_stride = static_cast<size_t>(padded(stage.cols, 64)), first = static_cast<size_t>(piece.row);
         const float* x = call.scratch.x + static_cast<size_t>(piece.prepared) * x_stride;
-        const uint8_t* w = weights_of(stage, piece);
+        const uint8_t* w = stage.row(piece.row);
         if (linear.kind.form == LinearKind::Form::dense) {
             if (linear.kind.dtype == DType::q8) {
                 kernels_.q8_f32(out, out_stride, reinterpret_cast<const int8_t*>(w), rows, stage.cols, x, x_stride, n);
             } else {
                 kernels_.dense_f32(out, out_stride, w, linear.kind.dtype, rows, stage.cols, x, x_stride, n);
             }
+        } else if (linear.kind.form == LinearKind::Form::grouped) {
+            const uint16_t* scales = linear.scales + first * static_cast<size_t>(stage.cols / 128);
+            kernels_.grouped_f32(out, out_stride, w, scales, rows, stage.cols, x, x_stride, n);
         } else {
-            if (linear.kind.form == LinearKind::Form::grouped) {
-                const uint16_t* scales = linear.scales + first * static_cast<size_t>(stage.cols / 128);
-                kernels_.grouped_f32(out, out_stride, w, scales, rows, stage.cols, x, x_stride, n);
-            } else {
-                kernels_.sign_f32(out, out_stride, w, rows, stage.cols, x, x_stride, n);
-            }
+            kernels_.sign_f32(out, out_stride, w, rows, stage.cols, x, x_stride, n);
         }
         if (!stage.out_scale) return;
         for (int t = 0; t < n; ++t) {
@@ -396,8 +385,7 @@ void read_row(const Model& model, const Linear& matrix, int row, float* out) {
         }
         return;
     }
-    const Stage stage = stage_of(model, matrix, 0);
-    const uint8_t* w = stage.weights + first * stage.row_bytes;
+    const uint8_t* w = stage_of(model, matrix, 0).row(row);
     for (int c = 0; c < cols; ++c) {
         switch (matrix.kind.dtype) {
             case DType::f32: out[c] = reinterpret_cast<const float*>(w)[c]; break;

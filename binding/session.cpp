@@ -8,8 +8,6 @@ namespace onebit {
 
 namespace {
 
-size_t element_bytes(DType kv) { return kv == DType::f32 ? 4 : kv == DType::f16 ? 2 : 1; }
-
 // Keys go where their block wants them, kKeyBlock elements apart; values lie in a row. cache: of a chunk, `at` within it.
 template <class T>
 void scatter(const void* cache, bool is_key, size_t at, const T* row, int head_dim) {
@@ -107,9 +105,8 @@ void Session::store_row(const KvHead& cache, bool is_key, int position, const fl
         scatter(to, is_key, at, row, head_dim);
     } else {
         int8_t row[kMaxHeadDim];  // a multiple of 64: quantize writes the padding too
-        const float* scales = is_key ? cache.k_scale : cache.v_scale;
-        auto* scale = reinterpret_cast<float*>(memory_ + (reinterpret_cast<const unsigned char*>(scales) - memory_) + moved);
-        scale[at] = model_->kernels->quantize(row, x, nullptr, head_dim);
+        auto* scale = const_cast<float*>(is_key ? cache.k_scale : cache.v_scale) + moved / sizeof(float) + at;
+        *scale = model_->kernels->quantize(row, x, nullptr, head_dim);
         scatter(to, is_key, at, row, head_dim);
     }
 }

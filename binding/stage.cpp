@@ -9,18 +9,17 @@ namespace {
 // Rows of a dense matrix come in units of this many, which every kernel's row blocking divides.
 constexpr int kDenseRowUnit = 16;
 
-size_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::q8 ? 1 : 2; }
-
 Stage bare_stage(const Linear& linear, int index) {
+    const SignMatrix* sign = linear.sign;
     switch (linear.kind.form) {
-        case LinearKind::Form::dense: return {linear.rows, linear.cols, nullptr, nullptr, linear.h, nullptr, 0, 0};
-        case LinearKind::Form::grouped: return {linear.rows, linear.cols, &linear.sign[0], nullptr, nullptr, nullptr, 0, 0};
+        case LinearKind::Form::dense: return {linear.rows, linear.cols, nullptr, linear.h, linear.dense};
+        case LinearKind::Form::grouped: return {linear.rows, linear.cols, nullptr, nullptr, sign[0].bits};
         case LinearKind::Form::sign: break;
     }
     const int rank = linear.kind.rank;
-    if (rank == 0) return {linear.rows, linear.cols, &linear.sign[0], linear.g, linear.h, nullptr, 0, 0};
-    if (index == 0) return {rank, linear.cols, &linear.sign[0], linear.g, nullptr, nullptr, 0, 0};
-    return {linear.rows, rank, &linear.sign[1], linear.mid, linear.h, nullptr, 0, 0};
+    if (rank == 0) return {linear.rows, linear.cols, linear.g, linear.h, sign[0].bits};
+    if (index == 0) return {rank, linear.cols, linear.g, nullptr, sign[0].bits};
+    return {linear.rows, rank, linear.mid, linear.h, sign[1].bits};
 }
 
 }  // namespace
@@ -39,16 +38,13 @@ int stage_count(const Linear& linear) { return linear.kind.form == LinearKind::F
 Stage stage_of(const Model& model, const Linear& linear, int index) {
     Stage stage = bare_stage(linear, index);
     stage.row_unit = kDenseRowUnit;
-    if (!stage.sign) {
-        stage.weights = static_cast<const uint8_t*>(linear.dense);
+    if (linear.kind.form == LinearKind::Form::dense) {
         stage.row_bytes = static_cast<size_t>(padded(stage.cols, 64)) * element_bytes(linear.kind.dtype);
-        return stage;
-    }
-    stage.weights = stage.sign->bits;
-    stage.row_bytes = static_cast<size_t>(padded(stage.cols, 16) / 8);
-    if (reads_tables(model, linear)) {
+    } else if (reads_tables(model, linear)) {
         stage.row_unit = model.kernels->sign_row_block;
         stage.row_bytes = model.kernels->sign_block_bytes(stage.cols) / static_cast<size_t>(stage.row_unit);
+    } else {
+        stage.row_bytes = static_cast<size_t>(padded(stage.cols, 16) / 8);
     }
     return stage;
 }

@@ -12,12 +12,13 @@ namespace onebit {
 // One matrix of a linear with what stands before and behind it.
 struct Stage {
     int rows, cols;
-    const SignMatrix* sign;   // null for dense
     const float* in_scale;    // (cols) or null
     const float* out_scale;   // (rows) or null
-    const uint8_t* weights;   // row r of a dense matrix, or of signs as the file has them, is at r * row_bytes
-    size_t row_bytes;         // signs packed for lookups: of a block of rows, divided by its rows
-    int row_unit;             // rows are shared out in multiples of this
+    const void* weights;      // row r of a dense matrix, or of signs as the file has them, is at r * row_bytes
+    size_t row_bytes = 0;     // signs packed for lookups: of a block of rows, divided by its rows
+    int row_unit = 0;         // rows are shared out in multiples of this
+
+    const uint8_t* row(int r) const { return static_cast<const uint8_t*>(weights) + static_cast<size_t>(r) * row_bytes; }
 };
 
 int stage_count(const Linear& linear);
@@ -34,7 +35,7 @@ public:
     static constexpr int kMost = 3;  // q, k and v are the largest group
 
     void add(const Stage& stage);
-    int count() const { return count_; }
+    const Stage& stage(int i) const { return stages_[i]; }
     uint64_t bytes() const { return begin_[count_]; }
 
     struct Rows {
@@ -48,7 +49,7 @@ public:
 private:
     int row_at(int i, int share, int shares) const;
 
-    Stage stages_[kMost];
+    Stage stages_[kMost] = {};
     uint64_t begin_[kMost + 1] = {};  // bytes before each
     int count_ = 0;
 };

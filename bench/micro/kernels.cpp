@@ -155,7 +155,7 @@ public:
         for (DType dtype : {DType::f16, DType::q8}) {
             const bool half = dtype == DType::f16;
             const float* scale = half ? nullptr : scales->as<float>();
-            const size_t chunk = size_t{kKvChunk} * static_cast<size_t>(head_dim) * (half ? 2 : 1);
+            const size_t chunk = size_t{kKvChunk} * static_cast<size_t>(head_dim) * element_bytes(dtype);
             const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype, chunk, scale, scale,
                             kKvChunk * sizeof(float)};
             for (int heads : {1, 4, 8, 16}) {

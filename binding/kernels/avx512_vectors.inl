@@ -43,7 +43,7 @@ inline void lanes_sum4(float* out, Lanes a, Lanes b, Lanes c, Lanes d) {
     _mm_storeu_ps(out, _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
 }
 
-// p * 2^k; shifted = 1.5 * 2^23 + k.
+// p * 2^k.
 inline Lanes lanes_times_power(Lanes p, Lanes, Lanes k) { return _mm512_scalef_ps(p, k); }
 
 inline LaneBits bits_zero() { return _mm512_setzero_si512(); }

@@ -27,6 +27,7 @@ namespace onebit {
 constexpr int64_t padded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 enum class DType : uint8_t { f32, f16, bf16, q8 };
+constexpr size_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : dtype == DType::q8 ? 1 : 2; }
 
 // Keys lie in blocks of this many positions, so that scores have positions as lanes.
 constexpr int kKeyBlock = 16;

@@ -88,9 +88,12 @@ struct DenseI8 {
     static Lanes load(const int8_t* p) { return lanes_from_i8(p); }
 };
 
-// Later rows are fetched while these are met by the first tokens: bytes, rounded up to whole blocks of rows. The hardware
-// does not do it well where rows are short (135M in f16, 2 threads of a Zen 4: 66 tokens/s without, 109 with).
-constexpr int64_t kDenseAhead = 16384;
+// How many bytes behind rows of row_bytes those lie that are fetched while these are met: 16 KiB, rounded up to whole blocks of
+// rows. The hardware does not do it well where rows are short (135M in f16, 2 threads of a Zen 4: 66 tokens/s without, 109
+// with; dot_rows.inl has more).
+inline size_t rows_ahead(size_t row_bytes) {
+    return static_cast<size_t>(round_up(16384, static_cast<int64_t>(kRows * row_bytes)));
+}
 
 // kRows rows times T tokens; xs: T rows, x_stride floats apart. ahead: how far behind each row the one to fetch lies, or 0.
 template <class Type, int T>
@@ -120,8 +123,7 @@ inline void dense(float* out, size_t out_stride, const typename Type::Element* w
                   size_t x_stride, int n_tokens) {
     const int steps = static_cast<int>(round_up(cols, 16) / 16);
     const size_t row = static_cast<size_t>(round_up(cols, 64));
-    const auto block_bytes = static_cast<int64_t>(kRows * row * sizeof(typename Type::Element));
-    const auto ahead = static_cast<size_t>(round_up(kDenseAhead, block_bytes));
+    const size_t ahead = rows_ahead(row * sizeof(typename Type::Element));
     for (int r0 = 0; r0 < n_rows; r0 += kRows) {
         const typename Type::Element* ws[kRows];
         for (int r = 0; r < kRows; r++) ws[r] = w + static_cast<size_t>(row_or_last(r0 + r, n_rows)) * row;

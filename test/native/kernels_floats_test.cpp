@@ -192,7 +192,6 @@ struct AttendCase {
         return static_cast<double>(v[position * static_cast<size_t>(head_dim) + d]) * scale;
     }
     size_t place_of_scale(size_t position) const { return position / kKvChunk * gap + position; }
-    size_t element_bytes() const { return dtype == DType::f32 ? 4 : dtype == DType::f16 ? 2 : 1; }
 };
 
 // The definition in double precision.
@@ -300,7 +299,7 @@ bool attend_case(uint64_t seed) {
     AttendCase c = random_attend_case(random);
     const bool at_end = random.chance(2);
     const size_t chunk = kKvChunk * static_cast<size_t>(c.head_dim) + c.gap;
-    KvHead kv{place_cache(weights, c, true, at_end), place_cache(other, c, false, at_end), c.dtype, chunk * c.element_bytes()};
+    KvHead kv{place_cache(weights, c, true, at_end), place_cache(other, c, false, at_end), c.dtype, chunk * element_bytes(c.dtype)};
     if (c.dtype == DType::q8) {
         kv.k_scale = c.k_scale.data(), kv.v_scale = c.v_scale.data();
         kv.scale_stride = (kKvChunk + c.gap) * sizeof(float);

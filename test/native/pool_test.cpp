@@ -2,7 +2,6 @@
 #include "pool.h"
 
 #include <atomic>
-#include <string>
 #include <vector>
 
 #include "check.h"

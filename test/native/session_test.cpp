@@ -2,9 +2,7 @@
 // copy of a session has the same.
 #include "session.h"
 
-#include <cstring>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "check.h"
