@@ -6,7 +6,7 @@ using LaneBits = __m512i;
 
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 8;
-constexpr int kScoreSums = 4, kMixSums = 12, kAttendChains = 16;
+constexpr int kScoreSums = 8, kMixSums = 12, kAttendChains = 16;
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
 inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }

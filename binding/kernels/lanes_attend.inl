@@ -38,9 +38,9 @@ struct CacheQ8 {
 // first-level cache.
 constexpr int kAttendTileBytes = 16 << 10;
 constexpr int at_most_4(int n) { return n > 4 ? 4 : n > 1 ? n : 1; }
-// How many blocks of 16 positions Q queries take at a time, and how many times 16 columns of V.
+// How many blocks of 16 positions Q queries take at a time (such that they fill a tile), and how many times 16 columns of V.
 template <int Q>
-constexpr int kScoreWidth = at_most_4(kScoreSums / Q);
+constexpr int kScoreWidth = at_most_4(kScoreSums / Q) == 3 ? 2 : at_most_4(kScoreSums / Q);
 template <int Q>
 constexpr int kMixWidth = at_most_4(kMixSums / Q);
 
@@ -92,36 +92,50 @@ struct Stream {
 };
 
 // Keeps the stream ahead of one tile; it counts in fields of its own, which stay in registers.
-struct Ahead {
-    Stream* stream;                 // null where the tile has been read already
-    const uint8_t* soon = nullptr;  // what the first-level cache should have, in the same steps
-    const uint8_t* next = nullptr;
-    ptrdiff_t left = 0, owed = 0;
-    explicit Ahead(Stream* stream) : stream(stream) {
-        if (stream) next = stream->next, left = stream->left;
+class Ahead {
+public:
+    // stream: null where the tile has been read already. soon: what the first-level cache should have, in the same steps.
+    explicit Ahead(Stream* stream, const uint8_t* soon = nullptr) : stream_(stream), soon_(soon) {
+        if (stream) next_ = stream->next, left_ = stream->left;
     }
     Ahead(const Ahead&) = delete;
     Ahead& operator=(const Ahead&) = delete;
     ~Ahead() {
-        if (stream) stream->next = next, stream->left = left;
+        if (stream_) stream_->next = next_, stream_->left = left_;
     }
-    // So many bytes of the tile are loaded. A prefetch that finds no room is dropped, so lines come one by one, and every one
-    // is asked for twice.
-    void loaded(ptrdiff_t bytes) {
-        if (!stream) return;
-        if (left <= 0) {
-            stream->step();
-            next = stream->next, left = stream->left;
+
+    // So many bytes of the tile are loaded.
+    template <int Bytes>
+    ONEBIT_INLINE void loaded() {
+        if (!stream_) return;
+        if (left_ <= 0) {
+            stream_->step();
+            next_ = stream_->next, left_ = stream_->left;
         }
-        left -= bytes;
-        for (owed += bytes; owed >= 32; owed -= 32) {
-            prefetch_far(next);
-            next += 32;
-            if (!soon) continue;
-            prefetch_near(soon);
-            soon += 32;
+        left_ -= Bytes;
+        fetch<Bytes / 32>();
+        if constexpr (Bytes % 32 != 0) {
+            if ((owed_ += Bytes % 32) < 32) return;
+            owed_ -= 32;
+            fetch<1>();
         }
     }
+
+private:
+    // Half a line N times. A prefetch that finds no room is dropped, so lines come one by one, and every one is asked for twice.
+    template <int N>
+    ONEBIT_INLINE void fetch() {
+        unrolled<N>([&](auto i) ONEBIT_INLINE_LAMBDA { prefetch_far(next_ + i * 32); });
+        next_ += N * 32;
+        if (!soon_) return;
+        unrolled<(N + 1) / 2>([&](auto i) ONEBIT_INLINE_LAMBDA { prefetch_near(soon_ + i * 64); });
+        soon_ += N * 32;
+    }
+
+    Stream* stream_;
+    const uint8_t *soon_, *next_ = nullptr;
+    ptrdiff_t left_ = 0;
+    int owed_ = 0;
 };
 
 // What one call reads and where it keeps what it makes. Queries go through it in groups (by_groups), and rows of a group of
@@ -165,63 +179,60 @@ ONEBIT_INLINE void score_element(Lanes (&sums)[Q * B], const float* q, const typ
     });
 }
 
-// Scores of queries [j, j + Q) and positions [p0, p0 + 16 B), p0 being a multiple of 16. L lanes of each score are made
-// at a time: two neighbours in kLaneOrder, whose sum is a part of the tree, where there are registers for them.
+// The sums of lanes kLaneOrder[First], ..., kLaneOrder[First + Count - 1] of each score, merged as the tree says. Two lanes are
+// made at a time where there are registers for them. All is unrolled but the loop over the head's elements, which has few
+// steps: with a loop over lanes and the sums that wait in memory, scores took 1.3 (avx512) to 1.6 times (avx2) as long.
+template <class Cache, int Q, int B, int First, int Count>
+ONEBIT_INLINE void score_lanes(Lanes (&sums)[Q * B], const float* q, const typename Cache::Element* keys, size_t dim,
+                               Ahead& ahead) {
+    constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
+    Lanes others[S];
+    if constexpr (Count > L) {
+        score_lanes<Cache, Q, B, First, Count / 2>(sums, q, keys, dim, ahead);
+        score_lanes<Cache, Q, B, First + Count / 2, Count / 2>(others, q, keys, dim, ahead);
+    } else {
+        // The first of 16 elements that belong to each lane; the next ones lie 16 further.
+        constexpr size_t lane = kLaneOrder[First], other_lane = kLaneOrder[First + L - 1];
+        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = others[s] = lanes_zero(); });
+        size_t d = 0;
+        for (; d + 16 <= dim; d += 16, q += 16 * Q, keys += 16 * 16) {
+            ahead.template loaded<L * B * 16 * static_cast<int>(sizeof(typename Cache::Element))>();
+            score_element<Cache, Q, B>(sums, q + lane, keys + lane * 16, dim * 16);
+            if constexpr (L == 2) score_element<Cache, Q, B>(others, q + other_lane, keys + other_lane * 16, dim * 16);
+        }
+        if (d + lane < dim) score_element<Cache, Q, B>(sums, q + lane, keys + lane * 16, dim * 16);
+        if constexpr (L == 2) {
+            if (d + other_lane < dim) score_element<Cache, Q, B>(others, q + other_lane, keys + other_lane * 16, dim * 16);
+        }
+    }
+    if constexpr (Count > 1) {
+        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = lanes_add(sums[s], others[s]); });
+    }
+}
+
+// Scores of queries [j, j + Q) and positions [p0, p0 + 16 B), p0 being a multiple of 16.
 template <class Cache, int Q, int B>
 inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
-    constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
-    constexpr ptrdiff_t kElement = sizeof(typename Cache::Element);
     const auto dim = static_cast<size_t>(a.head_dim);
-    const auto* first_key = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
-    const float* first_q = q_rows(a, j0);
-    Lanes waiting[5][S];  // finished parts of the tree, at last the whole of it
-    int n_waiting = 0;
-    for (unsigned i = 0; i < 16; i += L) {
-        Lanes sums[L][S];
-        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
-            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[l][s] = lanes_zero(); });
-        });
-        const float* q[L];
-        const typename Cache::Element* keys[L];
-        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { q[l] = first_q + kLaneOrder[i + l], keys[l] = first_key + kLaneOrder[i + l] * 16; });
-        size_t d = 0;
-        for (; d + 16 <= dim; d += 16) {
-            ahead.loaded(L * B * 16 * kElement);
-            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
-                score_element<Cache, Q, B>(sums[l], q[l], keys[l], dim * 16);
-                q[l] += Q * 16, keys[l] += 16 * 16;
-            });
-        }
-        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
-            if (d + kLaneOrder[i + l] < dim) score_element<Cache, Q, B>(sums[l], q[l], keys[l], dim * 16);
-        });
-        if constexpr (L == 2) {
-            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[0][s] = lanes_add(sums[0][s], sums[1][s]); });
-        }
-        for (unsigned odd = i / L; odd & 1; odd >>= 1) {
-            n_waiting--;
-            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[0][s] = lanes_add(waiting[n_waiting][s], sums[0][s]); });
-        }
-        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { waiting[n_waiting][s] = sums[0][s]; });
-        n_waiting++;
-    }
+    const auto* keys = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
+    Lanes sums[Q * B];
+    score_lanes<Cache, Q, B, 0, 16>(sums, q_rows(a, j0), keys, dim, ahead);
     float* scores = score_rows(a, j0) + p0 * Q;
-    for (int b = 0; b < B; b++) {
-        for (int j = 0; j < Q; j++, scores += 16) {
-            Lanes score = waiting[0][j * B + b];
+    unrolled<B>([&](auto b) ONEBIT_INLINE_LAMBDA {
+        unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
+            Lanes score = sums[j * B + b];
             if (a.kv.dtype == DType::q8) score = lanes_mul(score, lanes_load(a.kv.k_scale + p0 + 16 * b));
-            lanes_store(scores, lanes_mul(score, lanes_all(a.scale)));
-        }
-    }
+            lanes_store(scores + (b * Q + j) * 16, lanes_mul(score, lanes_all(a.scale)));
+        });
+    });
 }
 
 template <class Cache, int Q>
 inline void score_tile(const Attention& a, int j0, int p0, int p1, Stream* stream) {
     constexpr int B = kScoreWidth<Q>;
-    Ahead ahead(stream);
     const auto block = static_cast<size_t>(a.head_dim) * 16 * sizeof(typename Cache::Element);
-    // A single query waits for memory, not for the second-level cache.
-    if (Q > 1) ahead.soon = static_cast<const uint8_t*>(a.kv.k) + (static_cast<size_t>(p0 / 16) + B) * block;
+    const auto* following = static_cast<const uint8_t*>(a.kv.k) + (static_cast<size_t>(p0 / 16) + B) * block;
+    Ahead ahead(stream, Q > 1 ? following : nullptr);  // a single query waits for memory, not for the second-level cache
     int p = p0;
     for (; p + 16 * B <= p1; p += 16 * B) score_blocks<Cache, Q, B>(a, j0, p, ahead);
     for (; p < p1; p += 16) score_blocks<Cache, Q, 1>(a, j0, p, ahead);
@@ -258,7 +269,7 @@ inline void mix_columns(const Attention& a, int j0, const float* rows, int step,
         const int end = (p / 16 + 1) * 16 < p1 ? (p / 16 + 1) * 16 : p1;
         const float* probability = rows + p / 16 * step + p % 16;
         for (; p < end; p++, v += dim, probability++) {
-            ahead.loaded(C * 16 * sizeof(typename Cache::Element));
+            ahead.template loaded<C * 16 * static_cast<int>(sizeof(typename Cache::Element))>();
             Lanes value[C];
             unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA { value[c] = Cache::load16(v + c * 16, part); });
             unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
