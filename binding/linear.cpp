@@ -20,6 +20,8 @@ constexpr int kShareTokens = 8;
 constexpr size_t kLeastTaskBytes = size_t{16} << 10;
 // Tasks of each thread, so that one that ends early can help the others.
 constexpr int kMostTasks = 8;
+// Outputs whose LayerNorm is computed at a time.
+constexpr int kNormTogether = 4;
 
 // Signs take activations of 4 bits where the model was loaded so; int8 rows always take 8.
 bool counts_bits(const Model& model, const Linear& linear) {
@@ -295,6 +297,29 @@ private:
     mutable uint8_t prepared_[Pool::kMaxThreads] = {};  // by thread: which calls' single token is ready, one bit each
 };
 
+// LayerNorm and bias of n tokens' outputs of linears with equally many rows.
+void finish_outputs(const Model& model, Runner runner, const LinearCall* calls, int n_calls, int n) {
+    const auto idle = [](const LinearCall& call) { return !call.linear->kind.layernorm && !call.linear->bias; };
+    if (std::all_of(calls, calls + n_calls, idle)) return;
+    const KernelSet& kernels = *model.kernels;
+    const int rows = calls[0].linear->rows, outputs = n_calls * n;
+    // A single token's take less time than a hand-over.
+    const int together = n == 1 ? kNormTogether : std::clamp(outputs / runner.threads(), 1, kNormTogether);
+    const auto row = [&](int i) { return calls[i / n].out + static_cast<size_t>(i % n) * calls[i / n].out_stride; };
+    runner.run((outputs + together - 1) / together, [&](int task) {
+        const int first = task * together, end = std::min(outputs, first + together);
+        float* normed[kNormTogether] = {};
+        int count = 0;
+        for (int i = first; i < end; ++i) {
+            if (calls[i / n].linear->kind.layernorm) normed[count++] = row(i);
+        }
+        kernels.layernorm(normed, count, rows, 1e-5f);  // nn.LayerNorm's default eps
+        for (int i = first; i < end; ++i) {
+            if (const float* bias = calls[i / n].linear->bias) kernels.add(row(i), bias, rows);
+        }
+    });
+}
+
 }  // namespace
 
 LinearCall prepare_call(const Model& model, int threads, const Linear& linear, float* out, size_t out_stride, int n,
@@ -347,15 +372,10 @@ void run_linears(const Model& model, Runner runner, const LinearCall* calls, int
                  int n) {
     GroupRun(model, runner, calls, n_calls, 0, n).run(x, x_stride);
     GroupRun(model, runner, calls, n_calls, 1, n).run(x, x_stride);
-    const KernelSet& kernels = *model.kernels;
-    for (int i = 0; i < n_calls; ++i) {
-        const Linear& linear = *calls[i].linear;
-        if (!linear.kind.layernorm && !linear.bias) continue;
-        runner.run(n, [&](int t) {
-            float* row = calls[i].out + static_cast<size_t>(t) * calls[i].out_stride;
-            if (linear.kind.layernorm) kernels.layernorm(row, linear.rows, 1e-5f);  // nn.LayerNorm's default eps
-            if (linear.bias) kernels.add(row, linear.bias, linear.rows);
-        });
+    for (int i = 0; i < n_calls;) {
+        const int first = i++;
+        while (i < n_calls && calls[i].linear->rows == calls[first].linear->rows) ++i;
+        finish_outputs(model, runner, calls + first, i - first, n);
     }
 }
 

@@ -191,7 +191,10 @@ public:
         });
         row("scale_f32", [=, &set] { set.scale_f32(out->as<float>(), x->as<float>(), 0.5f, y->as<float>(), n); });
         row("rmsnorm", [=, &set] { set.rmsnorm(out->as<float>(), x->as<float>(), y->as<float>(), n, 1e-5f); });
-        row("layernorm", [=, &set] { set.layernorm(out->as<float>(), n, 1e-5f); });
+        row("layernorm", [=, &set] {
+            float* x = out->as<float>();
+            set.layernorm(&x, 1, n, 1e-5f);
+        });
         row("silu_mul", [=, &set] { set.silu_mul(out->as<float>(), x->as<float>(), y->as<float>(), n); });
         row("f32_to_f16", [=, &set] { set.f32_to_f16(half->as<uint16_t>(), x->as<float>(), n); });
         row("f16_to_f32", [=, &set] { set.f16_to_f32(out->as<float>(), half->as<uint16_t>(), n); });

@@ -141,8 +141,9 @@ struct KernelSet {
     void (*add)(float* x, const float* y, int n);                                     // x += y
     // out = x * (1 / sqrt(mean(x^2) + eps)) * w; mean of squares by lanes16 with fma.
     void (*rmsnorm)(float* out, const float* x, const float* w, int n, float eps);
-    // x = (x - mean) * (1 / sqrt(var + eps)); biased variance of the centred values. In place.
-    void (*layernorm)(float* x, int n, float eps);
+    // For each of the rows: x = (x - mean) * (1 / sqrt(var + eps)); biased variance of the centred values. In place. Several
+    // rows take less time each.
+    void (*layernorm)(float* const* rows, int n_rows, int n, float eps);
     // out = gate / (1 + exp(-gate)) * up
     void (*silu_mul)(float* out, const float* gate, const float* up, int n);
     // Rotates one head in place. half: pairs (i, i + head_dim/2); interleaved: pairs (2i, 2i+1).

@@ -361,7 +361,8 @@ void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float 
     for (int j = 0; j < n_queries; j++) {
         n_positions = queries[j].n_positions > n_positions ? queries[j].n_positions : n_positions;
     }
-    const auto q_stride = static_cast<size_t>(round_up(head_dim, 16)), scores_stride = static_cast<size_t>(round_up(n_positions, 16));
+    const auto q_stride = static_cast<size_t>(round_up(head_dim, 16));
+    const auto scores_stride = static_cast<size_t>(round_up(n_positions, 16));
     float* scores = scratch + static_cast<size_t>(n_queries) * q_stride;
     const Attention a{queries, kv, head_dim, scale, scratch, scores, q_stride, scores_stride};
     switch (kv.dtype) {

@@ -215,14 +215,34 @@ void rmsnorm(float* out, const float* x, const float* w, int n, float eps) {
     });
 }
 
-void layernorm(float* x, int n, float eps) {
-    Lanes sum = lanes_zero();
-    by_lanes(n, [&](int i, auto part) { sum = lanes_add(sum, load(x + i, part)); });
-    const Lanes mean = lanes_all(lanes_sum(sum) / static_cast<float>(n));
-    by_lanes(n, [=](int i, auto part) { store(x + i, lanes_sub(load(x + i, part), mean), part); });
-    const float variance = sum_of_squares(x, n) / static_cast<float>(n);
-    const Lanes inverse = lanes_all(1.0f / sqrtf(variance + eps));
-    by_lanes(n, [=](int i, auto part) { store(x + i, lanes_mul(load(x + i, part), inverse), part); });
+// A sum over a row is one chain of additions, each of which waits for the one before; R rows are R chains. (135M shape, 512
+// tokens, 4 rows at a time instead of one: LayerNorm 6.3 -> 3.5 % of the prompt.)
+template <int R>
+inline void layernorm_rows(float* const* rows, int n, float eps) {
+    const float count = static_cast<float>(n);
+    float* x[R];
+    Lanes sums[R], inverse[R];
+    float mean[R];
+    unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { x[r] = rows[r], sums[r] = lanes_zero(); });
+    by_lanes(n, [&](int i, auto part) {
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { sums[r] = lanes_add(sums[r], load(x[r] + i, part)); });
+    });
+    unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { mean[r] = lanes_sum(sums[r]) / count, sums[r] = lanes_zero(); });
+    by_lanes(n, [&](int i, auto part) {
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
+            const Lanes v = lanes_sub(load(x[r] + i, part, mean[r]), lanes_all(mean[r]));  // 0 behind the row's end
+            store(x[r] + i, v, part);
+            sums[r] = lanes_fma(v, v, sums[r]);
+        });
+    });
+    unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { inverse[r] = lanes_all(1.0f / sqrtf(lanes_sum(sums[r]) / count + eps)); });
+    by_lanes(n, [&](int i, auto part) {
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { store(x[r] + i, lanes_mul(load(x[r] + i, part), inverse[r]), part); });
+    });
+}
+
+void layernorm(float* const* rows, int n_rows, int n, float eps) {
+    by_groups<4>(n_rows, [&](int first, auto group) { layernorm_rows<decltype(group)::value>(rows + first, n, eps); });
 }
 
 // ---- rotary embedding --------------------------------------------------------------------------------------

@@ -166,26 +166,44 @@ bool elementwise_case(uint64_t seed) {
            });
 }
 
-bool norm_case(uint64_t seed) {
+bool rmsnorm_case(uint64_t seed) {
     Row row(seed);
     const size_t n = static_cast<size_t>(row.n);
     const float *x = row.floats(first), *w = row.floats(second);
     const float eps = row.random.chance(2) ? 1e-5f : 1e-6f, count = static_cast<float>(row.n);
-    std::vector<float> rms(n), layer(n);
+    std::vector<float> rms(n);
     const float inverse = 1.0f / sqrtf(lanes16_squares(x, row.n) / count + eps);
     for (size_t i = 0; i < n; i++) rms[i] = x[i] * inverse * w[i];
-    float lane[16] = {};
-    for (size_t i = 0; i < n; i++) lane[i % 16] += x[i];
-    const float mean = check::tree(lane) / count;
-    for (size_t i = 0; i < n; i++) layer[i] = x[i] - mean;
-    const float by = 1.0f / sqrtf(lanes16_squares(layer.data(), row.n) / count + eps);
-    for (float& v : layer) v *= by;
     return same_everywhere<float>("rmsnorm", seed, row, n, rms,
-                                  [&](const KernelSet* s, float* out) { s->rmsnorm(out, x, w, row.n, eps); }) &&
-           same_everywhere<float>("layernorm", seed, row, n, layer, [&](const KernelSet* s, float* out) {
-               memcpy(out, x, n * 4);
-               s->layernorm(out, row.n, eps);
-           });
+                                  [&](const KernelSet* s, float* out) { s->rmsnorm(out, x, w, row.n, eps); });
+}
+
+void layernorm_row(float* x, int n, float eps) {
+    const float count = static_cast<float>(n);
+    float lane[16] = {};
+    for (int i = 0; i < n; i++) lane[i % 16] += x[i];
+    const float mean = check::tree(lane) / count;
+    for (int i = 0; i < n; i++) x[i] -= mean;
+    const float by = 1.0f / sqrtf(lanes16_squares(x, n) / count + eps);
+    for (int i = 0; i < n; i++) x[i] *= by;
+}
+
+bool layernorm_case(uint64_t seed) {
+    Row row(seed);
+    const int n_rows = row.random.between(1, 6);
+    const size_t n = static_cast<size_t>(row.n), all = n * static_cast<size_t>(n_rows);
+    const float* x = row.floats(first);
+    const float eps = row.random.chance(2) ? 1e-5f : 1e-6f;
+    std::vector<float> rows, want;
+    for (size_t i = 0; i < all; i++) rows.push_back(x[(i + i / n) % n] * static_cast<float>(1 + i / n));
+    want = rows;
+    for (int r = 0; r < n_rows; r++) layernorm_row(want.data() + static_cast<size_t>(r) * n, row.n, eps);
+    return same_everywhere<float>("layernorm", seed, row, all, want, [&](const KernelSet* s, float* out) {
+        memcpy(out, rows.data(), all * sizeof(float));
+        float* begin[6];
+        for (int r = 0; r < n_rows; r++) begin[r] = out + static_cast<size_t>(r) * n;
+        s->layernorm(begin, n_rows, row.n, eps);
+    });
 }
 
 bool rope_case(uint64_t seed) {
@@ -440,7 +458,8 @@ int main() {
     check::family("quantize", check::cases(), quantize_case);
     check::family("quantize4", check::cases(), quantize4_case);
     check::family("elementwise", check::cases(), elementwise_case);
-    check::family("norms", check::cases(), norm_case);
+    check::family("rmsnorm", check::cases(), rmsnorm_case);
+    check::family("layernorm", check::cases(), layernorm_case);
     check::family("rope", check::cases(), rope_case);
     check::family("silu_mul", check::cases(), silu_case);
     check::family("max_sum_exp", check::cases(), max_sum_exp_case);
