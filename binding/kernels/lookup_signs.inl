@@ -20,6 +20,9 @@
 // Cost of 64 columns in one vector and one token: 32 lookups, 14 + 15 additions, 9 instructions to widen: 70, beside
 // the loads. Splitting bytes into nibbles is 24 more, shared by all tokens of a call. An index is loaded once for both its
 // lookups: with two loads the load ports set the pace (Zen 4, 256 bits, 16 tokens: 260 Gw/s, with one 295 to 310).
+//
+// The other way to look up, sums of 6 to 8 columns for 16 to 64 tokens in the first-level cache at an address that the signs
+// are, is no faster: loads from random places reach 300 to 400 Gw/s for the additions alone (docs/limits.md).
 
 constexpr int kSignRowBlock = 64;
 constexpr int kVectors = 64 / kBytes;      // vectors of rows in a block
