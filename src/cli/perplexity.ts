@@ -38,7 +38,8 @@ export const perplexityCommand: Command = {
       } else {
         console.log(`perplexity ${result.perplexity.toFixed(4)}`)
         const rate = formatRate(result.chunks * result.ctx, ms)
-        process.stderr.write(`${result.chunks} blocks of ${result.ctx} from ${result.tokens} tokens, ${rate}\n`)
+        const blocks = `${result.chunks} ${result.chunks === 1 ? 'block' : 'blocks'}`
+        process.stderr.write(`${blocks} of ${result.ctx} from ${result.tokens} tokens, ${rate}\n`)
       }
       return 0
     } finally {

@@ -283,9 +283,13 @@ function readText(metadata: Map<string, GgufValue>): SourceText {
 
 function checkModel(path: string, { metadata, tensors }: GgufHeader): Keys {
   const architecture = metadata.get('general.architecture')
-  if (architecture !== 'llama' && architecture !== 'qwen3') {
-    throw unsupportedArchitecture(typeof architecture === 'string' ? architecture.slice(0, 60) : 'unnamed')
+  if (typeof architecture !== 'string') {
+    throw badSource(
+      `${path} does not say its architecture (general.architecture)`,
+      'It may be no model, or only a part of one.',
+    )
   }
+  if (architecture !== 'llama' && architecture !== 'qwen3') throw unsupportedArchitecture(architecture.slice(0, 60))
   const parts = metadata.get('split.count')
   if (parts !== undefined && Number(parts) > 1) {
     throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
