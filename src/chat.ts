@@ -4,7 +4,7 @@
  */
 import { OnebitError } from './errors.js'
 import type { Model } from './model.js'
-import type { GenerateOptions, Piece, Session } from './session.js'
+import type { GenerateOptions, GenerationSummary, Piece, Session } from './session.js'
 import type { ChatMessage } from './text/chat-template.js'
 
 export interface ChatOptions {
@@ -40,6 +40,7 @@ export class Chat {
   #messages: ChatMessage[]
   /** in order; forgotten when turns go, because everything moves then */
   #answers: CachedAnswer[] = []
+  #last: GenerationSummary | undefined
 
   /** ERR_NO_CHAT_TEMPLATE when the model has none: use session.generate with plain text then. */
   constructor(model: Model, options: ChatOptions = {}) {
@@ -59,6 +60,14 @@ export class Chat {
     return this.#messages
   }
 
+  /**
+   * How the last answer ended and what it cost, as `session.last` of a generation. When turns went in mid-answer, what was
+   * left was read again and counts again.
+   */
+  get last(): GenerationSummary | undefined {
+    return this.#last
+  }
+
   /** Forgets every turn but the system message. */
   reset(): void {
     this.#messages = this.#opening()
@@ -76,6 +85,7 @@ export class Chat {
    */
   async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<Piece, void, undefined> {
     this.#messages.push({ role: 'user', content: text })
+    this.#last = undefined
     let answer = ''
     const answerIds: number[] = []
     let start = 0
@@ -85,11 +95,17 @@ export class Chat {
         const prompt = await this.#fitted(answerIds)
         start = prompt.length - answerIds.length
         const limits = Number.isFinite(budget) ? { maxTokens: budget } : {}
-        for await (const piece of this.session.generate(this.#reuse(prompt), { ...options, ...limits })) {
-          answer += piece.text
-          answerIds.push(piece.id)
-          budget--
-          yield piece
+        const before = this.session.last
+        try {
+          for await (const piece of this.session.generate(this.#reuse(prompt), { ...options, ...limits })) {
+            answer += piece.text
+            answerIds.push(piece.id)
+            budget--
+            yield piece
+          }
+        } finally {
+          const part = this.session.last
+          if (part && part !== before) this.#last = this.#last ? inAll(this.#last, part) : part
         }
         if (this.session.last?.finishReason !== 'context' || budget <= 0) return
       }
@@ -178,6 +194,26 @@ export class Chat {
     while (shared < cached.length && shared < ids.length - 1 && cached[shared] === ids[shared]) shared++
     this.session.rewind(shared)
     return ids.subarray(shared)
+  }
+}
+
+/** What two parts of one answer cost; it ended as the second did. */
+function inAll(first: GenerationSummary, second: GenerationSummary): GenerationSummary {
+  const usage = {
+    promptTokens: first.usage.promptTokens + second.usage.promptTokens,
+    cachedTokens: first.usage.cachedTokens + second.usage.cachedTokens,
+    newTokens: first.usage.newTokens + second.usage.newTokens,
+  }
+  const decodeMs = first.timings.decodeMs + second.timings.decodeMs
+  const decoded = [first, second].map(({ timings }) => (timings.tokensPerSecond * timings.decodeMs) / 1000)
+  return {
+    finishReason: second.finishReason,
+    usage,
+    timings: {
+      prefillMs: first.timings.prefillMs + second.timings.prefillMs,
+      decodeMs,
+      tokensPerSecond: decodeMs > 0 ? (1000 * (decoded[0]! + decoded[1]!)) / decodeMs : 0,
+    },
   }
 }
 

@@ -64,6 +64,11 @@ describe('a conversation', () => {
     const chat = new Chat(model, { context: 96, onTrim: (messages) => gone.push(messages) })
     expect(await say(chat, 'tell', 300)).toBe(300)
     expect(gone.length).toBeGreaterThan(0)
+    expect(chat.session.last!.usage.newTokens).toBeLessThan(300)
+    expect(chat.last!.usage.newTokens).toBe(300)
+    expect(chat.last!.usage.promptTokens).toBeGreaterThan(chat.session.last!.usage.promptTokens)
+    expect(chat.last!.timings.decodeMs).toBeGreaterThan(chat.session.last!.timings.decodeMs)
+    expect(await say(chat, 'short')).toBe(chat.last!.usage.newTokens)
     chat.dispose()
   })
 

@@ -1,6 +1,6 @@
 import { defaultModelPath } from '../default-model.js'
 import type { Model } from '../model.js'
-import type { GenerateOptions, GenerationSummary, Piece, Session } from '../session.js'
+import type { GenerateOptions, GenerationSummary, Piece } from '../session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
 import { formatRate } from './format.js'
 import { readStandardInput, readTextFile } from './input.js'
@@ -130,7 +130,7 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
     if (!interrupted.signal.aborted) throw error
   }
   if (process.stdout.isTTY) process.stdout.write('\n')
-  if (!values.quiet) reportSpeed(session)
+  if (!values.quiet) reportSpeed((chat ?? session).last)
   return interrupted.signal.aborted ? 130 : 0
 }
 
@@ -143,8 +143,7 @@ async function print(pieces: AsyncIterable<Piece>): Promise<void> {
 }
 
 /** One line on stderr: what was computed, what the cache already held, how fast. */
-export function reportSpeed(session: Session): void {
-  const last: GenerationSummary | undefined = session.last
+export function reportSpeed(last: GenerationSummary | undefined): void {
   if (!last) return
   const { promptTokens, cachedTokens, newTokens } = last.usage
   const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''

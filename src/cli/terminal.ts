@@ -4,7 +4,7 @@ import { styleText } from 'node:util'
 import { Chat } from '../chat.js'
 import { OnebitError } from '../errors.js'
 import type { Model } from '../model.js'
-import type { GenerateOptions, Piece, Session } from '../session.js'
+import type { GenerateOptions, GenerationSummary, Piece } from '../session.js'
 import { Interrupts } from './interrupts.js'
 import { describeError } from './main.js'
 import { reportSpeed } from './run.js'
@@ -17,7 +17,8 @@ export interface ConverseOptions {
 
 /** Where turns go: through the chat template, or, without one, appended to one growing text. */
 interface Talk {
-  session: Session
+  /** what the last answer cost */
+  last(): GenerationSummary | undefined
   say(text: string, options: GenerateOptions): AsyncIterable<Piece>
   reset(): void
 }
@@ -71,14 +72,18 @@ export function startChat(model: Model, system: string | undefined, note: (line:
 function startTalk(model: Model, options: ConverseOptions, note: (line: string) => void): Talk {
   if (model.hasChatTemplate) {
     const chat = startChat(model, options.system, note)
-    return { session: chat.session, say: (text, generate) => chat.send(text, generate), reset: () => chat.reset() }
+    return { last: () => chat.last, say: (text, generate) => chat.send(text, generate), reset: () => chat.reset() }
   }
   if (options.system !== undefined) {
     throw new OnebitError('ERR_NO_CHAT_TEMPLATE', 'This model has no chat template, so --system has no place in it.')
   }
   note('This model has no chat template: it continues your text.')
   const session = model.createSession()
-  return { session, say: (text, generate) => session.generate(text, generate), reset: () => session.rewind(0) }
+  return {
+    last: () => session.last,
+    say: (text, generate) => session.generate(text, generate),
+    reset: () => session.rewind(0),
+  }
 }
 
 /**
@@ -109,7 +114,7 @@ async function answer(talk: Talk, line: string, stop: AbortController, options: 
     for await (const piece of talk.say(line, { ...options.generate, signal: stop.signal }))
       process.stdout.write(piece.text)
     process.stdout.write('\n')
-    if (!options.quiet) reportSpeed(talk.session)
+    if (!options.quiet) reportSpeed(talk.last())
   } catch (error) {
     process.stdout.write('\n')
     // The conversation outlives a bad turn (a message that is too long, say).
