@@ -91,7 +91,7 @@ struct Stream {
     }
 };
 
-// Keeps the stream ahead of one tile; it counts in fields of its own, which stay in registers.
+// Keeps the stream ahead of one tile. It counts in fields of its own, which nobody else can change.
 class Ahead {
 public:
     // stream: null where the tile has been read already. soon: what the first-level cache should have, in the same steps.
