@@ -199,20 +199,19 @@ export class Chat {
 
 /** What two parts of one answer cost; it ended as the second did. */
 function inAll(first: GenerationSummary, second: GenerationSummary): GenerationSummary {
-  const usage = {
-    promptTokens: first.usage.promptTokens + second.usage.promptTokens,
-    cachedTokens: first.usage.cachedTokens + second.usage.cachedTokens,
-    newTokens: first.usage.newTokens + second.usage.newTokens,
-  }
   const decodeMs = first.timings.decodeMs + second.timings.decodeMs
-  const decoded = [first, second].map(({ timings }) => (timings.tokensPerSecond * timings.decodeMs) / 1000)
+  const weighted = ({ timings }: GenerationSummary) => timings.tokensPerSecond * timings.decodeMs
   return {
     finishReason: second.finishReason,
-    usage,
+    usage: {
+      promptTokens: first.usage.promptTokens + second.usage.promptTokens,
+      cachedTokens: first.usage.cachedTokens + second.usage.cachedTokens,
+      newTokens: first.usage.newTokens + second.usage.newTokens,
+    },
     timings: {
       prefillMs: first.timings.prefillMs + second.timings.prefillMs,
       decodeMs,
-      tokensPerSecond: decodeMs > 0 ? (1000 * (decoded[0]! + decoded[1]!)) / decodeMs : 0,
+      tokensPerSecond: decodeMs > 0 ? (weighted(first) + weighted(second)) / decodeMs : 0,
     },
   }
 }
