@@ -53,7 +53,7 @@ function build() {
 
 /** Otherwise everything below would quietly pass with the ordinary addon. */
 function mustLoadSanitized(env) {
-  const script = `const { addon } = await import('./dist/addon.js'); addon()
+  const script = `const { addon } = await import('./dist/native/addon.js'); addon()
     console.log(process.report.getReport().sharedObjects.join('\\n'))`
   const { status, stdout } = node(['--input-type=module', '-e', script], env, true)
   if (status !== 0 || !stdout.includes(ADDON)) throw new Error('node did not load the addon with sanitizers')

@@ -1,11 +1,12 @@
 /** What `import … from 'onebit-run'` gives. */
 
-export type { LinearKind, ModelConfig, RopeScaling } from './architecture.js'
-export { Chat, type ChatOptions } from './chat.js'
-export { defaultModelPath } from './default-model.js'
+export type { LinearKind, ModelConfig, RopeScaling } from './config/architecture.js'
+export { SHAPES, type Shape, type ShapeName, type WeightType } from './config/shapes.js'
 export { OnebitError } from './errors.js'
-export { type Activations, Model, type ModelInfo, type ModelOptions, type RandomModelOptions } from './model.js'
-export { type ObtHeader, type Provenance, readObtHeader } from './obt.js'
+export { type ObtHeader, type Provenance, readObtHeader } from './obt/obt.js'
+export { Chat, type ChatOptions } from './run/chat.js'
+export { defaultModelPath } from './run/default-model.js'
+export { type Activations, Model, type ModelInfo, type ModelOptions, type RandomModelOptions } from './run/model.js'
 export {
   type Completion,
   type FinishReason,
@@ -23,7 +24,6 @@ export {
   type Timings,
   type TokenLogprob,
   type Usage,
-} from './session.js'
-export { SHAPES, type Shape, type ShapeName, type WeightType } from './shapes.js'
+} from './run/session.js'
 export type { ChatMessage, RenderOptions } from './text/chat-template.js'
 export type { Tokenizer } from './text/tokenizer.js'

@@ -1,8 +1,8 @@
 /** llama2.c's `.bin`, where only the size of the file says whether it is one. */
 import { writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../dist/convert.js'
-import { Model } from '../dist/model.js'
+import { convert } from '../dist/convert/convert.js'
+import { Model } from '../dist/run/model.js'
 import { dataFile, missing } from './data.js'
 import { codeOf } from './expect-code.js'
 import { encodeTensor } from './gguf-writer.js'

@@ -2,9 +2,9 @@
 
 import { readFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../dist/convert.js'
-import { Model } from '../dist/model.js'
-import { readObtHeader } from '../dist/obt.js'
+import { convert } from '../dist/convert/convert.js'
+import { readObtHeader } from '../dist/obt/obt.js'
+import { Model } from '../dist/run/model.js'
 import { dataFile, missing } from './data.js'
 import { codeOf } from './expect-code.js'
 import { SeededRandom } from './gguf-writer.js'

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { expect, test } from 'vitest'
-import { addon } from '../dist/addon.js'
+import { addon } from '../dist/native/addon.js'
 import { SeededRandom } from './gguf-writer.js'
 
 const random = new SeededRandom(1402)
@@ -166,7 +166,7 @@ test('the same bytes every time, also for a matrix that all threads share', asyn
 test('a worker thread that factorises can be ended in the middle of it', async () => {
   const code = `
     import { parentPort } from 'node:worker_threads'
-    import { addon } from ${JSON.stringify(new URL('../dist/addon.js', import.meta.url).href)}
+    import { addon } from ${JSON.stringify(new URL('../dist/native/addon.js', import.meta.url).href)}
     const w = new Float32Array(8192 * 8192).fill(0.5)
     setTimeout(() => parentPort.postMessage('in the middle'), 10)
     for (;;) await addon().svid(w, 8192, 8192, { method: 'svd' })

@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { readObtHeader, writeObt } from '../dist/obt.js'
+import { readObtHeader, writeObt } from '../dist/obt/obt.js'
 import { PROJECT } from './data.js'
 import { failure } from './expect-code.js'
 import { temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
@@ -70,7 +70,7 @@ describe('errors leave nothing behind', () => {
     // Root may write anywhere, so root's test is run by a user who may not.
     const user = isRoot ? { uid: 65534, gid: 65534 } : {}
     const run = (argv: string[]) => spawnSync(process.execPath, argv, { cwd: PROJECT, encoding: 'utf8', ...user })
-    if (run(['-e', `require('fs').readFileSync('dist/obt.js')`]).status !== 0)
+    if (run(['-e', `require('fs').readFileSync('dist/obt/obt.js')`]).status !== 0)
       return skip('another user cannot read dist/')
     const { stderr } = run(writerArguments(here('closed/x.obt'), 1))
     expect(stderr).toContain('ERR_ACCESS')
@@ -150,7 +150,7 @@ test('leftovers of dead writers go away after a day, everything else stays', asy
 
 /** A process that writes the same two models over `path` for ever, and says when it starts. */
 const WRITER = `
-import { writeObt } from ${JSON.stringify(new URL('../dist/obt.js', import.meta.url).href)}
+import { writeObt } from ${JSON.stringify(new URL('../dist/obt/obt.js', import.meta.url).href)}
 const [path, config, rounds] = process.argv.slice(1)
 const produce = async function* (spec) {
   const bytes = spec.shape.reduce((a, b) => a * b, { F32: 4, F16: 2, BF16: 2, I8: 1, U8: 1 }[spec.dtype])

@@ -1,14 +1,14 @@
 /** Sampling: the right distribution, exact or looking at more, the same for the same seed, defined for every value. */
 import { describe, expect, it } from 'vitest'
-import { addon } from '../dist/addon.js'
-import type { NativeSampler } from '../dist/native.js'
+import { addon } from '../dist/native/addon.js'
+import type { NativeSampler } from '../dist/native/native.js'
 import {
   candidatesNeeded,
   checkSampling,
   nativeSampling,
   SAMPLING_NAMES,
   type SamplingOptions,
-} from '../dist/sampler.js'
+} from '../dist/run/sampler.js'
 
 const LONG = process.env.ONEBIT_LONG !== undefined
 const NO_TOKENS = new Int32Array(0)

@@ -1,8 +1,8 @@
 /** What a session computes: the same whatever way it got there. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { addon } from '../dist/addon.js'
 import { type ChatMessage, Model, type Piece, type Session } from '../dist/index.js'
-import { checkSampling, nativeSampling } from '../dist/sampler.js'
+import { addon } from '../dist/native/addon.js'
+import { checkSampling, nativeSampling } from '../dist/run/sampler.js'
 import { TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()

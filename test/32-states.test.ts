@@ -1,11 +1,11 @@
 /** Every method in every state, and objects that are not what they seem. Nothing may crash, every code is exact. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { addon } from '../dist/addon.js'
+import { nativeConfig, nativeSlots } from '../dist/config/native-config.js'
 import { Model, Session } from '../dist/index.js'
-import type { NativeModel, NativeSession } from '../dist/native.js'
-import { nativeConfig, nativeSlots } from '../dist/native-config.js'
-import { readObtHeader } from '../dist/obt.js'
-import { checkSampling, nativeSampling } from '../dist/sampler.js'
+import { addon } from '../dist/native/addon.js'
+import type { NativeModel, NativeSession } from '../dist/native/native.js'
+import { readObtHeader } from '../dist/obt/obt.js'
+import { checkSampling, nativeSampling } from '../dist/run/sampler.js'
 import { TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()

@@ -1,9 +1,7 @@
 /** Models of a shape with random weights, their sizes, and the measuring of what the machine can do. */
 import { describe, expect, it } from 'vitest'
-import { addon } from '../dist/addon.js'
-import type { ModelConfig } from '../dist/architecture.js'
-import { Model } from '../dist/index.js'
-import { modelSize } from '../dist/model-size.js'
+import type { ModelConfig } from '../dist/config/architecture.js'
+import { modelSize } from '../dist/config/model-size.js'
 import {
   chainRank,
   decodeWeightBytes,
@@ -14,7 +12,9 @@ import {
   type Shape,
   shapeConfig,
   type WeightType,
-} from '../dist/shapes.js'
+} from '../dist/config/shapes.js'
+import { Model } from '../dist/index.js'
+import { addon } from '../dist/native/addon.js'
 import { codeOf, failure } from './expect-code.js'
 
 const TINY: Shape = {

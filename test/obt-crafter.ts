@@ -2,8 +2,9 @@
  * Makes `.obt` files that our writer never would: every part of the header can be replaced, and the checksums are
  * right all the same, so that a reader has to find what is wrong. Shares nothing with the writer but the table.
  */
-import { addon } from '../dist/addon.js'
-import { type ModelConfig, tensorBytes, tensorTable } from '../dist/architecture.js'
+
+import { type ModelConfig, tensorBytes, tensorTable } from '../dist/config/architecture.js'
+import { addon } from '../dist/native/addon.js'
 
 export interface Entry {
   name: string

@@ -1,6 +1,6 @@
 /** The tensors of a `.obt` file as bytes, by name. */
 import { readFileSync } from 'node:fs'
-import { readObtHeader } from '../dist/obt.js'
+import { readObtHeader } from '../dist/obt/obt.js'
 
 export async function readTensors(path: string): Promise<Map<string, Buffer>> {
   const { tensors } = await readObtHeader(path)

@@ -2,9 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { addon } from '../dist/addon.js'
-import type { LinearKind, ModelConfig, TensorSpec } from '../dist/architecture.js'
-import { writeObt } from '../dist/obt.js'
+import type { LinearKind, ModelConfig, TensorSpec } from '../dist/config/architecture.js'
+import { addon } from '../dist/native/addon.js'
+import { writeObt } from '../dist/obt/obt.js'
 
 export const KINDS = {
   f32: { kind: 'dense', dtype: 'f32', bias: false },

@@ -119,7 +119,7 @@ async function paths(addon, Model) {
 }
 
 build()
-const { addon } = await import('../../dist/addon.js')
+const { addon } = await import('../../dist/native/addon.js')
 const { greedySampler } = await import('../../dist/bench/lanes.js')
 const { Model } = await import('../../dist/index.js')
 const micro = createRequire(import.meta.url)(ADDON)

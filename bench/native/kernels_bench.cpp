@@ -2,7 +2,7 @@
 // and in DRAM. Exact results are the tests' business.
 //
 //   cmake --build BUILD --target onebit_engine
-//   c++ -O3 -std=c++20 -Ibinding bench/native/kernels_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/arena.cpp.o
+//   c++ -O3 -std=c++20 -Ibinding bench/native/kernels_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/system/arena.cpp.o
 //       BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o -o kernels_bench
 //   kernels_bench [set ...]        (default: every set that can run here)
 #include <stdio.h>

@@ -7,7 +7,7 @@
 
 #include <chrono>
 
-#include "arena.h"
+#include "system/arena.h"
 
 namespace onebit {
 

@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "kernels/kernels.h"
-#include "pool.h"
+#include "system/pool.h"
 
 namespace onebit {
 

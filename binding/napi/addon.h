@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "status.h"
-#include "worker.h"
+#include "system/status.h"
+#include "system/worker.h"
 
 namespace onebit {
 

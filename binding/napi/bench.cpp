@@ -2,11 +2,11 @@
 #include <cstring>
 #include <utility>
 
-#include "available_memory.h"
+#include "system/available_memory.h"
 #include "napi/fields.h"
 #include "napi/objects.h"
-#include "probes.h"
-#include "random_model.h"
+#include "probes/probes.h"
+#include "model/random_model.h"
 
 namespace onebit {
 

@@ -5,9 +5,9 @@
 #include <new>
 #include <vector>
 
-#include "../convert.h"
-#include "../svid.h"
-#include "addon.h"
+#include "convert/convert.h"
+#include "convert/svid.h"
+#include "napi/addon.h"
 
 namespace onebit {
 namespace {

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "napi/addon.h"
-#include "step.h"
+#include "run/step.h"
 
 namespace onebit {
 

@@ -1,5 +1,5 @@
 // step(model, items, options): the arguments, the job, and its results as JavaScript values.
-#include "step.h"
+#include "run/step.h"
 
 #include <algorithm>
 #include <chrono>

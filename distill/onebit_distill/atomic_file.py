@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, as src/atomic-file.ts."""
+"""Files that are there whole or not at all, as src/files/atomic-file.ts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a Llama or Qwen3: the fields a `.obt` file carries (src/architecture.ts), without its storage kinds."""
+"""The shape of a Llama or Qwen3: the fields a `.obt` file carries (src/config/architecture.ts), without its storage kinds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HF_LINEARS = {
     "w3": "mlp.up_proj",
 }
 
-#: the engine's caps (LIMITS in src/architecture.ts)
+#: the engine's caps (LIMITS in src/config/architecture.ts)
 _LIMITS = {
     "vocab_size": 1 << 20,
     "dim": 1 << 16,
@@ -67,7 +67,7 @@ class LlamaConfig:
     architecture: str = "llama"
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    #: {"type": none | linear | llama3 | yarn | factors, …} with the fields of RopeScaling in src/architecture.ts
+    #: {"type": none | linear | llama3 | yarn | factors, …} with the fields of RopeScaling in src/config/architecture.ts
     rope_scaling: dict[str, Any] = field(default_factory=lambda: {"type": "none"})
     tied_head: bool = False
     #: which of ROLES have a bias

@@ -1,4 +1,4 @@
-"""Writing `.obt` files: safetensors with one legal header for its config (src/architecture.ts, src/obt-header.ts)."""
+"""Writing `.obt` files: safetensors with one legal header for its config (src/config/architecture.ts, src/obt/obt-header.ts)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 /** What the time to the first token is measured with: a prompt of 16 tokens, made from text where the model can. */
-import type { Model } from '../model.js'
+import type { Model } from '../run/model.js'
 import { arbitraryIds } from './lanes.js'
 
 export const FIRST_TOKEN_PROMPT = 16

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { performance } from 'node:perf_hooks'
 import { fileURLToPath } from 'node:url'
 import { OnebitError } from '../errors.js'
-import type { Activations, Model } from '../model.js'
+import type { Activations, Model } from '../run/model.js'
 import { firstTokenPrompt } from './first-token-prompt.js'
 import { median } from './statistics.js'
 

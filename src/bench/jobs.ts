@@ -2,8 +2,9 @@
  * What is measured together in one process. Each job has a process of its own, so that its peak memory is its own, no
  * other model's pages are in its way, and the system ending it for lack of memory ends nothing else.
  */
-import type { Activations } from '../model.js'
-import type { Peaks, ProbeName } from '../native.js'
+
+import type { Peaks, ProbeName } from '../native/native.js'
+import type { Activations } from '../run/model.js'
 import type { BenchRow } from './rows.js'
 import type { BenchTest } from './test-matrix.js'
 

@@ -2,12 +2,13 @@
  * What a measurement drives: one session through the public API, as a program would, or several sessions that go
  * through each native step together. Both prefill, decode greedily and go back.
  */
-import { addon } from '../addon.js'
+
 import { OnebitError } from '../errors.js'
-import type { Model } from '../model.js'
-import type { NativeSampler, NativeSession, NativeStepItem } from '../native.js'
-import { checkSampling, nativeSampling } from '../sampler.js'
-import { KV_TYPES, type Session } from '../session.js'
+import { addon } from '../native/addon.js'
+import type { NativeSampler, NativeSession, NativeStepItem } from '../native/native.js'
+import type { Model } from '../run/model.js'
+import { checkSampling, nativeSampling } from '../run/sampler.js'
+import { KV_TYPES, type Session } from '../run/session.js'
 import type { BenchTest } from './test-matrix.js'
 
 export interface Lanes {

@@ -1,6 +1,6 @@
 /** The clock: repetitions of one test. */
 import { performance } from 'node:perf_hooks'
-import type { Model } from '../model.js'
+import type { Model } from '../run/model.js'
 import { createLanes, type Lanes } from './lanes.js'
 import type { BenchTest } from './test-matrix.js'
 

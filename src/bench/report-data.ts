@@ -1,8 +1,8 @@
 /** Everything that a report says, as plain data: what report.json holds and what every page is drawn from. */
 import { cpus, totalmem } from 'node:os'
-import { addon } from '../addon.js'
 import { OnebitError } from '../errors.js'
-import type { Peaks } from '../native.js'
+import { addon } from '../native/addon.js'
+import type { Peaks } from '../native/native.js'
 import { packageVersion } from '../package-version.js'
 import type { BenchRow } from './rows.js'
 

@@ -1,7 +1,8 @@
 /** Which jobs a report is made of, and what part of the time each may take. */
-import { ACTIVATIONS } from '../model.js'
-import type { KvType } from '../session.js'
-import { SHAPE_NAMES } from '../shapes.js'
+
+import { SHAPE_NAMES } from '../config/shapes.js'
+import { ACTIVATIONS } from '../run/model.js'
+import type { KvType } from '../run/session.js'
 import type { BenchJob, ModelSource } from './jobs.js'
 import type { Experiment, Machine } from './report-data.js'
 import type { BenchTest } from './test-matrix.js'

@@ -3,11 +3,11 @@
  * both join; the others come after them. A figure that makes no sense for a line is null, never 0.
  */
 
-import type { ModelConfig } from '../architecture.js'
-import type { Activations } from '../model.js'
-import { modelSize } from '../model-size.js'
-import type { Peaks } from '../native.js'
-import type { KvType } from '../session.js'
+import type { ModelConfig } from '../config/architecture.js'
+import { modelSize } from '../config/model-size.js'
+import type { Peaks } from '../native/native.js'
+import type { Activations } from '../run/model.js'
+import type { KvType } from '../run/session.js'
 import { mean, median, standardDeviation } from './statistics.js'
 import { type BenchTest, MOST_UBATCH } from './test-matrix.js'
 import { usesLookups, type WeightName, weightName, weightWork } from './work.js'

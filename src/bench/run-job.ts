@@ -2,7 +2,7 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { OnebitError } from '../errors.js'
-import type { Peaks } from '../native.js'
+import type { Peaks } from '../native/native.js'
 import { type Job, type Message, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
 

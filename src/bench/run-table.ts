@@ -1,10 +1,10 @@
 /** The table of `onebit bench`: every combination of models and ways of running them, one process after the other. */
 
-import { addon } from '../addon.js'
+import { parseWeightType, type ShapeName, shapeConfig } from '../config/shapes.js'
 import { OnebitError } from '../errors.js'
-import type { Activations } from '../model.js'
-import { readObtHeader } from '../obt.js'
-import { parseWeightType, type ShapeName, shapeConfig } from '../shapes.js'
+import { addon } from '../native/addon.js'
+import { readObtHeader } from '../obt/obt.js'
+import type { Activations } from '../run/model.js'
 import { type BenchJob, type ModelSource, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
 import { MachineLimits, runJob } from './run-job.js'

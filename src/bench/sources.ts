@@ -1,6 +1,7 @@
 /** The models that are measured: from files, or random ones in the shape of a known one. */
-import { Model, type ModelOptions } from '../model.js'
-import { parseWeightType, type ShapeName } from '../shapes.js'
+
+import { parseWeightType, type ShapeName } from '../config/shapes.js'
+import { Model, type ModelOptions } from '../run/model.js'
 import type { BenchJob, ModelSource } from './jobs.js'
 
 /**

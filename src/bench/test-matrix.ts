@@ -1,6 +1,6 @@
 /** Which measurements a command line asks for: lists and ranges as llama-bench reads them, and their combinations. */
 import { OnebitError } from '../errors.js'
-import type { KvType } from '../session.js'
+import type { KvType } from '../run/session.js'
 
 /** One line of the table: what is computed and timed. Keys that llama-bench has carry its names. */
 export interface BenchTest {
@@ -19,7 +19,7 @@ export interface BenchTest {
   kv: KvType
 }
 
-/** The native step takes at most so many tokens at once (binding/step.h). */
+/** The native step takes at most so many tokens at once (binding/run/step.h). */
 export const MOST_UBATCH = 256
 
 /** "512", "512,1024", "1-4", "64-256+64", "1-8*2", or any of these joined by commas, as in llama-bench. */

@@ -1,6 +1,6 @@
 /** How many weights a token multiplies and how many bytes of them it reads: what speeds are divided by. */
-import { type LinearKind, linearKind, linearShape, type ModelConfig, ROLES } from '../architecture.js'
-import { decodeWeightBytes } from '../shapes.js'
+import { type LinearKind, linearKind, linearShape, type ModelConfig, ROLES } from '../config/architecture.js'
+import { decodeWeightBytes } from '../config/shapes.js'
 
 export interface WeightWork {
   /** bytes of the linears with their scales and of the head: read once for every pass, in the file's own layout */

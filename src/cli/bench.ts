@@ -3,10 +3,10 @@ import type { ModelSource } from '../bench/jobs.js'
 import { writeReport } from '../bench/report.js'
 import { defaultThreads, runTable, type TablePlan } from '../bench/run-table.js'
 import { MOST_UBATCH, parseIntegers, parsePair, testMatrix } from '../bench/test-matrix.js'
+import { parseWeightType, SHAPE_NAMES } from '../config/shapes.js'
 import { OnebitError } from '../errors.js'
-import { ACTIVATIONS } from '../model.js'
-import { KV_TYPES, type KvType } from '../session.js'
-import { parseWeightType, SHAPE_NAMES } from '../shapes.js'
+import { ACTIVATIONS } from '../run/model.js'
+import { KV_TYPES, type KvType } from '../run/session.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
 
 const MOST_TOKENS = 1 << 22

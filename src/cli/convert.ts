@@ -1,4 +1,4 @@
-import { convert } from '../convert.js'
+import { convert } from '../convert/convert.js'
 import { type Command, UsageError } from './arguments.js'
 import { formatBytes } from './format.js'
 import { Interrupts } from './interrupts.js'

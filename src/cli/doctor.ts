@@ -1,6 +1,6 @@
 import { cpus, freemem, totalmem } from 'node:os'
-import { addon } from '../addon.js'
 import { Model } from '../index.js'
+import { addon } from '../native/addon.js'
 import type { Command } from './arguments.js'
 import { formatBytes } from './format.js'
 

@@ -1,5 +1,5 @@
-import { describeKind, linearKindSummary, modelSize } from '../model-size.js'
-import { readObtHeader } from '../obt.js'
+import { describeKind, linearKindSummary, modelSize } from '../config/model-size.js'
+import { readObtHeader } from '../obt/obt.js'
 import type { Command } from './arguments.js'
 import { formatBytes, formatCount } from './format.js'
 

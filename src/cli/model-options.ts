@@ -1,7 +1,7 @@
 /** Options that every command with a model understands, and loading by them. */
 import { type Activations, Model, type ModelOptions } from '../index.js'
-import { ACTIVATIONS } from '../model.js'
-import { KV_TYPES, type KvType } from '../session.js'
+import { ACTIVATIONS } from '../run/model.js'
+import { KV_TYPES, type KvType } from '../run/session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
 

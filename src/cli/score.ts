@@ -1,4 +1,4 @@
-import type { Model } from '../model.js'
+import type { Model } from '../run/model.js'
 import type { Command, OptionValues } from './arguments.js'
 import { UsageError } from './arguments.js'
 import { readTextFile } from './input.js'

@@ -1,10 +1,10 @@
 /** The chat in a terminal. Prompts and notes go to stderr, so that `onebit run MODEL > answers.txt` holds answers only. */
 import { createInterface } from 'node:readline/promises'
 import { styleText } from 'node:util'
-import { Chat } from '../chat.js'
 import { OnebitError } from '../errors.js'
-import type { Model } from '../model.js'
-import type { GenerateOptions, GenerationSummary, Piece } from '../session.js'
+import { Chat } from '../run/chat.js'
+import type { Model } from '../run/model.js'
+import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
 import { Interrupts } from './interrupts.js'
 import { describeError } from './main.js'
 import { reportSpeed } from './run.js'

@@ -4,7 +4,7 @@
  * blocks of the mean negative log-likelihood of a block's ctx - 1 predictable tokens. A last partial block is left out.
  */
 import { badOption, OnebitError } from '../errors.js'
-import type { Model } from '../model.js'
+import type { Model } from '../run/model.js'
 
 export interface PerplexityOptions {
   /** tokens a block; default 2048 or the model's context when that is shorter */

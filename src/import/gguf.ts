@@ -1,10 +1,10 @@
 /** GGUF models of the Llama family and Qwen3, quantised blocks included. */
 
-import { addon } from '../addon.js'
-import { LIMITS, linearShape, type ModelConfig, ROLES, type Role, type RopeScaling } from '../architecture.js'
+import { LIMITS, linearShape, type ModelConfig, ROLES, type Role, type RopeScaling } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly } from '../file-reading.js'
-import type { SourceType } from '../native.js'
+import { openFile, readExactly } from '../files/file-reading.js'
+import { addon } from '../native/addon.js'
+import type { SourceType } from '../native/native.js'
 import { tokenizerFromGguf } from '../text/gguf-vocabulary.js'
 import { type GgufHeader, type GgufTensorInfo, type GgufValue, readGgufHeader } from './gguf-reader.js'
 import { chatTemplateBlob, jsonBytes } from './hf-text.js'

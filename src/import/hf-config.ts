@@ -1,5 +1,5 @@
 /** A Hugging Face `config.json` as our config: which models are the same computation, and which only look like it. */
-import { LIMITS, type ModelConfig, type RopeScaling } from '../architecture.js'
+import { LIMITS, type ModelConfig, type RopeScaling } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
 import { badSource, checkDimension, unsupportedArchitecture } from './source.js'
 

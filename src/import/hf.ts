@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { linearShape, type ModelConfig, ROLES, type Role } from '../architecture.js'
+import { linearShape, type ModelConfig, ROLES, type Role } from '../config/architecture.js'
 import { type Fields, type HfConfig, isObject, parseHfConfig } from './hf-config.js'
 import { noConfig, readFolderText, readJson } from './hf-text.js'
 import { floatTensor, packedTensor, type RawTensor, type RawTensors } from './raw-tensors.js'

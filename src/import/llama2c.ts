@@ -1,7 +1,7 @@
 /** llama2.c's first `.bin` format: seven integers, then float32 tensors in a fixed order and nothing else. */
-import { LIMITS, linearShape, type ModelConfig, ROLES, type Role } from '../architecture.js'
+import { LIMITS, linearShape, type ModelConfig, ROLES, type Role } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly, readFully } from '../file-reading.js'
+import { openFile, readExactly, readFully } from '../files/file-reading.js'
 import { badSource, type SourceModel, type SourceTensor } from './source.js'
 
 const HEADER_BYTES = 28

@@ -3,7 +3,7 @@
  * torch-checkpoint.ts both read into this, so what follows does not care which it was.
  */
 import { OnebitError } from '../errors.js'
-import type { SourceType } from '../native.js'
+import type { SourceType } from '../native/native.js'
 import { type SourceTensor, wrongShape } from './source.js'
 
 export type RawType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL'

@@ -2,8 +2,8 @@
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly, readFully } from '../file-reading.js'
-import { isNestedDeeperThan } from '../json-depth.js'
+import { openFile, readExactly, readFully } from '../files/file-reading.js'
+import { isNestedDeeperThan } from '../files/json-depth.js'
 import { RAW_TYPE_BYTES, type RawTensor, type RawTensors, type RawType } from './raw-tensors.js'
 import { badSource } from './source.js'
 

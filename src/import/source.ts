@@ -2,9 +2,9 @@
  * What every importer yields: a model's config without the kinds of its matrices, and its tensors under our names, to
  * be read row by row. convert.ts makes a `.obt` file of it and knows nothing of formats.
  */
-import type { ModelConfig } from '../architecture.js'
+import type { ModelConfig } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
-import type { SourceType } from '../native.js'
+import type { SourceType } from '../native/native.js'
 
 /** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
 export type TensorForm = SourceType | 'packed'

@@ -1,8 +1,8 @@
 /** `--tokenizer FILE`: a tokenizer that comes apart from its model. */
 import { dirname } from 'node:path'
 import { OnebitError } from '../errors.js'
-import { openFile } from '../file-reading.js'
-import { MAX_TOKENIZER_BYTES } from '../obt-header.js'
+import { openFile } from '../files/file-reading.js'
+import { MAX_TOKENIZER_BYTES } from '../obt/obt-header.js'
 import { tokenizerFromLlama2c } from '../text/llama2c-vocabulary.js'
 import { tokenizerFromSentencePiece } from '../text/sentencepiece.js'
 import { readGgufText } from './gguf.js'

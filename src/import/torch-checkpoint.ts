@@ -2,7 +2,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly } from '../file-reading.js'
+import { openFile, readExactly } from '../files/file-reading.js'
 import { type PickledTensor, readStateDict } from './pickle.js'
 import { RAW_TYPE_BYTES, type RawTensor, type RawTensors } from './raw-tensors.js'
 import { badSource } from './source.js'

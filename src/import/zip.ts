@@ -5,7 +5,7 @@
 import type { FileHandle } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { OnebitError } from '../errors.js'
-import { readExactly } from '../file-reading.js'
+import { readExactly } from '../files/file-reading.js'
 import { badSource } from './source.js'
 
 export interface ZipEntry {

@@ -5,7 +5,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
-import { readObtHeader } from '../../dist/obt.js'
+import { readObtHeader } from '../../dist/obt/obt.js'
 import { codeOf, failure } from '../expect-code.js'
 import { type Crafting, craftFile } from '../obt-crafter.js'
 import { temporaryFolder, tinyConfig } from '../tiny-model.js'

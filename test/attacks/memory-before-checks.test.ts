@@ -4,9 +4,9 @@
  */
 import { writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
+import { convert } from '../../dist/convert/convert.js'
 import { readStateDict } from '../../dist/import/pickle.js'
-import { readObtHeader } from '../../dist/obt.js'
+import { readObtHeader } from '../../dist/obt/obt.js'
 import { codeOf } from '../expect-code.js'
 import { craftHeader } from '../obt-crafter.js'
 import { temporaryFolder, tinyConfig } from '../tiny-model.js'

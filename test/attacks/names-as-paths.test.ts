@@ -1,7 +1,7 @@
 /** CVE-2024-37032 and relatives: a name in a file that is used as a path. An index may name files of its own folder. */
 import { writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
+import { convert } from '../../dist/convert/convert.js'
 import { failure } from '../expect-code.js'
 import { temporaryFolder } from '../tiny-model.js'
 import { safetensorsFile, tinyHfConfig, tinyTensors, writeFolder } from '../tiny-source.js'

@@ -1,9 +1,9 @@
 /** NaN and infinity in weights and scales: they would spread to every logit. Found when converting and when loading. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
-import { Model } from '../../dist/model.js'
-import { readObtHeader } from '../../dist/obt.js'
+import { convert } from '../../dist/convert/convert.js'
+import { readObtHeader } from '../../dist/obt/obt.js'
+import { Model } from '../../dist/run/model.js'
 import { codeOf, failure } from '../expect-code.js'
 import { craftFile } from '../obt-crafter.js'
 import { temporaryFolder, writeTinyModel } from '../tiny-model.js'

@@ -4,7 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
+import { convert } from '../../dist/convert/convert.js'
 import { readStateDict } from '../../dist/import/pickle.js'
 import { codeOf, failure } from '../expect-code.js'
 import { temporaryFolder } from '../tiny-model.js'

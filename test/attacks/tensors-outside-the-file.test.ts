@@ -5,8 +5,8 @@
  */
 import { writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
-import { readObtHeader } from '../../dist/obt.js'
+import { convert } from '../../dist/convert/convert.js'
+import { readObtHeader } from '../../dist/obt/obt.js'
 import { codeOf, failure } from '../expect-code.js'
 import { craftFile, type Entry } from '../obt-crafter.js'
 import { temporaryFolder, tinyConfig } from '../tiny-model.js'

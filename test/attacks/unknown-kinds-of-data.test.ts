@@ -1,7 +1,7 @@
 /** "invalid ggml type 41" and worse: types and values nobody knows are errors that name them, never a guess. */
 import { writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
-import { convert } from '../../dist/convert.js'
+import { convert } from '../../dist/convert/convert.js'
 import { failure } from '../expect-code.js'
 import { temporaryFolder } from '../tiny-model.js'
 import { ggufBytes, ggufString, type RawGguf, u32, u64 } from './gguf-bytes.js'

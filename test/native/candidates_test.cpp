@@ -1,5 +1,5 @@
 // Shortlists against a full sort, and log-sum-exps against plain double sums, on every instruction set.
-#include "candidates.h"
+#include "run/candidates.h"
 
 #include <algorithm>
 #include <cmath>

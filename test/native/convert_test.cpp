@@ -1,6 +1,6 @@
 // What the tests in TypeScript cannot reach: SVID on any number of threads gives the same bytes, it stops when told
 // to, and every conversion stays inside buffers that end where their data ends (meant for the sanitized build).
-#include "convert.h"
+#include "convert/convert.h"
 
 #include <algorithm>
 #include <atomic>
@@ -14,7 +14,7 @@
 
 #include "check.h"
 #include "kernels/math.h"
-#include "svid.h"
+#include "convert/svid.h"
 
 using namespace onebit;
 

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "bind.h"
+#include "model/bind.h"
 #include "check.h"
-#include "forward.h"
+#include "run/forward.h"
 #include "kernels/math.h"
 
 using namespace onebit;

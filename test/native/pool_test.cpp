@@ -1,5 +1,5 @@
 // The pool: every task once, each thread its own share first, whatever the number of the job.
-#include "pool.h"
+#include "system/pool.h"
 
 #include <atomic>
 #include <vector>

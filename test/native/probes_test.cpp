@@ -1,5 +1,5 @@
 // The loops that measure the machine: that they do what they count, on every instruction set that there is.
-#include "probes.h"
+#include "probes/probes.h"
 
 #include <cmath>
 #include <string>

@@ -1,16 +1,16 @@
 // Models with random weights: the same on every instruction set and thread count, moderate in every kind of matrix, and
 // refused when they would not fit. Prints `logits-hash NAME HEX` as forward_test.cpp does.
-#include "random_model.h"
+#include "model/random_model.h"
 
 #include <bit>
 #include <cmath>
 #include <string>
 #include <vector>
 
-#include "available_memory.h"
+#include "system/available_memory.h"
 #include "check.h"
-#include "forward.h"
-#include "linear.h"
+#include "run/forward.h"
+#include "run/linear.h"
 
 using namespace onebit;
 

@@ -1,5 +1,5 @@
 // A seed means the same tokens on every machine and instruction set. (What the distribution is: test/23-sampler.test.ts.)
-#include "sampler.h"
+#include "run/sampler.h"
 
 #include <cstdint>
 #include <vector>

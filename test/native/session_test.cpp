@@ -1,14 +1,14 @@
 // A session's cache: every layer, head and position has a place of its own, where the kernels' contract (KvHead) says, and a
 // copy of a session has the same.
-#include "session.h"
+#include "run/session.h"
 
 #include <memory>
 #include <vector>
 
 #include "check.h"
 #include "kernels/math.h"
-#include "pool.h"
-#include "random_model.h"
+#include "system/pool.h"
+#include "model/random_model.h"
 
 using namespace onebit;
 

@@ -1,5 +1,5 @@
 // The worker thread: order, cancellation, and being stopped at any moment.
-#include "worker.h"
+#include "system/worker.h"
 
 #include <atomic>
 #include <chrono>

@@ -1,0 +1,240 @@
+/** `onebit convert`: a model in somebody else's format becomes a `.obt` file. */
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { realpath, stat } from 'node:fs/promises'
+import { basename, resolve } from 'node:path'
+import { type ModelConfig, tensorBytes, tensorTable } from '../config/architecture.js'
+import { modelSize } from '../config/model-size.js'
+import { badOption, OnebitError } from '../errors.js'
+import { checkTarget } from '../files/atomic-file.js'
+import { fileError } from '../files/file-errors.js'
+import { openFile, readFully } from '../files/file-reading.js'
+import { openGguf } from '../import/gguf.js'
+import { openHuggingFace } from '../import/hf.js'
+import { openLlama2c } from '../import/llama2c.js'
+import type { SourceModel, SourceText } from '../import/source.js'
+import { readTokenizerFile } from '../import/tokenizer-file.js'
+import type { Provenance } from '../obt/obt-header.js'
+import { writeObt } from '../obt/obt-writer.js'
+import { packageVersion } from '../package-version.js'
+import { Encoder, type SvidOptions } from './convert-encode.js'
+import { type ConvertType, planConversion } from './convert-plan.js'
+
+export type { ConvertType } from './convert-plan.js'
+
+export interface ConvertOptions {
+  /** of the linear layers; absent: signs stay signs, models up to 50 MB stay f32, everything else becomes q8 */
+  type?: ConvertType | undefined
+  /** of the embedding and the head; absent: as `type` (onebit: q8) */
+  embed?: 'f32' | 'f16' | 'q8' | undefined
+  /** a tokenizer.json, tokenizer.model, llama2.c tokenizer or GGUF file to use instead of the source's own */
+  tokenizer?: string | undefined
+  /** with type onebit: how |W| is factorised (default svd; nmf stops and shares the scale as the official scripts) */
+  method?: 'svd' | 'nmf' | undefined
+  /** with type onebit: |h| = sigma^split, |g| = sigma^(1 - split), 0 to 1 (default: svd 0.5, nmf as it falls out) */
+  split?: number | undefined
+  /**
+   * With type onebit: put the paper's LayerNorm behind every linear (default false). A model that will not be trained
+   * is closer to its teacher without it.
+   */
+  layernorm?: boolean | undefined
+  /** the source is read once for its checksum, then converted: both count */
+  onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined
+  /** with type onebit, after each matrix */
+  onLayer?: ((layer: LayerError) => void) | undefined
+  signal?: AbortSignal | undefined
+}
+
+/** || |W| - h gT || / ||W|| of a matrix that became signs */
+export interface LayerError {
+  name: string
+  relativeError: number
+}
+
+export interface ConvertReport {
+  output: string
+  format: SourceModel['format']
+  config: ModelConfig
+  fileBytes: number
+  sourceBytes: number
+  bitsPerLinearWeight: number
+  /** embedding and head counted too */
+  bitsPerWeightOfFile: number
+  /** of every matrix that SVID made, in file order */
+  errors: LayerError[]
+  hasTokenizer: boolean
+  hasChatTemplate: boolean
+  /** what a user should know, one sentence each */
+  warnings: string[]
+}
+
+async function openSource(path: string): Promise<SourceModel> {
+  const found = await stat(path).catch((cause) => {
+    throw fileError(cause, path, 'reading')
+  })
+  if (found.isDirectory()) return openHuggingFace(path)
+  const { file } = await openFile(path)
+  const start = await readFully(file, 0, 9).finally(() => file.close())
+  if (start.subarray(0, 4).toString('latin1') === 'GGUF') return openGguf(path)
+  const hint = 'Give the folder that the file is in: its config.json is needed too.'
+  if (start.subarray(0, 4).toString('latin1') === 'PK\x03\x04') {
+    throw new OnebitError('ERR_UNKNOWN_FORMAT', `${path} is a PyTorch checkpoint without its config`, { hint })
+  }
+  if (start[8] === 0x7b /* { */ && path.endsWith('.safetensors')) {
+    throw new OnebitError('ERR_UNKNOWN_FORMAT', `${path} is a safetensors file without its config`, { hint })
+  }
+  return openLlama2c(path)
+}
+
+type SourceFile = { name: string; bytes: number; sha256: string }
+
+/** Adds up what is done over both passes. */
+class Progress {
+  #done = 0
+
+  constructor(
+    readonly total: number,
+    readonly options: ConvertOptions,
+  ) {}
+
+  add(bytes: number): void {
+    this.options.signal?.throwIfAborted()
+    this.#done += bytes
+    this.options.onProgress?.(this.#done, this.total)
+  }
+}
+
+/** Reads a file whole. What was converted can then be told from anything else of the same name. */
+async function hashFile(path: string, progress: Progress): Promise<SourceFile> {
+  const hash = createHash('sha256')
+  let bytes = 0
+  try {
+    for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) {
+      hash.update(piece as Buffer)
+      bytes += (piece as Buffer).length
+      progress.add((piece as Buffer).length)
+    }
+  } catch (cause) {
+    throw fileError(cause, path, 'reading')
+  }
+  return { name: basename(path), bytes, sha256: hash.digest('hex') }
+}
+
+async function totalSize(paths: readonly string[]): Promise<number> {
+  const sizes = await Promise.all(paths.map(async (path) => (await stat(path)).size))
+  return sizes.reduce((sum, size) => sum + size, 0)
+}
+
+const TYPES = ['f32', 'f16', 'bf16', 'q8', 'onebit']
+const EMBED_TYPES = ['f32', 'f16', 'q8']
+
+function checkOptions(options: ConvertOptions): SvidOptions {
+  const { type, embed, method = 'svd', split } = options
+  if (type !== undefined && !TYPES.includes(type)) throw badOption('type', `must be one of ${TYPES.join(', ')}`)
+  if (embed !== undefined && !EMBED_TYPES.includes(embed)) {
+    throw badOption('embed', `must be one of ${EMBED_TYPES.join(', ')}`)
+  }
+  const unused = (['layernorm', 'method', 'split'] as const).find((name) => options[name] !== undefined)
+  if (type !== 'onebit' && unused !== undefined) throw badOption(unused, 'is used only with type onebit')
+  if (method !== 'svd' && method !== 'nmf') throw badOption('method', 'must be svd or nmf')
+  if (split !== undefined && !(split >= 0 && split <= 1)) throw badOption('split', 'must be from 0 to 1')
+  return { method, split }
+}
+
+function provenanceOf(source: SourceModel, path: string, files: SourceFile[], options: ConvertOptions): Provenance {
+  const { method, split } = checkOptions(options)
+  const how: Provenance =
+    options.type === 'onebit'
+      ? { method: 'svid', svid: method, ...(split !== undefined && { split }), trained: false }
+      : { method: 'converted' }
+  return {
+    source: basename(resolve(path)),
+    format: source.format,
+    files,
+    ...how,
+    converter: `onebit-run ${packageVersion()}`,
+  }
+}
+
+async function samePath(a: string, b: string): Promise<boolean> {
+  const [first, second] = await Promise.all([a, b].map((path) => realpath(path).catch(() => path)))
+  return first === second
+}
+
+function warningsOf(planned: string[], options: ConvertOptions, text: SourceText): string[] {
+  const warnings = [...planned]
+  if (options.type === 'onebit') {
+    warnings.push('Signs without training give poor text; distillation is what makes them good.')
+  }
+  if (text.tokenizer === undefined) warnings.push('The source has no tokenizer: the model works with token ids only.')
+  return warnings
+}
+
+async function checkPaths(path: string, output: string): Promise<void> {
+  if (await samePath(path, output)) throw badOption('output', 'must not be the source itself')
+  await checkTarget(output)
+}
+
+async function convertSource(
+  source: SourceModel,
+  path: string,
+  output: string,
+  options: ConvertOptions,
+): Promise<ConvertReport> {
+  const { config, notes } = planConversion(source, options)
+  const text = options.tokenizer ? await readTokenizerFile(options.tokenizer, config.vocab_size) : source
+  const { tokenizer, chatTemplate } = text
+  const blobs = { tokenizer: tokenizer?.length ?? 0, chat_template: chatTemplate?.length ?? 0 }
+  const tensorSizes = tensorTable(config, blobs).reduce((sum, spec) => sum + tensorBytes(spec), 0)
+  const sourceBytes = await totalSize(source.files)
+  const progress = new Progress(sourceBytes + tensorSizes, options)
+  const files: SourceFile[] = []
+  for (const file of source.files) files.push(await hashFile(file, progress))
+  const errors: LayerError[] = []
+  const encoder = new Encoder(source, config, {
+    svid: checkOptions(options),
+    signal: options.signal,
+    onMatrix: (name, relativeError) => {
+      errors.push({ name, relativeError })
+      options.onLayer?.({ name, relativeError })
+    },
+  })
+  const provenance = provenanceOf(source, path, files, options)
+  const fileBytes = await writeObt(
+    output,
+    { config, tokenizer, chatTemplate, provenance },
+    (spec) => encoder.produce(spec),
+    { signal: options.signal, onProgress: (bytes) => progress.add(bytes) },
+  )
+  const { bitsPerLinearWeight, bitsPerWeightOfFile } = modelSize(config, blobs, fileBytes)
+  return {
+    output,
+    format: source.format,
+    config,
+    fileBytes,
+    sourceBytes,
+    bitsPerLinearWeight,
+    bitsPerWeightOfFile,
+    errors,
+    hasTokenizer: tokenizer !== undefined,
+    hasChatTemplate: chatTemplate !== undefined,
+    warnings: warningsOf(notes, options, text),
+  }
+}
+
+/**
+ * Converts a Hugging Face folder, an official OneBit checkpoint folder, a GGUF file or a llama2.c file. The output is
+ * replaced only when everything went well.
+ * @throws OnebitError what the importers and writeObt throw, ERR_BAD_OPTION; and the signal's reason
+ */
+export async function convert(path: string, output: string, options: ConvertOptions = {}): Promise<ConvertReport> {
+  checkOptions(options)
+  options.signal?.throwIfAborted()
+  const source = await openSource(path)
+  try {
+    await checkPaths(path, output)
+    return await convertSource(source, path, output, options)
+  } finally {
+    await source.close()
+  }
+}

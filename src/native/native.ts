@@ -1,0 +1,309 @@
+/**
+ * The shape of the native addon (binding/napi/*.cpp) as TypeScript sees it; src/native/addon.ts loads it. Everything native
+ * that takes long returns a promise and runs on the addon's own thread. Errors are OnebitErrors; an argument of the
+ * wrong type or out of range is a TypeError with the code ERR_BAD_ARGUMENT, thrown at once. Arguments are copied:
+ * changing an array after the call changes nothing.
+ */
+
+/** One tensor of the file in tensorTable order, blobs left out. */
+export interface NativeSlots {
+  /** from the start of the file */
+  offsets: Float64Array
+  bytes: Float64Array
+  crc32c: Uint32Array
+}
+
+export interface NativeLinearKind {
+  form: 0 | 1 | 2 // dense, sign, grouped (q1_0)
+  dtype: 0 | 1 | 2 | 3 // f32 f16 bf16 q8
+  rank: number
+  mid_scale: boolean
+  layernorm: boolean
+  bias: boolean
+}
+
+export interface NativeConfig {
+  vocab_size: number
+  dim: number
+  hidden_dim: number
+  n_layers: number
+  n_heads: number
+  n_kv_heads: number
+  head_dim: number
+  context_length: number
+  norm_eps: number
+  qk_norm: boolean
+  tied_head: boolean
+  rope: {
+    interleaved: boolean
+    theta: number
+    scaling: 0 | 1 | 2 | 3 | 4 // none linear llama3 yarn factors
+    factor: number
+    low_freq_factor: number
+    high_freq_factor: number
+    original_context: number
+    beta_fast: number
+    beta_slow: number
+    attention_factor: number
+    factors: Float32Array
+  }
+  embedding: NativeLinearKind
+  head: NativeLinearKind
+  /** n_layers x 7, roles in the order wq wk wv wo w1 w2 w3 */
+  linears: NativeLinearKind[]
+}
+
+export interface NativeLoadOptions {
+  path: string
+  file_bytes: number
+  config: NativeConfig
+  slots: NativeSlots
+  activations: 0 | 1 | 2 // int8, f32, int4
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  /** bytes that the weights and the sessions of this model may take together; 0: no limit */
+  memory_limit: number
+  cancel?: NativeCancel
+  /** called now and then on the JavaScript thread; must not throw */
+  onProgress?: (doneBytes: number) => void
+}
+
+export interface NativeRandomOptions {
+  config: NativeConfig
+  /** the same seed gives the same weights on every machine, instruction set and thread count; 0 to 2^53 - 1 */
+  seed: number
+  activations: 0 | 1 | 2 // int8, f32, int4
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  memory_limit: number
+  cancel?: NativeCancel
+}
+
+export type ProbeName = 'dram' | 'int8' | 'lookup' | 'f32'
+
+export interface NativePeakOptions {
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  /** how much is read in one pass over DRAM; at least 2^20. Default 2^30; less may fit into a cache. */
+  dram_bytes?: number
+  /** default: all */
+  what?: ProbeName[]
+  cancel?: NativeCancel
+}
+
+/** What this machine can do with `threads` threads: the best of several repetitions. Absent: not asked for. */
+export interface Peaks {
+  isa: string
+  /** how many were had */
+  threads: number
+  /** 10^9 bytes per second: the best of `dram` */
+  dram_gbps?: number
+  /** every way of reading that was tried; huge: 2 MB pages where the system gives them, small: 4 KB pages */
+  dram?: { pages: 'small' | 'huge'; loop: 'plain' | 'prefetch_near' | 'prefetch_both'; gbps: number }[]
+  /** 10^9 int8 multiply-adds per second, operands in registers */
+  int8_peak_gmacs?: number
+  /** 10^9 weights x tokens per second of the best sign product with weights, indices and tables in the first-level cache */
+  lookup_peak_gws?: number
+  /** 10^9 f32 multiply-adds per second, operands in registers */
+  f32_peak_gmacs?: number
+}
+
+/** Stops the work it was given to: a load, or steps between two layers. Made by `new addon.Cancel()`. */
+export interface NativeCancel {
+  /** for good; any number of times */
+  cancel(): void
+  readonly cancelled: boolean
+}
+
+/** Penalties and bias change logits before anything else looks at them. */
+export interface NativeSamplerOptions {
+  vocab_size: number
+  /** 0: the likeliest always */
+  temperature: number
+  /** 0: all */
+  top_k: number
+  top_p: number
+  min_p: number
+  /** candidates that are looked at first; where they cannot tell, all are */
+  first: number
+  /** how many recent tokens the penalties look at; 0: there are no penalties */
+  repeat_last_n: number
+  repeat_penalty: number
+  presence_penalty: number
+  frequency_penalty: number
+  bias_ids: Int32Array
+  bias_values: Float32Array
+  /** the tokens before the first choice; the last repeat_last_n are enough */
+  recent: Int32Array
+  /** 32 bits each */
+  seed_low: number
+  seed_high: number
+}
+
+/** Chooses tokens; what it chose is among the recent ones from then on. Made by `new addon.Sampler(options)`. */
+export interface NativeSampler {
+  /**
+   * From the logits of the whole vocabulary, here and now. ERR_BAD_LOGITS when no token can be chosen, ERR_BUSY.
+   */
+  choose(logits: Float32Array): { id: number; logprob: number; candidates: number /* that were looked at */ }
+  /** The consumer of a generation's tokens has taken one more. */
+  took(): void
+}
+
+export interface NativeStepItem {
+  session: NativeSession
+  tokens: Int32Array
+  /** logits of the last token, or of all, copied out; none otherwise */
+  logits: 0 | 1 | 2 // none last all
+  /** chooses what follows the last token */
+  sampler?: NativeSampler
+  /**
+   * Score mode. Row i is about what follows tokens[from + i]: log p of the next of `tokens`, or of `next` after the
+   * last one (-1: unknown), and the `top` most likely tokens. Only the rows from `from` on are computed.
+   */
+  score?: { from: number; top: number; next: number }
+}
+
+export interface NativeStepResult {
+  /** tokens now in the cache that came from this item (fewer than given only when cancelled) */
+  processed: number
+  /** how long the native thread took for the whole step; the rest of the wait was the way there and back */
+  stepMs: number
+  /** rows x vocab_size */
+  logits?: Float32Array
+  /** with a sampler, when all tokens were processed: what follows, and how likely the model itself found it */
+  id?: number
+  logprob?: number
+  /**
+   * One row per processed token from `from` on; a log-probability is NaN where the next token is unknown. All of
+   * them are the f32 nearest to (raw logit - rawLogSumExp), so equal things have equal bits.
+   */
+  scores?: { logprobs: Float32Array; top_ids: Int32Array /* rows x top */; top_logprobs: Float32Array }
+}
+
+export interface NativeGeneration {
+  session: NativeSession
+  tokens: Int32Array
+  /** chooses what follows; without it the tokens are computed and nothing else */
+  sampler?: NativeSampler
+  /** tokens to choose, at most */
+  most?: number
+  /** the choice of one of these is the last */
+  stop_tokens?: Int32Array
+  /** how many of the likeliest tokens to tell beside each */
+  top?: number
+}
+
+/** A token was chosen; `ms` is what the native thread took for it. Must not throw. */
+export type OnToken = (
+  id: number,
+  logprob: number,
+  ms: number,
+  top_ids: Int32Array | undefined,
+  top_logprobs: Float32Array | undefined,
+) => void
+
+export interface NativeModel {
+  readonly weightBytes: number
+  readonly isa: string
+  readonly threads: number
+  /** ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_DISPOSED */
+  createSession(capacity: number, kv: 0 | 1 | 2 /* f16 f32 int8 */): NativeSession
+  /** Disposes its sessions too; resolves when no step uses it and the memory is free. Any number of times. */
+  dispose(): Promise<void>
+  readonly disposed: boolean
+}
+
+/** Every method but dispose() is ERR_BUSY while a step has the session, and ERR_DISPOSED afterwards. */
+export interface NativeSession {
+  /** positions in the cache; 0 when disposed. May be read while busy: the length before the step. */
+  readonly length: number
+  readonly capacity: number
+  readonly bytes: number
+  rewind(length: number): void
+  /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
+  fork(length: number): Promise<NativeSession>
+  /** Stops the step under way between two layers; the memory is freed when it has ended. Any number of times. */
+  dispose(): void
+  readonly disposed: boolean
+}
+
+export type SourceType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q1_0'
+
+export interface NativeAddon {
+  /** how errors are made; called once by src/native/addon.ts */
+  useErrors(create: (code: string, message: string) => Error): void
+  Cancel: new () => NativeCancel
+  Sampler: new (options: NativeSamplerOptions) => NativeSampler
+  /** resolves when everything that was asked for before has ended; of a generation, its next token */
+  idle(): Promise<void>
+  /** isa: ONEBIT_ISA's value, or '' */
+  info(isa?: string): {
+    isas: { name: string; state: 'usable' | 'unproven' | 'not_present' | 'not_built' }[]
+    /** what would be chosen now, or the reason why nothing can be (ONEBIT_ISA) */
+    chosen: string | null
+    why: string | null
+    default_threads: number
+    compiler: string
+  }
+  loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /**
+   * A model with random weights that no file holds, for measuring. ERR_CONFIG, ERR_ISA, ERR_MEMORY_LIMIT,
+   * ERR_OUT_OF_MEMORY (also when the system would have to push other things out), ERR_ABORTED.
+   */
+  createRandomModel(options: NativeRandomOptions): Promise<NativeModel>
+  /** ERR_ISA, ERR_OUT_OF_MEMORY, ERR_ABORTED. Takes a few seconds and all `threads`. */
+  measurePeaks(options: NativePeakOptions): Promise<Peaks>
+  /** bytes that can be had without swapping, control groups taken into account; 0: unknown on this system */
+  availableMemory(): number
+  /**
+   * Runs all items as one batch, in chunks of bounded time (about 100 ms). `cancel` stops between layers; the promise
+   * still resolves, with `processed` telling how far each item came. One step at a time per environment; later ones
+   * queue. Errors found before anything is computed: ERR_BUSY, ERR_DISPOSED, ERR_TOKEN_RANGE, ERR_CONTEXT_FULL.
+   * After any error session.length tells what is in the cache.
+   */
+  step(
+    model: NativeModel,
+    items: NativeStepItem[],
+    options: { chunk: number /* tokens, at most 256; 0: chosen by time */; cancel?: NativeCancel },
+  ): Promise<NativeStepResult[]>
+  /**
+   * Computes `tokens` in chunks as step() does, chooses what follows, computes that, and so on, taking turns with other
+   * jobs after every token. The last token chosen is not computed. Tokens are told at once, or together when less than
+   * 8 ms lie between them. Ends when `most` are chosen or a stop token is, when the session is full, on `cancel`, and when
+   * `sampler.took()` was called for too few tokens: no more than 20 ms of work (and one token, at most 49) lie ahead of
+   * the consumer. Resolves with true in this last case. Errors as of step().
+   */
+  generate(
+    model: NativeModel,
+    item: NativeGeneration,
+    options: { chunk: number; cancel?: NativeCancel; onToken: OnToken },
+  ): Promise<boolean>
+  crc32c(bytes: Uint8Array, crc: number): number
+  /** `rows` rows of `cols` source elements to f32 (little-endian, row-major). Synchronous: give it pieces. */
+  toF32(source: Uint8Array, type: SourceType, rows: number, cols: number): Float32Array
+  /** f32 rows to another dense form. q8: data int8, scale = max|row| / 127. */
+  fromF32(
+    rows: Float32Array,
+    type: 'f16' | 'bf16' | 'q8',
+    n_rows: number,
+    cols: number,
+  ): { data: Uint8Array; scales?: Float32Array }
+  /** f32 (or a source type) rows to official sign bits: bit 1 = -1, sign(0) = +1. cols % 8 == 0. */
+  packSigns(rows: Float32Array, n_rows: number, cols: number): Uint8Array
+  /** GGUF Q1_0 blocks to our two tensors: sign bits (inverted: bit 1 = -1) and f16 scales */
+  splitQ1_0(source: Uint8Array, n_rows: number, cols: number): { sign: Uint8Array; scale: Uint16Array }
+  /** rank-1 factorisation of |W|: W ~ sign(W) * (h gᵀ). Off the main thread, on all cores. */
+  svid(
+    w: Float32Array,
+    rows: number,
+    cols: number,
+    options: { method: 'svd' | 'nmf'; split?: number /* |h| = sigma^split, 0..1; absent: as the method leaves it */ },
+  ): Promise<{ sign: Uint8Array; g: Float32Array; h: Float32Array; relativeError: number }>
+}

@@ -1,0 +1,312 @@
+/**
+ * The header of a `.obt` file, which is a safetensors file: 8 bytes of length, then JSON padded with spaces so that
+ * the data starts at a multiple of 64. Given the config, the sizes of the blobs, the provenance and the checksums,
+ * every byte of it has one legal value: `headerBytes` writes it, and `parseHeader` accepts a header only when writing
+ * it again gives the same bytes. So duplicate keys, odd escapes and other orders cannot mean anything to anybody.
+ */
+
+import { type Blobs, type ModelConfig, type TensorSpec, tensorBytes, tensorTable } from '../config/architecture.js'
+import { validateConfig } from '../config/config-check.js'
+import { OnebitError } from '../errors.js'
+import { isNestedDeeperThan, weighJson } from '../files/json-depth.js'
+import { addon } from '../native/addon.js'
+
+export const OBT_VERSION = '1'
+
+/** 1,024 layers with every linear a chain of signs need more; real models need less than a tenth. */
+export const MAX_HEADER_BYTES = 4 << 20
+/** A vocabulary of 2^20 long tokens with its merges fits. */
+export const MAX_TOKENIZER_BYTES = 128 << 20
+export const MAX_CHAT_TEMPLATE_BYTES = 4 << 20
+/** Of the header, and of each JSON text in it. */
+const MAX_DEPTH = 5
+
+export type Json = string | number | boolean | null | Json[] | { [key: string]: Json }
+
+/** Where a model came from and how it was made; free fields that no computation depends on. */
+export type Provenance = { [key: string]: Json }
+
+export interface ObtTensor {
+  spec: TensorSpec
+  /** from the start of the file */
+  offset: number
+  bytes: number
+  crc32c: number
+}
+
+export interface ObtHeader {
+  config: ModelConfig
+  provenance: Provenance
+  blobs: Blobs
+  tensors: ObtTensor[]
+  /** of the whole file */
+  fileBytes: number
+  /** where the data starts */
+  headerBytes: number
+}
+
+/** What a header says, without the checksums and with offsets from the start of the data. */
+interface Content {
+  config: ModelConfig
+  provenance: Provenance
+  blobs: Blobs
+}
+
+interface Placed {
+  spec: TensorSpec
+  from: number
+  to: number
+}
+
+/** The only place where an offset is computed: tensors follow one another in the table's order. */
+function place(config: ModelConfig, blobs: Blobs): Placed[] {
+  let at = 0
+  return tensorTable(config, blobs).map((spec) => {
+    const from = at
+    at += tensorBytes(spec)
+    return { spec, from, to: at }
+  })
+}
+
+const hex8 = (crc: number): string => crc.toString(16).padStart(8, '0')
+const NO_CRC = '00000000'
+
+/** The 8 digits of the header's own checksum follow this, and this follows them. */
+const CRC_BEFORE = '\\"header\\":\\"'
+const CRC_AFTER = '\\"}"}'
+
+/** The JSON, padded; the header's own checksum is zeros. */
+function headerText(content: Content, placed: Placed[], crcs: readonly number[]): string {
+  const metadata = {
+    format: 'obt',
+    version: OBT_VERSION,
+    config: JSON.stringify(content.config),
+    provenance: JSON.stringify(content.provenance),
+    crc32c: JSON.stringify({ tensors: crcs.map(hex8).join(''), header: NO_CRC }),
+  }
+  const tensors = placed.map(({ spec, from, to }) => {
+    const entry = { dtype: spec.dtype, shape: spec.shape, data_offsets: [from, to] }
+    return `,${JSON.stringify(spec.name)}:${JSON.stringify(entry)}`
+  })
+  return `{"__metadata__":${JSON.stringify(metadata)}${tensors.join('')}}`
+}
+
+function padded(text: string): Buffer {
+  const length = Buffer.byteLength(text)
+  const bytes = Buffer.alloc(Math.ceil((8 + length) / 64) * 64 - 8, ' ')
+  bytes.write(text)
+  return bytes
+}
+
+function crcPosition(text: Buffer, digits: string): number {
+  const at = text.indexOf(CRC_BEFORE + digits + CRC_AFTER)
+  return at < 0 ? -1 : at + CRC_BEFORE.length
+}
+
+/** The checksum of the JSON with its own digits taken as zeros. */
+function headerCrc(text: Buffer, digitsAt: number): number {
+  const copy = Buffer.from(text)
+  copy.write(NO_CRC, digitsAt)
+  return addon().crc32c(copy, 0)
+}
+
+function withLength(text: Buffer): Buffer {
+  const out = Buffer.alloc(8 + text.length)
+  out.writeBigUInt64LE(BigInt(text.length))
+  text.copy(out, 8)
+  return out
+}
+
+/** The finished header, length included, for tensors with these checksums (in the table's order). */
+export function headerBytes(content: Content, crcs: readonly number[]): Buffer {
+  const text = padded(headerText(content, place(content.config, content.blobs), crcs))
+  if (text.length > MAX_HEADER_BYTES) {
+    throw new OnebitError(
+      'ERR_HEADER',
+      `The header would have ${text.length} bytes, at most ${MAX_HEADER_BYTES} are read`,
+    )
+  }
+  // The config and the provenance come before it and may contain the same text, but escaped once more.
+  const digitsAt = crcPosition(text, NO_CRC)
+  text.write(hex8(headerCrc(text, digitsAt)), digitsAt)
+  return withLength(text)
+}
+
+/** Where everything will be, before the checksums are known: they have a fixed width. */
+export function layout(content: Content): {
+  tensors: Omit<ObtTensor, 'crc32c'>[]
+  headerBytes: number
+  fileBytes: number
+} {
+  const placed = place(content.config, content.blobs)
+  const zeros = placed.map(() => 0)
+  const start = headerBytes(content, zeros).length
+  const tensors = placed.map(({ spec, from, to }) => ({ spec, offset: start + from, bytes: to - from }))
+  return { tensors, headerBytes: start, fileBytes: start + (placed.at(-1)?.to ?? 0) }
+}
+
+// ---- reading ----------------------------------------------------------------------------------------
+
+const DAMAGED = 'The file is damaged or was not written by this program; copy or convert it again.'
+
+function reject(code: string, message: string, hint = DAMAGED): never {
+  throw new OnebitError(code, message, { hint })
+}
+
+/** Every list and object of a real header has more bytes of its own than this. */
+const MIN_CONTAINER_BYTES = 16
+const FREE_CONTAINERS = 64
+
+function parseJson(bytes: Uint8Array, what: string): unknown {
+  const { depth, containers } = weighJson(bytes)
+  if (depth > MAX_DEPTH) reject('ERR_HEADER', `${what} is nested deeper than ${MAX_DEPTH} levels`)
+  if (containers > FREE_CONTAINERS + bytes.length / MIN_CONTAINER_BYTES) {
+    reject('ERR_HEADER', `${what} has ${containers} lists and objects in ${bytes.length} bytes`)
+  }
+  try {
+    return JSON.parse(decodeUtf8(bytes))
+  } catch (cause) {
+    if (cause instanceof OnebitError) throw cause
+    return reject('ERR_HEADER', `${what} is not valid JSON`)
+  }
+}
+
+type Fields = Record<string, unknown>
+
+function isObject(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch {
+    return reject('ERR_HEADER', 'The header is not valid UTF-8')
+  }
+}
+
+function metadataText(metadata: Fields, key: string): Buffer {
+  const value = metadata[key]
+  if (typeof value !== 'string') reject('ERR_HEADER', `__metadata__.${key} must be a string`)
+  return Buffer.from(value)
+}
+
+function checkFormat(root: unknown): { root: Fields; metadata: Fields } {
+  const metadata = isObject(root) ? root.__metadata__ : undefined
+  if (!isObject(root) || !isObject(metadata) || metadata.format !== 'obt') {
+    reject('ERR_NOT_OBT', 'This is a safetensors file, but not a .obt model', 'Convert it with `onebit convert`.')
+  }
+  const version = metadata.version
+  if (version !== OBT_VERSION) {
+    const found = typeof version === 'string' ? version.slice(0, 20) : 'none'
+    const hint = 'Use a newer onebit-run, or convert the model again with this one.'
+    reject('ERR_VERSION', `The file has format version ${found}; this program reads version ${OBT_VERSION}`, hint)
+  }
+  return { root, metadata }
+}
+
+interface Checksums {
+  tensors: string
+  header: string
+}
+
+function checkHeaderCrc(text: Buffer, metadata: Fields): Checksums {
+  const sums = parseJson(metadataText(metadata, 'crc32c'), '__metadata__.crc32c')
+  const { tensors, header } = isObject(sums) ? sums : {}
+  if (typeof tensors !== 'string' || typeof header !== 'string' || !/^[0-9a-f]{8}$/.test(header)) {
+    return reject('ERR_HEADER', '__metadata__.crc32c must hold tensors and header, in lower-case hexadecimal')
+  }
+  const digitsAt = crcPosition(text, header)
+  if (digitsAt < 0) reject('ERR_HEADER', '__metadata__.crc32c is not the last field of __metadata__')
+  const found = hex8(headerCrc(text, digitsAt))
+  if (found !== header) reject('ERR_CHECKSUM', `The header's checksum is ${found}, it should be ${header}`)
+  return { tensors, header }
+}
+
+/** A field called __proto__ is a field like any other to JSON, and a trap for code that copies objects. */
+function hasPrototypeField(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  return Object.hasOwn(value, '__proto__') || Object.values(value).some(hasPrototypeField)
+}
+
+/** @throws OnebitError ERR_HEADER */
+export function checkProvenance(value: unknown): Provenance {
+  if (isNestedDeeperThan(value, MAX_DEPTH)) reject('ERR_HEADER', `provenance is nested deeper than ${MAX_DEPTH} levels`)
+  if (!isObject(value)) reject('ERR_HEADER', 'provenance must be an object')
+  if (hasPrototypeField(value)) reject('ERR_HEADER', 'provenance has a field named __proto__')
+  return value as Provenance
+}
+
+function blobBytes(root: Fields, name: keyof Blobs, max: number): number {
+  if (!Object.hasOwn(root, name)) return 0
+  const entry = root[name]
+  const shape = isObject(entry) ? entry.shape : undefined
+  const size = Array.isArray(shape) ? shape[0] : undefined
+  if (typeof size !== 'number' || !Number.isInteger(size) || size < 1 || size > max) {
+    return reject('ERR_TENSOR_TABLE', `Tensor ${name} must have one dimension of 1 to ${max}`)
+  }
+  return size
+}
+
+/** The same as the byte comparison that follows, but it says which tensor. */
+function checkTable(root: Fields, placed: Placed[]): void {
+  const names = Object.keys(root).filter((name) => name !== '__metadata__')
+  for (const [i, { spec, from, to }] of placed.entries()) {
+    const name = names[i]
+    const entry = { dtype: spec.dtype, shape: spec.shape, data_offsets: [from, to] }
+    if (name === undefined) reject('ERR_TENSOR_TABLE', `Tensor ${i} should be ${spec.name}, but there are only ${i}`)
+    if (name !== spec.name) {
+      reject('ERR_TENSOR_TABLE', `Tensor ${i} should be ${spec.name}, found ${JSON.stringify(name.slice(0, 80))}`)
+    }
+    const [expected, found] = [JSON.stringify(entry), JSON.stringify(root[name])]
+    if (expected !== found)
+      reject('ERR_TENSOR_TABLE', `Tensor ${name} should be ${expected}, found ${found.slice(0, 200)}`)
+  }
+  const extra = names[placed.length]
+  if (extra !== undefined)
+    reject('ERR_TENSOR_TABLE', `Tensor ${JSON.stringify(extra.slice(0, 80))} does not belong here`)
+}
+
+function checkBytes(text: Buffer, content: Content, placed: Placed[], crcs: number[], headerDigits: string): void {
+  const expected = padded(headerText(content, placed, crcs))
+  expected.write(headerDigits, crcPosition(expected, NO_CRC))
+  if (expected.equals(text)) return
+  let at = 0
+  while (at < text.length && at < expected.length && text[at] === expected[at]) at++
+  reject('ERR_HEADER', `The header differs from its only legal form at byte ${8 + at}`)
+}
+
+function checkSize(fileBytes: number, expected: number): void {
+  const sizes = `The file has ${fileBytes} bytes, its header describes ${expected}`
+  if (fileBytes < expected) reject('ERR_TRUNCATED', sizes, 'The copy or download stopped early; get the file again.')
+  if (fileBytes > expected) reject('ERR_FILE_SIZE', sizes)
+}
+
+/**
+ * Reads the JSON part of a header (`text`: without the 8 bytes of length) of a file with `fileBytes` bytes.
+ * @throws OnebitError ERR_NOT_OBT, ERR_VERSION, ERR_CHECKSUM, ERR_HEADER, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED,
+ *   ERR_FILE_SIZE
+ */
+export function parseHeader(text: Buffer, fileBytes: number): ObtHeader {
+  const { root, metadata } = checkFormat(parseJson(text, 'The header'))
+  const sums = checkHeaderCrc(text, metadata)
+  const config = validateConfig(parseJson(metadataText(metadata, 'config'), 'config'))
+  const provenance = checkProvenance(parseJson(metadataText(metadata, 'provenance'), 'provenance'))
+  const blobs: Blobs = {
+    tokenizer: blobBytes(root, 'tokenizer', MAX_TOKENIZER_BYTES),
+    chat_template: blobBytes(root, 'chat_template', MAX_CHAT_TEMPLATE_BYTES),
+  }
+  const placed = place(config, blobs)
+  checkTable(root, placed)
+  const crcs = (sums.tensors.match(/.{8}/g) ?? []).map((digits) => Number.parseInt(digits, 16))
+  if (sums.tensors.length !== 8 * placed.length || !/^[0-9a-f]*$/.test(sums.tensors)) {
+    reject('ERR_HEADER', `__metadata__.crc32c must hold ${placed.length} checksums of 8 hexadecimal digits`)
+  }
+  checkBytes(text, { config, provenance, blobs }, placed, crcs, sums.header)
+  const start = 8 + text.length
+  checkSize(fileBytes, start + (placed.at(-1)?.to ?? 0))
+  const tensors = placed.map(({ spec, from, to }, i) => {
+    return { spec, offset: start + from, bytes: to - from, crc32c: crcs[i]! }
+  })
+  return { config, provenance, blobs, tensors, fileBytes, headerBytes: start }
+}

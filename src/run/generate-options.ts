@@ -1,0 +1,68 @@
+/** What can be asked of a generation, and the checks of it. */
+import { badOption } from '../errors.js'
+import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
+import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
+
+export interface GenerateOptions extends SamplingOptions {
+  /** new tokens at most; default: until a stop token or the end of the context */
+  maxTokens?: number
+  /** the text ends before the first of these */
+  stop?: string | readonly string[]
+  /** ids that end the text, besides the model's own */
+  stopTokens?: readonly number[]
+  /** go on after the model's own end tokens */
+  ignoreEos?: boolean
+  /** give each piece the log-probability of its token */
+  logprobs?: boolean
+  /** give each piece the log-probabilities of this many likeliest tokens, at most 100; implies `logprobs` */
+  topLogprobs?: number
+  /** tokens of the prompt that are computed at once; default: as many as take about 100 ms */
+  chunk?: number
+  /** stops within one token or one chunk; the iterator then throws the signal's reason */
+  signal?: AbortSignal
+}
+
+const NAMES = ['maxTokens', 'stop', 'stopTokens', 'ignoreEos', 'logprobs', 'topLogprobs', 'chunk', 'signal']
+
+const MAX_STOPS = 64
+const MAX_STOP_LENGTH = 1024
+
+export interface CheckedGenerateOptions {
+  maxTokens: number
+  stop: string[]
+  stopTokens: Int32Array
+  ignoreEos: boolean
+  logprobs: boolean
+  topLogprobs: number
+  chunk: number
+  signal: AbortSignal | undefined
+  sampling: CheckedSampling
+}
+
+function stopStrings(value: unknown): string[] {
+  const list: unknown[] = value === undefined ? [] : Array.isArray(value) ? value : [value]
+  if (list.length > MAX_STOPS) throw badOption('stop', `has ${list.length} entries, at most ${MAX_STOPS} are possible`)
+  for (const stop of list) {
+    if (typeof stop !== 'string' || stop.length < 1 || stop.length > MAX_STOP_LENGTH) {
+      throw badOption('stop', `must be strings of 1 to ${MAX_STOP_LENGTH} characters`)
+    }
+  }
+  return list as string[]
+}
+
+/** @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE */
+export function checkGenerateOptions(options: GenerateOptions | undefined, vocabSize: number): CheckedGenerateOptions {
+  const fields = optionFields('options', options, [...NAMES, ...SAMPLING_NAMES])
+  const topLogprobs = integerOption(fields, 'topLogprobs', 0, Math.min(100, vocabSize)) ?? 0
+  return {
+    maxTokens: integerOption(fields, 'maxTokens', 0, Number.MAX_SAFE_INTEGER) ?? Number.MAX_SAFE_INTEGER,
+    stop: stopStrings(fields.stop),
+    stopTokens: tokenIds('stopTokens', fields.stopTokens ?? [], vocabSize),
+    ignoreEos: booleanOption(fields, 'ignoreEos') ?? false,
+    logprobs: booleanOption(fields, 'logprobs') ?? topLogprobs > 0,
+    topLogprobs,
+    chunk: integerOption(fields, 'chunk', 0, 256) ?? 0,
+    signal: signalOption(fields),
+    sampling: checkSampling(options ?? {}, vocabSize),
+  }
+}

@@ -1,0 +1,271 @@
+/**
+ * A generation: native code computes and chooses tokens, here they become text and are handed out. The next token is
+ * computed meanwhile.
+ */
+
+import { OnebitError } from '../errors.js'
+import { addon } from '../native/addon.js'
+import type { NativeCancel, NativeSampler } from '../native/native.js'
+import { StopStrings } from '../text/stop-strings.js'
+import type { Tokenizer } from '../text/tokenizer.js'
+import type { Utf8Stream } from '../text/utf8-stream.js'
+import type { CheckedGenerateOptions } from './generate-options.js'
+import { nativeSampling } from './sampler.js'
+import type { Timeline } from './timeline.js'
+
+/** One of the likeliest tokens at a position. */
+export interface TokenLogprob {
+  id: number
+  /** natural logarithm of the model's own probability, before temperature, penalties and bias */
+  logprob: number
+}
+
+/** What one token adds. */
+export interface Piece {
+  /** whole characters only; empty while a character or a possible stop string is incomplete */
+  text: string
+  /** the token */
+  id: number
+  /** the text was held back until a stop token came, which is `id`: no token of the answer */
+  released?: true
+  /** with `logprobs` or `topLogprobs` */
+  logprob?: number
+  /** with `topLogprobs`: the likeliest tokens here, descending */
+  topLogprobs?: TokenLogprob[]
+}
+
+/**
+ * - stop: a stop token or a stop string
+ * - length: maxTokens
+ * - context: the session's context is full
+ * - abort: aborted, disposed, failed, or left by its consumer
+ */
+export type FinishReason = 'stop' | 'length' | 'context' | 'abort'
+
+export interface Usage {
+  /** tokens before the answer, those that were in the cache included */
+  promptTokens: number
+  /** of these, already in the cache */
+  cachedTokens: number
+  /** tokens handed out; a stop token is not counted */
+  newTokens: number
+}
+
+export interface Timings {
+  /** until the first token was known */
+  prefillMs: number
+  /** what the native thread took for all other tokens */
+  decodeMs: number
+  /** decoded tokens a second, 0 when there was none */
+  tokensPerSecond: number
+}
+
+export interface GenerationSummary {
+  finishReason: FinishReason
+  usage: Usage
+  timings: Timings
+}
+
+/** A token as native code tells it. */
+interface Chosen {
+  id: number
+  logprob: number
+  ms: number
+  topIds: Int32Array | undefined
+  topLogprobs: Float32Array | undefined
+}
+
+export class Generation {
+  readonly #timeline: Timeline
+  readonly #options: CheckedGenerateOptions
+  readonly #sampler: NativeSampler | undefined
+  readonly #stopIds: ReadonlySet<number>
+  readonly #text: Utf8Stream | undefined
+  readonly #stops: StopStrings | undefined
+  readonly #cancel: NativeCancel
+  readonly #usage: Usage
+  #finish: FinishReason | undefined
+  #prefillMs = 0
+  #decodeMs = 0
+  #decoded = 0
+
+  /** chosen and not handed out yet, oldest first */
+  readonly #chosen: Chosen[] = []
+  /** how many were told, those that are gone from #chosen included, and the last of them */
+  #told = 0
+  #lastTold = 0
+  /** the native call under way; it never rejects */
+  #running: Promise<void> | undefined
+  /** the last native call ended because nobody took its tokens: there is more to come */
+  #behind = false
+  #failure: { error: unknown } | undefined
+  #started = 0
+  #wake = () => {}
+
+  /** The prompt is on the timeline already. `cached`: how many of its tokens were computed before. */
+  constructor(
+    timeline: Timeline,
+    tokenizer: Tokenizer | undefined,
+    options: CheckedGenerateOptions,
+    cancel: NativeCancel,
+    cached: number,
+  ) {
+    this.#timeline = timeline
+    this.#options = options
+    this.#cancel = cancel
+    if (options.maxTokens > 0) {
+      this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice()))
+    }
+    this.#stopIds = new Set([...options.stopTokens, ...(options.ignoreEos ? [] : (tokenizer?.eosIds ?? []))])
+    // After nothing but BOS a text begins, and SentencePiece's first space is no part of it.
+    const begins = timeline.length === 1 && timeline.slice()[0] === tokenizer?.bosId
+    this.#text = tokenizer?.stream({ continuation: !begins })
+    this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : undefined
+    this.#usage = { promptTokens: timeline.length, cachedTokens: cached, newTokens: 0 }
+  }
+
+  summary(): GenerationSummary {
+    return {
+      finishReason: this.#finish ?? 'abort',
+      usage: this.#usage,
+      timings: {
+        prefillMs: this.#prefillMs,
+        decodeMs: this.#decodeMs,
+        tokensPerSecond: this.#decodeMs > 0 ? (1000 * this.#decoded) / this.#decodeMs : 0,
+      },
+    }
+  }
+
+  /** Little runs ahead of the consumer: see NativeAddon.generate. */
+  async *run(): AsyncGenerator<Piece, void, undefined> {
+    this.#started = performance.now()
+    try {
+      this.#compute(this.#timeline.pending())
+      while (this.#finish === undefined) {
+        const chosen = await this.#next()
+        const piece = chosen && this.#handOut(chosen)
+        if (piece) yield piece
+      }
+    } finally {
+      this.#finish ??= 'abort'
+      this.#cancel.cancel()
+      await this.#running
+      this.#timeline.settle(this.#told === 0)
+    }
+  }
+
+  /** Computes tokens that follow what the cache holds, and what is chosen after them. */
+  #compute(tokens: Int32Array): void {
+    const { maxTokens, topLogprobs, chunk } = this.#options
+    const sampling = this.#sampler && {
+      sampler: this.#sampler,
+      most: maxTokens - this.#told,
+      stop_tokens: Int32Array.from(this.#stopIds),
+      top: topLogprobs,
+    }
+    this.#behind = false
+    this.#running = this.#timeline
+      .generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken })
+      .then(
+        (behind) => {
+          this.#behind = behind
+        },
+        (error: unknown) => {
+          this.#failure = { error }
+        },
+      )
+      .then(() => {
+        this.#running = undefined
+        this.#goOn()
+        this.#wake()
+      })
+  }
+
+  readonly #onToken = (
+    id: number,
+    logprob: number,
+    ms: number,
+    topIds: Int32Array | undefined,
+    topLogprobs: Float32Array | undefined,
+  ): void => {
+    if (this.#told++ === 0) this.#prefillMs = performance.now() - this.#started
+    this.#lastTold = id
+    this.#chosen.push({ id, logprob, ms, topIds, topLogprobs })
+    this.#wake()
+  }
+
+  /** Native code stopped because the consumer was behind, and now it is not. */
+  #goOn(): void {
+    if (!this.#behind || this.#running || this.#finish !== undefined || this.#chosen.length > 1) return
+    this.#compute(Int32Array.of(this.#lastTold))
+  }
+
+  /** The next token; undefined when only the prompt was to be computed. */
+  async #next(): Promise<Chosen | undefined> {
+    for (;;) {
+      this.#checkAlive()
+      const chosen = this.#chosen.shift()
+      if (chosen) {
+        this.#sampler!.took()
+        this.#goOn()
+        return chosen
+      }
+      if (this.#failure) throw this.#failure.error
+      if (!this.#running) {
+        this.#prefillMs = performance.now() - this.#started
+        this.#finish = 'length' // maxTokens is 0
+        return undefined
+      }
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+
+  #checkAlive(): void {
+    this.#options.signal?.throwIfAborted()
+    if (this.#timeline.disposed) {
+      throw new OnebitError('ERR_DISPOSED', 'The session was disposed while it was generating.')
+    }
+  }
+
+  /** Puts the chosen token on the timeline; sets #finish when it is the last. */
+  #handOut({ id, logprob, ms, topIds, topLogprobs }: Chosen): Piece | undefined {
+    if (this.#usage.newTokens > 0) {
+      this.#decodeMs += ms
+      this.#decoded++
+    }
+    const stored = this.#timeline.length < this.#timeline.capacity
+    if (stored) this.#timeline.pushOne(id)
+    if (this.#stopIds.has(id)) {
+      this.#finish = 'stop'
+      const text = this.#flush('')
+      return text === '' ? undefined : { text, id, released: true }
+    }
+    const piece: Piece = { text: this.#textOf(id), id }
+    if (++this.#usage.newTokens >= this.#options.maxTokens) this.#finish ??= 'length'
+    if (!stored) this.#finish ??= 'context'
+    if (this.#finish === 'length' || this.#finish === 'context') piece.text = this.#flush(piece.text)
+    if (this.#options.logprobs) piece.logprob = logprob
+    if (topIds && topLogprobs) {
+      piece.topLogprobs = Array.from(topIds, (id, i) => ({ id, logprob: topLogprobs[i]! }))
+    }
+    return piece
+  }
+
+  #textOf(id: number): string {
+    const text = this.#text?.push(id) ?? ''
+    if (!this.#stops || text === '') return text
+    const { text: released, stopped } = this.#stops.push(text)
+    if (stopped) this.#finish = 'stop'
+    return released
+  }
+
+  /** `text` and everything that was held back, when no token follows. */
+  #flush(text: string): string {
+    const rest = this.#text?.flush() ?? ''
+    if (!this.#stops) return text + rest
+    const last = this.#stops.push(rest)
+    return text + last.text + (last.stopped ? '' : this.#stops.flush())
+  }
+}

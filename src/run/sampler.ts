@@ -1,0 +1,158 @@
+/** How the next token is chosen: the options and their checks. The choice itself is native (binding/run/sampler.cpp). */
+import { randomInt } from 'node:crypto'
+import { badOption } from '../errors.js'
+import type { NativeSamplerOptions } from '../native/native.js'
+
+export interface SamplingOptions {
+  /** 0 takes the likeliest token always; default 0.8 */
+  temperature?: number
+  /** only this many likeliest tokens; 0: all; default 40 */
+  topK?: number
+  /** of these, the likeliest whose probabilities reach this sum; 1: all; default 0.95 */
+  topP?: number
+  /** of these, those at least this share as likely as the likeliest; 0: all; default 0.05 */
+  minP?: number
+  /** divides (or multiplies, below zero) the logits of recent tokens; 1: off, the default */
+  repeatPenalty?: number
+  /** how many recent tokens the three penalties look at; default 64 */
+  repeatLastN?: number
+  /** subtracted from the logit of every recent token; default 0 */
+  presencePenalty?: number
+  /** subtracted once for each time a recent token occurs; default 0 */
+  frequencyPenalty?: number
+  /** added to the logits of single tokens, by id, -1000 to 1000 */
+  logitBias?: Readonly<Record<number, number>>
+  /** an integer from 0 to 2^53 - 1, or a bigint below 2^64; default random */
+  seed?: number | bigint
+}
+
+export const SAMPLING_NAMES: readonly string[] = [
+  'temperature',
+  'topK',
+  'topP',
+  'minP',
+  'repeatPenalty',
+  'repeatLastN',
+  'presencePenalty',
+  'frequencyPenalty',
+  'logitBias',
+  'seed',
+]
+
+export interface CheckedSampling {
+  vocabSize: number
+  temperature: number
+  topK: number
+  topP: number
+  minP: number
+  repeatPenalty: number
+  repeatLastN: number
+  presencePenalty: number
+  frequencyPenalty: number
+  biasIds: Int32Array
+  biasValues: Float32Array
+  seed: number | bigint
+}
+
+/** Candidates to look at first when options do not bound them: nearly always enough, and quick to sort. */
+const SHORTLIST = 256
+const SEED_BELOW = 1n << 64n
+
+/** Checks every value; missing ones get their defaults. ERR_BAD_OPTION names the field. */
+export function checkSampling(options: SamplingOptions, vocabSize: number): CheckedSampling {
+  const fields = options as Record<string, unknown>
+  const { ids, values } = checkBias(fields.logitBias, vocabSize)
+  return {
+    vocabSize,
+    temperature: numberIn(fields, 'temperature', 0, 100, 0.8),
+    topK: integerIn(fields, 'topK', 40),
+    topP: numberIn(fields, 'topP', 0, 1, 0.95),
+    minP: numberIn(fields, 'minP', 0, 1, 0.05),
+    repeatPenalty: numberIn(fields, 'repeatPenalty', 0.01, 100, 1),
+    repeatLastN: integerIn(fields, 'repeatLastN', 64),
+    presencePenalty: numberIn(fields, 'presencePenalty', -100, 100, 0),
+    frequencyPenalty: numberIn(fields, 'frequencyPenalty', -100, 100, 0),
+    biasIds: ids,
+    biasValues: values,
+    seed: checkSeed(fields.seed),
+  }
+}
+
+function numberIn(fields: Record<string, unknown>, name: string, low: number, high: number, otherwise: number): number {
+  const value = fields[name]
+  if (value === undefined) return otherwise
+  if (typeof value === 'number' && value >= low && value <= high) return value
+  throw badOption(name, `must be a number from ${low} to ${high}, not ${show(value)}`)
+}
+
+function integerIn(fields: Record<string, unknown>, name: string, otherwise: number): number {
+  const value = fields[name]
+  if (value === undefined) return otherwise
+  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 31) return value as number
+  throw badOption(name, `must be an integer from 0 to 2147483647, not ${show(value)}`)
+}
+
+function checkSeed(seed: unknown): number | bigint {
+  if (seed === undefined) return randomInt(2 ** 48 - 1)
+  if (typeof seed === 'bigint' && seed >= 0n && seed < SEED_BELOW) return seed
+  if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number
+  throw badOption('seed', `must be an integer from 0 to 2^53 - 1 or a bigint below 2^64, not ${show(seed)}`)
+}
+
+function checkBias(bias: unknown, vocabSize: number): { ids: Int32Array; values: Float32Array } {
+  if (bias === undefined) return { ids: new Int32Array(0), values: new Float32Array(0) }
+  if (typeof bias !== 'object' || bias === null || Array.isArray(bias)) {
+    throw badOption('logitBias', `must be an object from token ids to numbers, not ${show(bias)}`)
+  }
+  const entries = Object.entries(bias)
+  for (const [key, value] of entries) {
+    if (!/^(0|[1-9]\d{0,9})$/.test(key) || Number(key) >= vocabSize) {
+      throw badOption('logitBias', `${show(key)} is not a token id below ${vocabSize}`)
+    }
+    if (!(typeof value === 'number' && Math.abs(value) <= 1000)) {
+      throw badOption('logitBias', `the bias of token ${key} must be a number from -1000 to 1000, not ${show(value)}`)
+    }
+  }
+  return {
+    ids: Int32Array.from(entries, ([key]) => Number(key)),
+    values: Float32Array.from(entries, ([, value]) => value as number),
+  }
+}
+
+function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
+  if (Array.isArray(value)) return 'an array'
+  return typeof value === 'object' && value !== null ? 'an object' : String(value)
+}
+
+/** The options as native code takes them; `tokens`: those on the timeline. */
+export function nativeSampling(options: CheckedSampling, tokens: Int32Array): NativeSamplerOptions {
+  const { repeatPenalty, presencePenalty, frequencyPenalty } = options
+  const penalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
+  const lastN = penalties ? options.repeatLastN : 0
+  const seed = BigInt(options.seed)
+  return {
+    vocab_size: options.vocabSize,
+    temperature: options.temperature,
+    top_k: options.topK,
+    top_p: options.topP,
+    min_p: options.minP,
+    first: candidatesNeeded(options),
+    repeat_last_n: lastN,
+    repeat_penalty: repeatPenalty,
+    presence_penalty: presencePenalty,
+    frequency_penalty: frequencyPenalty,
+    bias_ids: options.biasIds,
+    bias_values: options.biasValues,
+    recent: tokens.subarray(Math.max(0, tokens.length - lastN)),
+    seed_low: Number(seed & 0xffffffffn),
+    seed_high: Number(seed >> 32n),
+  }
+}
+
+/** How many candidates are looked at first: enough by the options, or nearly always enough. */
+export function candidatesNeeded(options: CheckedSampling): number {
+  const { temperature, topK, vocabSize } = options
+  if (temperature === 0) return 1
+  return Math.min(topK > 0 ? topK : SHORTLIST, vocabSize)
+}

@@ -1,0 +1,437 @@
+/** A session: one timeline of a model. */
+
+import { badOption, OnebitError } from '../errors.js'
+import { addon } from '../native/addon.js'
+import type { NativeCancel } from '../native/native.js'
+import type { ChatMessage } from '../text/chat-template.js'
+import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
+import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
+import type { Model } from './model.js'
+import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
+import type { Timeline } from './timeline.js'
+
+export type { GenerateOptions } from './generate-options.js'
+export type { FinishReason, GenerationSummary, Piece, Timings, TokenLogprob, Usage } from './generation.js'
+
+/**
+ * Numbers in the KV cache. int8 keeps one scale for each position, head, and key or value: half the memory of f16, and
+ * logits that differ about as much as those of int8 activations.
+ */
+export const KV_TYPES = ['f16', 'f32', 'int8'] as const
+export type KvType = (typeof KV_TYPES)[number]
+
+export interface SessionOptions {
+  /** positions; default: the model's `context` option */
+  context?: number
+  /** numbers in the KV cache; default: the model's `kv` option */
+  kv?: KvType
+}
+
+/**
+ * What a generation starts from. A text or ids continue the session; in a text special tokens are parsed, and BOS
+ * comes first at position 0 if the tokenizer says so. Messages are rendered with the chat template and replace what
+ * the session holds; what both have in common is not computed again.
+ */
+export type Prompt = string | readonly number[] | Int32Array | readonly ChatMessage[]
+
+export interface Completion extends GenerationSummary {
+  text: string
+  ids: number[]
+  /** with `logprobs` or `topLogprobs`: one per id */
+  logprobs?: number[]
+  topLogprobs?: TokenLogprob[][]
+}
+
+export interface LogitsOptions {
+  /** logits after every id instead of after the last one */
+  all?: boolean
+  /** tokens computed at once; default: as many as take about 100 ms */
+  chunk?: number
+  signal?: AbortSignal
+}
+
+/** (rows, columns) numbers, row-major: columns is the size of the vocabulary */
+export interface Logits {
+  rows: number
+  columns: number
+  data: Float32Array
+}
+
+export interface ScoreOptions {
+  /** how many of the likeliest tokens to give per position, at most 100; default 0 */
+  top?: number
+  signal?: AbortSignal
+}
+
+export interface Scores {
+  /** logprobs[i]: of ids[i] given everything before it; NaN for the first token of an empty session */
+  logprobs: Float32Array
+  /** top[i]: the likeliest tokens where ids[i] is, descending; empty where unknown. Empty without `top`. */
+  top: TokenLogprob[][]
+}
+
+/** Logits that one native call returns at most: their copy must not hold the event loop up. */
+const LOGITS_PER_CALL = 1 << 20
+
+function isMessages(prompt: Prompt): prompt is readonly ChatMessage[] {
+  return Array.isArray(prompt) && typeof prompt[0] === 'object' && prompt[0] !== null
+}
+
+/** A signal and what it stops. */
+class Cancellation {
+  readonly signal: AbortSignal | undefined
+  readonly native: NativeCancel = new (addon().Cancel)()
+  readonly #onAbort = () => this.native.cancel()
+
+  constructor(signal: AbortSignal | undefined) {
+    this.signal = signal
+    signal?.addEventListener('abort', this.#onAbort)
+  }
+
+  close(): void {
+    this.signal?.removeEventListener('abort', this.#onAbort)
+  }
+}
+
+/**
+ * One timeline of a model: tokens and their KV cache. Made by `model.createSession()`. One thing at a time: anything
+ * but `dispose()` is ERR_BUSY while a generation or another call is under way. After an abort or an error the session
+ * works on with the tokens that were computed.
+ */
+export class Session {
+  readonly #model: Model
+  readonly #timeline: Timeline
+  #busy = false
+  #last: GenerationSummary | undefined
+  #ended: Promise<void> = Promise.resolve()
+
+  /** @internal */
+  constructor(model: Model, timeline: Timeline) {
+    this.#model = model
+    this.#timeline = timeline
+  }
+
+  get model(): Model {
+    return this.#model
+  }
+
+  /** A copy of all tokens on the timeline. The last may not be computed yet: it will be with what comes next. */
+  get tokens(): Int32Array {
+    return this.#timeline.slice().slice()
+  }
+
+  /** How many tokens are on the timeline. */
+  get position(): number {
+    return this.#timeline.length
+  }
+
+  /** The most tokens the timeline can hold: the session's context. */
+  get capacity(): number {
+    return this.#timeline.capacity
+  }
+
+  /** Memory of the KV cache when full, in bytes; 0 when disposed. */
+  get bytes(): number {
+    return this.#timeline.bytes
+  }
+
+  /** True while a generation or another call is under way. */
+  get busy(): boolean {
+    return this.#busy
+  }
+
+  get disposed(): boolean {
+    return this.#timeline.disposed
+  }
+
+  /** How the last generation ended and what it cost. */
+  get last(): GenerationSummary | undefined {
+    return this.#last
+  }
+
+  /**
+   * Generates token by token. Leaving the loop early stops it; the session stays usable. Computing runs ahead of the
+   * consumer by one token, or by as many as take 20 ms (at most 49); tokens made within 8 ms come together.
+   *
+   * The iterator throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_CONTEXT_FULL (nothing changed), ERR_EMPTY_PROMPT,
+   * ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_NOT_FINITE, ERR_OUT_OF_MEMORY, or the signal's reason.
+   * @returns an iterator of pieces whose return value is the summary, also found in `last`
+   * @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE
+   */
+  generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<Piece, GenerationSummary, undefined> {
+    const { vocab_size } = this.#model.config
+    const checked = checkGenerateOptions(options, vocab_size)
+    if (checked.stop.length > 0) this.#model.requireTokenizer()
+    if (typeof prompt === 'string' || isMessages(prompt)) return this.#generate(prompt, checked)
+    return this.#generate(tokenIds('prompt', prompt, vocab_size), checked)
+  }
+
+  /** The whole answer at once; errors as in `generate`. */
+  async complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion> {
+    const completion = { text: '', ids: [] as number[], logprobs: [] as number[], topLogprobs: [] as TokenLogprob[][] }
+    const pieces = this.generate(prompt, options)
+    for (;;) {
+      const { value, done } = await pieces.next()
+      if (done) {
+        const { logprobs, topLogprobs, ...rest } = completion
+        return {
+          ...rest,
+          ...value,
+          ...(logprobs.length > 0 ? { logprobs } : {}),
+          ...(topLogprobs.length > 0 ? { topLogprobs } : {}),
+        }
+      }
+      completion.text += value.text
+      // What a stop token lets go of is text, but no token of the answer.
+      if (value.released) continue
+      completion.ids.push(value.id)
+      if (value.logprob !== undefined) completion.logprobs.push(value.logprob)
+      if (value.topLogprobs !== undefined) completion.topLogprobs.push(value.topLogprobs)
+    }
+  }
+
+  async *#generate(
+    prompt: string | Int32Array | readonly ChatMessage[],
+    options: CheckedGenerateOptions,
+  ): AsyncGenerator<Piece, GenerationSummary, undefined> {
+    const release = this.#take(options.signal)
+    const cancellation = new Cancellation(options.signal)
+    try {
+      const cached = await this.#feed(prompt, options.signal)
+      const { tokenizer } = this.#model
+      const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached)
+      try {
+        yield* generation.run()
+      } finally {
+        this.#last = generation.summary()
+      }
+      return this.#last
+    } finally {
+      cancellation.close()
+      release()
+    }
+  }
+
+  /**
+   * Puts ids (or a text, as in a prompt) on the timeline and computes them.
+   * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_CONTEXT_FULL, ERR_TOKEN_RANGE, ERR_NO_TOKENIZER,
+   *   ERR_NOT_FINITE, ERR_OUT_OF_MEMORY; the signal's reason
+   */
+  async append(content: string | readonly number[] | Int32Array, options?: { signal?: AbortSignal }): Promise<void> {
+    const signal = signalOption(optionFields('options', options, ['signal']))
+    const ids = typeof content === 'string' ? content : tokenIds('content', content, this.#model.config.vocab_size)
+    await this.#exclusive(signal, async (cancel) => {
+      await this.#feed(ids, signal, true)
+      if (this.#timeline.computed < this.#timeline.length) await this.#timeline.compute({ cancel })
+    })
+  }
+
+  /**
+   * Puts ids on the timeline and returns logits: after the last id, or after each of them with `all`. Without ids:
+   * after the last token of the timeline.
+   * @throws OnebitError as `append`, and ERR_EMPTY_PROMPT
+   */
+  async logits(ids: readonly number[] | Int32Array, options?: LogitsOptions): Promise<Logits> {
+    const fields = optionFields('options', options, ['all', 'chunk', 'signal'])
+    const all = booleanOption(fields, 'all') ?? false
+    const chunk = integerOption(fields, 'chunk', 0, 256) ?? 0
+    const signal = signalOption(fields)
+    const { vocab_size: columns } = this.#model.config
+    const tokens = tokenIds('ids', ids, columns)
+    return this.#exclusive(signal, async (cancel) => {
+      this.#timeline.checkRoom(this.#timeline.length, tokens.length)
+      if (!all || tokens.length === 0) {
+        await this.#feed(tokens, signal)
+        const result = await this.#timeline.compute({ logits: 1, cancel, chunk })
+        return { rows: 1, columns, data: this.#rows(result.logits, 1, columns, signal) }
+      }
+      const data = floats(tokens.length, columns)
+      const piece = Math.max(1, Math.floor(LOGITS_PER_CALL / columns))
+      // What is pending gets computed first: its logits were not asked for.
+      if (this.#timeline.computed < this.#timeline.length) await this.#timeline.compute({ cancel })
+      for (let from = 0; from < tokens.length; from += piece) {
+        signal?.throwIfAborted()
+        const part = tokens.subarray(from, from + piece)
+        this.#timeline.push(part)
+        const result = await this.#timeline.compute({ logits: 2, cancel, chunk })
+        data.set(this.#rows(result.logits, part.length, columns, signal), from * columns)
+      }
+      return { rows: tokens.length, columns, data }
+    })
+  }
+
+  /**
+   * Puts ids on the timeline and returns the log-probability of each, computed natively: no logits cross to
+   * JavaScript.
+   * @throws OnebitError as `append`
+   */
+  async score(ids: readonly number[] | Int32Array, options?: ScoreOptions): Promise<Scores> {
+    const fields = optionFields('options', options, ['top', 'signal'])
+    const { vocab_size } = this.#model.config
+    const top = integerOption(fields, 'top', 0, Math.min(100, vocab_size)) ?? 0
+    const signal = signalOption(fields)
+    const tokens = tokenIds('ids', ids, vocab_size)
+    return this.#exclusive(signal, (cancel) => this.#score(tokens, top, cancel, signal))
+  }
+
+  async #score(ids: Int32Array, top: number, cancel: NativeCancel, signal: AbortSignal | undefined): Promise<Scores> {
+    const timeline = this.#timeline
+    const start = timeline.length
+    timeline.checkRoom(start, ids.length)
+    const logprobs = new Float32Array(ids.length).fill(Number.NaN)
+    const tops: TokenLogprob[][] = top > 0 ? Array.from(ids, () => []) : []
+    const rows = start === 0 ? ids.length - 1 : ids.length // the first token of all has nothing before it
+    if (rows > 0) {
+      // The token before the first of `ids` says what it is likely to be, so it is computed again if need be.
+      if (timeline.computed === start && start > 0) timeline.rewindCache(start - 1)
+      timeline.push(ids.subarray(0, -1))
+      const score = { from: Math.max(0, start - 1), top, next: ids.at(-1)! }
+      const { scores } = await timeline.compute({ score, cancel, keep: start })
+      if (scores?.logprobs.length !== rows) this.#stopped(signal)
+      logprobs.set(scores!.logprobs, ids.length - rows)
+      for (let row = 0; row < rows && top > 0; row++) {
+        tops[ids.length - rows + row] = Array.from({ length: top }, (_, i) => ({
+          id: scores!.top_ids[row * top + i]!,
+          logprob: scores!.top_logprobs[row * top + i]!,
+        }))
+      }
+    }
+    timeline.push(ids.subarray(-1))
+    return { logprobs, top: tops }
+  }
+
+  /**
+   * Goes back to the first `position` tokens; the rest is forgotten.
+   * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_BAD_OPTION
+   */
+  rewind(position: number): void {
+    this.#checkFree()
+    this.#timeline.rewind(this.#checkPosition(position))
+  }
+
+  /**
+   * A new session with the first `position` tokens (default: all), which goes its own way from there.
+   * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_BAD_OPTION, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT
+   */
+  async fork(position: number = this.position): Promise<Session> {
+    const length = this.#checkPosition(position)
+    return this.#exclusive(undefined, async () => new Session(this.#model, await this.#timeline.fork(length)))
+  }
+
+  /** Frees the cache, at once or as soon as the step under way has ended. Any number of times. */
+  dispose(): void {
+    this.#timeline.dispose()
+  }
+
+  /** Disposes, and resolves when nothing is under way any more. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dispose()
+    await this.#ended
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  #checkPosition(position: number): number {
+    if (Number.isInteger(position) && position >= 0 && position <= this.position) return position
+    throw badOption('position', `must be an integer from 0 to ${this.position}, the tokens there are`)
+  }
+
+  #checkFree(): void {
+    if (this.#timeline.disposed) throw new OnebitError('ERR_DISPOSED', 'The session has been disposed.')
+    if (!this.#busy) return
+    throw new OnebitError('ERR_BUSY', 'The session is in the middle of something else.', {
+      hint: 'Wait for it, abort it, or use another session of the same model.',
+    })
+  }
+
+  /** Makes the session busy; the result ends that. */
+  #take(signal: AbortSignal | undefined): () => void {
+    signal?.throwIfAborted()
+    this.#checkFree()
+    this.#busy = true
+    const { promise, resolve } = withResolvers()
+    this.#ended = promise
+    return () => {
+      this.#busy = false
+      resolve()
+    }
+  }
+
+  async #exclusive<T>(signal: AbortSignal | undefined, body: (cancel: NativeCancel) => Promise<T>): Promise<T> {
+    const release = this.#take(signal)
+    const cancellation = new Cancellation(signal)
+    try {
+      const result = await body(cancellation.native)
+      if (this.#timeline.disposed || signal?.aborted) this.#stopped(signal)
+      return result
+    } finally {
+      cancellation.close()
+      release()
+    }
+  }
+
+  /** A step came back unfinished: says why. */
+  #stopped(signal: AbortSignal | undefined): never {
+    signal?.throwIfAborted()
+    throw new OnebitError('ERR_DISPOSED', 'The session was disposed in the middle of something.')
+  }
+
+  #rows(logits: Float32Array | undefined, rows: number, columns: number, signal?: AbortSignal): Float32Array {
+    if (logits?.length !== rows * columns) this.#stopped(signal)
+    return logits!
+  }
+
+  /** Puts a prompt on the timeline; returns how many of the tokens there are in the cache already. */
+  async #feed(
+    prompt: string | Int32Array | readonly ChatMessage[],
+    signal: AbortSignal | undefined,
+    emptyIsFine = false,
+  ): Promise<number> {
+    const timeline = this.#timeline
+    if (typeof prompt === 'string') {
+      const bos = timeline.length === 0 ? 'auto' : false
+      timeline.push(await this.#model.encode(prompt, { bos, ...(signal ? { signal } : {}) }))
+    } else if (prompt instanceof Int32Array) {
+      timeline.push(prompt)
+    } else {
+      const ids = await this.#model.encodeChat(prompt, signal ? { signal } : {})
+      const common = timeline.commonPrefix(ids)
+      timeline.checkRoom(common, ids.length - common)
+      timeline.rewind(common)
+      timeline.push(ids.subarray(common))
+    }
+    this.#checkStillThere()
+    if (timeline.length === 0 && !emptyIsFine) {
+      throw new OnebitError('ERR_EMPTY_PROMPT', 'There is no token to start from.', {
+        hint: 'Give a prompt; this tokenizer puts no BOS in front by itself.',
+      })
+    }
+    return Math.min(timeline.computed, Math.max(0, timeline.length - 1))
+  }
+
+  #checkStillThere(): void {
+    if (this.#timeline.disposed) throw new OnebitError('ERR_DISPOSED', 'The session was disposed.')
+  }
+}
+
+function floats(rows: number, columns: number): Float32Array {
+  try {
+    return new Float32Array(rows * columns)
+  } catch (cause) {
+    throw new OnebitError('ERR_OUT_OF_MEMORY', `There is no memory for ${rows} x ${columns} logits`, {
+      hint: 'Ask for the logits of fewer tokens at a time.',
+      cause,
+    })
+  }
+}
+
+/** Promise.withResolvers, which Node 20 lacks. */
+function withResolvers(): { promise: Promise<void>; resolve: () => void } {
+  let resolve = () => {}
+  const promise = new Promise<void>((settle) => {
+    resolve = settle
+  })
+  return { promise, resolve }
+}
