@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/math.h"
+#include "system/pool.h"
 
 namespace onebit {
 namespace {
@@ -103,6 +104,7 @@ Status too_large(size_t index, size_t cols, float value, const char* format) {
 template <class Convert>
 Status rows_to_16(const float* rows, size_t n_rows, size_t cols, uint8_t* out, uint16_t exponent, const char* format,
                   Convert convert) {
+    const DefaultFloats floats;
     const size_t count = n_rows * cols;
     if (Status status = check_finite(rows, count, cols); !status.ok()) return status;
     for (size_t i = 0; i < count; ++i) {
@@ -131,6 +133,7 @@ size_t block_elements(SourceType type) { return format_of(type).elements; }
 size_t block_bytes(SourceType type) { return format_of(type).bytes; }
 
 Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
+    const DefaultFloats floats;
     const size_t count = rows * cols;
     const Format& format = format_of(type);
     const size_t blocks = count / format.elements;
@@ -156,6 +159,7 @@ Status rows_to_bf16(const float* rows, size_t n_rows, size_t cols, uint8_t* out)
 }
 
 Status rows_to_q8(const float* rows, size_t n_rows, size_t cols, int8_t* out, float* scales) {
+    const DefaultFloats floats;
     if (Status status = check_finite(rows, n_rows * cols, cols); !status.ok()) return status;
     for (size_t r = 0; r < n_rows; ++r) {
         const float* row = rows + r * cols;
@@ -173,6 +177,7 @@ Status rows_to_q8(const float* rows, size_t n_rows, size_t cols, int8_t* out, fl
 }
 
 Status pack_signs(const float* rows, size_t n_rows, size_t cols, uint8_t* out) {
+    const DefaultFloats floats;
     const size_t count = n_rows * cols;
     if (Status status = check_finite(rows, count, cols); !status.ok()) return status;
     for (size_t byte = 0; byte < count / 8; ++byte) {

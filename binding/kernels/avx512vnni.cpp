@@ -39,7 +39,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm512_dpbusd_epi3
 
 #define ONEBIT_KERNEL_SET kernels_avx512vnni
 #define ONEBIT_KERNEL_NAME "avx512vnni"
-#define ONEBIT_I8_MANY {permute_bytes, permute_build, sign_permute, grouped_permute, kPermuteCols}
+#define ONEBIT_I8_MANY {quantize, permute_bytes, permute_build, sign_permute, grouped_permute, kPermuteCols}
 #include "kernel_set.inl"
 
 }  // namespace onebit

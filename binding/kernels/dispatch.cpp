@@ -88,9 +88,10 @@ Features detect() {
 // Zen 4 does one 512-bit byte shuffle a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
 // 208-310 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. All x86 sets lay
 // signs out alike.
-KernelSet with_shuffles_of(const KernelSet& other, KernelSet set) {
+KernelSet with_shuffles_of(const KernelSet& other, KernelSet set, const char* name) {
     set.i8 = other.i8;
     set.i4 = other.i4;
+    set.name = name;
     return set;
 }
 
@@ -103,9 +104,9 @@ KernelSet without_permutes(KernelSet set) {
 }
 
 // A set with 512-bit registers as this processor likes it best.
-KernelSet suited(const KernelSet& set, const Features& f) {
+KernelSet suited(const KernelSet& set, const Features& f, const char* with_avx2) {
     if (!f.amd) return without_permutes(set);
-    return f.zen4 ? with_shuffles_of(kernels_avx2, set) : set;
+    return f.zen4 ? with_shuffles_of(kernels_avx2, set, with_avx2) : set;
 }
 
 #elif defined(ONEBIT_ARM)
@@ -147,7 +148,6 @@ struct Candidate {
     const char* name;
     const KernelSet* kernels;  // null where this build has none
     bool present;
-    bool proven;          // run by us, on hardware or in an emulator
     const char* missing;  // why it cannot be used when it is absent
 };
 
@@ -161,7 +161,8 @@ struct Table {
 Table make_table() {
     const Features f = detect();
 #if defined(ONEBIT_X86)
-    static const KernelSet suited_avx512 = suited(kernels_avx512, f), suited_avx512vnni = suited(kernels_avx512vnni, f);
+    static const KernelSet suited_avx512 = suited(kernels_avx512, f, "avx512+avx2"),
+                           suited_avx512vnni = suited(kernels_avx512vnni, f, "avx512vnni+avx2");
     const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &suited_avx512,
                     *avx512vnni = &suited_avx512vnni, *neon = nullptr, *neondot = nullptr;
 #elif defined(ONEBIT_ARM)
@@ -172,26 +173,19 @@ Table make_table() {
                     *neondot = nullptr;
 #endif
     const Candidate candidates[kCount] = {
-        {"scalar", &kernels_scalar, true, true, ""},
-        {"avx2", avx2, f.avx2, true, avx2 ? "this CPU or operating system lacks AVX2, FMA, F16C or SSE4.2" : kX86Only},
-        {"avxvnni", avxvnni, f.avxvnni, true, avxvnni ? "this CPU lacks AVX-VNNI" : kX86Only},
-        {"avx512", avx512, f.avx512, true,
-         avx512 ? "this CPU or operating system lacks AVX-512 F, BW, DQ or VL" : kX86Only},
-        {"avx512vnni", avx512vnni, f.avx512vnni, true,
-         avx512vnni ? "this CPU or operating system lacks AVX-512 VNNI" : kX86Only},
-        {"neon", neon, f.neon, true, neon ? "this CPU lacks NEON" : kArmOnly},
-        {"neondot", neondot, f.neondot, true,
-         neondot ? "this CPU lacks the dot product instructions (FEAT_DotProd)" : kArmOnly},
+        {"scalar", &kernels_scalar, true, ""},
+        {"avx2", avx2, f.avx2, avx2 ? "this CPU or operating system lacks AVX2, FMA, F16C or SSE4.2" : kX86Only},
+        {"avxvnni", avxvnni, f.avxvnni, avxvnni ? "this CPU lacks AVX-VNNI" : kX86Only},
+        {"avx512", avx512, f.avx512, avx512 ? "this CPU or operating system lacks AVX-512 F, BW, DQ or VL" : kX86Only},
+        {"avx512vnni", avx512vnni, f.avx512vnni, avx512vnni ? "this CPU or operating system lacks AVX-512 VNNI" : kX86Only},
+        {"neon", neon, f.neon, neon ? "this CPU lacks NEON" : kArmOnly},
+        {"neondot", neondot, f.neondot, neondot ? "this CPU lacks the dot product instructions (FEAT_DotProd)" : kArmOnly},
     };
     Table table;
     for (int i = 0; i < kCount; i++) {
         const Candidate& c = candidates[i];
-        const IsaState state = !c.kernels   ? IsaState::not_built
-                               : !c.present ? IsaState::not_present
-                               : c.proven   ? IsaState::usable
-                                            : IsaState::unproven;
-        const bool can_run = state == IsaState::usable || state == IsaState::unproven;
-        table.entries[i] = {c.name, state, can_run ? c.kernels : nullptr};
+        const IsaState state = !c.kernels ? IsaState::not_built : c.present ? IsaState::usable : IsaState::not_present;
+        table.entries[i] = {c.name, state, c.present ? c.kernels : nullptr};
         table.missing[i] = c.missing;
     }
     return table;

@@ -8,15 +8,15 @@ const KernelSet ONEBIT_KERNEL_SET = {
     .sign_block_bytes = sign_block_bytes,
     .sign_pack = sign_pack,
     .sign_unpack_row = sign_unpack_row,
-    .i8 = {table_bytes, table_build, sign_i8, grouped_i8, kTileCols},
+    .i8 = {quantize, table_bytes, table_build, sign_i8, grouped_i8, kTileCols},
 #ifdef ONEBIT_I8_MANY
     .i8_many = ONEBIT_I8_MANY,
     .many_tokens = kManyTokens,
 #else
-    .i8_many = {table_bytes, table_build, sign_i8, grouped_i8, kTileCols},
+    .i8_many = {quantize, table_bytes, table_build, sign_i8, grouped_i8, kTileCols},
     .many_tokens = 1,
 #endif
-    .i4 = {planes_bytes, planes_build, sign_i4, grouped_i4, kTileCols},
+    .i4 = {quantize4, planes_bytes, planes_build, sign_i4, grouped_i4, kTileCols},
     .sign_f32 = sign_f32,
     .grouped_f32 = grouped_f32,
     .dense_f32 = dense_f32,
@@ -31,7 +31,8 @@ const KernelSet ONEBIT_KERNEL_SET = {
     .add = add,
     .rmsnorm = rmsnorm,
     .layernorm = layernorm,
-    .silu_mul = silu_mul,
+    .activate = activate,
+    .gate_by = gate_by,
     .rope = rope,
     .attend = attend,
     .max_sum_exp = max_sum_exp,

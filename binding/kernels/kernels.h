@@ -47,13 +47,16 @@ struct KvHead {
     size_t scale_stride = 0;         // bytes from the scales of a chunk to those of the next
 };
 
-// One query head of one token. Its positions are [0, n_positions), n_positions >= 1.
+// One query head of one token. Its positions are [first, n_positions), at least one.
 struct AttendQuery {
     const float* q;  // (head_dim)
     float* out;      // (head_dim), apart from every other query's
-    int n_positions;
-    float inverse;   // for the kernel's own use
+    int first, n_positions;
+    float inverse = 0;  // for the kernel's own use
 };
+
+// What a feed-forward does to each element of its inner vector.
+enum class Activation : uint8_t { silu, relu, relu2, gelu, gelu_tanh };
 
 // Packed signs: `count` blocks, `stride` bytes from one to the next. A tile of columns from c on, c being a multiple of 64,
 // begins at bits + sign_block_bytes(c), with the same stride.
@@ -65,6 +68,8 @@ struct SignBlocks {
 
 // One way to multiply packed sign matrices by rounded activations, with exact int32 sums.
 struct SignProduct {
+    // How activations are rounded for it: quantize or quantize4.
+    float (*quantize)(int8_t* q, const float* x, const float* g, int n);
     // The form of one activation vector that sign and grouped read: lookup tables, bit planes.
     size_t (*table_bytes)(int cols);
     void (*table_build)(uint8_t* table, const int8_t* q, int cols);  // q: (padded(cols, 64))
@@ -82,7 +87,9 @@ struct SignProduct {
 };
 
 struct KernelSet {
-    const char* name;  // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"
+    // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"; with "+avx2" where signs of one token, and
+    // those times 4 bits, are multiplied by that set's functions because they are faster on this processor.
+    const char* name;
 
     // ---- sign matrices with rounded activations: exact int32 sums --------------------------------------
     // A packed sign matrix is a sequence of equal blocks of sign_row_block rows; the layout inside a block
@@ -144,16 +151,20 @@ struct KernelSet {
     // For each of the rows: x = (x - mean) * (1 / sqrt(var + eps)); biased variance of the centred values. In place. Several
     // rows take less time each.
     void (*layernorm)(float* const* rows, int n_rows, int n, float eps);
-    // out = gate / (1 + exp(-gate)) * up
-    void (*silu_mul)(float* out, const float* gate, const float* up, int n);
-    // Rotates one head in place. half: pairs (i, i + head_dim/2); interleaved: pairs (2i, 2i+1).
+    // out = act(x) * up, or act(x) where up is null. silu: x / (1 + exp(-x)); relu: max(0, x); relu2: its square;
+    // gelu: max(0, x) - |x| / 2 * e with e = 1 - erf(|x| / sqrt(2)) by Abramowitz and Stegun 7.1.26 (1.5e-7);
+    // gelu_tanh: x / (1 + exp(-2u)), u = sqrt(2 / pi) (x + 0.044715 x^3), which is 0.5 x (1 + tanh u)
+    void (*activate)(float* out, const float* x, const float* up, int n, Activation activation);
+    // x = x / (1 + exp(-gate))
+    void (*gate_by)(float* x, const float* gate, int n);
+    // Rotates the first `dims` elements of a head in place. half: pairs (i, i + dims/2); interleaved: pairs (2i, 2i+1).
     // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
-    void (*rope)(float* x, const float* cos, const float* sin, int head_dim, bool interleaved);
+    void (*rope)(float* x, const float* cos, const float* sin, int dims, bool interleaved);
     // Attention of queries that share one KV head; their positions may differ.
     // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
     // after: memory that the thread reads next, or null; its first lines are fetched.
     // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
-    // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum).
+    // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum); lanes by position: position i is lane i % 16.
     void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch,
                    const void* after);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
@@ -170,8 +181,7 @@ struct KernelSet {
 // ---- dispatch.cpp ------------------------------------------------------------------------------------
 
 enum class IsaState : uint8_t {
-    usable,       // built, present, and seen to run right on hardware or an emulator of ours
-    unproven,     // built and present, but never run by us: chosen only by ONEBIT_ISA
+    usable,       // built and present
     not_present,  // built, but this CPU lacks it
     not_built,    // belongs to another processor family
 };
@@ -179,7 +189,7 @@ enum class IsaState : uint8_t {
 struct IsaEntry {
     const char* name;
     IsaState state;
-    const KernelSet* kernels;  // null unless usable or unproven
+    const KernelSet* kernels;  // null unless usable
 };
 
 // All names we know, fastest last within a family. Filled once per process (the only process-wide state).

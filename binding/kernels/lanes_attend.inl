@@ -37,6 +37,8 @@ struct CacheQ8 {
 // Keys or values of this many bytes are met by all queries of a call before the next ones are: half of a small
 // first-level cache.
 constexpr int kAttendTileBytes = 16 << 10;
+constexpr int smaller_of(int a, int b) { return a < b ? a : b; }
+constexpr int larger_of(int a, int b) { return a > b ? a : b; }
 constexpr int at_most_4(int n) { return n > 4 ? 4 : n > 1 ? n : 1; }
 // How many blocks of 16 positions Q queries take at a time (such that they fill a tile), and how many times 16 columns of V.
 template <int Q>
@@ -68,24 +70,24 @@ inline KvHead chunk_of(KvHead kv, int p, size_t position_bytes) {
 struct Stream {
     KvHead kv;
     size_t position_bytes;
-    int n_positions, tile;
+    int first, n_positions, tile;  // first: of a tile
     const void* after;
     bool in_values = false;
-    int p = 0;  // the tile that is being fetched
+    int p = first;  // the tile that is being fetched
     const uint8_t* next = nullptr;
     ptrdiff_t left = 0;  // bytes of it; a little less than none at its end
 
     // Goes to the next tile, or to what comes after, or, where that is nothing, anywhere: neither has an end.
     void step() {
         p += tile;
-        if (p >= n_positions && !in_values) p = 0, in_values = true;
+        if (p >= n_positions && !in_values) p = first, in_values = true;
         if (p >= n_positions) {
             next = static_cast<const uint8_t*>(after ? after : kv.k);
             left = PTRDIFF_MAX;
             return;
         }
         const KvHead chunk = chunk_of(kv, p, position_bytes);
-        const int positions = n_positions - p < tile ? n_positions - p : tile;
+        const int positions = smaller_of(n_positions - p, tile);
         next = static_cast<const uint8_t*>(bytes_on(in_values ? chunk.v : chunk.k, static_cast<size_t>(p) * position_bytes));
         left = static_cast<ptrdiff_t>(static_cast<size_t>(positions) * position_bytes);
     }
@@ -242,18 +244,22 @@ inline void score_tile(const Attention& a, int j0, int p0, int p1, Stream* strea
 template <int Q>
 inline void exp_row(const Attention& a, int j0, int j) {
     AttendQuery& query = a.queries[j0 + j];
-    float* row = score_rows(a, j0) + j * 16;
-    const Lanes shift = lanes_all(largest_of(row, query.n_positions, Q));
+    const int start = query.first / 16 * 16;  // positions before the query's first are in no sum: exp(-inf) is 0
+    float* row = score_rows(a, j0) + j * 16 + start * Q;
+    for (int p = start; p < query.first; p++) row[p - start] = kMinusInfinity;
+    const Lanes shift = lanes_all(largest_of(row, query.n_positions - start, Q));
     Lanes total = lanes_zero();
-    by_lanes(query.n_positions, [&](int p, auto part) {
-        const Lanes e = lanes_exp(lanes_sub(load(row + p * Q, part, kMinusInfinity), shift));
+    by_lanes(query.n_positions - start, [&](int i, auto part) {
+        const Lanes e = lanes_exp(lanes_sub(load(row + i * Q, part, kMinusInfinity), shift));
         total = lanes_add(total, e);
-        store(row + p * Q, a.kv.dtype == DType::q8 ? lanes_mul(e, load(chunk_of(a.kv, p, 0).v_scale + p, part)) : e, part);
+        const int p = start + i;
+        store(row + i * Q, a.kv.dtype == DType::q8 ? lanes_mul(e, load(chunk_of(a.kv, p, 0).v_scale + p, part)) : e, part);
     });
     query.inverse = 1.0f / lanes_sum(total);
 }
 
-// out[d .. d + 16 C) of queries [j0, j0 + Q): adds probability times V over positions [p0, p1) to what is there. Their
+// out[d .. d + 16 C) of queries [j0, j0 + Q): adds probability times V over positions [p0, p1) to what is there, which is
+// nothing yet before a query's first position. Their
 // probabilities lie interleaved from `rows` on, with those of other queries too: 16 positions are `step` floats.
 template <class Cache, int Q, int C, class P>
 inline void mix_columns(const Attention& a, int j0, const float* rows, int step, int p0, int p1, int d, P part, Ahead& ahead) {
@@ -262,7 +268,7 @@ inline void mix_columns(const Attention& a, int j0, const float* rows, int step,
     Lanes sums[Q][C];
     unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {
         unrolled<C>([&](auto c) ONEBIT_INLINE_LAMBDA {
-            sums[j][c] = p0 == 0 ? lanes_zero() : load(a.queries[j0 + j].out + d + c * 16, part);
+            sums[j][c] = p0 == a.queries[j0 + j].first ? lanes_zero() : load(a.queries[j0 + j].out + d + c * 16, part);
         });
     });
     for (int p = p0; p < p1;) {
@@ -300,26 +306,36 @@ inline void mix_range(const Attention& a, int j0, const float* rows, int step, i
     }
 }
 
-// Positions [p0, p1) as far as each query goes: those that all Q reach together, the rest one by one. A later token's
-// value may be anything, infinite too, so it may not even meet a probability of zero.
+// Positions [p0, p1) as far as each query goes: those that all Q reach together, the rest one by one, before and behind
+// them. A value that a query does not reach may be anything, infinite too, so it may not even meet a probability of zero.
 template <class Cache, int Q>
 inline void mix_tile(const Attention& a, int j0, int p0, int p1, Stream* stream) {
     const float* rows = score_rows(a, j0);
     Ahead ahead(stream);
-    int common = p1;
-    for (int j = 0; j < Q; j++) common = a.queries[j0 + j].n_positions < common ? a.queries[j0 + j].n_positions : common;
-    mix_range<Cache, Q>(a, j0, rows, Q * 16, p0, common, ahead);
+    int from = p0, to = p1;  // what all have in common
     for (int j = 0; j < Q; j++) {
-        const int end = a.queries[j0 + j].n_positions < p1 ? a.queries[j0 + j].n_positions : p1;
-        mix_range<Cache, 1>(a, j0 + j, rows + j * 16, Q * 16, common > p0 ? common : p0, end, ahead);
+        from = larger_of(from, a.queries[j0 + j].first);
+        to = smaller_of(to, a.queries[j0 + j].n_positions);
+    }
+    from = smaller_of(from, p1);
+    to = larger_of(to, from);
+    for (int side = 0; side < 2; side++) {
+        const bool before = side == 0;
+        for (int j = 0; j < Q; j++) {
+            const AttendQuery& query = a.queries[j0 + j];
+            const int start = larger_of(before ? p0 : to, query.first), end = smaller_of(before ? from : p1, query.n_positions);
+            mix_range<Cache, 1>(a, j0 + j, rows + j * 16, Q * 16, start, end, ahead);
+        }
+        if (before) mix_range<Cache, Q>(a, j0, rows, Q * 16, from, to, ahead);
     }
 }
 
 template <class Cache>
-inline void attend_all(const Attention& a, int n_queries, int n_positions, const void* after) {
+inline void attend_all(const Attention& a, int n_queries, int first, int n_positions, const void* after) {
     const int position_bytes = a.head_dim * static_cast<int>(sizeof(typename Cache::Element));
     const int fitting = kAttendTileBytes / position_bytes;
     const int tile = fitting < 128 ? 64 : fitting < kKvChunk ? 128 : kKvChunk;  // chunks are made of whole tiles
+    first = first / tile * tile;
     // With the part of the cache that position p lies in.
     const auto part_with = [&](int p) {
         Attention part = a;
@@ -328,10 +344,10 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions, const
     };
     const auto groups = [&](auto f) { by_groups<Cache::kQueries>(n_queries, f); };
     groups([&](int j, auto group) { interleave_queries<decltype(group)::value>(a, j); });
-    Stream stream{a.kv, static_cast<size_t>(position_bytes), n_positions, tile, after};
+    Stream stream{a.kv, static_cast<size_t>(position_bytes), first, n_positions, tile, after};
     stream.step();
-    for (int p0 = 0; p0 < n_positions; p0 += tile) {
-        const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
+    for (int p0 = first; p0 < n_positions; p0 += tile) {
+        const int p1 = smaller_of(p0 + tile, n_positions);
         const Attention part = part_with(p0);
         groups([&](int j, auto group) {
             score_tile<Cache, decltype(group)::value>(part, j, p0, p1, j == 0 ? &stream : nullptr);
@@ -341,8 +357,8 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions, const
         constexpr int Q = decltype(group)::value;
         for (int j = 0; j < Q; j++) exp_row<Q>(a, j0, j);
     });
-    for (int p0 = 0; p0 < n_positions; p0 += tile) {
-        const int p1 = p0 + tile < n_positions ? p0 + tile : n_positions;
+    for (int p0 = first; p0 < n_positions; p0 += tile) {
+        const int p1 = smaller_of(p0 + tile, n_positions);
         const Attention part = part_with(p0);
         groups([&](int j, auto group) {
             mix_tile<Cache, decltype(group)::value>(part, j, p0, p1, j == 0 ? &stream : nullptr);
@@ -357,17 +373,18 @@ inline void attend_all(const Attention& a, int n_queries, int n_positions, const
 }
 
 void attend(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch, const void* after) {
-    int n_positions = 0;
+    int first = queries[0].first, n_positions = 0;
     for (int j = 0; j < n_queries; j++) {
-        n_positions = queries[j].n_positions > n_positions ? queries[j].n_positions : n_positions;
+        first = smaller_of(first, queries[j].first);
+        n_positions = larger_of(n_positions, queries[j].n_positions);
     }
     const auto q_stride = static_cast<size_t>(round_up(head_dim, 16));
     const auto scores_stride = static_cast<size_t>(round_up(n_positions, 16));
     float* scores = scratch + static_cast<size_t>(n_queries) * q_stride;
     const Attention a{queries, kv, head_dim, scale, scratch, scores, q_stride, scores_stride};
     switch (kv.dtype) {
-        case DType::f16: return attend_all<CacheF16>(a, n_queries, n_positions, after);
-        case DType::q8: return attend_all<CacheQ8>(a, n_queries, n_positions, after);
-        default: return attend_all<CacheF32>(a, n_queries, n_positions, after);
+        case DType::f16: return attend_all<CacheF16>(a, n_queries, first, n_positions, after);
+        case DType::q8: return attend_all<CacheQ8>(a, n_queries, first, n_positions, after);
+        default: return attend_all<CacheF32>(a, n_queries, first, n_positions, after);
     }
 }

@@ -188,13 +188,50 @@ void add(float* x, const float* y, int n) {
     by_lanes(n, [=](int i, auto part) { store(x + i, lanes_add(load(x + i, part), load(y + i, part)), part); });
 }
 
-void silu_mul(float* out, const float* gate, const float* up, int n) {
-    const Lanes one = lanes_all(1.0f);
+// x / (1 + exp(-z))
+inline Lanes times_sigmoid(Lanes x, Lanes z) {
+    return lanes_div(x, lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_zero(), z))));
+}
+
+inline Lanes relu(Lanes x) { return lanes_larger(lanes_zero(), x); }  // a NaN stays one
+
+inline Lanes gelu(Lanes x) {
+    const Lanes size = lanes_larger(x, lanes_sub(lanes_zero(), x)), z = lanes_mul(size, lanes_all(0.70710678f));
+    const Lanes t = lanes_div(lanes_all(1.0f), lanes_fma(z, lanes_all(0.3275911f), lanes_all(1.0f)));
+    Lanes p = lanes_all(1.061405429f);
+    p = lanes_fma(p, t, lanes_all(-1.453152027f));
+    p = lanes_fma(p, t, lanes_all(1.421413741f));
+    p = lanes_fma(p, t, lanes_all(-0.284496736f));
+    p = lanes_fma(p, t, lanes_all(0.254829592f));
+    const Lanes e = lanes_mul(lanes_mul(p, t), lanes_exp(lanes_sub(lanes_zero(), lanes_mul(z, z))));
+    return lanes_sub(relu(x), lanes_mul(lanes_mul(size, lanes_all(0.5f)), e));
+}
+
+inline Lanes gelu_tanh(Lanes x) {
+    const Lanes cube = lanes_mul(lanes_mul(x, x), x);
+    return times_sigmoid(x, lanes_mul(lanes_fma(cube, lanes_all(0.044715f), x), lanes_all(1.5957691f)));
+}
+
+template <class F>
+inline void activate_with(float* out, const float* x, const float* up, int n, F f) {
     by_lanes(n, [=](int i, auto part) {
-        const Lanes g = load(gate + i, part);
-        const Lanes denominator = lanes_add(one, lanes_exp(lanes_sub(lanes_zero(), g)));
-        store(out + i, lanes_mul(lanes_div(g, denominator), load(up + i, part)), part);
+        const Lanes v = f(load(x + i, part));
+        store(out + i, up ? lanes_mul(v, load(up + i, part)) : v, part);
     });
+}
+
+void activate(float* out, const float* x, const float* up, int n, Activation activation) {
+    switch (activation) {
+        case Activation::silu: return activate_with(out, x, up, n, [](Lanes v) { return times_sigmoid(v, v); });
+        case Activation::relu: return activate_with(out, x, up, n, [](Lanes v) { return relu(v); });
+        case Activation::relu2: return activate_with(out, x, up, n, [](Lanes v) { return lanes_mul(relu(v), relu(v)); });
+        case Activation::gelu: return activate_with(out, x, up, n, [](Lanes v) { return gelu(v); });
+        case Activation::gelu_tanh: return activate_with(out, x, up, n, [](Lanes v) { return gelu_tanh(v); });
+    }
+}
+
+void gate_by(float* x, const float* gate, int n) {
+    by_lanes(n, [=](int i, auto part) { store(x + i, times_sigmoid(load(x + i, part), load(gate + i, part)), part); });
 }
 
 // ---- norms -----------------------------------------------------------------------------------------------
@@ -246,8 +283,8 @@ void layernorm(float* const* rows, int n_rows, int n, float eps) {
 }
 
 // ---- rotary embedding --------------------------------------------------------------------------------------
-void rope(float* x, const float* cos, const float* sin, int head_dim, bool interleaved) {
-    const int half = head_dim / 2;
+void rope(float* x, const float* cos, const float* sin, int dims, bool interleaved) {
+    const int half = dims / 2;
     if (interleaved) {
         for (int i = 0; i < half; i++) {
             const float x0 = x[2 * i], x1 = x[2 * i + 1];

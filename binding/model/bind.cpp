@@ -1,156 +1,198 @@
 #include "model/bind.h"
 
+#include <unordered_map>
+
+#include "model/place.h"
+
 namespace onebit {
 
 namespace {
 
-class Binder {
-public:
-    Binder(Model* model, std::vector<TensorRead>* reads) : model_(*model), reads_(*reads) {}
+Status bad_table(const std::string& what) { return error("ERR_TENSOR_TABLE", what); }
 
-    const float* floats(const std::string& name, int n) {
-        return static_cast<const float*>(
-            add(name, TensorRead::Form::floats, 1, n, static_cast<size_t>(padded(n, 16)) * sizeof(float)));
+constexpr FileType kFileTypes[] = {FileType::f32, FileType::f16, FileType::bf16, FileType::i8};  // by DType
+
+// Takes tensors and kinds by name. A model that no file holds has nothing to compare with: every tensor is there.
+class Binder final : public Tensors {
+public:
+    Binder(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads)
+        : Tensors(*model->kernels, model->activations), model_(*model), contents_(contents), compares_(compares), reads_(*reads) {
+        for (const NamedKind& named : contents.kinds) {
+            if (!kinds_.emplace(named.name, &named.kind).second) fail(bad_table("The kind of " + named.name + " is there twice."));
+        }
+        for (const TensorSlot& slot : contents.tensors) {
+            if (!tensors_.emplace(slot.name, &slot).second) fail(bad_table("Tensor " + slot.name + " is there twice."));
+        }
     }
 
-    Linear matrix(const std::string& name, const LinearKind& kind, int rows, int cols) {
-        Linear linear;
-        linear.kind = kind;
-        linear.rows = rows;
-        linear.cols = cols;
-        switch (kind.form) {
-            case LinearKind::Form::dense: dense(name, &linear); break;
-            case LinearKind::Form::grouped: grouped(name, &linear); break;
-            case LinearKind::Form::sign: chain(name, &linear); break;
+    const float* floats(const std::string& name, int n) override {
+        const size_t bytes = static_cast<size_t>(n) * sizeof(float);
+        return static_cast<const float*>(add({.name = name, .place = place_finite, .cols = n, .row_bytes = bytes, .stride = bytes},
+                                             static_cast<size_t>(padded(n, 16)) * sizeof(float)));
+    }
+
+    const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) override {
+        TensorRead read{.name = name, .holds = TensorRead::Holds::signs, .rows = rows, .cols = cols, .type = FileType::u8};
+        read.place = blocks ? place_sign_blocks : place_copied;
+        read.row_bytes = static_cast<size_t>(cols) / 8;
+        read.stride = blocks ? kernels.sign_block_bytes(cols) : static_cast<size_t>(padded(cols, 16) / 8);
+        const int64_t count = blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows;
+        const size_t bytes = static_cast<size_t>(count) * read.stride;
+        return static_cast<const uint8_t*>(add(std::move(read), bytes));
+    }
+
+    const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) override {
+        TensorRead read{.name = name, .holds = TensorRead::Holds::group_scales, .rows = rows, .cols = groups, .type = FileType::f16};
+        read.place = blocks ? place_scale_blocks : place_scale_rows;
+        read.row_bytes = static_cast<size_t>(groups) * 2;
+        const int64_t count = blocks ? padded(rows, kernels.sign_row_block) : rows;
+        const size_t bytes = static_cast<size_t>(count) * read.row_bytes;
+        return static_cast<const uint16_t*>(add(std::move(read), bytes));
+    }
+
+    const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) override {
+        TensorRead read{.name = name, .holds = TensorRead::Holds::dense, .place = place_copied, .rows = rows, .cols = cols};
+        read.type = kFileTypes[static_cast<int>(dtype)];
+        read.row_bytes = static_cast<size_t>(cols) * element_bytes(dtype);
+        read.stride = static_cast<size_t>(padded(cols, 64)) * element_bytes(dtype);
+        const size_t bytes = static_cast<size_t>(rows) * read.stride;
+        return static_cast<const uint8_t*>(add(std::move(read), bytes));
+    }
+
+    Linear linear(const std::string& name, int rows, int cols, bool table = false) {
+        Linear linear{.rows = rows, .cols = cols};
+        const auto found = kinds_.find(name);
+        if (found == kinds_.end()) {
+            fail(error("ERR_CONFIG", "The model's config has no kind for " + name + "."));
+            return linear;
         }
-        if (kind.bias) linear.bias = floats(name + ".bias", rows);
+        const LinearKind& kind = *found->second;
+        kinds_.erase(found);
+        if (table && (kind.form == LinearKind::Form::sign || kind.bias)) {
+            fail(error("ERR_CONFIG", "The kind of " + name + " is not usable: rows are looked up, so no signs with g and h, and no bias."));
+            return linear;
+        }
+        fail(bind_linear(*this, name, kind, &linear));
         return linear;
     }
 
+    NormWeights norm(const std::string& name, int n) {
+        NormWeights norm{floats(name, n), nullptr};
+        if (model_.config.norm_bias) norm.bias = floats(name + ".bias", n);
+        return norm;
+    }
+
+    void fail(Status status) {
+        if (status_.ok()) status_ = std::move(status);
+    }
+
+    // The first thing that was wrong; a tensor or a kind that nobody asked for is one.
+    Status finish() {
+        if (!kinds_.empty()) fail(error("ERR_CONFIG", "A model of this config has no matrix " + kinds_.begin()->first + "."));
+        if (!tensors_.empty()) fail(bad_table("A model of this config has no tensor " + tensors_.begin()->first + "."));
+        return std::move(status_);
+    }
+
 private:
-    void* add(const std::string& name, TensorRead::Form form, int rows, int cols, size_t arena_bytes,
-              size_t element_bytes = 4) {
-        void* place = model_.arena.take(arena_bytes);
-        reads_.push_back({name, form, rows, cols, element_bytes, place, DType::f32});
-        return place;
-    }
-
-    bool integer_mode() const { return model_.activations != Activations::f32; }
-
-    SignMatrix signs(const std::string& name, int rows, int cols) {
-        const KernelSet& kernels = *model_.kernels;
-        SignMatrix matrix{rows, cols, nullptr};
-        void* place;
-        if (integer_mode()) {
-            const auto blocks = static_cast<size_t>(padded(rows, kernels.sign_row_block) / kernels.sign_row_block);
-            place = add(name, TensorRead::Form::sign_blocks, rows, cols, blocks * kernels.sign_block_bytes(cols));
-        } else {
-            const auto row_bytes = static_cast<size_t>(padded(cols, 16) / 8);
-            place = add(name, TensorRead::Form::sign_rows, rows, cols, static_cast<size_t>(rows) * row_bytes);
+    void* add(TensorRead read, size_t arena_bytes) {
+        if (!status_.ok()) return nullptr;
+        const auto found = tensors_.find(read.name);
+        if (found != tensors_.end()) {
+            const TensorSlot& slot = *found->second;
+            if (slot.type != read.type || slot.bytes != read.file_bytes()) {
+                fail(bad_table("Tensor " + read.name + " should have " + std::to_string(read.file_bytes()) +
+                               " bytes of its type, not " + std::to_string(slot.bytes) + "."));
+            }
+            read.offset = slot.offset;
+            read.crc32c = slot.crc32c;
+            tensors_.erase(found);
+        } else if (compares_) {
+            fail(bad_table("Tensor " + read.name + " is missing."));
         }
-        matrix.bits = static_cast<const uint8_t*>(place);
-        return matrix;
-    }
-
-    void dense(const std::string& name, Linear* linear) {
-        const size_t element = element_bytes(linear->kind.dtype);
-        linear->dense = add(name + ".weight", TensorRead::Form::dense_rows, linear->rows, linear->cols,
-                            static_cast<size_t>(linear->rows) * static_cast<size_t>(padded(linear->cols, 64)) * element,
-                            element);
-        reads_.back().dtype = linear->kind.dtype;
-        if (linear->kind.dtype == DType::q8) linear->h = floats(name + ".scale", linear->rows);
-    }
-
-    void grouped(const std::string& name, Linear* linear) {
-        const int groups = linear->cols / 128;
-        linear->sign[0] = signs(name + ".sign", linear->rows, linear->cols);
-        const auto form = integer_mode() ? TensorRead::Form::group_scale_blocks : TensorRead::Form::group_scale_rows;
-        const int64_t rows = integer_mode() ? padded(linear->rows, model_.kernels->sign_row_block) : linear->rows;
-        linear->scales = static_cast<const uint16_t*>(
-            add(name + ".scale", form, linear->rows, groups, static_cast<size_t>(rows) * static_cast<size_t>(groups) * 2));
-    }
-
-    void chain(const std::string& name, Linear* linear) {
-        const int rank = linear->kind.rank;
-        linear->g = floats(name + ".g", linear->cols);
-        if (rank == 0) {
-            linear->sign[0] = signs(name + ".sign", linear->rows, linear->cols);
-        } else {
-            linear->sign[0] = signs(name + ".sign1", rank, linear->cols);
-            if (linear->kind.mid_scale) linear->mid = floats(name + ".mid", rank);
-            linear->sign[1] = signs(name + ".sign2", linear->rows, rank);
-        }
-        linear->h = floats(name + ".h", linear->rows);
+        read.destination = model_.arena.take(arena_bytes);
+        reads_.push_back(std::move(read));
+        return reads_.back().destination;
     }
 
     Model& model_;
+    const Contents& contents_;
+    bool compares_;
     std::vector<TensorRead>& reads_;
+    std::unordered_map<std::string, const TensorSlot*> tensors_;  // not asked for yet
+    std::unordered_map<std::string, const LinearKind*> kinds_;
+    Status status_;
 };
 
-}  // namespace
-
-size_t TensorRead::row_bytes() const {
-    const auto n = static_cast<size_t>(cols);
-    switch (form) {
-        case Form::floats: return n * 4;
-        case Form::sign_blocks:
-        case Form::sign_rows: return n / 8;
-        case Form::group_scale_blocks:
-        case Form::group_scale_rows: return n * 2;
-        case Form::dense_rows: return n * element_bytes;
+void bind_layer(Binder& bind, const Config& config, const std::string& prefix, Layer* layer) {
+    layer->attention_norm = bind.norm(prefix + "attention_norm", config.dim);
+    layer->wq = bind.linear(prefix + "wq", config.wq_rows(), config.dim);
+    layer->wk = bind.linear(prefix + "wk", config.kv_dim(), config.dim);
+    layer->wv = bind.linear(prefix + "wv", config.kv_dim(), config.dim);
+    if (config.qk_norm) {
+        layer->q_norm = bind.floats(prefix + "q_norm", config.head_dim);
+        layer->k_norm = bind.floats(prefix + "k_norm", config.head_dim);
     }
-    return 0;
+    if (config.attention_inner_norm) layer->attention_inner_norm = bind.norm(prefix + "attention_inner_norm", config.q_dim());
+    layer->wo = bind.linear(prefix + "wo", config.dim, config.q_dim());
+    layer->ffn_norm = bind.norm(prefix + "ffn_norm", config.dim);
+    layer->w1 = bind.linear(prefix + "w1", config.hidden_dim, config.dim);
+    if (config.ffn_inner_norm) layer->ffn_inner_norm = bind.norm(prefix + "ffn_inner_norm", config.hidden_dim);
+    layer->w2 = bind.linear(prefix + "w2", config.dim, config.hidden_dim);
+    if (config.gated) layer->w3 = bind.linear(prefix + "w3", config.hidden_dim, config.dim);
 }
 
-void bind_tensors(Model* model, std::vector<TensorRead>* reads) {
-    Binder bind(model, reads);
+bool alike(const Linear& a, const Linear& b) {
+    const auto same = [&](int i) { return a.stage[i].kind == b.stage[i].kind && a.stage[i].rows == b.stage[i].rows; };
+    return a.stages == b.stages && same(0) && same(1);
+}
+
+// Every layer has the same sizes, so that only kinds and ranks can differ.
+bool alike(const Layer& a, const Layer& b) {
+    return alike(a.wq, b.wq) && alike(a.wk, b.wk) && alike(a.wv, b.wv) && alike(a.wo, b.wo) && alike(a.w1, b.w1) &&
+           alike(a.w2, b.w2) && alike(a.w3, b.w3);
+}
+
+Status bind_tensors(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads) {
+    Binder bind(model, contents, compares, reads);
     const Config& config = model->config;
-    model->embedding = bind.matrix("tok_embeddings", config.embedding, config.vocab_size, config.dim);
+    model->embedding = bind.linear("tok_embeddings", config.vocab_size, config.dim, true);
+    if (config.learned_positions) {
+        const int rows = config.context_length + config.position_offset;
+        model->positions = reinterpret_cast<const float*>(bind.dense("position_embeddings", rows, config.dim, DType::f32));
+    }
     model->layers.assign(static_cast<size_t>(config.n_layers), Layer{});
     for (size_t l = 0; l < model->layers.size(); ++l) {
         Layer& layer = model->layers[l];
-        const std::string prefix = "layers." + std::to_string(l) + ".";
-        const auto linear = [&](Role role, const char* name) {
-            const auto r = static_cast<size_t>(role);
-            layer.linear[r] = bind.matrix(prefix + name, config.linears[l * kRoles + r], config.rows(role), config.cols(role));
-        };
-        layer.attention_norm = bind.floats(prefix + "attention_norm", config.dim);
-        linear(Role::wq, "wq");
-        linear(Role::wk, "wk");
-        linear(Role::wv, "wv");
-        if (config.qk_norm) {
-            layer.q_norm = bind.floats(prefix + "q_norm", config.head_dim);
-            layer.k_norm = bind.floats(prefix + "k_norm", config.head_dim);
-        }
-        linear(Role::wo, "wo");
-        layer.ffn_norm = bind.floats(prefix + "ffn_norm", config.dim);
-        linear(Role::w1, "w1");
-        linear(Role::w2, "w2");
-        linear(Role::w3, "w3");
+        bind_layer(bind, config, "layers." + std::to_string(l) + ".", &layer);
+        while (!alike(model->layers[static_cast<size_t>(layer.like)], layer)) ++layer.like;
     }
-    model->norm = bind.floats("norm", config.dim);
-    model->head = config.tied_head ? model->embedding : bind.matrix("output", config.head, config.vocab_size, config.dim);
+    model->norm = bind.norm("norm", config.dim);
+    model->head = config.tied_head ? model->embedding : bind.linear("output", config.vocab_size, config.dim, true);
+    return bind.finish();
 }
 
-std::shared_ptr<Model> new_model(const Config& config, Activations activations, const KernelSet* kernels,
-                                 std::vector<TensorRead>* reads) {
+}  // namespace
+
+Status new_model(const Config& config, const Contents& contents, bool compares, Activations activations,
+                 const KernelSet* kernels, std::vector<TensorRead>* reads, std::shared_ptr<Model>* out) {
+    if (Status status = check_config(config); !status.ok()) return status;
     auto model = std::make_shared<Model>();
     model->config = config;
     model->activations = activations;
     model->kernels = kernels;
-    model->rope = make_rope_table(config.rope, config.head_dim);
-    bind_tensors(model.get(), reads);
-    return model;
+    model->rope = make_rope_table(config.rope, config.rotated());
+    if (Status status = bind_tensors(model.get(), contents, compares, reads); !status.ok()) return status;
+    *out = std::move(model);
+    return {};
 }
 
-Status place_tensors(Model* model, std::vector<TensorRead>* reads) {
+Status place_tensors(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads) {
     const size_t needed = model->arena.used();
     if (!model->arena.reserve(needed)) {
         return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
     }
     reads->clear();
-    bind_tensors(model, reads);
-    return {};
+    return bind_tensors(model, contents, compares, reads);
 }
 
 }  // namespace onebit

@@ -1,34 +1,24 @@
-// What a model is, in numbers. TypeScript reads it from the file's header (src/config/architecture.ts has the same
-// fields and the table of tensors); check_config re-checks every cap, so a caller that lies cannot make us
-// compute a wrong size.
+// What a model is, in numbers. TypeScript reads it from the file's header (src/config has the same fields and the table
+// of tensors); check_config re-checks every cap, so a caller that lies cannot make us compute a wrong size.
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
-#include "kernels/kernels.h"
+#include "linear/linear.h"
 #include "system/status.h"
 
 namespace onebit {
 
 // Caps: with these every product of dimensions stays below 2^53, and int32 sums of int8 products cannot overflow
-// (2^16 * 127 * 128 < 2^31).
-constexpr int64_t kMaxDim = 1 << 16;  // any matrix's columns, and rows other than the vocabulary's
+// (2^16 * 127 * 128 < 2^31: kMaxDim, linear.h).
 constexpr int64_t kMaxVocab = 1 << 20;
 constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxHeads = 1024;
 constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxContext = 1 << 22;
-
-struct LinearKind {
-    enum class Form : uint8_t { dense, sign, grouped };
-    Form form = Form::dense;
-    DType dtype = DType::f32;  // dense only
-    int32_t rank = 0;          // sign only: 0 = one stage; else two stages through a vector of this length
-    bool mid_scale = false;    // sign, rank > 0: a scale on the inner vector
-    bool layernorm = false;    // sign only
-    bool bias = false;         // never on the embedding or the head
-};
+constexpr int64_t kMaxOffset = 1024;
 
 struct RopeConfig {
     enum class Scaling : uint8_t { none, linear, llama3, yarn, factors };
@@ -40,13 +30,13 @@ struct RopeConfig {
     double high_freq_factor = 4;           // llama3
     double original_context = 0;           // llama3, yarn
     double beta_fast = 32, beta_slow = 1;  // yarn
-    double attention_factor = 0;           // yarn; 0: 0.1 ln(factor) + 1
-    std::vector<float> factors;            // factors: (head_dim / 2), each frequency is divided by its factor
+    double attention_factor = 0;           // yarn; 0: 0.1 ln(factor) + 1, and 1 where that would be less
+    std::vector<float> factors;            // factors: (rotated() / 2), each frequency is divided by its factor
 };
 
-enum class Role : uint8_t { wq, wk, wv, wo, w1, w2, w3 };
-constexpr int kRoles = 7;
+enum class NormKind : uint8_t { rms, layer };
 
+// A model by its features, not by its name: src/config has the same fields, and says which are left out of a file.
 struct Config {
     int32_t vocab_size = 0;
     int32_t dim = 0;         // width of the residual stream
@@ -57,26 +47,51 @@ struct Config {
     int32_t head_dim = 0;
     int32_t context_length = 0;
     float norm_eps = 1e-5f;
-    bool qk_norm = false;  // Qwen3: RMSNorm of every q and k head before RoPE
     bool tied_head = true;
+
+    NormKind norm = NormKind::rms;
+    bool norm_bias = false;
+    bool learned_positions = false;  // a table is added to the embedding, row = position + position_offset; no rotation
+    int32_t position_offset = 0;
     RopeConfig rope;
-    LinearKind embedding;
-    LinearKind head;                  // equal to embedding when tied
-    std::vector<LinearKind> linears;  // (n_layers, kRoles)
+    int32_t rope_dims = 0;             // the first elements of every head that are rotated; 0: all
+    bool qk_norm = false;              // RMSNorm of every q and k head before rotation
+    bool attention_inner_norm = false; // of the mixed heads, before wo
+    int32_t window = 0;                // a position sees itself and the window - 1 before it; 0: all
+    bool output_gate = false;          // wq has per head its q and a gate, whose sigmoid multiplies the mixed head
+    bool gated = true;                 // feed-forward: w2(act(w1 x) * w3 x); otherwise w2(act(w1 x))
+    Activation activation = Activation::silu;
+    bool ffn_inner_norm = false;       // of the inner vector, before w2
 
     int32_t q_dim() const { return n_heads * head_dim; }
     int32_t kv_dim() const { return n_kv_heads * head_dim; }
-    int32_t rows(Role role) const;
-    int32_t cols(Role role) const;
+    int32_t rotated() const { return rope_dims > 0 ? rope_dims : head_dim; }
+    int32_t wq_rows() const { return output_gate ? 2 * q_dim() : q_dim(); }
 };
 
+// Every number is in its range and fits the others. Kinds are checked when a model is bound to its tensors.
 Status check_config(const Config& config);
 
-// One tensor of the file, in the table's order (src/config/architecture.ts: tensorTable).
+// What a file says of itself beside the config, or a caller who makes a model: each matrix's kind, each tensor's place.
+struct NamedKind {
+    std::string name;  // "layers.3.wq", "tok_embeddings", "output"
+    LinearKind kind;
+};
+
+// Of the elements of a tensor in a file.
+enum class FileType : uint8_t { f32, f16, bf16, i8, u8 };
+
 struct TensorSlot {
+    std::string name;
+    FileType type = FileType::f32;
     uint64_t offset = 0;  // from the start of the file
     uint64_t bytes = 0;
     uint32_t crc32c = 0;
+};
+
+struct Contents {
+    std::vector<NamedKind> kinds;
+    std::vector<TensorSlot> tensors;
 };
 
 }  // namespace onebit

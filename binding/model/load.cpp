@@ -15,46 +15,54 @@ namespace {
 // Pieces this large keep a disk busy and a thread's second-level cache warm.
 constexpr size_t kPieceBytes = size_t{1} << 20;
 
-class Loader {
+class Loader final : public Task {
 public:
-    Loader(const File& file, const Model& model, const LoadOptions& options, const std::vector<TensorRead>& reads,
-           const std::vector<TensorSlot>& slots)
-        : file_(file), model_(model), options_(options), reads_(reads), slots_(slots) {}
+    Loader(const File& file, const Model& model, const LoadOptions& options, const std::vector<TensorRead>& reads)
+        : file_(file), model_(model), options_(options), reads_(reads) {}
 
-    Status run(Pool& pool) {
-        pool.run(static_cast<int>(reads_.size()), [this](int index) { load_tensor(static_cast<size_t>(index)); });
+    Status load(Pool& pool) {
+        size_t largest = 0;
+        for (const TensorRead& read : reads_) largest = std::max(largest, rows_of_piece(read) * read.row_bytes);
+        stride_ = (largest + 63) / 64 * 64;
+        pieces_.resize(stride_ * static_cast<size_t>(pool.threads()));
+        pool.run(static_cast<int>(reads_.size()), *this);
         return std::move(first_error_);
     }
 
-private:
-    void load_tensor(size_t index) {
+    void run(int task, int thread) override {
         if (failed_.load(std::memory_order_relaxed)) return;
-        const TensorRead& read = reads_[index];
-        const TensorSlot& slot = slots_[index];
-        const size_t row_bytes = read.row_bytes();
+        Status status = caught([&] {
+            return load_tensor(reads_[static_cast<size_t>(task)], pieces_.data() + stride_ * static_cast<size_t>(thread));
+        });
+        if (status.ok()) return;
+        std::lock_guard lock(mutex_);
+        if (!failed_.exchange(true)) first_error_ = std::move(status);
+    }
+
+private:
+    // Whole blocks of rows, which can be placed by themselves.
+    size_t rows_of_piece(const TensorRead& read) const {
         const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
-        const size_t wanted_rows = std::max(kPieceBytes / std::max(row_bytes, size_t{1}) / block, size_t{1}) * block;
-        const auto rows_per_piece = std::min(wanted_rows, static_cast<size_t>(read.rows));
-        const std::unique_ptr<uint8_t[]> piece(new uint8_t[rows_per_piece * row_bytes]);
+        const size_t wanted = std::max(kPieceBytes / std::max(read.row_bytes, size_t{1}) / block, size_t{1}) * block;
+        return std::min(wanted, static_cast<size_t>(read.rows));
+    }
+
+    Status load_tensor(const TensorRead& read, uint8_t* piece) {
+        const size_t step = rows_of_piece(read), rows = static_cast<size_t>(read.rows);
         uint32_t crc = 0;
-        for (size_t row = 0; row < static_cast<size_t>(read.rows); row += rows_per_piece) {
+        for (size_t row = 0; row < rows; row += step) {
             if (options_.cancel && options_.cancel->load(std::memory_order_relaxed)) {
-                return fail(error("ERR_ABORTED", "Loading was cancelled."));
+                return error("ERR_ABORTED", "Loading was cancelled.");
             }
-            const size_t n = std::min(rows_per_piece, static_cast<size_t>(read.rows) - row);
-            if (Status status = file_.read_at(slot.offset + row * row_bytes, piece.get(), n * row_bytes); !status.ok()) {
-                return fail(std::move(status));
-            }
-            crc = model_.kernels->crc32c(crc, piece.get(), n * row_bytes);
-            if (Status status = place_rows(*model_.kernels, read, piece.get(), row, n); !status.ok()) {
-                return fail(std::move(status));
-            }
-            report(n * row_bytes);
+            const size_t n = std::min(step, rows - row), bytes = n * read.row_bytes;
+            if (Status status = file_.read_at(read.offset + row * read.row_bytes, piece, bytes); !status.ok()) return status;
+            crc = model_.kernels->crc32c(crc, piece, bytes);
+            if (Status status = read.place(*model_.kernels, read, piece, row, n); !status.ok()) return status;
+            report(bytes);
         }
-        if (crc != slot.crc32c) {
-            fail(error("ERR_CHECKSUM", "The bytes of tensor " + read.name +
-                                           " do not match their checksum: the file is damaged; copy or make it again."));
-        }
+        if (crc == read.crc32c) return {};
+        return error("ERR_CHECKSUM", "The bytes of tensor " + read.name +
+                                         " do not match their checksum: the file is damaged; copy or make it again.");
     }
 
     void report(size_t bytes) {
@@ -64,57 +72,47 @@ private:
         options_.progress(done);
     }
 
-    void fail(Status status) {
-        std::lock_guard lock(mutex_);
-        if (!failed_.exchange(true)) first_error_ = std::move(status);
-    }
-
     const File& file_;
     const Model& model_;
     const LoadOptions& options_;
     const std::vector<TensorRead>& reads_;
-    const std::vector<TensorSlot>& slots_;
+    std::vector<uint8_t> pieces_;  // (threads, stride)
+    size_t stride_ = 0;
     std::mutex mutex_;
     std::atomic<bool> failed_{false};
     std::atomic<uint64_t> done_bytes_{0};
     Status first_error_;
 };
 
-Status check_slots(const std::vector<TensorRead>& reads, const std::vector<TensorSlot>& slots, uint64_t file_bytes) {
-    if (reads.size() != slots.size()) {
-        return error("ERR_TENSOR_TABLE", "The config implies " + std::to_string(reads.size()) + " tensors, " +
-                                             std::to_string(slots.size()) + " were given.");
-    }
-    for (size_t i = 0; i < slots.size(); ++i) {
-        const TensorSlot& slot = slots[i];
-        if (slot.bytes != reads[i].file_bytes() || slot.bytes > file_bytes || slot.offset > file_bytes - slot.bytes) {
-            return error("ERR_TENSOR_TABLE", "Tensor " + reads[i].name + " should have " +
-                                                 std::to_string(reads[i].file_bytes()) + " bytes inside the file, not " +
-                                                 std::to_string(slot.bytes) + " at offset " + std::to_string(slot.offset) + ".");
-        }
+Status check_places(const std::vector<TensorRead>& reads, uint64_t file_bytes) {
+    for (const TensorRead& read : reads) {
+        const uint64_t bytes = read.file_bytes();
+        if (bytes <= file_bytes && read.offset <= file_bytes - bytes) continue;
+        return error("ERR_TENSOR_TABLE", "Tensor " + read.name + " of " + std::to_string(bytes) + " bytes at offset " +
+                                             std::to_string(read.offset) + " is not inside the file.");
     }
     return {};
 }
 
 }  // namespace
 
-Status load_model(const Config& config, const std::vector<TensorSlot>& slots, const LoadOptions& options, Pool& pool,
+Status load_model(const Config& config, const Contents& contents, const LoadOptions& options, Pool& pool,
                   std::shared_ptr<Model>* out) {
     static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
-    if (Status status = check_config(config); !status.ok()) return status;
     std::vector<TensorRead> reads;
-    const auto model = new_model(config, options.activations, options.kernels, &reads);
-    if (Status status = check_slots(reads, slots, options.file_bytes); !status.ok()) return status;
-
+    std::shared_ptr<Model> model;
+    Status status = new_model(config, contents, true, options.activations, options.kernels, &reads, &model);
+    if (status.ok()) status = check_places(reads, options.file_bytes);
+    if (!status.ok()) return status;
     File file;
-    if (Status status = file.open(options.path); !status.ok()) return status;
+    if (status = file.open(options.path); !status.ok()) return status;
     if (file.size() != options.file_bytes) {
         return error("ERR_FILE_SIZE", "The file has " + std::to_string(file.size()) + " bytes, its header describes " +
                                           std::to_string(options.file_bytes) + ".");
     }
-    if (Status status = place_tensors(model.get(), &reads); !status.ok()) return status;
-    Loader loader(file, *model, options, reads, slots);
-    if (Status status = loader.run(pool); !status.ok()) return status;
+    if (status = place_tensors(model.get(), contents, true, &reads); !status.ok()) return status;
+    Loader loader(file, *model, options, reads);
+    if (status = loader.load(pool); !status.ok()) return status;
     *out = model;
     return {};
 }

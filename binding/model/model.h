@@ -7,45 +7,27 @@
 #include <string>
 #include <vector>
 
-#include "system/arena.h"
-#include "model/config.h"
 #include "kernels/kernels.h"
-#include "system/pool.h"
+#include "linear/linear.h"
+#include "model/config.h"
 #include "model/rope.h"
+#include "system/memory.h"
+#include "system/pool.h"
 #include "system/status.h"
 
 namespace onebit {
 
-// What sign matrices multiply. Dense int8 rows round to 8 bits in both integer modes.
-enum class Activations : uint8_t { int8, f32, int4 };
-
-// One ±1 matrix. int8 and int4 mode: packed blocks of the kernel set; f32 mode: the file's rows, padded to 16 columns.
-struct SignMatrix {
-    int rows = 0, cols = 0;
-    const uint8_t* bits = nullptr;
-};
-
-// y = in -> (x * g) sign^T -> * h -> LayerNorm? -> + bias?   and its relatives (see LinearKind)
-struct Linear {
-    LinearKind kind;
-    int rows = 0, cols = 0;
-    SignMatrix sign[2];                // sign: one or two stages. grouped: sign[0]
-    const float* g = nullptr;          // (cols) sign
-    const float* mid = nullptr;        // (rank) sign with mid_scale
-    const float* h = nullptr;          // (rows) sign; q8: the rows' scales
-    const float* bias = nullptr;       // (rows)
-    const uint16_t* scales = nullptr;  // grouped: f16, in the order the kernel of the mode reads
-    const void* dense = nullptr;       // dense: (rows, padded(cols, 64))
+struct NormWeights {
+    const float* weight = nullptr;  // null: the model has no such norm
+    const float* bias = nullptr;    // null: it has no bias
 };
 
 struct Layer {
-    const float* attention_norm = nullptr;  // (dim)
-    const float* ffn_norm = nullptr;        // (dim)
-    const float* q_norm = nullptr;          // (head_dim), qk_norm only
-    const float* k_norm = nullptr;          // (head_dim)
-    Linear linear[kRoles];
-
-    const Linear& operator[](Role role) const { return linear[static_cast<int>(role)]; }
+    NormWeights attention_norm, attention_inner_norm, ffn_norm, ffn_inner_norm;
+    const float* q_norm = nullptr;  // (head_dim), qk_norm only
+    const float* k_norm = nullptr;  // (head_dim)
+    Linear wq, wk, wv, wo, w1, w2, w3;
+    int like = 0;  // the first layer whose matrices are of the same kinds and sizes: what is planned for one serves both
 };
 
 struct LoadOptions {
@@ -64,7 +46,8 @@ public:
     const KernelSet* kernels = nullptr;
     Linear embedding;  // rows = vocab_size, cols = dim
     Linear head;       // == embedding when tied
-    const float* norm = nullptr;  // (dim)
+    const float* positions = nullptr;  // (context_length + position_offset, padded(dim, 64)); learned positions only
+    NormWeights norm;
     std::vector<Layer> layers;
     RopeTable rope;
     Arena arena;
@@ -72,9 +55,11 @@ public:
     uint64_t weight_bytes() const { return arena.bytes(); }
 };
 
-// Reads, checks (size, CRC-32C of every tensor, finite scales and norms) and repacks. slots are in the table's
-// order; their count and sizes must be what config implies. *out is set only on success.
-Status load_model(const Config& config, const std::vector<TensorSlot>& slots, const LoadOptions& options, Pool& pool,
+// Reads, checks (size, CRC-32C of every tensor, finite scales and norms) and repacks. Every tensor that the config implies
+// is asked for by name and must have the type and size that follow; none may be left over. *out is set only on success.
+// ERR_CONFIG, ERR_TENSOR_TABLE, ERR_FILE_SIZE, ERR_READ, ERR_TRUNCATED, ERR_CHECKSUM, ERR_NOT_FINITE, ERR_OUT_OF_MEMORY,
+// ERR_ABORTED.
+Status load_model(const Config& config, const Contents& contents, const LoadOptions& options, Pool& pool,
                   std::shared_ptr<Model>* out);
 
 }  // namespace onebit

@@ -26,34 +26,34 @@ double llama3_scaled(double frequency, const RopeConfig& config) {
 
 // YaRN (arXiv 2309.00071, section 3.2): pairs that turn more than beta_fast times over the original context are
 // kept, those that turn less than beta_slow times are divided by `factor`, with a linear ramp between.
-void scale_yarn(const RopeConfig& config, int head_dim, RopeTable* table) {
+void scale_yarn(const RopeConfig& config, int dims, RopeTable* table) {
     const auto pair_that_turns = [&](double turns) {
-        return head_dim * log_exact(config.original_context / (turns * kTwoPi)) / (2 * log_exact(config.theta));
+        return dims * log_exact(config.original_context / (turns * kTwoPi)) / (2 * log_exact(config.theta));
     };
     const double low = std::max(std::floor(pair_that_turns(config.beta_fast)), 0.0);
-    double high = std::min(std::ceil(pair_that_turns(config.beta_slow)), head_dim - 1.0);
+    double high = std::min(std::ceil(pair_that_turns(config.beta_slow)), dims - 1.0);
     if (high == low) high += 0.001;
     for (size_t i = 0; i < table->frequency.size(); ++i) {
         const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
         table->frequency[i] = table->frequency[i] / config.factor * ramp + table->frequency[i] * (1 - ramp);
     }
-    table->magnitude = config.attention_factor > 0 ? config.attention_factor : 0.1 * log_exact(config.factor) + 1;
+    table->magnitude = config.attention_factor > 0 ? config.attention_factor : std::max(1.0, 0.1 * log_exact(config.factor) + 1);
 }
 
 }  // namespace
 
-RopeTable make_rope_table(const RopeConfig& config, int head_dim) {
+RopeTable make_rope_table(const RopeConfig& config, int dims) {
     RopeTable table;
-    table.frequency.resize(static_cast<size_t>(head_dim / 2));
+    table.frequency.resize(static_cast<size_t>(dims / 2));
     for (size_t i = 0; i < table.frequency.size(); ++i) {
-        const double exponent = 2.0 * static_cast<double>(i) / head_dim;
+        const double exponent = 2.0 * static_cast<double>(i) / dims;
         double frequency = 1 / pow_exact(config.theta, exponent);
         if (config.scaling == RopeConfig::Scaling::linear) frequency /= config.factor;
         if (config.scaling == RopeConfig::Scaling::llama3) frequency = llama3_scaled(frequency, config);
         if (config.scaling == RopeConfig::Scaling::factors) frequency /= static_cast<double>(config.factors[i]);
         table.frequency[i] = frequency;
     }
-    if (config.scaling == RopeConfig::Scaling::yarn) scale_yarn(config, head_dim, &table);
+    if (config.scaling == RopeConfig::Scaling::yarn) scale_yarn(config, dims, &table);
     return table;
 }
 

@@ -8,13 +8,13 @@
 namespace onebit {
 
 struct RopeTable {
-    std::vector<double> frequency;  // (head_dim / 2) radians per position
+    std::vector<double> frequency;  // (dims / 2) radians per position
     double magnitude = 1;           // YaRN's attention factor: multiplied into cos and sin
 
-    // cos, sin: (head_dim / 2) of one position.
+    // cos, sin: (dims / 2) of one position.
     void angles(int position, float* cos, float* sin) const;
 };
 
-RopeTable make_rope_table(const RopeConfig& config, int head_dim);
+RopeTable make_rope_table(const RopeConfig& config, int dims);
 
 }  // namespace onebit

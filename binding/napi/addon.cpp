@@ -12,7 +12,6 @@ namespace {
 const char* state_name(IsaState state) {
     switch (state) {
         case IsaState::usable: return "usable";
-        case IsaState::unproven: return "unproven";
         case IsaState::not_present: return "not_present";
         case IsaState::not_built: return "not_built";
     }
@@ -43,6 +42,7 @@ Napi::Value info(const Napi::CallbackInfo& call) {
         Napi::Object entry = Napi::Object::New(env);
         entry.Set("name", table[i].name);
         entry.Set("state", state_name(table[i].state));
+        if (table[i].kernels) entry.Set("runs", table[i].kernels->name);
         isas.Set(static_cast<uint32_t>(i), entry);
     }
     const char* why = nullptr;
@@ -85,9 +85,10 @@ Napi::Value use_errors(const Napi::CallbackInfo& call) {
     return env.Undefined();
 }
 
-class IdleJob : public PromiseJob {
+class IdleJob final : public Job, public Settling {
 public:
-    using PromiseJob::PromiseJob;
+    using Settling::Settling;
+    Settling* settling() override { return this; }
     void run(Pool&) override {}
     Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 };
@@ -98,13 +99,13 @@ Napi::Value idle(const Napi::CallbackInfo& call) {
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
     env.SetInstanceData(new Addon(env));
-    exports.Set("info", Napi::Function::New<info>(env, "info"));
-    exports.Set("useErrors", Napi::Function::New<use_errors>(env, "useErrors"));
-    exports.Set("crc32c", Napi::Function::New<crc32c>(env, "crc32c"));
-    exports.Set("idle", Napi::Function::New<idle>(env, "idle"));
+    export_call<info>(exports, "info");
+    export_call<use_errors>(exports, "useErrors");
+    export_call<crc32c>(exports, "crc32c");
+    export_call<idle>(exports, "idle");
     register_model(env, exports);
-    register_convert(env, exports);
-    register_bench(env, exports);
+    register_convert(exports);
+    register_bench(exports);
     return exports;
 }
 
@@ -130,8 +131,8 @@ void Addon::wake() {
     if (wake_) napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
 }
 
-Napi::Value Addon::post(Napi::Env env, std::unique_ptr<PromiseJob> job) {
-    const Napi::Promise::Deferred deferred = job->deferred;
+Napi::Value Addon::post(Napi::Env env, std::unique_ptr<Job> job) {
+    const Napi::Promise::Deferred deferred = job->settling()->deferred;
     if (env.IsExceptionPending()) return {};  // the environment is being torn down
     const Status status = wake_ ? worker_->post(std::move(job)) : error("ERR_CLOSED", "Node had no thread-safe function for the engine.");
     if (!status.ok()) {
@@ -163,18 +164,34 @@ void Addon::drain(Napi::Env env) {
         calls.swap(calls_);
     }
     for (const auto& call : calls) call(env);
-    for (const std::unique_ptr<Job>& finished : finished_jobs) {
+    for (const std::unique_ptr<Job>& job : finished_jobs) {
         const Napi::HandleScope scope(env);
-        auto& job = static_cast<PromiseJob&>(*finished);  // post() takes nothing else
-        job.ended(env);
-        if (job.status.ok()) {
-            const Napi::Value value = job.result(env);
-            if (!value.IsEmpty()) job.deferred.Resolve(value);
-        } else {
-            const Napi::Value reason = make_error(env, job.status);
-            if (!reason.IsEmpty()) job.deferred.Reject(reason);
-        }
+        settle(env, *job);
         if (--pending_ == 0 && wake_) napi_unref_threadsafe_function(env, wake_);
+    }
+}
+
+// A promise is settled whatever happens: where its result cannot be made, with the reason.
+void Addon::settle(Napi::Env env, Job& job) {
+    Settling& settling = *job.settling();
+    settling.ended(env, job.status);
+    Napi::Value value;
+    if (job.status.ok()) {
+        const Status status = caught([&] {
+            value = settling.result(env);
+            return Status{};
+        });
+        if (!status.ok()) job.status = status;
+    }
+    napi_value thrown = nullptr;
+    if (env.IsExceptionPending() && napi_get_and_clear_last_exception(env, &thrown) == napi_ok) {
+        settling.deferred.Reject(Napi::Value(env, thrown));
+    } else if (job.status.ok() && !value.IsEmpty()) {
+        settling.deferred.Resolve(value);
+    } else {
+        if (job.status.ok()) job.status = error("ERR_INTERNAL", "Node could not make the result of a finished job.");
+        const Napi::Value reason = make_error(env, job.status);
+        if (!reason.IsEmpty()) settling.deferred.Reject(reason);
     }
 }
 

@@ -23,18 +23,20 @@ namespace onebit {
 
 class Addon;
 
-// A Job whose end settles a promise.
-class PromiseJob : public Job {
+// The promise that the end of a job settles. A job that has one is also a Settling.
+class Settling {
 public:
-    explicit PromiseJob(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
+    explicit Settling(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
 
-    // On the JavaScript thread after run(): the value to resolve with. Called only when status.ok().
+    // On the JavaScript thread after run(): the value to resolve with. Called only when the job's status is ok.
     virtual Napi::Value result(Napi::Env env) = 0;
-    // On the JavaScript thread in any case, before result().
-    virtual void ended(Napi::Env) {}
+    // On the JavaScript thread in any case, before result(). May change the status.
+    virtual void ended(Napi::Env, Status&) {}
 
-    Status status;  // set by run(); anything but ok rejects the promise
     Napi::Promise::Deferred deferred;
+
+protected:
+    ~Settling() = default;
 };
 
 // Instance data of one Node environment.
@@ -48,7 +50,7 @@ public:
     static Addon& of(Napi::Env env) { return *env.GetInstanceData<Addon>(); }
 
     // Queues the job and returns its promise. The process stays alive until it is settled.
-    Napi::Value post(Napi::Env env, std::unique_ptr<PromiseJob> job);
+    Napi::Value post(Napi::Env env, std::unique_ptr<Job> job);
     // From a job's run(): `call` runs soon on the JavaScript thread, unless the environment goes away first.
     void post_call(std::function<void(Napi::Env)> call);
     // Cancels, joins, drops what waits. Any number of times.
@@ -62,6 +64,7 @@ public:
 private:
     void wake();
     void drain(Napi::Env env);
+    void settle(Napi::Env env, Job& job);
     static void on_wake(napi_env env, napi_value, void* context, void*);
 
     napi_threadsafe_function wake_ = nullptr;
@@ -74,6 +77,22 @@ private:
 // ---- errors ------------------------------------------------------------------------------------------
 Napi::Value make_error(Napi::Env env, const Status& status);  // an OnebitError
 void throw_status(Napi::Env env, const Status& status);
+// The call, with memory that cannot be had as an exception of JavaScript.
+template <Napi::Value (*call)(const Napi::CallbackInfo&)>
+Napi::Value guarded(const Napi::CallbackInfo& info) {
+    Napi::Value result;
+    const Status status = caught([&] {
+        result = call(info);
+        return Status{};
+    });
+    if (!status.ok()) throw_status(info.Env(), status);
+    return status.ok() ? result : Napi::Value();
+}
+// A function of the addon's exports.
+template <Napi::Value (*call)(const Napi::CallbackInfo&)>
+void export_call(Napi::Object exports, const char* name) {
+    exports.Set(name, Napi::Function::New<guarded<call>>(exports.Env(), name));
+}
 // A TypeError with code ERR_BAD_ARGUMENT, unless an exception is pending already.
 void throw_type(Napi::Env env, const std::string& message);
 
@@ -94,7 +113,7 @@ bool has(Napi::Object object, const char* name);  // present and not undefined
 
 // ---- parts of the exports ----------------------------------------------------------------------------
 void register_model(Napi::Env env, Napi::Object exports);    // loadModel, step, classes
-void register_convert(Napi::Env env, Napi::Object exports);  // conversions of weights
-void register_bench(Napi::Env env, Napi::Object exports);    // random models, what the machine can do
+void register_convert(Napi::Object exports);  // conversions of weights
+void register_bench(Napi::Object exports);    // random models, what the machine can do
 
 }  // namespace onebit

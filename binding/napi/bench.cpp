@@ -2,11 +2,11 @@
 #include <cstring>
 #include <utility>
 
-#include "system/available_memory.h"
+#include "probes/available_memory.h"
 #include "napi/fields.h"
 #include "napi/objects.h"
 #include "probes/probes.h"
-#include "model/random_model.h"
+#include "probes/random_model.h"
 
 namespace onebit {
 
@@ -23,18 +23,20 @@ const KernelSet* read_isa(Napi::Env env, Fields& fields) {
     return kernels;
 }
 
-class RandomJob : public PromiseJob {
+class RandomJob final : public Job, public Settling {
 public:
-    using PromiseJob::PromiseJob;
+    using Settling::Settling;
+    Settling* settling() override { return this; }
 
     void run(Pool& pool) override {
         options.cancel = cancel.get();
         engine_->threads = pool.resize(threads > 0 ? threads : default_threads());
-        status = random_model(config, options, pool, &engine_->model);
+        status = random_model(config, kinds, options, pool, &engine_->model);
     }
     Napi::Value result(Napi::Env env) override { return make_model(env, std::move(engine_), options.memory_limit); }
 
     Config config;
+    std::vector<NamedKind> kinds;
     RandomOptions options;
     int32_t threads = 0;
 
@@ -56,6 +58,7 @@ Napi::Value create_random_model(const Napi::CallbackInfo& call) {
     if (!job->options.kernels) return {};
     job->cancel = read_cancel(env, call[0].As<Napi::Object>());
     if (!job->cancel || !read_config(env, fields.get("config"), &job->config)) return {};
+    if (!read_kinds(env, fields.get("kinds"), &job->kinds)) return {};
     if (const Status status = check_config(job->config); !status.ok()) {
         throw_status(env, status);
         return {};
@@ -63,9 +66,10 @@ Napi::Value create_random_model(const Napi::CallbackInfo& call) {
     return Addon::of(env).post(env, std::move(job));
 }
 
-class PeaksJob : public PromiseJob {
+class PeaksJob final : public Job, public Settling {
 public:
-    using PromiseJob::PromiseJob;
+    using Settling::Settling;
+    Settling* settling() override { return this; }
 
     void run(Pool& pool) override {
         options.cancel = cancel.get();
@@ -146,10 +150,10 @@ Napi::Value available_memory_call(const Napi::CallbackInfo& call) {
 
 }  // namespace
 
-void register_bench(Napi::Env env, Napi::Object exports) {
-    exports.Set("createRandomModel", Napi::Function::New<create_random_model>(env, "createRandomModel"));
-    exports.Set("measurePeaks", Napi::Function::New<measure_peaks_call>(env, "measurePeaks"));
-    exports.Set("availableMemory", Napi::Function::New<available_memory_call>(env, "availableMemory"));
+void register_bench(Napi::Object exports) {
+    export_call<create_random_model>(exports, "createRandomModel");
+    export_call<measure_peaks_call>(exports, "measurePeaks");
+    export_call<available_memory_call>(exports, "availableMemory");
 }
 
 }  // namespace onebit

@@ -2,7 +2,6 @@
 // few megabytes), svid runs as a job of the worker.
 #include <algorithm>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "convert/convert.h"
@@ -166,34 +165,26 @@ Array copy_out(Napi::Env env, const Element* from, size_t elements) {
     return array;
 }
 
-class SvidJob : public PromiseJob {
+class SvidJob final : public Job, public Settling {
 public:
-    SvidJob(Napi::Env env, int n_rows, int n_cols, const SvidOptions& how)
-        : PromiseJob(env), rows(n_rows), cols(n_cols), options(how) {}
+    SvidJob(Napi::Env env, const float* from, int n_rows, int n_cols, const SvidOptions& how)
+        : Settling(env), rows(n_rows), cols(n_cols), options(how), w(from, from + elements()), sign(elements() / 8) {}
+    Settling* settling() override { return this; }
 
     size_t elements() const { return static_cast<size_t>(rows) * static_cast<size_t>(cols); }
-
-    // False when there is not enough memory.
-    bool copy_in(const float* from) {
-        w.reset(new (std::nothrow) float[elements()]);
-        sign.reset(new (std::nothrow) uint8_t[elements() / 8]);
-        if (!w || !sign) return false;
-        std::copy_n(from, elements(), w.get());
-        return true;
-    }
 
     void run(Pool& pool) override {
         const size_t n_rows = static_cast<size_t>(rows), n_cols = static_cast<size_t>(cols);
         g.resize(n_cols);
         h.resize(n_rows);
         options.cancel = cancel.get();
-        status = svid(w.get(), rows, cols, options, pool, g.data(), h.data(), &found);
-        if (status.ok()) status = pack_signs(w.get(), n_rows, n_cols, sign.get());
-        w.reset();  // the result waits for JavaScript; the largest part of us need not
+        status = svid(w.data(), rows, cols, options, pool, g.data(), h.data(), &found);
+        if (status.ok()) status = pack_signs(w.data(), n_rows, n_cols, sign.data());
+        std::vector<float>().swap(w);  // the result waits for JavaScript; the largest part of us need not
     }
 
     Napi::Value result(Napi::Env env) override {
-        const auto sign_out = copy_out<Napi::Uint8Array>(env, sign.get(), elements() / 8);
+        const auto sign_out = copy_out<Napi::Uint8Array>(env, sign.data(), sign.size());
         if (sign_out.IsEmpty()) return {};
         const auto g_out = copy_out<Napi::Float32Array>(env, g.data(), g.size());
         if (g_out.IsEmpty()) return {};
@@ -210,8 +201,8 @@ public:
 private:
     int rows, cols;
     SvidOptions options;
-    std::unique_ptr<float[]> w;       // (rows, cols)
-    std::unique_ptr<uint8_t[]> sign;  // (rows, cols / 8)
+    std::vector<float> w;       // (rows, cols)
+    std::vector<uint8_t> sign;  // (rows, cols / 8)
     std::vector<float> g, h;
     SvidResult found;
 };
@@ -249,23 +240,17 @@ Napi::Value svid_async(const Napi::CallbackInfo& info) {
     const float* w = nullptr;
     const size_t elements = static_cast<size_t>(rows) * static_cast<size_t>(cols);
     if (!view_floats(env, info[0], "w", elements, &w)) return {};
-    auto job = std::make_unique<SvidJob>(env, rows, cols, options);
-    if (!job->copy_in(w)) {
-        throw_status(env, error("ERR_OUT_OF_MEMORY", "no memory to factorise a matrix of " +
-                                                         std::to_string(elements) + " elements"));
-        return {};
-    }
-    return Addon::of(env).post(env, std::move(job));
+    return Addon::of(env).post(env, std::make_unique<SvidJob>(env, w, rows, cols, options));
 }
 
 }  // namespace
 
-void register_convert(Napi::Env env, Napi::Object exports) {
-    exports.Set("toF32", Napi::Function::New(env, to_f32, "toF32"));
-    exports.Set("fromF32", Napi::Function::New(env, from_f32, "fromF32"));
-    exports.Set("packSigns", Napi::Function::New(env, pack, "packSigns"));
-    exports.Set("splitQ1_0", Napi::Function::New(env, split, "splitQ1_0"));
-    exports.Set("svid", Napi::Function::New(env, svid_async, "svid"));
+void register_convert(Napi::Object exports) {
+    export_call<to_f32>(exports, "toF32");
+    export_call<from_f32>(exports, "fromF32");
+    export_call<pack>(exports, "packSigns");
+    export_call<split>(exports, "splitQ1_0");
+    export_call<svid_async>(exports, "svid");
 }
 
 }  // namespace onebit

@@ -1,7 +1,5 @@
-// generate(model, item, options): token after token without a way through JavaScript in between. What was chosen is told
-// while more is computed.
+// generate(model, item, options): the arguments of a generation, and who is told of its tokens.
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "napi/fields.h"
@@ -11,119 +9,49 @@ namespace onebit {
 
 namespace {
 
-// A consumer that falls behind (it writes to a slow terminal, say) finds this much computed, and no more: whatever lies
-// ahead of a consumer that leaves was for nothing.
-constexpr double kAheadMs = 20;
-constexpr int64_t kMostAhead = 48;
-
-// JavaScript needs about 100 us of a core for each time it is woken, whatever it is told, and all cores are computing. So
-// tokens that follow each other faster than this are told together; nobody sees the difference.
-constexpr auto kTellTime = std::chrono::milliseconds(8);
-constexpr size_t kMostTold = 16;
-
 constexpr int32_t kMaxTop = 100;
 
-class GenerateJob : public PromiseJob {
+class GenerateJob final : public Generation, public Settling {
 public:
-    explicit GenerateJob(Napi::Env env) : PromiseJob(env), addon_(Addon::of(env)) {}
+    explicit GenerateJob(Napi::Env env) : Settling(env), addon_(Addon::of(env)) {}
+    Settling* settling() override { return this; }
 
     void take() {
         session->take();
         if (sampler) sampler->busy = true;
     }
-    // One token, so that jobs of other sessions come in between. The first time: the prompt, and one token.
-    void run(Pool& pool) override;
-    bool again(bool others) override {
-        const bool more = going_on_ && !session->stop.load(std::memory_order_relaxed);
-        if (others || !more) tell();
-        return more;
-    }
-    void ended(Napi::Env) override {
-        session->give_back();
+    void ended(Napi::Env env, Status&) override {
+        session->give_back(env);
         if (sampler) sampler->busy = false;
         engine.reset();
     }
-    // Whether it ended because the consumer was behind.
-    Napi::Value result(Napi::Env env) override { return Napi::Boolean::New(env, behind_); }
+    Napi::Value result(Napi::Env env) override { return Napi::Boolean::New(env, behind()); }
 
-    std::shared_ptr<Engine> engine;
     std::shared_ptr<SessionState> session;
     std::shared_ptr<SamplerState> sampler;  // null: only compute the tokens
-    StepItem item;
-    StepRequest request;
-    int64_t most = 0;                     // tokens to make
-    std::vector<int32_t> stop_tokens;
     Napi::FunctionReference on_token;
 
 private:
-    using Clock = std::chrono::steady_clock;
-    struct Made {
-        Choice choice;
-        Scores scores;
-        double ms;
-    };
+    // What is posted runs before the job is destroyed (Addon::drain).
+    void tell(std::vector<Made> made) override {
+        addon_.post_call([this, told = std::move(made)](Napi::Env env) {
+            for (const Made& one : told) tell_one(env, one);
+        });
+    }
 
-    void decide(double ms);
-    void tell();
+    void tell_one(Napi::Env env, const Made& made) {
+        const Napi::HandleScope scope(env);
+        Napi::Value ids = env.Undefined(), logprobs = env.Undefined();
+        if (!made.scores.top_ids.empty()) {
+            ids = copy_out<Napi::Int32Array>(env, made.scores.top_ids);
+            logprobs = copy_out<Napi::Float32Array>(env, made.scores.top_logprobs);
+        }
+        on_token.Call({Napi::Number::New(env, made.choice.id), Napi::Number::New(env, made.choice.logprob),
+                       Napi::Number::New(env, made.ms), ids, logprobs});
+    }
 
     Addon& addon_;
-    bool going_on_ = false, behind_ = false;
-    std::vector<Made> untold_;
-    Clock::time_point told_{};  // when something was last told
 };
-
-void GenerateJob::run(Pool& pool) {
-    going_on_ = false;
-    pool.resize(engine->threads);
-    request.cancel = cancel.get();
-    request.items = {&item};
-    const auto start = Clock::now();
-    status = run_step(*engine->model, pool, engine->scratch, engine->candidates, engine->pace, request);
-    const auto end = Clock::now();
-    if (!status.ok() || !item.sampler || !item.all_processed()) return;
-    status = item.sampled;
-    if (!status.ok()) return;
-    --most;
-    ++sampler->made;
-    const double ms = std::chrono::duration<double, std::milli>(end - start).count();
-    untold_.push_back({item.choice, std::exchange(item.scores, {}), ms});
-    decide(ms);
-    if (end - told_ < kTellTime && untold_.size() < kMostTold) return;
-    told_ = end;
-    tell();
-}
-
-// Whether the token that was chosen is computed too.
-void GenerateJob::decide(double ms) {
-    const int32_t id = item.choice.id;
-    if (most == 0 || session->session->length() == session->session->capacity() ||
-        std::find(stop_tokens.begin(), stop_tokens.end(), id) != stop_tokens.end()) {
-        return;
-    }
-    item.tokens.assign(1, id);
-    item.processed = 0;
-    item.score.from = 0;
-    const auto ahead = std::clamp(static_cast<int64_t>(kAheadMs / std::max(ms, 0.01)), int64_t{1}, kMostAhead);
-    behind_ = sampler->made - sampler->taken.load(std::memory_order_relaxed) > ahead;
-    going_on_ = !behind_;
-}
-
-// Hands tokens over. What is posted runs before the job is destroyed (Addon::drain).
-void GenerateJob::tell() {
-    if (untold_.empty()) return;
-    addon_.post_call([this, told = std::exchange(untold_, {})](Napi::Env env) {
-        for (const Made& made : told) {
-            const Napi::HandleScope scope(env);
-            Napi::Value ids = env.Undefined(), logprobs = env.Undefined();
-            if (!made.scores.top_ids.empty()) {
-                ids = copy_out<Napi::Int32Array>(env, made.scores.top_ids);
-                logprobs = copy_out<Napi::Float32Array>(env, made.scores.top_logprobs);
-            }
-            on_token.Call({Napi::Number::New(env, made.choice.id), Napi::Number::New(env, made.choice.logprob),
-                           Napi::Number::New(env, made.ms), ids, logprobs});
-        }
-    });
-}
 
 // ---- arguments ---------------------------------------------------------------------------------------
 bool read_sampling(Napi::Env env, Fields& fields, const Config& config, GenerateJob& job) {
@@ -139,6 +67,7 @@ bool read_sampling(Napi::Env env, Fields& fields, const Config& config, Generate
     if (!fields.ok()) return false;
     job.most = static_cast<int64_t>(most);
     job.item.sampler = &job.sampler->sampler;
+    job.progress = &job.sampler->progress;
     job.item.wants_scores = top > 0;
     job.item.score.from = static_cast<int>(job.item.tokens.size()) - 1;
     job.item.score.top = top;

@@ -7,7 +7,7 @@ namespace onebit {
 
 uint64_t ModelState::used_bytes() const {
     uint64_t bytes = engine ? engine->model->weight_bytes() : 0;
-    for (const SessionState* state : sessions) bytes += state->session ? state->session->bytes() : 0;
+    for (const SessionState* state : sessions) bytes += state->session ? state->session->capacity_bytes() : 0;
     return bytes;
 }
 
@@ -34,12 +34,13 @@ void SessionState::dispose() {
 
 void SessionState::take() { busy = true; }
 
-void SessionState::give_back() {
+void SessionState::give_back(Napi::Env env) {
     busy = false;
     if (disposed) {
         session.reset();
     } else {
         length = session->length();
+        tell_collector(env, static_cast<int64_t>(session->bytes()), &told_bytes);  // a cache grows as it is used
     }
 }
 
@@ -103,9 +104,9 @@ Napi::Value model_create_session(const Napi::CallbackInfo& call) {
     }
     std::unique_ptr<Session> session;
     Status status = Session::create(state->engine->model, capacity, kKvTypes[kv], &session);
-    // The memory is only promised so far: a cache takes pages as it fills.
-    if (status.ok() && state->memory_limit > 0 && state->used_bytes() + session->bytes() > state->memory_limit) {
-        status = error("ERR_MEMORY_LIMIT", "A session of " + std::to_string(session->bytes()) + " bytes beside the " +
+    // The memory is only promised so far, a cache takes it as it fills; but what may be taken is what a limit is about.
+    if (status.ok() && state->memory_limit > 0 && state->used_bytes() + session->capacity_bytes() > state->memory_limit) {
+        status = error("ERR_MEMORY_LIMIT", "A session of " + std::to_string(session->capacity_bytes()) + " bytes beside the " +
                                                std::to_string(state->used_bytes()) +
                                                " bytes in use is more than the limit of " +
                                                std::to_string(state->memory_limit) + " bytes.");
@@ -118,9 +119,10 @@ Napi::Value model_create_session(const Napi::CallbackInfo& call) {
 }
 
 // Frees weights on the worker: giving gigabytes back to the system takes a while.
-class ReleaseJob : public PromiseJob {
+class ReleaseJob final : public Job, public Settling {
 public:
-    ReleaseJob(Napi::Env env, std::shared_ptr<Engine> engine) : PromiseJob(env), engine_(std::move(engine)) {}
+    ReleaseJob(Napi::Env env, std::shared_ptr<Engine> engine) : Settling(env), engine_(std::move(engine)) {}
+    Settling* settling() override { return this; }
     void run(Pool&) override { engine_.reset(); }
     Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 
@@ -189,24 +191,26 @@ Napi::Value session_rewind(const Napi::CallbackInfo& call) {
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
     int32_t length = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    if (length < state->length && !state->session->can_rewind()) {
+        throw_status(env, error("ERR_BAD_OPTION", "A session of this model cannot go back."));
+        return {};
+    }
     state->session->rewind(length);
     state->length = length;
     return env.Undefined();
 }
 
 // Copies on the worker: a long cache is hundreds of megabytes.
-class ForkJob : public PromiseJob {
+class ForkJob final : public Job, public Settling {
 public:
     ForkJob(Napi::Env env, std::shared_ptr<SessionState> from, std::unique_ptr<Session> to, int length)
-        : PromiseJob(env), from_(std::move(from)), to_(std::move(to)), length_(length) {
+        : Settling(env), from_(std::move(from)), to_(std::move(to)), length_(length) {
         from_->take();
     }
-    void run(Pool&) override {
-        to_->copy_from(*from_->session);
-        to_->rewind(length_);
-    }
-    void ended(Napi::Env) override {
-        from_->give_back();
+    Settling* settling() override { return this; }
+    void run(Pool&) override { status = to_->copy_from(*from_->session, length_); }
+    void ended(Napi::Env env, Status& status) override {
+        from_->give_back(env);
         if (from_->disposed) status = error("ERR_DISPOSED", "The session was disposed while it was being forked.");
     }
     Napi::Value result(Napi::Env env) override { return make_session(env, from_->owner, std::move(to_)); }
@@ -226,8 +230,8 @@ Napi::Value session_fork(const Napi::CallbackInfo& call) {
     const ModelState& owner = *state->owner;
     std::unique_ptr<Session> to;
     Status status;
-    if (owner.memory_limit > 0 && owner.used_bytes() + from.bytes() > owner.memory_limit) {
-        status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.bytes()) + " bytes beside the " +
+    if (owner.memory_limit > 0 && owner.used_bytes() + from.capacity_bytes() > owner.memory_limit) {
+        status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.capacity_bytes()) + " bytes beside the " +
                                                std::to_string(owner.used_bytes()) +
                                                " bytes in use is more than the limit of " +
                                                std::to_string(owner.memory_limit) + " bytes.");
@@ -299,9 +303,10 @@ void register_model(Napi::Env env, Napi::Object exports) {
     addon.session_class = Napi::Persistent(session_class(env));
     exports.Set("Cancel", cancel_class(env));
     exports.Set("Sampler", sampler_class(env));
-    exports.Set("loadModel", Napi::Function::New<load_model_call>(env, "loadModel"));
-    exports.Set("step", Napi::Function::New<step_call>(env, "step"));
-    exports.Set("generate", Napi::Function::New<generate_call>(env, "generate"));
+    export_call<load_model_call>(exports, "loadModel");
+    export_call<step_call>(exports, "step");
+    export_call<generate_call>(exports, "generate");
+    export_call<config_fields>(exports, "configFields");
 }
 
 }  // namespace onebit

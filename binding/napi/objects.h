@@ -11,20 +11,11 @@
 #include <utility>
 
 #include "napi/addon.h"
-#include "run/step.h"
+#include "run/generation.h"
 
 namespace onebit {
 
 struct SessionState;
-
-// What steps need of a model. Goes away when the model is disposed and no job uses it any more.
-struct Engine {
-    std::shared_ptr<Model> model;
-    int threads = 1;
-    Scratch scratch;
-    CandidateScratch candidates;
-    Pace pace;
-};
 
 struct ModelState {
     std::shared_ptr<Engine> engine;  // null: disposed
@@ -52,8 +43,8 @@ struct SessionState {
     static constexpr const char* kName = "NativeSession";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d73, 0x3b8e6c0d94f7152a};
     void dispose();
-    void take();     // by a job
-    void give_back();  // by the job's ended()
+    void take();                   // by a job
+    void give_back(Napi::Env env);  // by the job's ended()
     void forget(Napi::Env env);
     int64_t told_bytes = 0;
 };
@@ -74,8 +65,7 @@ struct SamplerState {
     Sampler sampler;
     const int32_t vocab_size;
     bool busy = false;  // a job has it
-    int64_t made = 0;   // by generations; the job's
-    std::atomic<int64_t> taken{0};  // of these, by the consumer
+    Progress progress;
 
     static constexpr const char* kName = "NativeSampler";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d70, 0x58c1e0b7f3946ad2};
@@ -154,6 +144,9 @@ bool check_ids(Napi::Env env, const std::vector<int32_t>& ids, int32_t vocab_siz
 bool read_tokens(Napi::Env env, Napi::Value value, const Config& config, const SessionState& state, StepItem* item);
 // False: an exception is pending.
 bool read_config(Napi::Env env, Napi::Value value, Config* out);
+bool read_kinds(Napi::Env env, Napi::Value value, std::vector<NamedKind>* out);
+bool read_tensors(Napi::Env env, Napi::Value value, std::vector<TensorSlot>* out);
+Napi::Value config_fields(const Napi::CallbackInfo& call);  // configFields(): the names of what read_config reads
 Napi::Value make_model(Napi::Env env, std::shared_ptr<Engine> engine, uint64_t memory_limit);
 Napi::Value make_session(Napi::Env env, std::shared_ptr<ModelState> owner, std::unique_ptr<Session> session);
 
@@ -173,7 +166,7 @@ Napi::Value copy_out(Napi::Env env, const std::vector<T>& data) {
 // A Node-API callback from a function on CallbackInfo.
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>
 napi_value native_callback(napi_env env, napi_callback_info info) {
-    return call(Napi::CallbackInfo(env, info));
+    return guarded<call>(Napi::CallbackInfo(env, info));
 }
 
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>

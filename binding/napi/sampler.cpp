@@ -108,7 +108,7 @@ Napi::Value sampler_choose(const Napi::CallbackInfo& call) {
 Napi::Value sampler_took(const Napi::CallbackInfo& call) {
     const std::shared_ptr<SamplerState> state = unwrap<SamplerState>(call.Env(), call.This());
     if (!state) return {};
-    state->taken.fetch_add(1, std::memory_order_relaxed);
+    state->progress.taken.fetch_add(1, std::memory_order_relaxed);
     return call.Env().Undefined();
 }
 

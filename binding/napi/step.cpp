@@ -17,9 +17,10 @@ constexpr int32_t kMaxTop = 1024;
 // Results are copied to JavaScript on its own thread, so nobody may ask for gigabytes at once.
 constexpr uint64_t kMaxResultFloats = uint64_t{1} << 27;
 
-class StepJob : public PromiseJob {
+class StepJob final : public Job, public Settling {
 public:
-    explicit StepJob(Napi::Env env) : PromiseJob(env) {}
+    using Settling::Settling;
+    Settling* settling() override { return this; }
 
     void take() {
         for (const auto& session : sessions) session->take();
@@ -30,15 +31,15 @@ public:
         request.cancel = cancel.get();
         for (const auto& item : items) request.items.push_back(item.get());
         const auto start = std::chrono::steady_clock::now();
-        status = run_step(*engine->model, pool, engine->scratch, engine->candidates, engine->pace, request);
+        status = run_step(*engine, pool, request);
         const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
         step_ms = took.count();
         for (const auto& item : items) {
             if (status.ok() && !item->sampled.ok()) status = item->sampled;
         }
     }
-    void ended(Napi::Env) override {
-        for (const auto& session : sessions) session->give_back();
+    void ended(Napi::Env env, Status&) override {
+        for (const auto& session : sessions) session->give_back(env);
         for (const auto& sampler : samplers) sampler->busy = false;
         engine.reset();
     }
@@ -195,7 +196,7 @@ Napi::Value item_value(Napi::Env env, const StepItem& item, double step_ms) {
     result.Set("processed", item.processed);
     result.Set("stepMs", step_ms);
     if (item.rows.size() > 0) {
-        result.Set("logits", copy_out<Napi::Float32Array>(env, item.rows.data(), item.rows.size()));
+        result.Set("logits", copy_out<Napi::Float32Array>(env, item.rows));
     }
     if (item.sampler && item.all_processed()) {
         result.Set("id", item.choice.id);

@@ -40,7 +40,8 @@ bool copy_array(Napi::Env env, Napi::Value value, const char* name, napi_typedar
 
 Napi::Value make_error(Napi::Env env, const Status& status) {
     const Napi::String code = Napi::String::New(env, status.code);
-    const Napi::String message = Napi::String::New(env, status.message);
+    const Napi::String message =
+        Napi::String::New(env, status.message.empty() ? "There is not enough memory for this." : status.message);
     const Napi::FunctionReference& factory = Addon::of(env).error_factory;
     if (!factory.IsEmpty()) {
         return factory.Call({code, message});

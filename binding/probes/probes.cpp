@@ -7,8 +7,8 @@
 #include <new>
 #include <string>
 
-#include "system/arena.h"
-#include "system/available_memory.h"
+#include "system/memory.h"
+#include "probes/available_memory.h"
 #include "probes/probe_set.h"
 
 #if !defined(_WIN32)

@@ -3,32 +3,13 @@
 #pragma once
 
 #include <functional>
-#include <vector>
 
-#include "system/pool.h"
-#include "run/session.h"
+#include "run/plan.h"
 
 namespace onebit {
 
-struct TokenInput {
-    Session* session;
-    int32_t token;
-    bool want_logits;
-};
-
 // Receives (vocab_size) logits of inputs[index]; valid during the call; ascending index; on the calling thread.
 using LogitsSink = std::function<void(int index, const float* logits)>;
-
-constexpr int kMaxStepTokens = 256;
-
-// Scratch of one model, reused from step to step; grows to the largest step seen.
-class Scratch {
-public:
-    ~Scratch();
-    unsigned char* base = nullptr;
-    size_t bytes = 0;
-    bool ensure(size_t wanted);
-};
 
 // Looked at between layers; true ends the step with the error kGivenUp and leaves the sessions as they were.
 constexpr const char* kGivenUp = "ERR_ABORTED";
@@ -37,7 +18,7 @@ using GiveUp = std::function<bool()>;
 // Runs n (1..kMaxStepTokens) tokens of sessions of one model. The tokens of one session are consecutive in inputs
 // and continue it: their positions are session->length(), +1, ... Lengths are advanced only on success.
 // Errors: ERR_TOKEN_RANGE, ERR_CONTEXT_FULL, ERR_OUT_OF_MEMORY, ERR_NOT_FINITE (a logit is NaN or infinite), kGivenUp.
-Status forward(const Model& model, Pool& pool, Scratch& scratch, const TokenInput* inputs, int n,
+Status forward(const Model& model, Pool& pool, Workspace& workspace, const TokenInput* inputs, int n,
                const LogitsSink& sink, const GiveUp& give_up = nullptr);
 
 }  // namespace onebit

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/math.h"
+#include "system/pool.h"
 
 namespace onebit {
 
@@ -67,6 +68,7 @@ Sampler::Sampler(SamplingOptions options, std::vector<int32_t> recent)
     : options_(std::move(options)), random_(options_.seed), recent_(std::move(recent)) {}
 
 Status Sampler::choose(const KernelSet& kernels, const float* logits, int n, CandidateScratch& scratch, Choice* out) {
+    const DefaultFloats floats;  // JavaScript's thread chooses too
     count_recent();
     options_.changes.k = std::min(options_.first, n);
     choose_candidates(kernels, logits, n, options_.changes, scratch, &candidates_);

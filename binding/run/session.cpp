@@ -1,8 +1,7 @@
 #include "run/session.h"
 
+#include <algorithm>
 #include <cstring>
-
-#include "system/arena.h"
 
 namespace onebit {
 
@@ -24,31 +23,41 @@ void scatter(const void* cache, bool is_key, size_t at, const T* row, int head_d
 
 }  // namespace
 
+Session::Session(std::shared_ptr<Model> model, int capacity, DType kv)
+    : model_(std::move(model)), capacity_(capacity), kv_(kv), layers_(static_cast<size_t>(model_->config.n_layers)) {
+    const size_t layer_bytes = static_cast<size_t>(model_->config.n_kv_heads) * head_bytes();
+    for (size_t i = 0; i < layers_.size(); ++i) layers_[i].at = i * layer_bytes;
+}
+
 Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std::unique_ptr<Session>* out) {
-    const Config& config = model->config;
-    if (capacity < 1 || capacity > config.context_length) {
-        return error("ERR_BAD_OPTION", "context: " + std::to_string(capacity) + " is not within 1 to " +
-                                           std::to_string(config.context_length) + ", the model's own length.");
+    const int most = model->config.context_length;
+    if (capacity < 1 || capacity > most) {
+        return error("ERR_BAD_OPTION", "context: " + std::to_string(capacity) + " is not within 1 to " + std::to_string(most) +
+                                           ", the model's own length.");
     }
-    std::unique_ptr<Session> session(new Session());
-    session->capacity_ = capacity;
-    session->kv_ = kv;
-    session->model_ = std::move(model);
+    std::unique_ptr<Session> session(new Session(std::move(model), capacity, kv));
     // layers <= 2^10, capacity <= 2^22, kv_dim <= 2^16, element 4 and K and V 2: below 2^52.
-    session->bytes_ = session->chunk_bytes() * static_cast<uint64_t>(padded(capacity, kKvChunk) / kKvChunk);
-    if (session->bytes_ <= SIZE_MAX) {
-        session->memory_ = static_cast<unsigned char*>(allocate_pages(static_cast<size_t>(session->bytes_), true));
-    }
-    if (!session->memory_) {
-        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(session->bytes_ >> 20) +
-                                              " MiB for a KV cache of " + std::to_string(capacity) +
-                                              " positions; ask for a smaller context.");
+    const uint64_t bytes = session->capacity_bytes();
+    if (bytes > SIZE_MAX || !session->memory_.reserve(static_cast<size_t>(bytes))) {
+        return error("ERR_OUT_OF_MEMORY", "There are no addresses for a KV cache of " + std::to_string(capacity) + " positions (" +
+                                              std::to_string(bytes >> 20) + " MiB); ask for a smaller context.");
     }
     *out = std::move(session);
     return {};
 }
 
-Session::~Session() { free_pages(memory_, static_cast<size_t>(bytes_)); }
+Status Session::grow(int positions) {
+    const uint64_t wanted = chunks_of(positions);
+    if (wanted <= usable_chunks_) return {};
+    if (!memory_.grow(static_cast<size_t>(wanted * chunk_bytes()))) {
+        return error("ERR_OUT_OF_MEMORY", "The system has no memory for more than " + std::to_string(usable_chunks_ * kKvChunk) +
+                                              " of the " + std::to_string(positions) + " positions in this session's KV cache (" +
+                                              std::to_string(chunk_bytes() >> 20) + " MiB for " + std::to_string(kKvChunk) +
+                                              "); a smaller context keeps within what there is.");
+    }
+    usable_chunks_ = wanted;
+    return {};
+}
 
 size_t Session::rows_bytes() const {
     return static_cast<size_t>(kKvChunk) * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
@@ -61,22 +70,26 @@ size_t Session::head_bytes() const {
 }
 
 size_t Session::chunk_bytes() const {
-    return static_cast<size_t>(model_->config.n_layers) * kv_heads() * head_bytes();
+    return layers_.size() * static_cast<size_t>(model_->config.n_kv_heads) * head_bytes();
+}
+
+bool Session::can_rewind() const {
+    return std::all_of(layers_.begin(), layers_.end(), [](const LayerState& state) { return state.rewinds; });
 }
 
 void Session::rewind(int length) {
     if (length >= 0 && length < length_) length_ = length;
 }
 
-void Session::copy_from(const Session& other) {
-    const size_t chunks = static_cast<size_t>(padded(other.length_, kKvChunk) / kKvChunk);
-    std::memcpy(memory_, other.memory_, chunks * chunk_bytes());
-    length_ = other.length_;
+Status Session::copy_from(const Session& other, int length) {
+    if (Status status = grow(length); !status.ok()) return status;
+    if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes()));
+    length_ = length;
+    return {};
 }
 
 KvHead Session::kv_head(int layer, int head) const {
-    const size_t index = static_cast<size_t>(layer) * kv_heads() + static_cast<size_t>(head);
-    const unsigned char* k = memory_ + index * head_bytes();
+    const unsigned char* k = memory_.base() + layers_[static_cast<size_t>(layer)].at + static_cast<size_t>(head) * head_bytes();
     KvHead found{k, k + rows_bytes(), kv_, chunk_bytes()};
     if (kv_ == DType::q8) {
         found.k_scale = reinterpret_cast<const float*>(k + 2 * rows_bytes());

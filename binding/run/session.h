@@ -1,47 +1,61 @@
-// A Session: one timeline of a model: the KV cache and how much of it is filled.
+// A Session: one timeline of a model: what its layers remember of the tokens so far.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "model/model.h"
+#include "system/memory.h"
 
 namespace onebit {
 
+// What one layer remembers of a session. Keys and values of every position are the one kind there is; a state that cannot
+// be rewound (one that every token changes) would be another.
+struct LayerState {
+    size_t at = 0;  // bytes from the start of a chunk
+    bool rewinds = true;
+};
+
 class Session {
 public:
-    // capacity: positions, 1..config.context_length. kv: DType::f16, DType::f32 or DType::q8.
+    // capacity: positions, 1..config.context_length. kv: DType::f16, DType::f32 or DType::q8. Takes addresses, no memory yet.
     static Status create(std::shared_ptr<Model> model, int capacity, DType kv, std::unique_ptr<Session>* out);
-    ~Session();
 
     Model& model() const { return *model_; }
     int capacity() const { return capacity_; }
     int length() const { return length_; }
     DType kv_dtype() const { return kv_; }
-    uint64_t bytes() const { return bytes_; }
+    uint64_t bytes() const { return usable_chunks_ * chunk_bytes(); }  // in use
+    uint64_t capacity_bytes() const { return chunks_of(capacity_) * chunk_bytes(); }
 
-    void rewind(int length);              // 0 <= length <= length()
-    void copy_from(const Session& other);  // same model, capacity >= other.length(), same kv dtype
+    // Memory for the first `positions` <= capacity() positions, a chunk at a time. ERR_OUT_OF_MEMORY, with everything as it was.
+    Status grow(int positions);
+    bool can_rewind() const;
+    void rewind(int length);  // 0 <= length <= length(), and can_rewind() where it is less
+    // The first `length` positions of another session of the same model with the same kv dtype. ERR_OUT_OF_MEMORY.
+    Status copy_from(const Session& other, int length);
 
     KvHead kv_head(int layer, int head) const;
-    // Writes one position of one head: k, v (head_dim) floats.
+    // Writes one position of one head: k, v (head_dim) floats. There is memory for it.
     void store(int layer, int head, int position, const float* k, const float* v);
     void advance(int n) { length_ += n; }
 
 private:
-    Session() = default;
-    size_t kv_heads() const { return static_cast<size_t>(model_->config.n_kv_heads); }
+    Session(std::shared_ptr<Model> model, int capacity, DType kv);
+    static uint64_t chunks_of(int positions) { return static_cast<uint64_t>(padded(positions, kKvChunk) / kKvChunk); }
     size_t rows_bytes() const;  // of one head's keys in one chunk
     size_t head_bytes() const;
     size_t chunk_bytes() const;
     void store_row(const KvHead& cache, bool is_key, int position, const float* x);
 
     std::shared_ptr<Model> model_;
-    int capacity_ = 0;
+    int capacity_;
     int length_ = 0;
-    DType kv_ = DType::f16;
-    uint64_t bytes_ = 0;
-    unsigned char* memory_ = nullptr;  // (chunk, layer, kv_head) of k, v, and with q8 k_scale, v_scale
+    DType kv_;
+    std::vector<LayerState> layers_;
+    uint64_t usable_chunks_ = 0;
+    Reservation memory_;  // (chunk, layer, kv_head) of k, v, and with q8 k_scale, v_scale
 };
 
 }  // namespace onebit

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -66,55 +65,47 @@ void score_row(const KernelSet& kernels, const float* logits, int n, const StepI
     }
 }
 
-void take_row(const Model& model, const float* logits, StepItem& item, int token, CandidateScratch& scratch) {
-    const KernelSet& kernels = *model.kernels;
-    const int n = model.config.vocab_size;
+void take_row(Engine& engine, const float* logits, StepItem& item, int token) {
+    const KernelSet& kernels = *engine.model->kernels;
+    const int n = engine.model->config.vocab_size;
     const bool last = static_cast<size_t>(token) + 1 == item.tokens.size();
-    if (item.logits == WantedLogits::all || (item.logits == WantedLogits::last && last)) item.rows.append(logits);
-    if (item.wants_scores && token >= item.score.from) {
-        score_row(kernels, logits, n, item, token, scratch, item.scores);
+    if (item.logits == WantedLogits::all || (item.logits == WantedLogits::last && last)) {
+        item.rows.insert(item.rows.end(), logits, logits + n);
     }
-    if (item.sampler && last) item.sampled = item.sampler->choose(kernels, logits, n, scratch, &item.choice);
+    if (item.wants_scores && token >= item.score.from) score_row(kernels, logits, n, item, token, engine.candidates, item.scores);
+    if (item.sampler && last) item.sampled = item.sampler->choose(kernels, logits, n, engine.candidates, &item.choice);
 }
 
-Status reserve_results(const StepRequest& request, const Model& model) {
-    for (StepItem* item : request.items) {
-        if (item->logits == WantedLogits::none) continue;
-        const size_t rows = item->logits == WantedLogits::all ? item->tokens.size() : 1;
-        if (!item->rows.reserve(rows, static_cast<size_t>(model.config.vocab_size))) {
-            return error("ERR_OUT_OF_MEMORY", "There is no memory for the logits of " + std::to_string(rows) +
-                                                  " tokens; ask for them in smaller pieces.");
-        }
-    }
-    return {};
+// All at once and before anything is computed, so that what does not fit is known then.
+Status reserve_results(StepItem& item, int vocab_size) {
+    const size_t tokens = item.tokens.size(), rows = item.logits == WantedLogits::all ? tokens : item.logits == WantedLogits::last;
+    const size_t scored = item.wants_scores ? tokens - static_cast<size_t>(item.score.from) : 0;
+    const auto top = static_cast<size_t>(item.score.top);
+    const Status status = caught([&] {
+        item.rows.reserve(rows * static_cast<size_t>(vocab_size));
+        item.scores.logprobs.reserve(scored);
+        item.scores.top_ids.reserve(scored * top);
+        item.scores.top_logprobs.reserve(scored * top);
+        return Status{};
+    });
+    if (status.ok()) return status;
+    return error("ERR_OUT_OF_MEMORY", "There is no memory for the logits or scores of " + std::to_string(tokens) +
+                                          " tokens; ask for them in smaller pieces.");
 }
 
 // At most twice as many tokens as the last chunk had: one quick chunk proves little.
-void learn(Pace& pace, int n, double ms) {
+void learn(double& pace, int n, double ms) {
     const double fitting = n * kChunkMs / std::max(ms, 0.01);
-    pace.tokens = std::min({fitting, 2.0 * n, static_cast<double>(kMaxStepTokens)});
+    pace = std::min({fitting, 2.0 * n, static_cast<double>(kMaxStepTokens)});
 }
 
-size_t next_budget(const StepRequest& request, const Pool& pool, const Pace& pace) {
+size_t next_budget(const StepRequest& request, const Pool& pool, double pace) {
     if (request.chunk > 0) return static_cast<size_t>(std::min(request.chunk, kMaxStepTokens));
-    const int tokens = std::max(static_cast<int>(pace.tokens), least_chunk(pool));
+    const int tokens = std::max(static_cast<int>(pace), least_chunk(pool));
     return static_cast<size_t>(tokens / 8 * 8);  // kernels work on several tokens at a time
 }
 
 }  // namespace
-
-LogitsRows::~LogitsRows() { std::free(data_); }
-
-bool LogitsRows::reserve(size_t rows, size_t columns) {
-    columns_ = columns;
-    data_ = static_cast<float*>(std::malloc(rows * columns * sizeof(float)));
-    return data_ != nullptr;
-}
-
-void LogitsRows::append(const float* row) {
-    std::memcpy(data_ + size_, row, columns_ * sizeof(float));
-    size_ += columns_;
-}
 
 bool StepItem::wants_row(int token) const {
     const bool last = static_cast<size_t>(token) + 1 == tokens.size();
@@ -124,31 +115,32 @@ bool StepItem::wants_row(int token) const {
     return wants_scores && token >= score.from;
 }
 
-Status run_step(const Model& model, Pool& pool, Scratch& scratch, CandidateScratch& candidate_scratch, Pace& pace,
-                StepRequest& request) {
-    if (Status status = reserve_results(request, model); !status.ok()) return status;
+Status run_step(Engine& engine, Pool& pool, StepRequest& request) {
+    for (StepItem* item : request.items) {
+        if (Status status = reserve_results(*item, engine.model->config.vocab_size); !status.ok()) return status;
+    }
     using Clock = std::chrono::steady_clock;
     Chunk chunk;
     for (;;) {
         if (cancelled(request)) return {};
-        const size_t budget = next_budget(request, pool, pace);
+        const size_t budget = next_budget(request, pool, engine.pace);
         fill(request, budget, chunk);
         if (chunk.inputs.empty()) return {};
         const int n = static_cast<int>(chunk.inputs.size());
         const auto start = Clock::now();
         const auto sink = [&](int index, const float* logits) {
             const auto [item, token] = chunk.origin[static_cast<size_t>(index)];
-            take_row(model, logits, *item, token, candidate_scratch);
+            take_row(engine, logits, *item, token);
         };
         const auto nobody_waits = [&] { return cancelled(request) || all_stopped(chunk); };
-        const Status status = forward(model, pool, scratch, chunk.inputs.data(), n, sink, nobody_waits);
+        const Status status = forward(*engine.model, pool, engine.workspace, chunk.inputs.data(), n, sink, nobody_waits);
         if (!status.ok()) {
             if (std::strcmp(status.code, kGivenUp) == 0) continue;  // the next chunk is of whoever is left
             return status;
         }
         for (const auto& [item, token] : chunk.origin) item->processed = token + 1;
         const std::chrono::duration<double, std::milli> took = Clock::now() - start;
-        if (request.chunk == 0 && chunk.inputs.size() == budget) learn(pace, n, took.count());
+        if (request.chunk == 0 && chunk.inputs.size() == budget) learn(engine.pace, n, took.count());
     }
 }
 

@@ -11,24 +11,6 @@
 
 namespace onebit {
 
-// (rows, vocab_size) floats, allocated without exceptions.
-class LogitsRows {
-public:
-    LogitsRows() = default;
-    ~LogitsRows();
-    LogitsRows(const LogitsRows&) = delete;
-    LogitsRows& operator=(const LogitsRows&) = delete;
-
-    bool reserve(size_t rows, size_t columns);  // false when there is no memory
-    void append(const float* row);
-    const float* data() const { return data_; }
-    size_t size() const { return size_; }  // floats
-
-private:
-    float* data_ = nullptr;
-    size_t size_ = 0, columns_ = 0;
-};
-
 enum class WantedLogits : uint8_t { none, last, all };
 
 struct ScoreRequest {
@@ -54,7 +36,7 @@ struct StepItem {
 
     // ---- results
     int processed = 0;  // tokens now in the cache
-    LogitsRows rows;
+    std::vector<float> rows;  // (rows, vocab_size) logits
     Scores scores;
     Status sampled;  // when all tokens were processed
     Choice choice;   // when sampled.ok()
@@ -63,20 +45,23 @@ struct StepItem {
     bool wants_row(int token) const;  // whether somebody looks at the logits after this token
 };
 
-// What a model learns about its own speed, so that prefill chunks take about kChunkMs.
-struct Pace {
-    double tokens = 64;
+// What steps need of a model beside it. One job at a time uses it.
+struct Engine {
+    std::shared_ptr<Model> model;
+    int threads = 1;
+    Workspace workspace;
+    CandidateScratch candidates;
+    double pace = 64;  // tokens of a prefill chunk that takes about kChunkMs, as far as is known
 };
 
 struct StepRequest {
     std::vector<StepItem*> items;
-    int chunk = 0;                              // tokens; 0: by Pace
+    int chunk = 0;                              // tokens; 0: by the engine's pace
     const std::atomic<bool>* cancel = nullptr;  // looked at between layers
 };
 
 // Runs until every item is done or stopped. On error the items' `processed` and the sessions' lengths tell how far
-// it came.
-Status run_step(const Model& model, Pool& pool, Scratch& scratch, CandidateScratch& candidate_scratch, Pace& pace,
-                StepRequest& request);
+// it came. Errors as of forward().
+Status run_step(Engine& engine, Pool& pool, StepRequest& request);
 
 }  // namespace onebit

@@ -67,9 +67,14 @@ int Pool::resize(int threads) {
     stop();
     workers_.reserve(static_cast<size_t>(kMaxThreads));
     shares_ = std::make_unique<Share[]>(static_cast<size_t>(kMaxThreads));
+    const auto enter = [](void* member) -> Thread::Result {
+        const auto* self = static_cast<Member*>(member);
+        self->pool->work(self->number);
+        return Thread::Result{};
+    };
     for (int i = 1; i < threads && i < kMaxThreads; ++i) {
-        auto worker = std::make_unique<Thread>();
-        if (!worker->start([this, i] { work(i); })) break;  // compute with those there are
+        std::unique_ptr<Member> worker(new Member{this, i, {}});
+        if (!worker->thread.start(enter, worker.get())) break;  // compute with those there are
         workers_.push_back(std::move(worker));
     }
     return this->threads();
@@ -108,7 +113,7 @@ void Pool::take_part(uint64_t job, int thread) {
             ++i;
             continue;
         }
-        call_(context_, task, thread);
+        task_->run(task, thread);
         finished_.fetch_add(1, std::memory_order_release);
     }
 }
@@ -123,14 +128,14 @@ uint64_t Pool::next_number() {
     return 1;
 }
 
-void Pool::run_job(int tasks, Call call, const void* context) {
-    const auto started = Clock::now();
-    if (started < alone_until_) {
-        for (int task = 0; task < tasks; ++task) call(context, task, 0);
+void Pool::run(int tasks, Task& job_task) {
+    const bool alone = tasks <= 1 || workers_.empty();
+    const auto started = alone ? Clock::time_point{} : Clock::now();
+    if (alone || started < alone_until_) {
+        for (int task = 0; task < tasks; ++task) job_task.run(task, 0);
         return;
     }
-    call_ = call;
-    context_ = context;
+    task_ = &job_task;
     finished_.store(0, std::memory_order_relaxed);
     const uint64_t job = share_word(next_number(), 0, static_cast<uint64_t>(tasks));
     job_.store(job, std::memory_order_seq_cst);
@@ -158,7 +163,7 @@ void Pool::wait_for_others(int tasks, Clock::time_point started) {
 }
 
 void Pool::work(int thread) {
-    use_default_float_environment();
+    const DefaultFloats floats;
     auto idle_since = Clock::now();
     uint64_t seen = job_.load(std::memory_order_acquire);
     const auto has_job = [&] { return job_.load(std::memory_order_seq_cst) != seen; };
@@ -179,14 +184,24 @@ void Pool::work(int thread) {
     }
 }
 
-void use_default_float_environment() {
 #if defined(__x86_64__) || defined(_M_X64)
-    _mm_setcsr(0x1f80);
+
+DefaultFloats::DefaultFloats() : before_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+DefaultFloats::~DefaultFloats() { _mm_setcsr(static_cast<unsigned>(before_)); }
+
 #elif defined(_M_ARM64)
-    _WriteStatusReg(ARM64_FPCR, 0);
+
+DefaultFloats::DefaultFloats() : before_(static_cast<uint64_t>(_ReadStatusReg(ARM64_FPCR))) { _WriteStatusReg(ARM64_FPCR, 0); }
+DefaultFloats::~DefaultFloats() { _WriteStatusReg(ARM64_FPCR, static_cast<int64_t>(before_)); }
+
 #elif defined(__aarch64__)
+
+DefaultFloats::DefaultFloats() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
     asm volatile("msr fpcr, %0" ::"r"(uint64_t{0}));
-#endif
 }
+DefaultFloats::~DefaultFloats() { asm volatile("msr fpcr, %0" ::"r"(before_)); }
+
+#endif
 
 }  // namespace onebit

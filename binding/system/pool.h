@@ -17,6 +17,15 @@
 
 namespace onebit {
 
+// What a job does. run() may be called by all threads at once, and must not throw.
+class Task {
+public:
+    virtual void run(int task, int thread) = 0;
+
+protected:
+    ~Task() = default;
+};
+
 class Pool {
 public:
     static constexpr int kMaxTasks = (1 << 20) - 1;
@@ -34,39 +43,40 @@ public:
     int resize(int threads);
     int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-    // Runs body(task) or body(task, thread) for every task in [0, tasks), tasks <= kMaxTasks, and returns when all
-    // are done. thread is in [0, threads()); two calls with the same thread never overlap. Tasks
-    // [first_of(tasks, i), first_of(tasks, i + 1)) are thread i's, in this order; others take them from the end.
+    // Runs task i of the job for every i in [0, tasks), tasks <= kMaxTasks, and returns when all are done. thread is in
+    // [0, threads()); two calls with the same thread never overlap. Tasks [first_of(tasks, i), first_of(tasks, i + 1)) are
+    // thread i's, in this order; others take them from the end.
+    void run(int tasks, Task& job);
+
+    // The same for body(task) or body(task, thread).
     template <class Body>
+        requires(!std::is_base_of_v<Task, Body>)
     void run(int tasks, const Body& body) {
-        if (tasks <= 0) return;
-        if (tasks == 1 || workers_.empty()) {
-            for (int i = 0; i < tasks; ++i) call(body, i, 0);
-            return;
-        }
-        run_job(
-            tasks, [](const void* context, int task, int thread) { call(*static_cast<const Body*>(context), task, thread); },
-            &body);
+        Calls<Body> calls(body);
+        run(tasks, static_cast<Task&>(calls));
     }
 
     int first_of(int tasks, int thread) const {
         return static_cast<int>(int64_t{tasks} * thread / threads());
     }
 
-    // One task of a body that wants to know its thread, or does not.
-    template <class Body>
-    static void call(const Body& body, int task, int thread) {
-        if constexpr (std::is_invocable_v<const Body&, int, int>) {
-            body(task, thread);
-        } else {
-            body(task);
-        }
-    }
-
 private:
-    using Call = void (*)(const void* context, int task, int thread);
+    template <class Body>
+    class Calls final : public Task {
+    public:
+        explicit Calls(const Body& body) : body_(body) {}
+        void run(int task, int thread) override {
+            if constexpr (std::is_invocable_v<const Body&, int, int>) {
+                body_(task, thread);
+            } else {
+                body_(task);
+            }
+        }
 
-    void run_job(int tasks, Call call, const void* context);
+    private:
+        const Body& body_;
+    };
+
     void wait_for_others(int tasks, std::chrono::steady_clock::time_point started);
     bool take_task(uint64_t job, int share, bool own, int* task);
     void take_part(uint64_t job, int thread);
@@ -75,13 +85,17 @@ private:
     void work(int thread);
     void stop();
 
-    std::vector<std::unique_ptr<Thread>> workers_;
+    struct Member {
+        Pool* pool;
+        int number;
+        Thread thread;
+    };
+    std::vector<std::unique_ptr<Member>> workers_;
     std::mutex mutex_;
     std::condition_variable wake_;
     // The job there is: | job number : 24 | 0 : 20 | tasks : 20 |. What a thread needs to begin lies on the same cache line.
     alignas(64) std::atomic<uint64_t> job_;
-    Call call_ = nullptr;  // read only after a claim has succeeded
-    const void* context_ = nullptr;
+    Task* task_ = nullptr;  // read only after a claim has succeeded
     // What is left of a thread's share: | job number : 24 | next task : 20 | end : 20 |. Whoever comes first to a share of a
     // new job sets it up. A claim is a compare-and-swap of the word, so a late thread cannot take a task of a job it has
     // not seen.
@@ -95,9 +109,18 @@ private:
     std::chrono::steady_clock::time_point alone_until_{};  // the caller's own
 };
 
-// Round to nearest, subnormals kept, nothing trapped: what the promise of equal bytes rests on. A host program may
-// have changed these on its own threads; every thread of ours calls this first.
-void use_default_float_environment();
+// Round to nearest, subnormals kept, nothing trapped, while it lives: what the promise of equal bytes rests on. A host
+// program may have changed these on its own threads. Threads of ours have it for good.
+class DefaultFloats {
+public:
+    DefaultFloats();
+    ~DefaultFloats();
+    DefaultFloats(const DefaultFloats&) = delete;
+    DefaultFloats& operator=(const DefaultFloats&) = delete;
+
+private:
+    uint64_t before_ = 0;
+};
 
 // Physical cores this process may use: affinity mask and cgroup quota taken into account. At least 1.
 int default_threads();

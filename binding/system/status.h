@@ -1,6 +1,10 @@
-// Errors are values: a stable code for programs and a sentence for people. Nothing in the engine throws.
+// Errors are values: a stable code for programs and a sentence for people. Only memory that cannot be had is thrown (by
+// the standard library), and `caught` turns that into a value too, at the engine's edges: worker.cpp for what runs there,
+// napi/values.cpp for calls from JavaScript.
 #pragma once
 
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -8,11 +12,23 @@ namespace onebit {
 
 struct Status {
     const char* code = nullptr;  // null: fine. Otherwise a static string such as "ERR_OUT_OF_MEMORY".
-    std::string message;
+    std::string message;         // empty where there was no memory for one
 
     bool ok() const { return code == nullptr; }
 };
 
 inline Status error(const char* code, std::string message) { return Status{code, std::move(message)}; }
+
+// What body() returns, or ERR_OUT_OF_MEMORY.
+template <class Body>
+Status caught(const Body& body) {
+    try {
+        return body();
+    } catch (const std::bad_alloc&) {
+        return {"ERR_OUT_OF_MEMORY", {}};
+    } catch (const std::length_error&) {  // more than a container can ever hold
+        return {"ERR_OUT_OF_MEMORY", {}};
+    }
+}
 
 }  // namespace onebit

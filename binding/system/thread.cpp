@@ -1,7 +1,5 @@
 #include "system/thread.h"
 
-#include <utility>
-
 #if defined(_WIN32)
 #include <process.h>
 #include <windows.h>
@@ -11,13 +9,11 @@ namespace onebit {
 
 #if defined(_WIN32)
 
-bool Thread::start(std::function<void()> body) {
-    body_ = std::move(body);
-    const auto run = [](void* self) -> unsigned {
-        static_cast<Thread*>(self)->body_();
-        return 0;
-    };
-    handle_ = reinterpret_cast<void*>(_beginthreadex(nullptr, 0, run, this, 0, nullptr));
+static_assert(sizeof(void*) == 8, "on 32-bit Windows _beginthreadex wants another calling convention");
+
+bool Thread::start(Entry entry, void* argument) {
+    constexpr unsigned kFlags = STACK_SIZE_PARAM_IS_A_RESERVATION;  // committed as it is used
+    handle_ = reinterpret_cast<void*>(_beginthreadex(nullptr, static_cast<unsigned>(kStackBytes), entry, argument, kFlags, nullptr));
     started_ = handle_ != nullptr;
     return started_;
 }
@@ -31,13 +27,12 @@ void Thread::join() {
 
 #else
 
-bool Thread::start(std::function<void()> body) {
-    body_ = std::move(body);
-    const auto run = [](void* self) -> void* {
-        static_cast<Thread*>(self)->body_();
-        return nullptr;
-    };
-    started_ = pthread_create(&handle_, nullptr, run, this) == 0;
+bool Thread::start(Entry entry, void* argument) {
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return false;
+    started_ = pthread_attr_setstacksize(&attributes, kStackBytes) == 0 &&
+               pthread_create(&handle_, &attributes, entry, argument) == 0;
+    pthread_attr_destroy(&attributes);
     return started_;
 }
 

@@ -1,7 +1,7 @@
-// A thread that the system may refuse: std::thread throws then, and the engine is built without exceptions.
+// A thread that the system may refuse, with a stack of a size that we chose.
 #pragma once
 
-#include <functional>
+#include <cstddef>
 
 #if !defined(_WIN32)
 #include <pthread.h>
@@ -11,19 +11,29 @@ namespace onebit {
 
 class Thread {
 public:
+#if defined(_WIN32)
+    using Result = unsigned;
+#else
+    using Result = void*;
+#endif
+    // What a thread runs; it returns Result{}. Nothing may be thrown out of it.
+    using Entry = Result (*)(void* argument);
+
+    // Kernels keep tens of KiB of lanes and tables on the stack; systems give a thread 128 KiB (musl) to 8 MiB (glibc).
+    static constexpr size_t kStackBytes = size_t{1} << 20;
+
     Thread() = default;
     ~Thread() { join(); }
     Thread(const Thread&) = delete;
     Thread& operator=(const Thread&) = delete;
 
     // False when the system has no more threads for us, and nothing has happened then. Not while one is running.
-    bool start(std::function<void()> body);
+    bool start(Entry entry, void* argument);
     bool started() const { return started_; }
     // Waits for its end; at once when none was started.
     void join();
 
 private:
-    std::function<void()> body_;
     bool started_ = false;
 #if defined(_WIN32)
     void* handle_ = nullptr;

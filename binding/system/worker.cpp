@@ -18,10 +18,13 @@ Status Worker::post(std::unique_ptr<Job> job) {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (quit_) return error("ERR_CLOSED", "This Node environment is shutting down.");
         // It begins by waiting for the mutex.
-        if (!thread_.started() && !thread_.start([this] { work(); })) {
+        if (!thread_.started() && !thread_.start(work, this)) {
             return error("ERR_NO_THREAD", "The system has no thread for the engine.");
         }
+        done_.reserve(done_.size() + unfinished_ + 1);
+        waiting_.reserve(unfinished_ + 1);
         waiting_.push_back(std::move(job));
+        ++unfinished_;
         wanted_.store(true, std::memory_order_release);
     }
     wake_.notify_one();
@@ -29,8 +32,12 @@ Status Worker::post(std::unique_ptr<Job> job) {
 }
 
 std::vector<std::unique_ptr<Job>> Worker::take_finished() {
+    std::vector<std::unique_ptr<Job>> finished;
     const std::lock_guard<std::mutex> lock(mutex_);
-    return std::exchange(done_, {});
+    finished.reserve(done_.size());  // done_ keeps its room
+    for (std::unique_ptr<Job>& job : done_) finished.push_back(std::move(job));
+    done_.clear();
+    return finished;
 }
 
 void Worker::stop() {
@@ -55,30 +62,47 @@ void Worker::wait_briefly() const {
     }
 }
 
-void Worker::work() {
-    use_default_float_environment();
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-        wake_.wait(lock, [this] { return quit_ || !waiting_.empty(); });
-        if (quit_) return;
-        std::unique_ptr<Job> job = std::move(waiting_.front());
-        waiting_.pop_front();
-        if (waiting_.empty()) wanted_.store(false, std::memory_order_relaxed);
-        current_ = job->cancel;
+// Waits for a job. False: there will be no more.
+bool Worker::next(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job>* job) {
+    wake_.wait(lock, [this] { return quit_ || !waiting_.empty(); });
+    if (quit_) return false;
+    *job = std::move(waiting_.front());
+    waiting_.erase(waiting_.begin());
+    if (waiting_.empty()) wanted_.store(false, std::memory_order_relaxed);
+    current_ = (*job)->cancel;
+    return true;
+}
+
+// A job that has run goes to the end of the line, or among those that have ended.
+void Worker::put_back(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job> job) {
+    current_.reset();
+    if (job->again(!waiting_.empty())) return waiting_.push_back(std::move(job));
+    done_.push_back(std::move(job));
+    --unfinished_;
+    lock.unlock();
+    finished_();
+    wait_briefly();
+    lock.lock();
+}
+
+Thread::Result Worker::work(void* worker) {
+    auto& self = *static_cast<Worker*>(worker);
+    const DefaultFloats floats;
+    std::unique_lock<std::mutex> lock(self.mutex_);
+    std::unique_ptr<Job> job;
+    while (self.next(lock, &job)) {
         lock.unlock();
-        job->run(pool_);
-        lock.lock();
-        current_.reset();
-        if (job->again(!waiting_.empty())) {
-            waiting_.push_back(std::move(job));
-            continue;
+        try {  // not by caught(): this is on the way from JavaScript to a kernel, and short
+            job->run(self.pool_);
+        } catch (const std::bad_alloc&) {
+            job->status = {"ERR_OUT_OF_MEMORY", {}};
+        } catch (const std::length_error&) {
+            job->status = {"ERR_OUT_OF_MEMORY", {}};
         }
-        done_.push_back(std::move(job));
-        lock.unlock();
-        finished_();
-        wait_briefly();
         lock.lock();
+        self.put_back(lock, std::move(job));
     }
+    return Thread::Result{};
 }
 
 }  // namespace onebit

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -21,16 +20,23 @@ namespace onebit {
 // for sure.
 using CancelFlag = std::shared_ptr<std::atomic<bool>>;
 
+class Settling;  // of whoever waits for a job's end: napi/addon.h
+
 class Job {
 public:
     virtual ~Job() = default;
-    // On the worker thread. Should look at *cancel at least every 20 ms and return early when it is set.
+    // On the worker thread. Should look at *cancel at least every 20 ms and return early when it is set. Where memory is
+    // refused (thrown), the worker sets the status.
     virtual void run(Pool& pool) = 0;
     // After run(): true to be run again once those that wait had their turn; others: whether any do. Nothing can be posted
-    // between the answer and the new place in the line, so what was posted before sees it end, or waits behind it.
+    // between the answer and the new place in the line, so what was posted before sees it end, or waits behind it. Must not
+    // throw.
     virtual bool again(bool others) { return static_cast<void>(others), false; }
 
+    virtual Settling* settling() { return nullptr; }
+
     CancelFlag cancel = std::make_shared<std::atomic<bool>>(false);
+    Status status;  // of the last run()
 };
 
 class Worker {
@@ -50,15 +56,18 @@ public:
     void stop();
 
 private:
-    void work();
+    static Thread::Result work(void* worker);
+    bool next(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job>* job);
+    void put_back(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job> job);
     void wait_briefly() const;
 
     std::function<void()> finished_;
     Thread thread_;
     std::mutex mutex_;
     std::condition_variable wake_;
-    std::deque<std::unique_ptr<Job>> waiting_;
-    std::vector<std::unique_ptr<Job>> done_;
+    // The worker moves a job from one to the other without memory: post() has seen to the room.
+    std::vector<std::unique_ptr<Job>> waiting_, done_;
+    size_t unfinished_ = 0;
     CancelFlag current_;  // of the job under way
     bool quit_ = false;
     std::atomic<bool> wanted_{false};  // a job waits or quit_ is set; may be read without the mutex

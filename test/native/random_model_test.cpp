@@ -1,13 +1,13 @@
 // Models with random weights: the same on every instruction set and thread count, moderate in every kind of matrix, and
 // refused when they would not fit. Prints `logits-hash NAME HEX` as forward_test.cpp does.
-#include "model/random_model.h"
+#include "probes/random_model.h"
 
 #include <bit>
 #include <cmath>
 #include <string>
 #include <vector>
 
-#include "system/available_memory.h"
+#include "probes/available_memory.h"
 #include "check.h"
 #include "run/forward.h"
 #include "run/linear.h"

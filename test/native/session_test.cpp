@@ -8,7 +8,7 @@
 #include "check.h"
 #include "kernels/math.h"
 #include "system/pool.h"
-#include "model/random_model.h"
+#include "probes/random_model.h"
 
 using namespace onebit;
 

@@ -1,13 +1,10 @@
-#include "model/random_model.h"
+#include "probes/random_model.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <memory>
-#include <new>
-#include <string_view>
 
-#include "system/available_memory.h"
+#include "probes/available_memory.h"
 #include "model/bind.h"
 
 namespace onebit {
@@ -50,10 +47,6 @@ int halvings(int cols) {
     return count;
 }
 
-bool ends_with(std::string_view text, std::string_view end) {
-    return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 // How one tensor is filled.
 struct Fill {
     const TensorRead* read;
@@ -75,11 +68,10 @@ void keep_exponent(Fill* fill, int width, int mantissa, bool signs, int exponent
 // inputs: columns of the matrix that a scale belongs to, 0 before the first; bytes: whether that matrix is int8.
 Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes) {
     Fill fill{&read, tensor};
-    switch (read.form) {
-        case TensorRead::Form::floats: {
-            const bool scale =
-                ends_with(read.name, ".h") || ends_with(read.name, ".mid") || ends_with(read.name, ".scale");
-            if (ends_with(read.name, ".bias")) {
+    switch (read.holds) {
+        case TensorRead::Holds::floats: {
+            const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
+            if (read.name.ends_with(".bias")) {
                 fill.spread = 0.1f;
             } else {
                 const double size = scale ? 1 / (std::sqrt(static_cast<double>(inputs)) * (bytes ? kByteSize : 1)) : 1;
@@ -88,17 +80,15 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
             }
             break;
         }
-        case TensorRead::Form::sign_blocks:
-        case TensorRead::Form::sign_rows:
+        case TensorRead::Holds::signs:
             break;
-        case TensorRead::Form::group_scale_blocks:
-        case TensorRead::Form::group_scale_rows:
+        case TensorRead::Holds::group_scales:
             keep_exponent(&fill, 16, 10, false, 15 - halvings(inputs));
             break;
-        case TensorRead::Form::dense_rows:
-            if (read.dtype == DType::f32) keep_exponent(&fill, 32, 23, true, 127 - halvings(read.cols));
-            if (read.dtype == DType::f16) keep_exponent(&fill, 16, 10, true, 15 - halvings(read.cols));
-            if (read.dtype == DType::bf16) keep_exponent(&fill, 16, 7, true, 127 - halvings(read.cols));
+        case TensorRead::Holds::dense:
+            if (read.type == FileType::f32) keep_exponent(&fill, 32, 23, true, 127 - halvings(read.cols));
+            if (read.type == FileType::f16) keep_exponent(&fill, 16, 10, true, 15 - halvings(read.cols));
+            if (read.type == FileType::bf16) keep_exponent(&fill, 16, 7, true, 127 - halvings(read.cols));
             break;
     }
     return fill;
@@ -109,11 +99,9 @@ std::vector<Fill> choose_fills(const std::vector<TensorRead>& reads) {
     int inputs = 0;
     bool bytes = false;
     for (const TensorRead& read : reads) {
-        const bool matrix = read.form == TensorRead::Form::dense_rows || read.form == TensorRead::Form::sign_blocks ||
-                            read.form == TensorRead::Form::sign_rows;
-        if (matrix) {
+        if (read.holds == TensorRead::Holds::dense || read.holds == TensorRead::Holds::signs) {
             inputs = read.cols;
-            bytes = read.form == TensorRead::Form::dense_rows && read.dtype == DType::q8;
+            bytes = read.type == FileType::i8;
         }
         fills.push_back(choose_fill(read, fills.size(), inputs, bytes));
     }
@@ -130,10 +118,10 @@ void fill_floats(const Fill& fill, uint64_t seed, uint8_t* out) {
 
 // One row in the file's form.
 void fill_row(const Fill& fill, uint64_t seed, uint8_t* out) {
-    if (fill.read->form == TensorRead::Form::floats) return fill_floats(fill, seed, out);
-    const size_t bytes = fill.read->row_bytes();
+    if (fill.read->holds == TensorRead::Holds::floats) return fill_floats(fill, seed, out);
+    const size_t bytes = fill.read->row_bytes;
     random_bytes(out, bytes, seed, fill.keep, fill.set);
-    if (fill.read->form != TensorRead::Form::dense_rows || fill.read->dtype != DType::q8) return;
+    if (fill.read->type != FileType::i8) return;
     for (size_t i = 0; i < bytes; ++i) out[i] = out[i] == 0x80 ? 0x81 : out[i];  // as conversion: never -128
 }
 
@@ -147,9 +135,9 @@ std::vector<Piece> cut(const std::vector<Fill>& fills, int block, uint64_t all_b
     const uint64_t least = all_bytes / (Pool::kMaxTasks / 2);
     std::vector<Piece> pieces;
     for (const Fill& fill : fills) {
-        const uint64_t wanted = std::max<uint64_t>(kPieceBytes, least) / std::max<size_t>(fill.read->row_bytes(), 1);
+        const uint64_t wanted = std::max<uint64_t>(kPieceBytes, least) / std::max<size_t>(fill.read->row_bytes, 1);
         const auto blocks = static_cast<int>(std::clamp<uint64_t>(wanted / static_cast<uint64_t>(block), 1, kMaxVocab));
-        const int step = fill.read->form == TensorRead::Form::floats ? 1 : blocks * block;
+        const int step = fill.read->holds == TensorRead::Holds::floats ? 1 : blocks * block;
         for (int row = 0; row < fill.read->rows; row += step) {
             pieces.push_back({&fill, row, std::min(step, fill.read->rows - row)});
         }
@@ -162,25 +150,25 @@ Status fill_model(const Model& model, const std::vector<TensorRead>& reads, cons
     const std::vector<Piece> pieces = cut(fills, model.kernels->sign_row_block, model.arena.bytes());
     size_t largest = 0;
     for (const Piece& piece : pieces) {
-        largest = std::max(largest, static_cast<size_t>(piece.rows) * piece.fill->read->row_bytes());
+        largest = std::max(largest, static_cast<size_t>(piece.rows) * piece.fill->read->row_bytes);
     }
     const size_t stride = (largest + 63) / 64 * 64;
-    const std::unique_ptr<uint8_t[]> buffers(new (std::nothrow) uint8_t[stride * static_cast<size_t>(pool.threads())]);
-    if (!buffers) return error("ERR_OUT_OF_MEMORY", "The system has no memory for making random weights.");
+    std::vector<uint8_t> buffers(stride * static_cast<size_t>(pool.threads()));
     const auto cancelled = [&] { return options.cancel && options.cancel->load(std::memory_order_relaxed); };
     std::atomic<bool> misplaced{false};
     pool.run(static_cast<int>(pieces.size()), [&](int task, int thread) {
         if (cancelled()) return;
         const Piece& piece = pieces[static_cast<size_t>(task)];
         const TensorRead& read = *piece.fill->read;
-        uint8_t* buffer = buffers.get() + stride * static_cast<size_t>(thread);
+        uint8_t* buffer = buffers.data() + stride * static_cast<size_t>(thread);
         for (int i = 0; i < piece.rows; ++i) {
             const auto row = static_cast<uint64_t>(piece.row + i);
             fill_row(*piece.fill, row_seed(options.seed, piece.fill->tensor, row),
-                     buffer + static_cast<size_t>(i) * read.row_bytes());
+                     buffer + static_cast<size_t>(i) * read.row_bytes);
         }
-        const Status status =
-            place_rows(*model.kernels, read, buffer, static_cast<size_t>(piece.row), static_cast<size_t>(piece.rows));
+        const Status status = caught([&] {
+            return read.place(*model.kernels, read, buffer, static_cast<size_t>(piece.row), static_cast<size_t>(piece.rows));
+        });
         if (!status.ok()) misplaced.store(true);
     });
     if (cancelled()) return error("ERR_ABORTED", "Making random weights was cancelled.");
@@ -190,18 +178,21 @@ Status fill_model(const Model& model, const std::vector<TensorRead>& reads, cons
 
 }  // namespace
 
-Status random_model(const Config& config, const RandomOptions& options, Pool& pool, std::shared_ptr<Model>* out) {
-    if (Status status = check_config(config); !status.ok()) return status;
+Status random_model(const Config& config, const std::vector<NamedKind>& kinds, const RandomOptions& options, Pool& pool,
+                    std::shared_ptr<Model>* out) {
+    const Contents contents{kinds, {}};
     std::vector<TensorRead> reads;
-    const auto model = new_model(config, options.activations, options.kernels, &reads);
+    std::shared_ptr<Model> model;
+    Status status = new_model(config, contents, false, options.activations, options.kernels, &reads, &model);
+    if (!status.ok()) return status;
     const size_t needed = model->arena.used();
     if (options.memory_limit != 0 && needed > options.memory_limit) {
         return error("ERR_MEMORY_LIMIT", "The weights take " + std::to_string(needed) + " bytes, the limit is " +
                                              std::to_string(options.memory_limit) + ".");
     }
-    if (Status status = check_available(needed, "This model"); !status.ok()) return status;
-    if (Status status = place_tensors(model.get(), &reads); !status.ok()) return status;
-    if (Status status = fill_model(*model, reads, options, pool); !status.ok()) return status;
+    if (status = check_available(needed, "This model"); !status.ok()) return status;
+    if (status = place_tensors(model.get(), contents, false, &reads); !status.ok()) return status;
+    if (status = fill_model(*model, reads, options, pool); !status.ok()) return status;
     *out = model;
     return {};
 }

@@ -1,4 +1,4 @@
-#include "system/available_memory.h"
+#include "probes/available_memory.h"
 
 #include <algorithm>
 #include <cinttypes>

@@ -18,8 +18,9 @@ struct RandomOptions {
 
 // Every number depends on the seed, its tensor and its row only: the same model on every machine, instruction set and
 // thread count. Scales are such that every matrix keeps the size of its input, so that activations stay moderate in any
-// depth. Errors: ERR_CONFIG, ERR_MEMORY_LIMIT, ERR_OUT_OF_MEMORY (before anything is touched, when the weights would
+// depth. kinds: of every matrix. Errors: ERR_CONFIG, ERR_MEMORY_LIMIT, ERR_OUT_OF_MEMORY (before anything is touched, when the weights would
 // not fit beside what else runs), ERR_ABORTED. *out is set only on success.
-Status random_model(const Config& config, const RandomOptions& options, Pool& pool, std::shared_ptr<Model>* out);
+Status random_model(const Config& config, const std::vector<NamedKind>& kinds, const RandomOptions& options, Pool& pool,
+                    std::shared_ptr<Model>* out);
 
 }  // namespace onebit

@@ -1,0 +1,267 @@
+#include "linear/kinds.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/math.h"
+
+namespace onebit {
+
+namespace {
+
+constexpr int kGroupCols = 128;  // of one scale
+
+size_t float_stride(const Matrix& matrix) { return static_cast<size_t>(padded(matrix.cols, 64)); }
+
+// ---- activations ---------------------------------------------------------------------------------------
+void copy_floats(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const float* x, const Prepared& to) {
+    if (matrix.in_scale) {
+        kernels.multiply(to.x, x, matrix.in_scale, matrix.cols);
+    } else {
+        std::memcpy(to.x, x, static_cast<size_t>(matrix.cols) * sizeof(float));
+    }
+    std::fill(to.x + matrix.cols, to.x + float_stride(matrix), 0.0f);
+}
+
+// int8 rows multiply activations in two planes: the rounded values, and what rounding left of them, rounded again on its
+// own scale. Ordinary models have activations hundreds of times larger than the rest (SmolLM2 135M: perplexity 22.97 with
+// one plane, 22.24 with a second one in the layers, 22.11 in the head too, 22.03 in floats), and their rows wait for
+// memory, not for arithmetic. Signs keep one plane: their product is bound by arithmetic, and 1-bit models, a LayerNorm
+// behind every matrix, lose little (the mean KL divergence of the untrained golden model is 0.0013).
+void round_twice(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const float* x, const Prepared& to) {
+    to.scale[0] = kernels.quantize(to.q, x, nullptr, matrix.cols);
+    for (int i = 0; i < matrix.cols; ++i) to.x[i] = x[i] - static_cast<float>(to.q[i]) * to.scale[0];
+    to.scale[1] = kernels.quantize(to.q + float_stride(matrix), to.x, nullptr, matrix.cols);
+}
+
+void round_for_tables(const KernelSet&, const Matrix& matrix, const Tiling& tiling, const float* x, const Prepared& to) {
+    *to.scale = tiling.product->quantize(to.q, x, matrix.in_scale, matrix.cols);
+    if (tiling.tile_cols == 0) tiling.product->table_build(to.tables, to.q, matrix.cols);
+}
+
+// ---- products ------------------------------------------------------------------------------------------
+const float* out_scale_at(const Matrix& matrix, int row) { return matrix.out_scale ? matrix.out_scale + row : nullptr; }
+
+// The floats' products scale back by themselves only what lies in the weights.
+void scale_rows(const KernelSet& kernels, const Matrix& matrix, const Rows& to) {
+    if (!matrix.out_scale) return;
+    for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
+        float* out = to.out + t * to.out_stride;
+        kernels.scale_f32(out, out, 1.0f, matrix.out_scale + to.row, to.rows);
+    }
+}
+
+const uint8_t* row_at(const Matrix& matrix, int row) { return matrix.weights + static_cast<size_t>(row) * matrix.row_bytes; }
+
+void multiply_dense(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    kernels.dense_f32(to.out, to.out_stride, row_at(matrix, to.row), matrix.dtype, to.rows, matrix.cols, in.x,
+                      float_stride(matrix), to.tokens);
+}
+
+void multiply_bytes_floats(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    kernels.q8_f32(to.out, to.out_stride, reinterpret_cast<const int8_t*>(row_at(matrix, to.row)), to.rows, matrix.cols, in.x,
+                   float_stride(matrix), to.tokens);
+    scale_rows(kernels, matrix, to);
+}
+
+void multiply_signs_floats(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    kernels.sign_f32(to.out, to.out_stride, row_at(matrix, to.row), to.rows, matrix.cols, in.x, float_stride(matrix), to.tokens);
+    scale_rows(kernels, matrix, to);
+}
+
+void multiply_groups_floats(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    const auto groups = static_cast<size_t>(matrix.cols / kGroupCols);
+    kernels.grouped_f32(to.out, to.out_stride, row_at(matrix, to.row), matrix.group_scales + static_cast<size_t>(to.row) * groups,
+                        to.rows, matrix.cols, in.x, float_stride(matrix), to.tokens);
+}
+
+void multiply_planes(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    const auto* w = reinterpret_cast<const int8_t*>(row_at(matrix, to.row));
+    // Planes are to the kernel what tokens are.
+    kernels.q8_i8(to.sums, to.sums_stride, w, to.rows, matrix.cols, in.q, float_stride(matrix), 2 * to.tokens);
+    for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
+        const int32_t* coarse = to.sums + 2 * t * to.sums_stride;
+        kernels.scale_planes(to.out + t * to.out_stride, coarse, coarse + to.sums_stride, in.scale + 2 * t,
+                             out_scale_at(matrix, to.row), to.rows);
+    }
+}
+
+// The packed signs of some rows from column c on.
+SignBlocks blocks_of(const KernelSet& kernels, const Matrix& matrix, const Rows& to, int c) {
+    const int block = kernels.sign_row_block;
+    return {row_at(matrix, to.row) + kernels.sign_block_bytes(c), kernels.sign_block_bytes(matrix.cols),
+            (to.rows + block - 1) / block};
+}
+
+// The columns from c on whose tables there are together; where that is not all of them, the tables are made now.
+int tile_at(const Matrix& matrix, const Tiling& tiling, const Prepared& in, int tokens, int c) {
+    if (tiling.tile_cols == 0) return matrix.cols;
+    const int cols = std::min(tiling.tile_cols, matrix.cols - c);
+    for (size_t t = 0; t < static_cast<size_t>(tokens); ++t) {
+        tiling.product->table_build(in.tables + t * tiling.table_stride, in.q + t * float_stride(matrix) + c, cols);
+    }
+    return cols;
+}
+
+void multiply_signs(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
+    for (int c = 0; c < matrix.cols;) {
+        const int cols = tile_at(matrix, tiling, in, to.tokens, c);
+        tiling.product->sign(to.sums, to.sums_stride, blocks_of(kernels, matrix, to, c), cols, in.tables, tiling.table_stride,
+                             to.tokens, c > 0);
+        c += cols;
+    }
+    for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
+        kernels.scale_i32(to.out + t * to.out_stride, to.sums + t * to.sums_stride, in.scale[t], out_scale_at(matrix, to.row),
+                          to.rows);
+    }
+}
+
+void multiply_groups(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
+    const int block = kernels.sign_row_block;
+    auto* sums = reinterpret_cast<float*>(to.sums);
+    for (int c = 0; c < matrix.cols;) {
+        const int cols = tile_at(matrix, tiling, in, to.tokens, c);
+        const int first_group = to.row / block * (matrix.cols / kGroupCols) + c / kGroupCols;
+        tiling.product->grouped(sums, to.sums_stride, blocks_of(kernels, matrix, to, c),
+                                matrix.group_scales + static_cast<size_t>(first_group) * static_cast<size_t>(block), cols,
+                                in.tables, tiling.table_stride, to.tokens, c > 0);
+        c += cols;
+    }
+    for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
+        kernels.scale_f32(to.out + t * to.out_stride, sums + t * to.sums_stride, in.scale[t], nullptr, to.rows);
+    }
+}
+
+// ---- rows ------------------------------------------------------------------------------------------------
+void read_dense(const KernelSet&, const Matrix& matrix, int row, float* out) {
+    const uint8_t* w = row_at(matrix, row);
+    const auto each = [&](auto value) {
+        for (int c = 0; c < matrix.cols; ++c) out[c] = value(c);
+    };
+    switch (matrix.dtype) {
+        case DType::f32: return each([&](int c) { return reinterpret_cast<const float*>(w)[c]; });
+        case DType::f16: return each([&](int c) { return f32_from_f16(reinterpret_cast<const uint16_t*>(w)[c]); });
+        case DType::bf16: return each([&](int c) { return f32_from_bf16(reinterpret_cast<const uint16_t*>(w)[c]); });
+        case DType::q8:
+            return each([&](int c) { return static_cast<float>(reinterpret_cast<const int8_t*>(w)[c]) * matrix.out_scale[row]; });
+    }
+}
+
+// bits: a row as the file has it. scales: of its first group, `step` apart. One row a token, so simplicity wins.
+void signed_scales(const uint8_t* bits, const uint16_t* scales, size_t step, int cols, float* out) {
+    for (int c = 0; c < cols; ++c) {
+        const float d = f32_from_f16(scales[static_cast<size_t>(c / kGroupCols) * step]);
+        out[c] = (bits[c / 8] >> (c % 8) & 1) != 0 ? -d : d;
+    }
+}
+
+void read_group_rows(const KernelSet&, const Matrix& matrix, int row, float* out) {
+    const auto groups = static_cast<size_t>(matrix.cols / kGroupCols);
+    signed_scales(row_at(matrix, row), matrix.group_scales + static_cast<size_t>(row) * groups, 1, matrix.cols, out);
+}
+
+void read_group_blocks(const KernelSet& kernels, const Matrix& matrix, int row, float* out) {
+    constexpr int kStretch = 4096;  // columns, a multiple of 64, whose bits there is room for
+    const auto block = static_cast<size_t>(kernels.sign_row_block), groups = static_cast<size_t>(matrix.cols / kGroupCols);
+    const size_t b = static_cast<size_t>(row) / block, within = static_cast<size_t>(row) % block;
+    for (int c = 0; c < matrix.cols; c += kStretch) {
+        const int cols = std::min(kStretch, matrix.cols - c);
+        uint8_t bits[kStretch / 8];
+        kernels.sign_unpack_row(bits, matrix.weights + b * kernels.sign_block_bytes(matrix.cols) + kernels.sign_block_bytes(c),
+                                static_cast<int>(within), cols);
+        const size_t group = b * groups + static_cast<size_t>(c / kGroupCols);
+        signed_scales(bits, matrix.group_scales + group * block + within, block, cols, out + c);
+    }
+}
+
+}  // namespace
+
+//                               name           planes floats tables
+const MatrixKind kDenseFloats = {"dense", 0, true, false, copy_floats, multiply_dense, read_dense};
+const MatrixKind kBytesFloats = {"int8 x f32", 0, true, false, copy_floats, multiply_bytes_floats, read_dense};
+const MatrixKind kBytesPlanes = {"int8 x int8", 2, true, false, round_twice, multiply_planes, read_dense};
+const MatrixKind kSignFloats = {"sign x f32", 0, true, false, copy_floats, multiply_signs_floats, nullptr};
+const MatrixKind kSignTables = {"sign x int", 1, false, true, round_for_tables, multiply_signs, nullptr};
+const MatrixKind kGroupFloats = {"q1_0 x f32", 0, true, false, copy_floats, multiply_groups_floats, read_group_rows};
+const MatrixKind kGroupTables = {"q1_0 x int", 1, false, true, round_for_tables, multiply_groups, read_group_blocks};
+
+namespace {
+
+// ---- from tensors ------------------------------------------------------------------------------------------
+// Rows of a matrix that has no blocks come in units of this many, which every kernel's row blocking divides.
+constexpr int kRowUnit = 16;
+
+// Whether signs lie in the kernels' blocks: where tables are looked up.
+bool in_blocks(const Tensors& tensors) { return tensors.activations != Activations::f32; }
+
+Matrix sign_matrix(Tensors& tensors, const std::string& name, const MatrixKind& kind, int rows, int cols) {
+    Matrix matrix{.kind = &kind, .rows = rows, .cols = cols};
+    matrix.row_unit = in_blocks(tensors) ? tensors.kernels.sign_row_block : kRowUnit;
+    matrix.row_bytes = in_blocks(tensors) ? tensors.kernels.sign_block_bytes(cols) / static_cast<size_t>(matrix.row_unit)
+                                          : static_cast<size_t>(padded(cols, 16) / 8);
+    matrix.weights = tensors.signs(name, rows, cols, in_blocks(tensors));
+    return matrix;
+}
+
+void bind_dense(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
+    const bool bytes = kind.dtype == DType::q8, rounds = tensors.activations != Activations::f32;
+    Matrix matrix{.kind = !bytes ? &kDenseFloats : rounds ? &kBytesPlanes : &kBytesFloats, .rows = linear->rows, .cols = linear->cols};
+    matrix.dtype = kind.dtype;
+    matrix.row_unit = kRowUnit;
+    matrix.row_bytes = static_cast<size_t>(padded(linear->cols, 64)) * element_bytes(kind.dtype);
+    matrix.weights = tensors.dense(name + ".weight", linear->rows, linear->cols, kind.dtype);
+    if (bytes) matrix.out_scale = tensors.floats(name + ".scale", linear->rows);
+    linear->stage[0] = matrix;
+}
+
+void bind_grouped(Tensors& tensors, const std::string& name, const LinearKind&, Linear* linear) {
+    const MatrixKind& kind = in_blocks(tensors) ? kGroupTables : kGroupFloats;
+    linear->stage[0] = sign_matrix(tensors, name + ".sign", kind, linear->rows, linear->cols);
+    linear->stage[0].group_scales =
+        tensors.group_scales(name + ".scale", linear->rows, linear->cols / kGroupCols, in_blocks(tensors));
+}
+
+// One matrix (x * g) sign^T * h, or a chain of two through a vector of `rank` elements.
+void bind_sign(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
+    const MatrixKind& matrix_kind = in_blocks(tensors) ? kSignTables : kSignFloats;
+    const float* g = tensors.floats(name + ".g", linear->cols);
+    if (kind.rank == 0) {
+        linear->stage[0] = sign_matrix(tensors, name + ".sign", matrix_kind, linear->rows, linear->cols);
+    } else {
+        linear->stages = 2;
+        linear->stage[0] = sign_matrix(tensors, name + ".sign1", matrix_kind, kind.rank, linear->cols);
+        const float* mid = kind.mid_scale ? tensors.floats(name + ".mid", kind.rank) : nullptr;
+        linear->stage[1] = sign_matrix(tensors, name + ".sign2", matrix_kind, linear->rows, kind.rank);
+        linear->stage[1].in_scale = mid;
+    }
+    linear->stage[0].in_scale = g;
+    linear->stage[linear->stages - 1].out_scale = tensors.floats(name + ".h", linear->rows);
+    linear->layernorm = kind.layernorm;
+}
+
+struct FormOfLinear {
+    const char* name;
+    int column_multiple;
+    void (*bind)(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear);
+};
+constexpr FormOfLinear kForms[] = {{"dense", 1, bind_dense}, {"sign", 8, bind_sign}, {"q1_0", kGroupCols, bind_grouped}};
+
+}  // namespace
+
+Status bind_linear(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
+    const auto bad = [&](const std::string& what) { return error("ERR_CONFIG", "The kind of " + name + " is not usable: " + what + "."); };
+    if (kind.form > LinearKind::Form::grouped || kind.dtype > DType::q8) return bad("it is unknown");
+    const FormOfLinear& form = kForms[static_cast<int>(kind.form)];
+    if (linear->cols % form.column_multiple != 0) {
+        return bad(std::string(form.name) + " needs columns in multiples of " + std::to_string(form.column_multiple) + ", it has " +
+                   std::to_string(linear->cols));
+    }
+    if (kind.rank < 0 || kind.rank > kMaxDim || kind.rank % 8 != 0) {
+        return bad("its rank is " + std::to_string(kind.rank) + ", not a multiple of 8");
+    }
+    form.bind(tensors, name, kind, linear);
+    if (kind.bias) linear->bias = tensors.floats(name + ".bias", linear->rows);
+    return {};
+}
+
+}  // namespace onebit

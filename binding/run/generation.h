@@ -1,0 +1,54 @@
+// A generation: token after token without a way through JavaScript in between. What was chosen is told while more is
+// computed. Knows nothing of Node: napi/generate.cpp adds who is told.
+#pragma once
+
+#include <chrono>
+
+#include "run/step.h"
+#include "system/worker.h"
+
+namespace onebit {
+
+// How far the tokens of a sampler have come: chosen by generations, and taken by whoever they are for.
+struct Progress {
+    int64_t made = 0;  // the generation's
+    std::atomic<int64_t> taken{0};
+};
+
+class Generation : public Job {
+public:
+    struct Made {
+        Choice choice;
+        Scores scores;
+        double ms;  // what the worker took for it
+    };
+
+    std::shared_ptr<Engine> engine;
+    StepItem item;        // session, first tokens, and the sampler: without one the tokens are computed and nothing else
+    StepRequest request;  // its chunk
+    Progress* progress = nullptr;  // of the sampler
+    int64_t most = 0;              // tokens to choose
+    std::vector<int32_t> stop_tokens;
+
+    // One token, so that jobs of other sessions come in between. The first time: the prompt, and one token.
+    void run(Pool& pool) final;
+    bool again(bool others) final;
+    // Whether it ended because the consumer was behind.
+    bool behind() const { return behind_; }
+
+protected:
+    // On the worker thread, in order. May throw where there is no memory.
+    virtual void tell(std::vector<Made> made) = 0;
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    void decide(double ms);
+    void tell_all();
+
+    bool going_on_ = false, behind_ = false;
+    std::vector<Made> untold_;
+    Clock::time_point told_{};  // when something was last told
+};
+
+}  // namespace onebit

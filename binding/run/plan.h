@@ -1,0 +1,121 @@
+// How a step is shared out among the threads, and where everything of it lies: decided here, once a step, from shapes,
+// tokens, sessions and threads. Whoever lays out memory and whoever computes look at the same plan.
+//
+// The words: a *span* is some consecutive tokens, a *band* some consecutive rows of matrices, a *tile* some columns. A
+// *group* is up to three linears that read the same activations.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/model.h"
+#include "run/session.h"
+#include "system/workspace.h"
+
+namespace onebit {
+
+constexpr int kMaxStepTokens = 256;
+
+struct TokenInput {
+    Session* session;
+    int32_t token;
+    bool want_logits;
+};
+
+struct Span {
+    int first, count;
+};
+
+constexpr int kGroupMost = 3;  // q, k and v
+
+// One matrix of a group. Regions are relative to the memory of whoever computes the group.
+struct ProductPlan {
+    const Linear* linear = nullptr;  // one of those that this plan serves: of the first layer that is like the others
+    int index = 0;                   // in the group
+    Tiling tiling;
+    Region q, scale, x, tables;      // prepared activations, a slot a token
+    Region sums;
+};
+
+// Matrices that are multiplied together: the same stage of their linears, their activations prepared by the same threads.
+struct Batch {
+    int stage = 0;
+    // Every thread prepares the activations of a span for itself, when it first meets it; otherwise all threads prepare all
+    // tokens before they multiply.
+    bool own = false;
+    int spans = 1, span_tokens = 0, bands = 1;  // a task is a span and a band
+    int count = 0;
+    ProductPlan product[kGroupMost];
+    uint64_t begin[kGroupMost + 1] = {};  // bytes of weights before each
+
+    struct Band {
+        int first, end;  // none where they are equal
+    };
+    // Which rows of product i belong to band number `band`: bands have about equally many bytes.
+    Band rows(int i, int band) const { return {row_at(i, band), row_at(i, band + 1)}; }
+
+private:
+    int row_at(int i, int band) const;
+};
+
+struct GroupPlan {
+    explicit GroupPlan(size_t gap = 0) : layout(gap) {}
+
+    int tokens = 0, threads = 1;  // tokens: at most
+    int batches = 0;
+    Batch batch[4];            // two stages, own or not
+    Region inner[kGroupMost];  // (tokens, padded(rank, 64)) the vector between the two matrices of a chain
+    Layout layout;
+};
+
+// The groups of a layer, of the layers that are like it too.
+struct LayerPlan {
+    GroupPlan qkv, wo, up, down;
+};
+
+struct AttentionPlan {
+    int blocks = 0;              // spans of tokens of one session, which read the same keys and values
+    Span block[kMaxStepTokens];
+    int head_tasks = 1;          // tasks that share the query heads of one KV head
+    int tasks_per_block = 1;
+    int most_queries = 1;        // of one task
+    // Every token is alone in its session, and one task attends for all query heads of a KV head: it can rotate them and
+    // store their key too, and the threads meet once less.
+    bool rotates = false;
+
+    int tasks() const { return blocks * tasks_per_block; }
+};
+
+class Plan {
+public:
+    // gap: of the workspace that the step will use.
+    Plan(const Model& model, int threads, const TokenInput* inputs, const int* positions, int n, size_t gap);
+
+    int tokens, threads;
+    // What lies between two attentions goes span by span, each thread in a span of its own, or (one span) all threads
+    // together: the more tokens, the less the threads have to meet.
+    bool alone = false;
+    int spans = 1, span_tokens;
+    AttentionPlan attention;
+    std::vector<LayerPlan> layers;  // by Layer::like; those that no layer is like stay empty
+    GroupPlan head;
+    int logit_rows = 0;             // tokens whose logits are made at a time
+
+    // Floats from a token to the next.
+    size_t dim, wq_rows, kv_dim, q_dim, hidden, vocab, angles;
+    Region x, normed, q, k, v, mixed, inner, up, out, cos, sin, logits;  // (n, …)
+    Regions queries, scores;  // of attention, one a thread
+    Regions scratch;          // of a layer's groups, one for whoever computes them
+    Region head_scratch;
+    Layout layout;
+
+private:
+    void plan_spans(int n);
+    void plan_attention(const Config& config, const TokenInput* inputs, int n);
+    void plan_layers(const Model& model, size_t gap);
+    void lay_out(const Model& model, const int* positions, int n);
+
+    size_t scratch_bytes_ = 0;  // of the largest group
+};
+
+}  // namespace onebit

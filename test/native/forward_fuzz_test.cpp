@@ -1,0 +1,305 @@
+// The engine against a plain forward pass (reference.h), with random shapes, kinds, features, threads, chunks, sessions,
+// rewinds and forks: every logit must be the same bits. Whatever the engine chooses by size has two sides, and some case
+// lies on each.
+//
+// ONEBIT_FUZZ: cases (default 400; under sanitizers and emulators fewer). ONEBIT_FUZZ_SEED: of the first case; each prints
+// its own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone.
+#include <chrono>
+#include <cstdlib>
+
+#include "check.h"
+#include "made_model.h"
+#include "reference.h"
+#include "run/forward.h"
+
+using namespace onebit;
+using made::Random;
+
+namespace {
+
+// Multiply-adds of a case: weights times tokens of the sequences. What most cases may cost, and every fiftieth.
+constexpr double kMostWork = 1.5e8, kMostOfLarge = 4e9, kMostWeights = 4e6, kMostWeightsOfLarge = 6e7;
+
+struct Case {
+    Config config;
+    std::vector<NamedKind> kinds;
+    Activations activations = Activations::int8;
+    DType kv = DType::f16;
+    int threads = 1;
+    int tokens = 1;  // of each of two sequences
+    const KernelSet* kernels = nullptr;
+
+    double weights() const {
+        const Config& c = config;
+        const double layer = static_cast<double>(c.dim) * (c.wq_rows() + 2.0 * c.kv_dim() + c.q_dim() + (c.gated ? 3.0 : 2.0) * c.hidden_dim);
+        return layer * c.n_layers + static_cast<double>(c.dim) * c.vocab_size;
+    }
+    double attention() const { return static_cast<double>(config.n_layers) * config.q_dim() * tokens; }
+};
+
+template <class T, size_t N>
+T one_of(Random& random, const T (&choices)[N]) {
+    return choices[random.next() % N];
+}
+
+LinearKind some_kind(Random& random, int cols, int rows) {
+    LinearKind kind;
+    const int form = random.between(0, 3);
+    if (form == 1 && cols % 8 == 0) {
+        kind.form = LinearKind::Form::sign;
+        kind.layernorm = random.chance(2);
+    } else if (form == 2 && cols % 8 == 0) {
+        kind.form = LinearKind::Form::sign;
+        kind.rank = 8 * random.between(1, std::max(1, std::min(rows, cols) / 8));
+        kind.mid_scale = random.chance(2);
+        kind.layernorm = random.chance(3);
+    } else if (form == 3 && cols % 128 == 0) {
+        kind.form = LinearKind::Form::grouped;
+    } else {
+        kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
+    }
+    kind.bias = random.chance(5);
+    return kind;
+}
+
+LinearKind table_kind(Random& random, int cols) {
+    LinearKind kind;
+    if (cols % 128 == 0 && random.chance(4)) kind.form = LinearKind::Form::grouped;
+    else kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
+    return kind;
+}
+
+int some_width(Random& random, int most) {
+    const int width = random.chance(4) ? random.between(1, most) : random.between(1, std::min(most, 640));
+    switch (random.between(0, 3)) {
+        case 0: return width;
+        case 1: return (width + 7) / 8 * 8;
+        default: return (width + 127) / 128 * 128;
+    }
+}
+
+void choose_features(Random& random, Config& c) {
+    c.qk_norm = random.chance(4);
+    c.window = random.chance(4) ? random.between(1, 300) : 0;
+    c.output_gate = random.chance(8);
+    c.attention_inner_norm = random.chance(8);
+    c.ffn_inner_norm = random.chance(8);
+    c.gated = !random.chance(6);
+    if (random.chance(6)) c.norm = NormKind::layer;
+    c.norm_bias = random.chance(8);
+    if (random.chance(3)) c.activation = one_of(random, {Activation::relu, Activation::relu2, Activation::gelu, Activation::gelu_tanh});
+    if (random.chance(8)) {
+        c.learned_positions = true;
+        c.position_offset = random.between(0, 3);
+    } else {
+        if (random.chance(6)) c.rope_dims = 2 * random.between(1, c.head_dim / 2);
+        c.rope.interleaved = random.chance(2);
+    }
+}
+
+Config some_config(Random& random) {
+    Config c;
+    c.head_dim = random.chance(3) ? 2 * random.between(1, 128) : one_of(random, {32, 64, 80, 96, 128, 256});
+    const int group = random.chance(2) ? random.between(1, 32) : one_of(random, {1, 3, 4, 5, 8, 12, 13, 16, 24, 25, 32});
+    c.n_kv_heads = random.between(1, random.chance(4) ? 6 : 2);
+    c.n_heads = group * c.n_kv_heads;
+    c.dim = some_width(random, 4608);
+    c.hidden_dim = some_width(random, 4608);
+    c.vocab_size = random.chance(3) ? random.between(1, 2500) : random.between(2, 300);
+    c.n_layers = random.chance(3) ? 2 : 1;
+    c.context_length = 1024;
+    c.tied_head = random.chance(2);
+    choose_features(random, c);
+    return c;
+}
+
+void choose_kinds(Random& random, Case& test) {
+    const Config& c = test.config;
+    test.kinds = made::kinds_of(c, LinearKind{}, table_kind(random, c.dim));
+    const bool alike = !random.chance(3);  // as real models are
+    LinearKind common;
+    for (int i = 0; i < 3; ++i) common = some_kind(random, 128, 64);
+    for (NamedKind& named : test.kinds) {
+        const std::string role = named.name.substr(named.name.rfind('.') + 1);
+        if (role == "tok_embeddings" || role == "output") continue;
+        const int cols = role == "wo" ? c.q_dim() : role == "w2" ? c.hidden_dim : c.dim;
+        const int rows = role == "wq" ? c.wq_rows() : role == "wk" || role == "wv" ? c.kv_dim() : role == "w1" || role == "w3" ? c.hidden_dim : c.dim;
+        const int multiple = common.form == LinearKind::Form::sign ? 8 : common.form == LinearKind::Form::grouped ? 128 : 1;
+        named.kind = alike && cols % multiple == 0 ? common : some_kind(random, cols, rows);
+    }
+}
+
+const std::vector<const KernelSet*>& sets() {
+    static const std::vector<const KernelSet*> usable = [] {
+        std::vector<const KernelSet*> found;
+        int count = 0;
+        const IsaEntry* table = isa_table(&count);
+        for (int i = 0; i < count; ++i) {
+            if (table[i].kernels) found.push_back(table[i].kernels);
+        }
+        return found;
+    }();
+    return usable;
+}
+
+Case some_case(Random& random, bool large) {
+    Case test;
+    do test.config = some_config(random);
+    while (test.config.wq_rows() > kMaxDim || test.weights() > (large ? kMostWeightsOfLarge : kMostWeights) ||
+           test.config.q_dim() > 16384);
+    choose_kinds(random, test);
+    test.activations = one_of(random, {Activations::int8, Activations::int8, Activations::f32, Activations::int4});
+    test.kv = one_of(random, {DType::f16, DType::f16, DType::f32, DType::q8});
+    test.threads = random.chance(3) ? random.between(1, 16) : one_of(random, {1, 2, 2, 3, 4, 8});
+    // The scalar set is slow, so it gets a smaller share.
+    test.kernels = random.chance(4) ? sets().front() : sets()[random.next() % sets().size()];
+    const double most = (large ? kMostOfLarge : kMostWork) / (test.kernels == sets().front() ? 4 : 1);
+    const int affordable = static_cast<int>(std::min(256.0, most / (2 * test.weights())));
+    test.tokens = random.chance(3) ? std::max(1, affordable) : random.between(1, std::max(1, affordable));
+    while (test.tokens > 1 && test.attention() * test.tokens > most / 4) test.tokens /= 2;
+    return test;
+}
+
+// A session of the engine with the sequence it is on.
+struct Live {
+    std::unique_ptr<Session> session;
+    int sequence;
+};
+
+class Run {
+public:
+    Run(const Case& test, uint64_t seed) : test_(test), random_{seed}, file_(test.config, test.kinds, seed), workspace_(seed % 2 == 0) {}
+
+    bool run() {
+        const reference::Model plain(test_.config, test_.kinds, file_.tensors, test_.activations, test_.kv);
+        for (int s = 0; s < 2; ++s) {
+            for (int t = 0; t < test_.tokens; ++t) {
+                ids_[s].push_back(static_cast<int32_t>(random_.next() % static_cast<uint64_t>(test_.config.vocab_size)));
+            }
+            expected_[s] = plain.logits(ids_[s]);
+        }
+        pool_.resize(test_.threads);
+        if (!good(file_.load(*test_.kernels, test_.activations, pool_, &model_))) return false;
+        for (int s = 0; s < 2; ++s) add_session(s);
+        while (random_.chance(3) && live_.size() < 8) add_session(random_.between(0, 1));
+        // Until every session has reached the end of its sequence; some go back or are forked on the way.
+        for (int detours = 3; ok_;) {
+            if (!step()) break;
+            if (detours > 0 && random_.chance(3)) --detours, detour();
+        }
+        return ok_ && compared_ >= static_cast<size_t>(test_.tokens);
+    }
+
+private:
+    bool good(const Status& status) {
+        if (!status.ok()) std::printf("  %s: %s\n", status.code, status.message.c_str());
+        return ok_ = ok_ && status.ok();
+    }
+
+    void add_session(int sequence) {
+        std::unique_ptr<Session> made;
+        if (!good(Session::create(model_, test_.tokens + random_.between(0, 3), test_.kv, &made))) return;
+        live_.push_back({std::move(made), sequence});
+    }
+
+    void detour() {
+        Live& one = live_[random_.next() % live_.size()];
+        const int length = random_.between(0, one.session->length());
+        if (random_.chance(2)) return one.session->rewind(length);
+        const int sequence = one.sequence;
+        const Session& from = *one.session;
+        std::unique_ptr<Session> made;
+        if (!good(Session::create(model_, test_.tokens, test_.kv, &made)) || !good(made->copy_from(from, length))) return;
+        live_.push_back({std::move(made), sequence});
+    }
+
+    // Some tokens of some sessions. False: nothing was left to do.
+    bool step() {
+        std::vector<TokenInput> inputs;
+        std::vector<std::pair<int, int>> places;  // sequence, position
+        const int budget = random_.chance(3) ? kMaxStepTokens : random_.between(1, 64);
+        bool left = false;
+        for (Live& one : live_) {
+            const int done = one.session->length(), rest = test_.tokens - done;
+            if (rest == 0) continue;
+            left = true;
+            const int room = std::min(rest, budget - static_cast<int>(inputs.size()));
+            if (room <= 0 || (live_.size() > 1 && random_.chance(4))) continue;
+            const int n = random_.chance(3) ? 1 : random_.between(1, room);
+            for (int i = 0; i < n; ++i) {
+                inputs.push_back({one.session.get(), ids_[one.sequence][static_cast<size_t>(done + i)], !random_.chance(4)});
+                places.emplace_back(one.sequence, done + i);
+            }
+        }
+        if (inputs.empty()) return left;
+        return good(forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()), [&](int i, const float* logits) {
+                   const auto [sequence, position] = places[static_cast<size_t>(i)];
+                   compare(expected_[sequence][static_cast<size_t>(position)], logits, sequence, position);
+               })) &&
+               ok_;
+    }
+
+    void compare(const reference::Floats& expected, const float* logits, int sequence, int position) {
+        ++compared_;
+        if (std::memcmp(expected.data(), logits, expected.size() * sizeof(float)) == 0) return;
+        size_t i = 0;
+        while (expected[i] == logits[i]) ++i;
+        if (ok_) {
+            std::printf("  sequence %d, position %d: logit %zu is %.9g, should be %.9g\n", sequence, position, i,
+                        static_cast<double>(logits[i]), static_cast<double>(expected[i]));
+        }
+        ok_ = false;
+    }
+
+    const Case& test_;
+    Random random_;
+    made::ModelFile file_;
+    Pool pool_;
+    Workspace workspace_;
+    std::shared_ptr<Model> model_;
+    std::vector<Live> live_;
+    std::vector<int32_t> ids_[2];
+    std::vector<reference::Floats> expected_[2];
+    size_t compared_ = 0;
+    bool ok_ = true;
+};
+
+void describe(const Case& test) {
+    const Config& c = test.config;
+    std::printf("  %s, %d threads, %d tokens; width %d, feed-forward %d, %d heads on %d of size %d, vocabulary %d, %d layers\n",
+                test.kernels->name, test.threads, test.tokens, c.dim, c.hidden_dim, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size,
+                c.n_layers);
+    std::printf("  activations %d, cache %d, qk_norm %d, window %d, gate %d, inner %d %d, gated %d, norm %d %d, act %d, learned %d, rope %d %d\n",
+                static_cast<int>(test.activations), static_cast<int>(test.kv), c.qk_norm, c.window, c.output_gate,
+                c.attention_inner_norm, c.ffn_inner_norm, c.gated, static_cast<int>(c.norm), c.norm_bias,
+                static_cast<int>(c.activation), c.learned_positions, c.rope_dims, c.rope.interleaved);
+    for (const NamedKind& named : test.kinds) {
+        const LinearKind& k = named.kind;
+        std::printf("  %s: form %d dtype %d rank %d mid %d ln %d bias %d\n", named.name.c_str(), static_cast<int>(k.form),
+                    static_cast<int>(k.dtype), k.rank, k.mid_scale, k.layernorm, k.bias);
+    }
+}
+
+uint64_t number_from(const char* name, uint64_t otherwise) {
+    const char* value = std::getenv(name);
+    return value ? std::strtoull(value, nullptr, 10) : otherwise;
+}
+
+}  // namespace
+
+int main() {
+    const uint64_t cases = number_from("ONEBIT_FUZZ", 400);
+    const uint64_t now = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
+    const uint64_t first = number_from("ONEBIT_FUZZ_SEED", now % 1'000'000'000);
+    std::printf("%llu cases from seed %llu on\n", static_cast<unsigned long long>(cases), static_cast<unsigned long long>(first));
+    for (uint64_t i = 0; i < cases && check::failed < 10; ++i) {
+        const uint64_t seed = first + i;
+        Random random{seed};
+        const Case test = some_case(random, seed % 50 == 0);
+        if (CHECK(Run(test, seed).run())) continue;
+        std::printf("  ONEBIT_FUZZ=1 ONEBIT_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
+        describe(test);
+        std::fflush(stdout);
+    }
+    return check::summary();
+}
