@@ -165,8 +165,8 @@ public:
                     [=, &set, keep = std::array{k, v, k8, v8, scales}] {
                         AttendQuery queries[16];
                         for (int i = 0; i < heads; ++i)
-                            queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, positions,
-                                          0.0f};
+                            queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, 0,
+                                          positions};
                         set.attend(queries, heads, kv, head_dim, 0.1f, scratch->as<float>(), nullptr);
                     });
             }
@@ -195,7 +195,9 @@ public:
             float* x = out->as<float>();
             set.layernorm(&x, 1, n, 1e-5f);
         });
-        row("silu_mul", [=, &set] { set.silu_mul(out->as<float>(), x->as<float>(), y->as<float>(), n); });
+        row("silu_mul", [=, &set] {
+        set.activate(out->as<float>(), x->as<float>(), y->as<float>(), n, Activation::silu);
+    });
         row("f32_to_f16", [=, &set] { set.f32_to_f16(half->as<uint16_t>(), x->as<float>(), n); });
         row("f16_to_f32", [=, &set] { set.f16_to_f32(out->as<float>(), half->as<uint16_t>(), n); });
     }

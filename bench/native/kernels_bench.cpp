@@ -2,7 +2,7 @@
 // and in DRAM. Exact results are the tests' business.
 //
 //   cmake --build BUILD --target onebit_engine
-//   c++ -O3 -std=c++20 -Ibinding bench/native/kernels_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/system/arena.cpp.o
+//   c++ -O3 -std=c++20 -Ibinding bench/native/kernels_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/system/memory.cpp.o
 //       BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o -o kernels_bench
 //   kernels_bench [set ...]        (default: every set that can run here)
 #include <stdio.h>
@@ -108,7 +108,7 @@ void floats(const KernelSet* set) {
     printf("%-11s attend f16   ", set->name);
     for (int heads : {1, 4, 8, 16}) {
         std::vector<AttendQuery> queries;
-        for (int j = 0; j < heads; j++) queries.push_back({xf + 128 * j, o + 128 * j, 1024, 0.0f});
+        for (int j = 0; j < heads; j++) queries.push_back({xf + 128 * j, o + 128 * j, 0, 1024});
         s = best_seconds([&] { set->attend(queries.data(), heads, kv, 128, 0.1f, scratch.data(), nullptr); });
         printf("  %d heads: %.1f", heads, 1024.0 * 128 * 2 * heads / s * 1e-9);
     }
@@ -132,7 +132,7 @@ void floats(const KernelSet* set) {
     });
     printf("  planes 4096: %.2f us", s * 1e4);
     s = best_seconds([&] {
-        for (int i = 0; i < 100; i++) set->silu_mul(o, xf, xf, 4096);
+        for (int i = 0; i < 100; i++) set->activate(o, xf, xf, 4096, Activation::silu);
     });
     printf("  silu 4096: %.2f us", s * 1e4);
     s = best_seconds([&] { set->crc32c(0, w.bytes(), static_cast<size_t>(rows * cols) * 2); });

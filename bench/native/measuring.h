@@ -7,7 +7,7 @@
 
 #include <chrono>
 
-#include "system/arena.h"
+#include "system/memory.h"
 
 namespace onebit {
 

@@ -3,7 +3,7 @@
 // kernel of the set. x86-64 with AVX-512 BITALG and VPOPCNTDQ, GCC or Clang:
 //
 //   cmake --build BUILD --target onebit_engine
-//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/system/arena.cpp.o
+//   c++ -O3 -std=c++20 -Ibinding bench/native/popcount_bench.cpp BUILD/CMakeFiles/onebit_engine.dir/binding/system/memory.cpp.o
 //       BUILD/CMakeFiles/onebit_engine.dir/binding/kernels/*.o
 //
 // One vector of 512 weights takes, for each of three planes of magnitudes, a VPTERNLOG for (w ^ s) & m, a count and an

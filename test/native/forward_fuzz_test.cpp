@@ -187,7 +187,7 @@ public:
             if (!step()) break;
             if (detours > 0 && random_.chance(3)) --detours, detour();
         }
-        return ok_ && compared_ >= static_cast<size_t>(test_.tokens);
+        return ok_ && compared_ >= live_.size();
     }
 
 private:
@@ -227,7 +227,8 @@ private:
             if (room <= 0 || (live_.size() > 1 && random_.chance(4))) continue;
             const int n = random_.chance(3) ? 1 : random_.between(1, room);
             for (int i = 0; i < n; ++i) {
-                inputs.push_back({one.session.get(), ids_[one.sequence][static_cast<size_t>(done + i)], !random_.chance(4)});
+                inputs.push_back({one.session.get(), ids_[one.sequence][static_cast<size_t>(done + i)],
+                                  done + i + 1 == test_.tokens || !random_.chance(4)});
                 places.emplace_back(one.sequence, done + i);
             }
         }

@@ -177,7 +177,7 @@ struct AttendCase {
     int head_dim;
     DType dtype;
     float scale;
-    std::vector<int> positions;               // of each query
+    std::vector<int> first, positions;               // of each query
     std::vector<float> q, k, v;               // (queries, head_dim), (most positions, head_dim) twice
     std::vector<float> k_scale, v_scale;      // of each position, at place_of_scale
     int most = 0;
@@ -201,7 +201,8 @@ std::vector<double> attend_reference(const AttendCase& c) {
     for (size_t j = 0; j < c.positions.size(); j++) {
         std::vector<double> p;
         double largest = -INFINITY, sum = 0;
-        for (size_t i = 0; i < static_cast<size_t>(c.positions[j]); i++) {
+        const auto begin = static_cast<size_t>(c.first[j]);
+        for (size_t i = begin; i < static_cast<size_t>(c.positions[j]); i++) {
             double score = 0;
             for (size_t d = 0; d < dim; d++) score += static_cast<double>(c.q[j * dim + d]) * c.key(i, d);
             p.push_back(score * static_cast<double>(c.scale));
@@ -210,7 +211,7 @@ std::vector<double> attend_reference(const AttendCase& c) {
         for (double& value : p) sum += value = exp(value - largest);
         for (size_t d = 0; d < dim; d++) {
             double mixed = 0;
-            for (size_t i = 0; i < p.size(); i++) mixed += p[i] * c.value(i, d);
+            for (size_t i = 0; i < p.size(); i++) mixed += p[i] * c.value(begin + i, d);
             out.push_back(mixed / sum);
         }
     }
@@ -267,6 +268,12 @@ AttendCase random_attend_case(Random& random) {
         c.positions.push_back(most - (back < most ? back : most - 1));
         c.most = c.positions.back() > c.most ? c.positions.back() : c.most;
     }
+    // A window of each, or of all alike.
+    const int window = random.chance(2) ? random.between(1, 300) : most;
+    const bool alike = random.chance(2);
+    for (const int end : c.positions) {
+        c.first.push_back(alike ? (end > window ? end - window : 0) : random.chance(2) ? 0 : random.between(0, end - 1));
+    }
     c.head_dim = random.chance(2) ? random.between(1, 8) * 16 : random.between(1, 140);
     c.scale = 1.0f / sqrtf(static_cast<float>(c.head_dim));
     c.gap = static_cast<size_t>(random.between(0, 90));
@@ -289,8 +296,8 @@ AttendCase random_attend_case(Random& random) {
         }
     }
     if (random.chance(50)) c.k[random.next() % cache] = NAN;
-    // What a query does not reach must not reach it: the last position's value is infinite for the others.
-    if (c.dtype != DType::q8 && random.chance(8)) c.v[cache - 1] = INFINITY;
+    // What a query does not reach must not reach it: the last position's value is infinite for the others, or the first's.
+    if (c.dtype != DType::q8 && random.chance(8)) c.v[random.chance(2) ? cache - 1 : 0] = INFINITY;
     return c;
 }
 
@@ -316,7 +323,7 @@ bool attend_case(uint64_t seed) {
         const auto row_floats = static_cast<size_t>(padded(c.head_dim, 16) + padded(c.most, 16));
         float* room = scratch.place<float>(n * row_floats, at_end);
         std::vector<AttendQuery> queries;
-        for (size_t j = 0; j < n; j++) queries.push_back({q + j * dim, out + j * dim, c.positions[j], 0.0f});
+        for (size_t j = 0; j < n; j++) queries.push_back({q + j * dim, out + j * dim, c.first[j], c.positions[j]});
         set->attend(queries.data(), static_cast<int>(n), kv, c.head_dim, c.scale, room, nullptr);
         if (!check::untouched("attend", set, seed, output) || !check::untouched("attend", set, seed, scratch))
             return false;
@@ -339,7 +346,7 @@ bool attend_case(uint64_t seed) {
         std::vector<float> alone(c.q.size());
         std::vector<float> row(row_floats);
         for (size_t j = 0; j < n; j++) {
-            AttendQuery query{q + j * dim, alone.data() + j * dim, c.positions[j], 0.0f};
+            AttendQuery query{q + j * dim, alone.data() + j * dim, c.first[j], c.positions[j]};
             set->attend(&query, 1, kv, c.head_dim, c.scale, row.data(), nullptr);
         }
         if (!check::equal("attend alone", set, seed, shape.c_str(), alone.data(), first.data(), first.size())) return false;

@@ -228,22 +228,61 @@ bool rope_case(uint64_t seed) {
     });
 }
 
-bool silu_case(uint64_t seed) {
+double activated(double x, Activation activation) {
+    const double positive = x > 0 ? x : 0;
+    switch (activation) {
+        case Activation::silu: return x / (1 + exp(-x));
+        case Activation::relu: return positive;
+        case Activation::relu2: return positive * positive;
+        case Activation::gelu: return 0.5 * x * erfc(-x / sqrt(2.0));
+        case Activation::gelu_tanh: return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    }
+    return 0;
+}
+
+bool activate_case(uint64_t seed) {
     Row row(seed);
     const size_t n = static_cast<size_t>(row.n);
-    const float *gate = row.floats(first), *up = row.floats(second);
+    const auto activation = static_cast<Activation>(row.random.between(0, 4));
+    const float *x = row.floats(first), *up = row.random.chance(3) ? nullptr : row.floats(second);
     bool near = true;
     return same_everywhere<float>(
-               "silu_mul", seed, row, n, {},
+               "activate", seed, row, n, {},
                [&](const KernelSet* set, float* out) {
-                   set->silu_mul(out, gate, up, row.n);
+                   set->activate(out, x, up, row.n, activation);
                    for (size_t i = 0; i < n && near; i++) {
-                       if (!(fabsf(gate[i]) < 80) || !(fabsf(up[i]) < 1e20f)) continue;
-                       const double want = gate[i] / (1 + exp(-static_cast<double>(gate[i]))) * up[i];
-                       near = fabs(out[i] - want) <=
-                              5e-7 * fabs(want) + 3e-45 * (1 + fabsf(up[i]));  // the quotient may be subnormal
+                       const float factor = up ? up[i] : 1.0f;
+                       // relu2 of what is large overflows in floats only, and gelu_tanh's cube does.
+                       if (!(fabsf(x[i]) < 80) || !(fabsf(factor) < 1e20f)) continue;
+                       const double want = activated(x[i], activation) * factor;
+                       // gelu's erf is right to 1.5e-7, of |x| / 2; subnormal quotients are rounded as such.
+                       const double erf_error = activation == Activation::gelu ? 1e-7 * fabs(x[i]) * fabs(factor) : 0;
+                       near = fabs(out[i] - want) <= 1e-6 * fabs(want) + erf_error + 3e-45 * (1 + fabsf(factor));
                        if (!near)
-                           check::fail("silu_mul on %s, seed %llu: %.9g, should be %.9g", set->name,
+                           check::fail("activate on %s, seed %llu, activation %d: %.9g of %.9g, should be %.9g", set->name,
+                                       static_cast<unsigned long long>(seed), static_cast<int>(activation),
+                                       static_cast<double>(out[i]), static_cast<double>(x[i]), want);
+                   }
+               }) &&
+           near;
+}
+
+bool gate_case(uint64_t seed) {
+    Row row(seed);
+    const size_t n = static_cast<size_t>(row.n);
+    const float *x = row.floats(first), *gate = row.floats(second);
+    bool near = true;
+    return same_everywhere<float>(
+               "gate_by", seed, row, n, {},
+               [&](const KernelSet* set, float* out) {
+                   memcpy(out, x, n * 4);
+                   set->gate_by(out, gate, row.n);
+                   for (size_t i = 0; i < n && near; i++) {
+                       if (!(fabsf(gate[i]) < 80) || !(fabsf(x[i]) < 1e20f)) continue;
+                       const double want = x[i] / (1 + exp(-static_cast<double>(gate[i])));
+                       near = fabs(out[i] - want) <= 5e-7 * fabs(want) + 3e-45;
+                       if (!near)
+                           check::fail("gate_by on %s, seed %llu: %.9g, should be %.9g", set->name,
                                        static_cast<unsigned long long>(seed), static_cast<double>(out[i]), want);
                    }
                }) &&
@@ -376,7 +415,7 @@ void exponential(const KernelSet* set) {
         const float x = -20.0f - static_cast<float>(i) * 0.0042f;
         const float q = 1.0f, k[kKeyBlock] = {0.0f, x}, v[2] = {0.0f, 1.0f};
         float out, scratch[32];
-        AttendQuery query{&q, &out, 2, 0.0f};
+        AttendQuery query{&q, &out, 0, 2};
         set->attend(&query, 1, {k, v, DType::f32, size_t{kKvChunk} * sizeof(float)}, 1, 1.0f, scratch, nullptr);
         const double want = exp(static_cast<double>(x)),
                      unit = want < 0x1p-126 ? 0x1p-149 : ldexp(1.0, ilogb(want) - 23);
@@ -461,7 +500,8 @@ int main() {
     check::family("rmsnorm", check::cases(), rmsnorm_case);
     check::family("layernorm", check::cases(), layernorm_case);
     check::family("rope", check::cases(), rope_case);
-    check::family("silu_mul", check::cases(), silu_case);
+    check::family("activate", check::cases(), activate_case);
+    check::family("gate_by", check::cases(), gate_case);
     check::family("max_sum_exp", check::cases(), max_sum_exp_case);
     check::family("crc32c", check::cases(), crc_case);
     return check::finish();
