@@ -1,79 +1,17 @@
 /**
- * What a model is (ModelConfig) and which tensors that implies (tensorTable).
- *
- * This table is the only place that knows names, dtypes, shapes and their order. The writer lays a file out by it,
- * the reader compares a file with it, and the native loader walks its slots in the same order (binding/model/bind.cpp),
- * computing each size again from the config. Nothing else computes an offset.
+ * The one table of tensors: which a model consists of, under which names, dtypes and shapes, and in which order. The
+ * writer lays a file out by it, the reader compares a file with it, importers take their tensors by it, and the native
+ * loader walks its slots in the same order (binding/model/bind.cpp), computing each size again from the config.
  */
 import { OnebitError } from '../errors.js'
-
-export type DenseType = 'f32' | 'f16' | 'bf16' | 'q8'
-
-/**
- * How one matrix is stored.
- * - dense: rows of f32, f16, bf16, or int8 with one f32 scale a row (q8).
- * - sign: (x * g) signᵀ * h, LayerNorm without weights if `layernorm`; with `rank` > 0 two sign matrices
- *   chained through a vector of that length (scaled by `mid` if `mid_scale`).
- * - q1_0: signs with one f16 scale per row and 128 columns (GGUF's Q1_0).
- */
-export type LinearKind =
-  | { kind: 'dense'; dtype: DenseType; bias: boolean }
-  | { kind: 'sign'; rank: number; mid_scale: boolean; layernorm: boolean; bias: boolean }
-  | { kind: 'q1_0'; bias: boolean }
-
-export type RopeScaling =
-  | { type: 'none' }
-  | { type: 'linear'; factor: number }
-  | { type: 'llama3'; factor: number; low_freq_factor: number; high_freq_factor: number; original_context: number }
-  | {
-      type: 'yarn'
-      factor: number
-      original_context: number
-      beta_fast: number
-      beta_slow: number
-      /** 0: the usual 0.1 ln(factor) + 1 */
-      attention_factor: number
-    }
-  /** each frequency divided by its factor (GGUF's rope_freqs.weight): head_dim / 2 numbers */
-  | { type: 'factors'; factors: number[] }
+import type { ModelConfig, ModelStructure } from './config.js'
+import type { LinearKind } from './kinds.js'
 
 export const ROLES = ['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3'] as const
 export type Role = (typeof ROLES)[number]
 
-export interface ModelConfig {
-  architecture: 'llama' | 'qwen3'
-  vocab_size: number
-  /** width of the residual stream */
-  dim: number
-  /** feed-forward width */
-  hidden_dim: number
-  n_layers: number
-  n_heads: number
-  n_kv_heads: number
-  head_dim: number
-  context_length: number
-  norm_eps: number
-  rope_theta: number
-  /** half: pairs (i, i + head_dim/2), as Hugging Face stores; interleaved: pairs (2i, 2i+1), as llama2.c and GGUF llama */
-  rope_style: 'half' | 'interleaved'
-  rope_scaling: RopeScaling
-  tied_head: boolean
-  embedding: LinearKind
-  /** equal to `embedding` when tied */
-  head: LinearKind
-  /** kinds of the seven linears of every layer; a key "3.wq" overrides "wq" in layer 3 */
-  linears: Record<string, LinearKind>
-}
-
-/** Caps, the same as binding/model/config.h: with them every product stays below 2^53 and int32 sums cannot overflow. */
-export const LIMITS = {
-  dim: 1 << 16,
-  vocab: 1 << 20,
-  layers: 1024,
-  heads: 1024,
-  head_dim: 1024,
-  context: 1 << 22,
-} as const
+/** What a tensor belongs to. */
+type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'head'
 
 export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'I8' | 'U8'
 
@@ -82,7 +20,7 @@ export interface TensorSpec {
   dtype: TensorDtype
   shape: number[]
   /** what the numbers are, for `info` and for bits per weight */
-  part: 'embedding' | 'head' | 'linear' | 'norm' | 'blob'
+  part: PartOf | 'blob'
 }
 
 /** Sizes in bytes of the U8 tensors that hold JSON; 0: the tensor is not there. */
@@ -104,12 +42,17 @@ export function linearKind(config: ModelConfig, layer: number, role: Role): Line
   return kind
 }
 
+/** The linears that each layer has. */
+export function rolesOf({ feed_forward }: Pick<ModelStructure, 'feed_forward'>): readonly Role[] {
+  return feed_forward === 'gated' ? ROLES : ROLES.filter((role) => role !== 'w3')
+}
+
 /** [rows, cols] of a linear: rows are output features. */
-export function linearShape(config: ModelConfig, role: Role): [number, number] {
-  const { dim, hidden_dim, n_heads, n_kv_heads, head_dim } = config
+export function linearShape(config: ModelStructure, role: Role): [number, number] {
+  const { dim, hidden_dim, n_heads, n_kv_heads, head_dim, output_gate } = config
   switch (role) {
     case 'wq':
-      return [n_heads * head_dim, dim]
+      return [(output_gate ? 2 : 1) * n_heads * head_dim, dim]
     case 'wk':
     case 'wv':
       return [n_kv_heads * head_dim, dim]
@@ -162,26 +105,73 @@ export function matrixTensors(
   }
 }
 
+/** A matrix or a vector of a model, whatever it is stored as. */
+export interface ModelPart {
+  /** such as tok_embeddings, layers.0.wq, layers.0.attention_norm or layers.0.attention_norm.bias */
+  name: string
+  part: PartOf
+  /** [rows, cols] of a matrix, [length] of a vector */
+  shape: [number, number] | [number]
+  /** of a linear */
+  linear?: { layer: number; role: Role }
+}
+
+function* norm(config: ModelStructure, name: string, length: number): Generator<ModelPart> {
+  yield { name, part: 'norm', shape: [length] }
+  if (config.norm_bias) yield { name: `${name}.bias`, part: 'norm', shape: [length] }
+}
+
+function* layerParts(config: ModelStructure, layer: number): Generator<ModelPart> {
+  const prefix = `layers.${layer}`
+  const linear = (role: Role): ModelPart => {
+    return { name: `${prefix}.${role}`, part: 'linear', shape: linearShape(config, role), linear: { layer, role } }
+  }
+  yield* norm(config, `${prefix}.attention_norm`, config.dim)
+  yield linear('wq')
+  yield linear('wk')
+  yield linear('wv')
+  if (config.qk_norm) {
+    yield { name: `${prefix}.q_norm`, part: 'norm', shape: [config.head_dim] }
+    yield { name: `${prefix}.k_norm`, part: 'norm', shape: [config.head_dim] }
+  }
+  if (config.attention_inner_norm) {
+    yield* norm(config, `${prefix}.attention_inner_norm`, config.n_heads * config.head_dim)
+  }
+  yield linear('wo')
+  yield* norm(config, `${prefix}.ffn_norm`, config.dim)
+  yield linear('w1')
+  if (config.ffn_inner_norm) yield* norm(config, `${prefix}.ffn_inner_norm`, config.hidden_dim)
+  yield linear('w2')
+  if (config.feed_forward === 'gated') yield linear('w3')
+}
+
+/** Everything a model consists of, in file order. */
+export function* modelParts(config: ModelStructure): Generator<ModelPart> {
+  const { vocab_size, dim, context_length, position_offset } = config
+  yield { name: 'tok_embeddings', part: 'embedding', shape: [vocab_size, dim] }
+  if (config.positions === 'learned') {
+    yield { name: 'position_embeddings', part: 'positions', shape: [context_length + position_offset, dim] }
+  }
+  for (let layer = 0; layer < config.n_layers; layer++) yield* layerParts(config, layer)
+  yield* norm(config, 'norm', dim)
+  if (!config.tied_head) yield { name: 'output', part: 'head', shape: [vocab_size, dim] }
+}
+
+/** The kind of a part that is stored as some kind; norms and positions are always f32. */
+function kindOf(config: ModelConfig, { part, linear }: ModelPart): LinearKind | undefined {
+  if (linear !== undefined) return linearKind(config, linear.layer, linear.role)
+  if (part === 'embedding') return config.embedding
+  return part === 'head' ? config.head : undefined
+}
+
 /** Every tensor of a model in file order: each has exactly one legal name, dtype and shape. */
 export function tensorTable(config: ModelConfig, blobs: Blobs): TensorSpec[] {
-  const norm = (name: string, size: number): TensorSpec => ({ name, dtype: 'F32', shape: [size], part: 'norm' })
-  const table = matrixTensors('tok_embeddings', config.embedding, config.vocab_size, config.dim, 'embedding')
-  for (let layer = 0; layer < config.n_layers; layer++) {
-    const prefix = `layers.${layer}`
-    const linear = (role: Role) => {
-      const [rows, cols] = linearShape(config, role)
-      return matrixTensors(`${prefix}.${role}`, linearKind(config, layer, role), rows, cols, 'linear')
-    }
-    table.push(norm(`${prefix}.attention_norm`, config.dim), ...linear('wq'), ...linear('wk'), ...linear('wv'))
-    if (config.architecture === 'qwen3') {
-      table.push(norm(`${prefix}.q_norm`, config.head_dim), norm(`${prefix}.k_norm`, config.head_dim))
-    }
-    table.push(...linear('wo'), norm(`${prefix}.ffn_norm`, config.dim))
-    table.push(...linear('w1'), ...linear('w2'), ...linear('w3'))
-  }
-  table.push(norm('norm', config.dim))
-  if (!config.tied_head) {
-    table.push(...matrixTensors('output', config.head, config.vocab_size, config.dim, 'head'))
+  const table: TensorSpec[] = []
+  for (const piece of modelParts(config)) {
+    const { name, part, shape } = piece
+    const kind = kindOf(config, piece)
+    if (kind === undefined) table.push({ name, dtype: 'F32', shape, part })
+    else table.push(...matrixTensors(name, kind, shape[0], shape[1]!, part))
   }
   for (const name of ['tokenizer', 'chat_template'] as const) {
     if (blobs[name] > 0) table.push({ name, dtype: 'U8', shape: [blobs[name]], part: 'blob' })
