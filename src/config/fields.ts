@@ -1,7 +1,7 @@
 /**
  * Every field of a config in the order in which a file has them, with its range and its default. Checking, completing
  * and writing a config all go by this list. fields.json beside it is the same list for programs that are not
- * JavaScript (distill/, binding/); test/15-config.test.ts keeps it the same.
+ * JavaScript (distill/, binding/); test/09-config.test.ts keeps it the same.
  */
 import type { Features, ModelConfig, WrittenConfig } from './config.js'
 import { LIMITS } from './limits.js'
