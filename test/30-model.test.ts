@@ -7,10 +7,13 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { nativeConfig, nativeSlots } from '../dist/config/native-config.js'
+import { perplexity } from '../dist/eval/perplexity.js'
 import { Model } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
 import { readObtHeader } from '../dist/obt/obt.js'
+import { DEFAULT_CONTEXT } from '../dist/run/model-options.js'
 import { PROJECT } from './data.js'
+import { codeOf } from './expect-code.js'
 import { KINDS, type KindName, TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
@@ -72,6 +75,29 @@ describe('loading', () => {
     expect(progress.at(-1)).toEqual([fileBytes, fileBytes])
     await model.dispose()
     expect(model.disposed).toBe(true)
+  })
+
+  it.each([
+    [DEFAULT_CONTEXT - 1, DEFAULT_CONTEXT - 1],
+    [DEFAULT_CONTEXT, DEFAULT_CONTEXT],
+    [DEFAULT_CONTEXT + 1, DEFAULT_CONTEXT],
+    [1 << 20, DEFAULT_CONTEXT],
+  ])('of %i positions has sessions of %i, and of as many as it has when they are asked for', async (own, usual) => {
+    const path = folder.path(`context-${own}.obt`)
+    await writeTinyModel(path, { context: own, dim: 64, layers: 1 })
+    const model = await Model.load(path)
+    expect([model.context, model.info.context, model.config.context_length]).toEqual([usual, usual, own])
+    expect(model.createSession().capacity).toBe(usual)
+    const most = Math.min(own, 40_000)
+    expect(model.createSession({ context: most }).capacity).toBe(most)
+    // No text is as long as these blocks; one longer than the model is a mistake of the option.
+    const blocks = (ctx: number) => codeOf(() => perplexity(model, Int32Array.of(1, 2, 3), { ctx }))
+    expect([await blocks(most), await blocks(own + 1)]).toEqual(['ERR_TEXT_TOO_SHORT', 'ERR_BAD_OPTION'])
+    await model.dispose()
+    const wide = await Model.load(path, { context: most })
+    expect([wide.context, wide.createSession().capacity]).toEqual([most, most])
+    await wide.dispose()
+    await expect(Model.load(path, { context: own + 1 })).rejects.toMatchObject({ code: 'ERR_BAD_OPTION' })
   })
 
   it('keeps no hold on the file: overwriting it changes nothing', async () => {
