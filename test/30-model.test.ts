@@ -6,6 +6,7 @@ import { pathToFileURL } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Features } from '../dist/config/config.js'
 import { nativeConfig, nativeSlots } from '../dist/config/native-config.js'
 import { perplexity } from '../dist/eval/perplexity.js'
 import { Model } from '../dist/index.js'
@@ -20,6 +21,20 @@ const folder = temporaryFolder()
 const tiny = folder.path('tiny.obt')
 beforeAll(() => writeTinyModel(tiny, {}))
 afterAll(folder.remove)
+
+/** Each is a model that can be written, whether the engine computes it or not. */
+const UNUSUAL: Partial<Features>[] = [
+  { norm: 'layer' },
+  { norm_bias: true },
+  { positions: 'learned' },
+  { rope_dims: 8 },
+  { attention_inner_norm: true },
+  { window: 8 },
+  { output_gate: true },
+  { feed_forward: 'plain' },
+  { activation: 'gelu' },
+  { ffn_inner_norm: true },
+]
 
 const PROMPT = [72, 101, 108, 108, 111]
 
@@ -152,6 +167,23 @@ describe('what cannot be loaded', () => {
     })
     await expect(load(tiny, { isa: 'sse9' })).rejects.toMatchObject({ name: 'OnebitError', code: 'ERR_ISA' })
     await expect(load(tiny, { memoryLimit: 1000 })).rejects.toMatchObject({ code: 'ERR_MEMORY_LIMIT' })
+  })
+
+  it('is only a model with a feature that the engine lacks, and then the error names it', async () => {
+    const path = folder.path('feature.obt')
+    for (const features of UNUSUAL) {
+      await writeTinyModel(path, { features })
+      const error: unknown = await Model.load(path).then(
+        (model) => model.dispose(),
+        (error) => error,
+      )
+      if (error === undefined) continue
+      const name = Object.keys(features)[0]!
+      expect(error).toMatchObject({
+        code: 'ERR_UNSUPPORTED_FEATURE',
+        message: expect.stringMatching(`${path}.*${name}`),
+      })
+    }
   })
 
   it('names the tensor whose checksum is wrong', async () => {

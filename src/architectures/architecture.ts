@@ -64,7 +64,7 @@ export interface Architecture {
   /** for people */
   title: string
   huggingFace: HuggingFaceDescription
-  /** absent: as GGUF files they have another architecture's name */
+  /** absent: there are no such files, or they have another architecture's name */
   gguf?: GgufDescription
 }
 

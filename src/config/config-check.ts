@@ -25,7 +25,9 @@ function checkPlain(field: Field, value: unknown): string | number | boolean | u
       return matching(name, value, field.pattern)
     case 'integer': {
       const number = integer(name, value, field.min, field.max)
-      if ('multiple_of' in field && number % field.multiple_of !== 0) fail(name, `must be even, found ${number}`)
+      if ('multiple_of' in field && number % field.multiple_of !== 0) {
+        fail(name, `must be a multiple of ${field.multiple_of}, found ${number}`)
+      }
       return number
     }
     case 'number':

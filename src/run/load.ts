@@ -71,8 +71,22 @@ function checkMemory(fileBytes: number, limit: number | undefined): void {
   throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
 }
 
+/** The header as the engine wants it. @throws OnebitError ERR_UNSUPPORTED_FEATURE */
+function forEngine({ config, tensors, path }: ObtHeader & { path: string }) {
+  try {
+    return { config: nativeConfig(config), slots: nativeSlots(tensors) }
+  } catch (error) {
+    throw withPath(error, path)
+  }
+}
+
 /** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */
-async function loadWeights(header: ObtHeader, path: string, options: CheckedModelOptions): Promise<NativeModel> {
+async function loadWeights(
+  header: Pick<ObtHeader, 'fileBytes'> & { path: string },
+  engine: ReturnType<typeof forEngine>,
+  options: CheckedModelOptions,
+): Promise<NativeModel> {
+  const { path } = header
   const { signal, onProgress } = options
   const cancel = new (addon().Cancel)()
   const onAbort = () => cancel.cancel()
@@ -80,8 +94,7 @@ async function loadWeights(header: ObtHeader, path: string, options: CheckedMode
   const settings: NativeLoadOptions = {
     path,
     file_bytes: header.fileBytes,
-    config: nativeConfig(header.config),
-    slots: nativeSlots(header.tensors),
+    ...engine,
     activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
     threads: options.threads ?? 0,
     isa: options.isa,
@@ -131,9 +144,10 @@ export async function loadModel(path: string, options: unknown): Promise<LoadedM
   checked.signal?.throwIfAborted()
   checkContext(checked.context ?? 1, header.config)
   checkMemory(header.fileBytes, checked.memoryLimit)
+  const engine = forEngine(header)
   const stop = new AbortController()
   const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal
-  const weights = loadWeights(header, path, { ...checked, signal })
+  const weights = loadWeights(header, engine, { ...checked, signal })
   const text = loadText(header)
   text.catch((error) => stop.abort(error))
   const native = await weights
