@@ -1,6 +1,6 @@
 /** Every method in every state, and objects that are not what they seem. Nothing may crash, every code is exact. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { nativeConfig, nativeSlots } from '../dist/config/native-config.js'
+import { nativeConfig, nativeKinds, nativeTensors } from '../dist/config/native-config.js'
 import { Model, Session } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
 import type { NativeModel, NativeSession } from '../dist/native/native.js'
@@ -173,7 +173,8 @@ describe('objects that are not what they seem', () => {
       path: tiny,
       file_bytes: header.fileBytes,
       config: nativeConfig(header.config),
-      slots: nativeSlots(header.tensors),
+      kinds: nativeKinds(header.config),
+      tensors: nativeTensors(header.tensors),
       activations: 0,
       threads: 1,
       isa: '',
@@ -237,7 +238,8 @@ describe('objects that are not what they seem', () => {
       path: tiny,
       file_bytes: header.fileBytes,
       config: nativeConfig(header.config),
-      slots: nativeSlots(header.tensors),
+      kinds: nativeKinds(header.config),
+      tensors: nativeTensors(header.tensors),
       activations: 0,
       threads: 1,
       isa: '',
@@ -328,7 +330,8 @@ describe('objects that are not what they seem', () => {
       path: tiny,
       file_bytes: header.fileBytes,
       config: nativeConfig(header.config),
-      slots: nativeSlots(header.tensors),
+      kinds: nativeKinds(header.config),
+      tensors: nativeTensors(header.tensors),
       activations: 0,
       threads: 1,
       isa: '',

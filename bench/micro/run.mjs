@@ -128,7 +128,7 @@ const micro = createRequire(import.meta.url)(ADDON)
 const { isas } = addon().info()
 const chosen = values.isa ? [values.isa] : isas.filter(({ state }) => state === 'usable').map(({ name }) => name)
 for (const isa of chosen) {
-  if (isas.some(({ name, state }) => name === isa && (state === 'usable' || state === 'unproven'))) continue
+  if (isas.some(({ name, state }) => name === isa && state === 'usable')) continue
   console.error(
     `--isa: this machine has no path ${isa}; it has ${isas
       .filter(({ state }) => state === 'usable')

@@ -227,8 +227,10 @@ const KernelSet* choose_kernels(const char* name, const char** why) {
         return best;  // never null: scalar is always usable
     }
     for (int i = 0; i < kCount; i++) {
-        if (strcmp(t.entries[i].name, name) != 0) continue;
-        if (t.entries[i].kernels) return t.entries[i].kernels;
+        const IsaEntry& entry = t.entries[i];
+        const bool by_what_runs = entry.kernels && strcmp(entry.kernels->name, name) == 0;
+        if (strcmp(entry.name, name) != 0 && !by_what_runs) continue;
+        if (entry.kernels) return entry.kernels;
         snprintf(sentence, sizeof sentence, "The instruction set '%s' cannot be used: %s. Usable here: %s.", name,
                  t.missing[i], list_usable());
         *why = sentence;

@@ -195,7 +195,7 @@ struct IsaEntry {
 // All names we know, fastest last within a family. Filled once per process (the only process-wide state).
 const IsaEntry* isa_table(int* count);
 
-// The set named by `name` (ONEBIT_ISA's value), or the best usable one when name is null or empty.
+// The set named by `name` (ONEBIT_ISA's value; what runs, "avx512vnni+avx2", is a name too), or the best usable one when name is null or empty.
 // On failure returns null and points *why at a sentence that says what is wrong and what exists.
 const KernelSet* choose_kernels(const char* name, const char** why);
 

@@ -1,6 +1,6 @@
 /** Models of a shape with random weights, made in memory: for measuring. */
 import type { ModelConfig } from '../config/config.js'
-import { nativeConfig } from '../config/native-config.js'
+import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { addon } from '../native/addon.js'
 import type { NativeModel } from '../native/native.js'
 import { describeModel } from '../run/load.js'
@@ -44,6 +44,7 @@ async function makeWeights(config: ModelConfig, options: ReturnType<typeof check
   try {
     const native = await addon().createRandomModel({
       config: nativeConfig(config),
+      kinds: nativeKinds(config),
       seed: options.seed,
       activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
       threads: options.threads ?? 0,

@@ -6,7 +6,6 @@ import { formatBytes } from './format.js'
 
 const STATES = {
   usable: 'usable',
-  unproven: 'built, but never run by us: chosen only by ONEBIT_ISA',
   not_present: 'this CPU lacks it',
   not_built: 'for another processor family',
 } as const
@@ -44,7 +43,10 @@ export const doctorCommand: Command = {
       console.log(JSON.stringify({ ...machine, ...native, checks, healthy }, null, 2))
       return healthy ? 0 : 1
     }
-    for (const { name, state } of native.isas) console.log(`path        ${name.padEnd(11)} ${STATES[state]}`)
+    for (const { name, state, runs } of native.isas) {
+      const as = runs === undefined || runs === name ? '' : `, as ${runs}`
+      console.log(`path        ${name.padEnd(11)} ${STATES[state]}${as}`)
+    }
     console.log(`chosen      ${native.chosen ?? `none: ${native.why}`}`)
     for (const { path, ok, detail } of checks)
       console.log(`model       ${path.padEnd(11)} ${ok ? 'ok' : 'WRONG'}: ${detail}`)

@@ -1,7 +1,7 @@
 /**
  * The one table of tensors: which a model consists of, under which names, dtypes and shapes, and in which order. The
  * writer lays a file out by it, the reader compares a file with it, importers take their tensors by it, and the native
- * loader walks its slots in the same order (binding/model/bind.cpp), computing each size again from the config.
+ * loader (binding/model/bind.cpp) asks for each by its name, computing its size again from the config.
  */
 import { OnebitError } from '../errors.js'
 import type { ModelConfig, ModelStructure } from './config.js'
@@ -158,7 +158,7 @@ export function* modelParts(config: ModelStructure): Generator<ModelPart> {
 }
 
 /** The kind of a part that is stored as some kind; norms and positions are always f32. */
-function kindOf(config: ModelConfig, { part, linear }: ModelPart): LinearKind | undefined {
+export function kindOf(config: ModelConfig, { part, linear }: ModelPart): LinearKind | undefined {
   if (linear !== undefined) return linearKind(config, linear.layer, linear.role)
   if (part === 'embedding') return config.embedding
   return part === 'head' ? config.head : undefined

@@ -4,13 +4,14 @@
  * wrong type or out of range is a TypeError with the code ERR_BAD_ARGUMENT, thrown at once. Arguments are copied:
  * changing an array after the call changes nothing.
  */
-import type { NativeConfig, NativeSlots } from '../config/native-config.js'
+import type { NativeConfig, NativeKinds, NativeTensors } from '../config/native-config.js'
 
 export interface NativeLoadOptions {
   path: string
   file_bytes: number
   config: NativeConfig
-  slots: NativeSlots
+  kinds: NativeKinds
+  tensors: NativeTensors
   activations: 0 | 1 | 2 // int8, f32, int4
   /** 0: default_threads() */
   threads: number
@@ -25,6 +26,7 @@ export interface NativeLoadOptions {
 
 export interface NativeRandomOptions {
   config: NativeConfig
+  kinds: NativeKinds
   /** the same seed gives the same weights on every machine, instruction set and thread count; 0 to 2^53 - 1 */
   seed: number
   activations: 0 | 1 | 2 // int8, f32, int4
@@ -198,7 +200,8 @@ export interface NativeAddon {
   idle(): Promise<void>
   /** isa: ONEBIT_ISA's value, or '' */
   info(isa?: string): {
-    isas: { name: string; state: 'usable' | 'unproven' | 'not_present' | 'not_built' }[]
+    /** `runs`: the set of functions that a usable one is here, such as avx512vnni+avx2 on a Zen 4 */
+    isas: { name: string; state: 'usable' | 'not_present' | 'not_built'; runs?: string }[]
     /** what would be chosen now, or the reason why nothing can be (ONEBIT_ISA) */
     chosen: string | null
     why: string | null
@@ -206,6 +209,8 @@ export interface NativeAddon {
     compiler: string
   }
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /** the names of NativeConfig's fields, as the addon reads them */
+  configFields(): string[]
   /**
    * A model with random weights that no file holds, for measuring. ERR_CONFIG, ERR_ISA, ERR_MEMORY_LIMIT,
    * ERR_OUT_OF_MEMORY (also when the system would have to push other things out), ERR_ABORTED.

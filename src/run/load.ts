@@ -1,6 +1,6 @@
 /** Loading a `.obt` file: the header, then the weights on the native thread while the text's parts are built here. */
 import type { ModelConfig } from '../config/config.js'
-import { nativeConfig, nativeSlots } from '../config/native-config.js'
+import { nativeConfig, nativeKinds, nativeTensors } from '../config/native-config.js'
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
@@ -71,21 +71,8 @@ function checkMemory(fileBytes: number, limit: number | undefined): void {
   throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
 }
 
-/** The header as the engine wants it. @throws OnebitError ERR_UNSUPPORTED_FEATURE */
-function forEngine({ config, tensors, path }: ObtHeader & { path: string }) {
-  try {
-    return { config: nativeConfig(config), slots: nativeSlots(tensors) }
-  } catch (error) {
-    throw withPath(error, path)
-  }
-}
-
 /** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */
-async function loadWeights(
-  header: Pick<ObtHeader, 'fileBytes'> & { path: string },
-  engine: ReturnType<typeof forEngine>,
-  options: CheckedModelOptions,
-): Promise<NativeModel> {
+async function loadWeights(header: ObtHeader & { path: string }, options: CheckedModelOptions): Promise<NativeModel> {
   const { path } = header
   const { signal, onProgress } = options
   const cancel = new (addon().Cancel)()
@@ -94,7 +81,9 @@ async function loadWeights(
   const settings: NativeLoadOptions = {
     path,
     file_bytes: header.fileBytes,
-    ...engine,
+    config: nativeConfig(header.config),
+    kinds: nativeKinds(header.config),
+    tensors: nativeTensors(header.tensors),
     activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
     threads: options.threads ?? 0,
     isa: options.isa,
@@ -144,10 +133,9 @@ export async function loadModel(path: string, options: unknown): Promise<LoadedM
   checked.signal?.throwIfAborted()
   checkContext(checked.context ?? 1, header.config)
   checkMemory(header.fileBytes, checked.memoryLimit)
-  const engine = forEngine(header)
   const stop = new AbortController()
   const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal
-  const weights = loadWeights(header, engine, { ...checked, signal })
+  const weights = loadWeights(header, { ...checked, signal })
   const text = loadText(header)
   text.catch((error) => stop.abort(error))
   const native = await weights

@@ -47,7 +47,7 @@ export class Model {
   /**
    * Loads a `.obt` file. The file is read once and not needed afterwards.
    * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_NOT_OBT, ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG,
-   *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_UNSUPPORTED_FEATURE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE,
+   *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE,
    *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; the signal's reason when it aborts
    */
   static async load(path: string, options?: ModelOptions): Promise<Model> {
