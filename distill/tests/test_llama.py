@@ -6,12 +6,14 @@ import math
 import pytest
 import torch
 
-from onebit_distill.config import LlamaConfig, config_from_hf
 from onebit_distill.errors import DistillError
-from onebit_distill.linear import SignOptions
-from onebit_distill.llama import KVCache, Llama
-from onebit_distill.rope import rope_frequencies
-from onebit_distill.starts import linear_factory
+from onebit_distill.formats.hf_config import config_from_hf
+from onebit_distill.model.attention import KVCache
+from onebit_distill.model.config import LlamaConfig
+from onebit_distill.model.linear import SignOptions
+from onebit_distill.model.llama import Llama
+from onebit_distill.model.rope import rope_frequencies
+from onebit_distill.model.starts import linear_factory
 
 SHAPE = dict(vocab_size=60, dim=32, hidden_dim=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, context_length=64)
 TINY = LlamaConfig(**SHAPE)

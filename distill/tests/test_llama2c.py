@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny_model import _to_neighbours, tiny_config, tiny_llama
 
-from onebit_distill.config import HF_LINEARS, ROLES
-from onebit_distill.data import tokenise
+from onebit_distill.data.documents import tokenise
+from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.llama2c_file import read_tokenizer
-from onebit_distill.teacher import load_teacher
+from onebit_distill.formats.llama2c_file import read_tokenizer
+from onebit_distill.model.config import HF_LINEARS, ROLES
 
 IDS = torch.arange(40)[None] * 7 % 320
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny_model import TEXT, TOKENIZER_CONFIG, tiny_config, tiny_llama, tiny_tokenizer, write_folder, write_gguf
 
+from onebit_distill.data.teacher import load_teacher
+from onebit_distill.data.teacher_text import TeacherText
 from onebit_distill.errors import DistillError
-from onebit_distill.gguf_vocabulary import tokenizer_from_gguf
-from onebit_distill.teacher import TeacherText, load_teacher
+from onebit_distill.formats.gguf_vocabulary import tokenizer_from_gguf
 
 IDS = torch.arange(40)[None] * 7 % 320
 BIASED = dict(biases=("wq", "wk", "wv", "wo"))

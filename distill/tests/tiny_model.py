@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from onebit_distill.config import HF_LINEARS, LlamaConfig
-from onebit_distill.hf_folder import save_hf_folder
-from onebit_distill.llama import Llama
+from onebit_distill.formats.hf_folder import save_hf_folder
+from onebit_distill.model.config import HF_LINEARS, LlamaConfig
+from onebit_distill.model.llama import Llama
 
 TEXT = "The quick brown fox jumps over 123 lazy dogs. Once upon a time, there was a tiny model. " * 3
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}<|end|>{% endfor %}"

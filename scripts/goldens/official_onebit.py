@@ -158,14 +158,18 @@ def write(folder: Path, shape: Shape, layouts: dict[str, dict[str, np.ndarray]],
         target = folder / layout
         target.mkdir(parents=True, exist_ok=True)
         (target / "config.json").write_text(json.dumps(config_json(shape, layout), indent=1) + "\n")
-        torch.save({name: torch.from_numpy(value.copy()) for name, value in tensors.items()}, target / "pytorch_model.bin")
+        torch.save(
+            {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}, target / "pytorch_model.bin"
+        )
     made = logits_json(packed_logits(shape, layouts["packed"], ids), ids)
     (folder / "logits.json").write_text(json.dumps(made) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Goldens in the layouts of the OneBit authors.", allow_abbrev=False)
-    parser.add_argument("--weights", type=Path, help="en10-babyllama-tok105.bin (test/goldens/README.md says where from)")
+    parser.add_argument(
+        "--weights", type=Path, help="en10-babyllama-tok105.bin (test/goldens/README.md says where from)"
+    )
     parser.add_argument("--out", type=Path, default=GOLDENS)
     arguments = parser.parse_args()
     training = training_layout(seeded_weights(TINY, TINY_SEED), TINY_SEED)
