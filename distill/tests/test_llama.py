@@ -16,6 +16,8 @@ from onebit_distill.model.rope import rope_frequencies
 from onebit_distill.model.starts import linear_factory
 
 SHAPE = dict(vocab_size=60, dim=32, hidden_dim=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, context_length=64)
+#: as a `config.json` says it
+HF_SHAPE = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
 TINY = LlamaConfig(**SHAPE)
 QWEN = LlamaConfig(**SHAPE, architecture="qwen3", tied_head=True, biases=("wq", "wo", "w2"))
 IDS = torch.randint(0, 60, (2, 20), generator=torch.Generator().manual_seed(2))
@@ -178,6 +180,18 @@ def test_rope_scalings():
         ramp = i / 3
         assert float(yarn[i]) == pytest.approx(float(plain[i]) * (ramp / 4 + 1 - ramp), rel=1e-12)
     assert magnitude == pytest.approx(0.1 * math.log(4) + 1)
+
+
+def test_yarn_is_transformers_yarn(goldens):
+    cases = json.loads((goldens / "yarn.json").read_text())["cases"]
+    assert sum(case["rope_parameters"]["factor"] < 1 for case in cases.values()) == 3
+    for name, case in cases.items():
+        shape = {**HF_SHAPE, **{key: case[key] for key in ("head_dim", "max_position_embeddings", "rope_parameters")}}
+        frequencies, magnitude = rope_frequencies(config_from_hf({"model_type": "llama", **shape}))
+        assert magnitude == pytest.approx(case["magnitude"], rel=1e-12), name
+        # transformers computes in float32, down to its last bits
+        wanted = torch.tensor(case["frequencies"], dtype=torch.float64)
+        torch.testing.assert_close(frequencies, wanted, rtol=1e-6, atol=0, msg=name)
 
 
 @pytest.mark.parametrize("layout", ["packed", "train"])

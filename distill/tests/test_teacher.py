@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,20 @@ def test_each_stored_type(tmp_path, kind):
         error = float((found[name] - wanted).norm() / wanted.norm())
         assert error < worst, name
         assert wanted.dim() == 1 or error > worst / 200, name
+
+
+@pytest.mark.parametrize(("factor", "usual"), [(4.0, 0.1 * math.log(4) + 1), (0.5, 1.0)])
+def test_yarn_of_a_gguf_multiplies_the_usual_magnitude(tmp_path, factor, usual):
+    def describe(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(factor)
+        writer.add_rope_scaling_orig_ctx_len(64)
+        writer.add_rope_scaling_attn_factors(1.25)
+
+    write_gguf(tmp_path / "t.gguf", tiny_llama(tiny_config()), describe=describe)
+    found = load_teacher(tmp_path / "t.gguf").config.rope_scaling
+    assert (found["type"], found["factor"], found["original_context"]) == ("yarn", factor, 64)
+    assert found["attention_factor"] == pytest.approx(1.25 * usual, rel=1e-6)
 
 
 def test_shards_and_pickles(tmp_path):
@@ -205,8 +221,6 @@ def test_texts_of_tokenizers():
 
 def test_vocabularies_of_llama_cpp(data):
     """The recorded ids of llama.cpp, for its SentencePiece and GPT-2 vocabularies."""
-    import gguf
-
     for name in ("llama-spm", "gpt-2"):
         path = data(f"gguf/ggml-vocab-{name}.gguf")
         fields = gguf.GGUFReader(path).fields

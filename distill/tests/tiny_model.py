@@ -71,8 +71,9 @@ def _gguf_name(name: str) -> str:
     return name
 
 
-def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True) -> None:
-    """kind: how matrices are stored. change: called with the dict of tensors by GGUF's names."""
+def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True, describe=None) -> None:
+    """kind: how matrices are stored. change: called with the dict of tensors by GGUF's names; describe: with the
+    writer, for more metadata."""
     config = model.config
     writer = gguf.GGUFWriter(path, config.architecture)
     writer.add_context_length(config.context_length)
@@ -84,6 +85,8 @@ def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True) -> 
     writer.add_key_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
+    if describe:
+        describe(writer)
     if vocabulary:
         _add_vocabulary(writer, config.vocab_size)
     tensors = {}

@@ -35,7 +35,7 @@ def pack_signs(w: Tensor) -> np.ndarray:
 
 
 def q8_rows(w: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """int8 [rows, cols] and float32 scale [rows], the engine's rounding (binding/convert.cpp, rows_to_q8)."""
+    """int8 [rows, cols] and float32 scale [rows], the engine's rounding (binding/convert/convert.cpp, rows_to_q8)."""
     wide = w.detach().float().cpu()
     largest = wide.abs().amax(1)
     zero = largest < 1e-36

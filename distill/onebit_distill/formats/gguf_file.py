@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import DistillError
 from ..model.config import HF_LINEARS, LlamaConfig
-from ..model.rope import rows_for_halves
+from ..model.rope import rows_for_halves, yarn_magnitude
 from .gguf_vocabulary import tokenizer_from_gguf
 
 _TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q1_0")
@@ -149,7 +149,7 @@ class GgufFile:
             "original_context": int(self._number("rope.scaling.original_context_length", context)),
             "beta_fast": self._number("rope.scaling.yarn_beta_fast", 32),
             "beta_slow": self._number("rope.scaling.yarn_beta_slow", 1),
-            "attention_factor": 0 if attention == 1 else attention * (0.1 * math.log(factor) + 1),
+            "attention_factor": 0 if attention == 1 else attention * yarn_magnitude(factor),
         }
 
     def tensor(self, name: str) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ..errors import DistillError
 from ..model.config import ROLES, LlamaConfig, config_error
+from ..model.rope import yarn_magnitude
 
 
 def _unsupported(what: str) -> DistillError:
@@ -24,8 +24,7 @@ def _hf_yarn(rope: dict[str, Any], context: int) -> dict[str, Any]:
     attention = rope.get("attention_factor") or 0
     mscale, mscale_all = rope.get("mscale") or 0, rope.get("mscale_all_dim") or 0
     if attention == 0 and mscale != 0 and mscale_all != 0:
-        magnitude = lambda scale: 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1  # noqa: E731
-        attention = magnitude(mscale) / magnitude(mscale_all)
+        attention = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)
     return {
         "type": "yarn",
         "factor": factor,

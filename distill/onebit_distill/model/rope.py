@@ -1,4 +1,4 @@
-"""Rotary position embedding: the same frequencies as the engine's (binding/rope.cpp), computed in double precision."""
+"""Rotary position embedding: the same frequencies as the engine's (binding/model/rope.cpp), computed in double precision."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def _llama3(frequency: Tensor, scaling: dict) -> Tensor:
     return (1 - share) * frequency / scaling["factor"] + share * frequency
 
 
+def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
+    """What YaRN multiplies cosines and sines by: 0.1 scale ln(factor) + 1, and 1 where nothing is stretched, as
+    transformers and llama.cpp have it."""
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1
+
+
 def _yarn(frequency: Tensor, config: LlamaConfig) -> tuple[Tensor, float]:
     """arXiv 2309.00071, section 3.2: a ramp between kept and divided frequencies, and a magnitude."""
     scaling, head_dim = config.rope_scaling, config.head_dim
@@ -31,7 +37,7 @@ def _yarn(frequency: Tensor, config: LlamaConfig) -> tuple[Tensor, float]:
     if high == low:
         high += 0.001
     ramp = ((torch.arange(head_dim // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
-    magnitude = scaling["attention_factor"] or 0.1 * math.log(scaling["factor"]) + 1
+    magnitude = scaling["attention_factor"] or yarn_magnitude(scaling["factor"])
     return frequency / scaling["factor"] * ramp + frequency * (1 - ramp), magnitude
 
 
