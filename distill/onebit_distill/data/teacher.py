@@ -125,7 +125,7 @@ def build_llama(config: LlamaConfig, tensors: dict[str, Tensor], dtype: torch.dt
 
 
 def _open_source(source: Path, tokenizer: str | os.PathLike | None):
-    """The reader of a source: config, tensors() or state(), tokenizer(), chat_template(); and the format's name."""
+    """The reader of a source: config, files, tensors(), tokenizer(), chat_template(); and the format's name."""
     if not source.exists():
         raise DistillError("ERR_FILE_NOT_FOUND", f"{source}: no such file or folder")
     if tokenizer is not None and source.suffix != ".bin":
@@ -156,12 +156,8 @@ def load_teacher(
     """
     source = Path(path)
     reader, form = _open_source(source, tokenizer)
-    if isinstance(reader, HfFolder):
-        config, tensors = reader.state()
-        files = reader.files
-    else:
-        config, tensors, files = reader.config, dict(reader.tensors()), [source]
-    model = build_llama(config, tensors, dtype, device)
+    config = reader.config
+    model = build_llama(config, dict(reader.tensors()), dtype, device)
     parts = reader.tokenizer()
     text = None if parts is None else TeacherText(*parts, chat_template=reader.chat_template())
     # ids may have gaps: the number of tokens does not say how far they go
@@ -169,4 +165,4 @@ def load_teacher(
     if last >= config.vocab_size:
         message = f"{source}: the tokenizer has a token of id {last}, the model has {config.vocab_size} tokens"
         raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
-    return Teacher(model, text, form, str(source), [_hash(file) for file in files])
+    return Teacher(model, text, form, str(source), [_hash(file) for file in reader.files])

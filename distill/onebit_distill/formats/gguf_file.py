@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DistillError
-from ..model.config import HF_LINEARS, LlamaConfig
+from ..model.config import HF_LINEARS, QKV, LlamaConfig
 from ..model.rope import rows_for_halves, yarn_magnitude
 from .gguf_vocabulary import tokenizer_from_gguf
 
@@ -55,7 +56,7 @@ class GgufFile:
     def __init__(self, path: str) -> None:
         from gguf import GGUFReader
 
-        self.path = path
+        self.path, self.files = path, [Path(path)]
         try:
             self._reader = GGUFReader(path)
         except (ValueError, KeyError, IndexError, OverflowError, UnicodeDecodeError, MemoryError) as cause:
@@ -63,8 +64,8 @@ class GgufFile:
             raise _bad_source(problem, "The download may have stopped early; get the file again.") from cause
         self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         architecture = self.get("general.architecture")
-        if architecture not in ("llama", "qwen3"):
-            hint = "Llama and Qwen3 can be teachers."
+        if architecture not in ("llama", "qwen2", "qwen3"):
+            hint = "Llama, Mistral, Qwen2 and Qwen3 can be teachers."
             message = f"{path}: the teacher is of an architecture we do not know: {str(architecture)[:60]}"
             raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message, hint)
         if (self.get("split.count") or 1) > 1:
@@ -121,22 +122,32 @@ class GgufFile:
             rope_theta=_shortest(self._number("rope.freq_base", 10000)),
             rope_scaling=self._rope_scaling(context),
             tied_head="output.weight" not in self._tensors,
-            biases=tuple(role for role in _LINEARS if every(role)),
+            biases=QKV if self.architecture == "qwen2" else tuple(role for role in _LINEARS if every(role)),
+            qk_norm=self.architecture == "qwen3",
+            window=self._window(),
         )
+
+    def _window(self) -> int:
+        """Mistral comes under the name of llama."""
+        window = int(self._number("attention.sliding_window", 0))
+        if window != 0 and self.architecture != "llama":
+            message = f"{self.path}: {self.architecture} with a sliding window"
+            raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message)
+        return window
 
     def _rope_scaling(self, context: int) -> dict[str, Any]:
         prefix = f"{self.architecture}.rope.scaling"
         kind = self.get(f"{prefix}.type") or (
             "linear" if self.get(f"{self.architecture}.rope.scale_linear") else "none"
         )
+        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 1)) if kind != "none" else 1
         if "rope_freqs.weight" in self._tensors:
             if kind not in ("none", "linear"):
                 raise _bad_source(f"{self.path}: rope_freqs.weight together with RoPE scaling of type {kind}")
             factors = [_shortest(float(value)) for value in self.tensor("rope_freqs.weight").flatten()]
-            return {"type": "factors", "factors": factors}
+            return {"type": "factors", "factors": [each * factor for each in factors]}
         if kind == "none":
             return {"type": "none"}
-        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 1))
         if kind == "linear":
             return {"type": "linear", "factor": factor}
         if kind != "yarn":
@@ -176,7 +187,7 @@ class GgufFile:
             ours, theirs = f"model.layers.{layer}", f"blk.{layer}"
             names[f"{ours}.input_layernorm.weight"] = f"{theirs}.attn_norm.weight"
             names[f"{ours}.post_attention_layernorm.weight"] = f"{theirs}.ffn_norm.weight"
-            if self.architecture == "qwen3":
+            if self.config.qk_norm:
                 names[f"{ours}.self_attn.q_norm.weight"] = f"{theirs}.attn_q_norm.weight"
                 names[f"{ours}.self_attn.k_norm.weight"] = f"{theirs}.attn_k_norm.weight"
             for role, name in _LINEARS.items():

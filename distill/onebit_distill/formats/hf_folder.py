@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..errors import DistillError
-from ..model.config import HF_LINEARS, ROLES, LlamaConfig
 from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
 from .hf_config import config_from_hf, hf_config
@@ -94,7 +93,7 @@ class HfFolder:
             raise DistillError("ERR_UNSUPPORTED_TEACHER", f"{self.path} is a 1-bit model, not a teacher", hint)
         self._root = root
         self.files, self._read = self._find_weights()
-        self._declared = config_from_hf(root)
+        self.config = config_from_hf(root)
 
     def _find_weights(self):
         for single, read in _WEIGHTS:
@@ -105,20 +104,14 @@ class HfFolder:
                 return [self.path / name for name in _shard_names(read_json(index), index)], read
         raise _bad_source(f"{self.path} has no model.safetensors, no pytorch_model.bin and no index of such files")
 
-    def state(self) -> tuple[LlamaConfig, dict[str, Tensor]]:
-        """The config, biases as the tensors have them, and all tensors by name, as they are stored."""
-        tensors: dict[str, Tensor] = {}
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor as it is stored) of each."""
         for file in self.files:
             for name, tensor in self._read(file):
-                if not _is_ignored(name):
-                    # some checkpoints lack the `model.` in front
-                    full = name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
-                    tensors[full] = tensor
-        if self._declared.tied_head:
-            tensors.pop("lm_head.weight", None)
-        found = tuple(role for role in ROLES if f"model.layers.0.{HF_LINEARS[role]}.bias" in tensors)
-        values = {**self._declared.to_dict(), "biases": sorted({*self._declared.biases, *found})}
-        return LlamaConfig.from_dict(values), tensors
+                # some checkpoints lack the `model.` in front
+                full = name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+                if not _is_ignored(name) and not (full == "lm_head.weight" and self.config.tied_head):
+                    yield full, tensor
 
     def tokenizer(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """(tokenizer.json, tokenizer config with ids that end an answer), or None when there is no tokenizer.json."""

@@ -89,6 +89,7 @@ class Llama2cFile:
 
     def __init__(self, path: str | os.PathLike, tokenizer: str | os.PathLike | None = None) -> None:
         self.path = Path(path)
+        self.files = [self.path]
         self._data = _read(self.path)
         self.config = _config(self.path, self._data)
         numbers = sum(math.prod(shape) for _, shape in _file_order(self.config))

@@ -1,4 +1,4 @@
-"""Writing `.obt` files: safetensors with one legal header for its config (src/config/architecture.ts, src/obt/obt-header.ts)."""
+"""Writing `.obt` files: safetensors with one legal header for its config (src/config/tensors.ts, src/obt/obt-header.ts)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DistillError
 from ..model.config import ROLES, LlamaConfig
+from ..model.fields import FEATURES, FIELDS
 from ..system.atomic_file import writing_atomically
 from .crc32c import crc32c
 from .js_json import depth, to_js_json
@@ -56,7 +57,9 @@ class TensorSpec:
 
 
 def obt_config(config: LlamaConfig, kinds: dict[tuple[int, str], Kind], embedding: Kind, head: Kind) -> dict[str, Any]:
-    """The file's config, its keys in their one order. kinds: of every (layer, role)."""
+    """The file's config in its one form: keys in the order of FIELDS, features with their defaults left out.
+
+    kinds: of every (layer, role)."""
     linears = {role: kinds[0, role] for role in ROLES}
     for layer in range(1, config.n_layers):
         for role in ROLES:
@@ -65,25 +68,16 @@ def obt_config(config: LlamaConfig, kinds: dict[tuple[int, str], Kind], embeddin
     scaling = config.rope_scaling
     order = ("factor", "low_freq_factor", "high_freq_factor", "original_context", "beta_fast", "beta_slow")
     order = ("type", *order, "attention_factor", "factors")
-    return {
-        "architecture": config.architecture,
-        "vocab_size": config.vocab_size,
-        "dim": config.dim,
-        "hidden_dim": config.hidden_dim,
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "n_kv_heads": config.n_kv_heads,
-        "head_dim": config.head_dim,
-        "context_length": config.context_length,
-        "norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,
+    stored = {
         "rope_style": "half",
         "rope_scaling": {name: scaling[name] for name in order if name in scaling},
-        "tied_head": config.tied_head,
         "embedding": embedding,
         "head": embedding if config.tied_head else head,
         "linears": linears,
     }
+    features = config.features()
+    names = [item["name"] for item in FIELDS if item["name"] not in FEATURES or item["name"] in features]
+    return {name: stored[name] if name in stored else getattr(config, name) for name in names}
 
 
 def _matrix_tensors(name: str, kind: Kind, rows: int, cols: int, part: str) -> Iterator[TensorSpec]:
@@ -120,7 +114,7 @@ def _layer_tensors(obt: dict[str, Any], config: LlamaConfig, layer: int) -> list
         return TensorSpec(f"{prefix}.{name}", "F32", (size,), "norm")
 
     table = [norm("attention_norm", config.dim), *linear("wq"), *linear("wk"), *linear("wv")]
-    if config.architecture == "qwen3":
+    if config.qk_norm:
         table += [norm("q_norm", config.head_dim), norm("k_norm", config.head_dim)]
     return [*table, *linear("wo"), norm("ffn_norm", config.dim), *linear("w1"), *linear("w2"), *linear("w3")]
 

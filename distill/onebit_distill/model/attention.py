@@ -74,9 +74,8 @@ class Attention(nn.Module):
         self.k_proj = linear_of(config, layer, "wk", factory)
         self.v_proj = linear_of(config, layer, "wv", factory)
         self.o_proj = linear_of(config, layer, "wo", factory)
-        qk_norm = config.architecture == "qwen3"
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if qk_norm else None
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if qk_norm else None
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, _ = x.shape

@@ -1,4 +1,4 @@
-"""The shape of a Llama or Qwen3: the fields a `.obt` file carries (src/config/architecture.ts), without its storage kinds."""
+"""What a model is: the fields of a `.obt` file's config without how its matrices are stored (src/config/config.ts)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ..errors import DistillError
+from .fields import FEATURES, FIELDS, check_field, config_error, default_of
 
 ROLES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+#: those with biases in Qwen2
+QKV = ROLES[:3]
 
 #: Hugging Face's names of the seven linears, within `model.layers.N.`
 HF_LINEARS = {
@@ -21,17 +23,9 @@ HF_LINEARS = {
     "w3": "mlp.up_proj",
 }
 
-#: the engine's caps (LIMITS in src/config/architecture.ts)
-_LIMITS = {
-    "vocab_size": 1 << 20,
-    "dim": 1 << 16,
-    "hidden_dim": 1 << 16,
-    "n_layers": 1024,
-    "n_heads": 1024,
-    "n_kv_heads": 1024,
-    "head_dim": 1024,
-    "context_length": 1 << 22,
-}
+#: the engine's caps (src/config/limits.ts, src/config/rope.ts)
+_WIDEST, _LONGEST = 1 << 16, 1 << 22
+_LEAST_ROPE_NUMBER, _MOST_ROPE_NUMBER = 1e-6, 1e6
 
 _SCALING_FIELDS = {
     "none": (),
@@ -42,15 +36,12 @@ _SCALING_FIELDS = {
 }
 
 
-def config_error(problem: str) -> DistillError:
-    return DistillError("ERR_CONFIG", f"model config: {problem}")
-
-
 @dataclass(frozen=True)
 class LlamaConfig:
     """RoPE rotates pairs (i, i + head_dim/2), as Hugging Face stores q and k; readers reorder other layouts.
 
-    Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
+    Every feature that an engine's file can name is a field here; `model.llama` computes some of them and refuses the
+    others. Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
     """
 
     vocab_size: int
@@ -63,35 +54,64 @@ class LlamaConfig:
     n_kv_heads: int
     head_dim: int
     context_length: int
-    #: llama, or qwen3 (RMSNorm on each head's q and k)
+    #: where the model comes from; nothing is computed by it
     architecture: str = "llama"
     norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    #: {"type": none | linear | llama3 | yarn | factors, …} with the fields of RopeScaling in src/config/architecture.ts
+    #: {"type": none | linear | llama3 | yarn | factors, …} with the fields of RopeScaling in src/config/rope.ts
     rope_scaling: dict[str, Any] = field(default_factory=lambda: {"type": "none"})
     tied_head: bool = False
     #: which of ROLES have a bias
     biases: tuple[str, ...] = ()
 
+    # features, as src/config/config.ts explains them; None: the default, which follows from other fields
+    norm: str = "rms"
+    norm_bias: bool = False
+    positions: str = "rotary"
+    position_offset: int = 0
+    rope_dims: int | None = None
+    #: RMSNorm of each head's q and k before they are rotated
+    qk_norm: bool | None = None
+    attention_inner_norm: bool = False
+    #: a position sees itself and the window - 1 before it; 0: all before it
+    window: int = 0
+    output_gate: bool = False
+    feed_forward: str = "gated"
+    activation: str = "silu"
+    ffn_inner_norm: bool = False
+
     def __post_init__(self) -> None:
-        if self.architecture not in ("llama", "qwen3"):
-            raise config_error(f"architecture must be llama or qwen3, found {self.architecture!r}")
-        for name, most in _LIMITS.items():
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise config_error(f"{name} must be a whole number from 1 to {most}, found {value!r}")
-        if self.head_dim % 2 != 0:
-            raise config_error(f"head_dim must be even, found {self.head_dim}")
+        for name in (item["name"] for item in FIELDS if hasattr(self, item["name"])):
+            if name in FEATURES and getattr(self, name) is None:
+                object.__setattr__(self, name, default_of(name, self.architecture, self.head_dim))
+            check_field(name, getattr(self, name))
         if self.n_heads % self.n_kv_heads != 0:
             raise config_error(f"n_kv_heads must divide n_heads {self.n_heads}, found {self.n_kv_heads}")
-        for name, above, most in (("norm_eps", 0.0, 1.0), ("rope_theta", 1.0, 1e12)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value <= most:
-                raise config_error(f"{name} must be above {above} and at most {most}, found {value!r}")
-        if type(self.tied_head) is not bool:
-            raise config_error(f"tied_head must be true or false, found {self.tied_head!r}")
+        most = _WIDEST // (2 if self.output_gate else 1)
+        if self.n_heads * self.head_dim > most:
+            raise config_error(f"n_heads x head_dim must be at most {most}, found {self.n_heads * self.head_dim}")
+        self._check_positions()
         object.__setattr__(self, "biases", tuple(role for role in ROLES if role in self.biases))
-        _check_scaling(self.rope_scaling, self.head_dim)
+
+    def _check_positions(self) -> None:
+        """Numbers that belong to positions of the other sort must have their defaults."""
+        _check_scaling(self.rope_scaling, self.rope_dims)
+        if self.positions == "rotary":
+            if self.position_offset != 0:
+                raise config_error(f"position_offset must be 0 with rotary positions, found {self.position_offset}")
+            if self.rope_dims > self.head_dim:
+                raise config_error(f"rope_dims must be at most head_dim {self.head_dim}, found {self.rope_dims}")
+        elif self.rope_dims != self.head_dim:
+            raise config_error(f"rope_dims must be head_dim {self.head_dim} with learned positions")
+        elif self.rope_scaling["type"] != "none":
+            raise config_error("rope_scaling must be of type none with learned positions")
+
+    def features(self) -> dict[str, Any]:
+        """The features that differ from their defaults: what a file has to say."""
+        values = {name: getattr(self, name) for name in FEATURES}
+        return {
+            name: value for name, value in values.items() if value != default_of(name, self.architecture, self.head_dim)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` gives an equal config."""
@@ -131,15 +151,32 @@ class LlamaConfig:
         return self.n_layers * sum(math.prod(self.linear_shape(role)) for role in ROLES)
 
 
-def _check_scaling(scaling: Any, head_dim: int) -> None:
+def _check_scaling(scaling: Any, rope_dims: int) -> None:
     kind = scaling.get("type") if isinstance(scaling, dict) else None
     if kind not in _SCALING_FIELDS:
         raise config_error(f"rope_scaling.type must be one of {', '.join(_SCALING_FIELDS)}, found {kind!r}")
     expected = {"type", *_SCALING_FIELDS[kind]}
     if set(scaling) != expected:
         raise config_error(f"rope_scaling of type {kind} must have exactly the fields {', '.join(sorted(expected))}")
-    if kind == "factors" and len(scaling["factors"]) != head_dim // 2:
-        raise config_error(f"rope_scaling.factors must be {head_dim // 2} numbers")
-    numbers = scaling["factors"] if kind == "factors" else [scaling[name] for name in _SCALING_FIELDS[kind]]
-    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers):
-        raise config_error("rope_scaling must hold finite numbers")
+    if kind == "factors":
+        factors = scaling["factors"]
+        if not isinstance(factors, (list, tuple)) or len(factors) != rope_dims // 2:
+            raise config_error(f"rope_scaling.factors must be {rope_dims // 2} numbers")
+        for factor in factors:
+            _check_scaling_number("factors", factor)
+    for name in _SCALING_FIELDS[kind]:
+        if name != "factors" and not (name == "attention_factor" and scaling[name] == 0):
+            _check_scaling_number(name, scaling[name])
+    for low, high in (("low_freq_factor", "high_freq_factor"), ("beta_slow", "beta_fast")):
+        if low in expected and scaling[low] >= scaling[high]:
+            raise config_error(f"rope_scaling.{low} must be below {high}")
+
+
+def _check_scaling_number(name: str, value: Any) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if name == "original_context":
+        if type(value) is not int or not 1 <= value <= _LONGEST:
+            raise config_error(f"rope_scaling.{name} must be a whole number from 1 to {_LONGEST}, found {value!r}")
+    elif not is_number or not _LEAST_ROPE_NUMBER < value <= _MOST_ROPE_NUMBER:
+        limits = f"above {_LEAST_ROPE_NUMBER:g} and at most {_MOST_ROPE_NUMBER:g}"
+        raise config_error(f"rope_scaling.{name} must be a number {limits}, found {value!r}")

@@ -1,4 +1,4 @@
-"""Llama and Qwen3 with linears of any kind. Parameter names are Hugging Face's."""
+"""Llama and its family (Mistral, Qwen2, Qwen3) with linears of any kind. Parameter names are Hugging Face's."""
 
 from __future__ import annotations
 
@@ -67,11 +67,23 @@ class LlamaOutput:
     attentions: list[Tensor] | None = None
 
 
+#: features of a config that are computed here
+_COMPUTED = {"qk_norm", "window"}
+
+
 class Llama(nn.Module):
-    """A model whose seven linears per layer come from `linear_factory` (default: dense)."""
+    """A model whose seven linears per layer come from `linear_factory` (default: dense).
+
+    Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE for a config with features that are not computed here.
+    """
 
     def __init__(self, config: LlamaConfig, linear_factory: LinearFactory = dense_factory) -> None:
         super().__init__()
+        refused = [f"{name} = {value!r}" for name, value in config.features().items() if name not in _COMPUTED]
+        if refused:
+            message = f"A model with {', '.join(refused)} can neither teach nor be trained"
+            hint = "Llama, Mistral, Qwen2 and Qwen3 can; the engine runs more kinds of models."
+            raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message, hint)
         self.config = config
         self.model = _Body(config, linear_factory)
         self.lm_head = None if config.tied_head else Dense(config.dim, config.vocab_size, bias=False)
@@ -145,7 +157,16 @@ class Llama(nn.Module):
     def block_step(self, tokens: int) -> Step:
         """What `model.layers[i](x, step)` wants when one block is run alone on x [B, tokens, dim]."""
         self._check_length(tokens)
-        return Step(self.rope_cos[:tokens], self.rope_sin[:tokens])
+        cos, sin = self.rope_cos[:tokens], self.rope_sin[:tokens]
+        return Step(cos, sin, mask=self._windowed(tokens, cos.device))
+
+    def _windowed(self, tokens: int, device: torch.device) -> Tensor | None:
+        """What of a whole sequence each of its positions may see, [T, T]; None: all before it, as attention does by
+        itself and faster than with a mask."""
+        if self.config.window == 0 or tokens <= self.config.window:
+            return None
+        ones = torch.ones(tokens, tokens, dtype=torch.bool, device=device)
+        return ones.tril().triu(1 - self.config.window)
 
     def linears(self) -> dict[str, nn.Module]:
         """The seven linears of every layer by their full name, such as `model.layers.0.self_attn.q_proj`."""
@@ -178,7 +199,9 @@ class Llama(nn.Module):
         if positions.dim() == 2:
             cos, sin = cos[:, None], sin[:, None]
         if cache is None:
-            return Step(cos, sin, positions)
+            return Step(cos, sin, positions, self._windowed(tokens, ids.device))
         slots = torch.arange(cache.limit, device=ids.device)
         mask = slots <= positions[..., None]
+        if self.config.window > 0:
+            mask &= slots > positions[..., None] - self.config.window
         return Step(cos, sin, positions, mask if positions.dim() == 1 else mask[:, None], cache)
