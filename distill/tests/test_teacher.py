@@ -18,6 +18,7 @@ from onebit_distill.formats.gguf_vocabulary import tokenizer_from_gguf
 from onebit_distill.formats.hf_config import config_from_hf, hf_config
 
 IDS = torch.arange(40)[None] * 7 % 320
+FREQS = [1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 8.0, 8.0]
 FAMILY = {
     "llama": {},
     "biases": {"biases": ("wq", "wk", "wv", "wo")},
@@ -84,19 +85,29 @@ def test_yarn_of_a_gguf_multiplies_the_usual_magnitude(tmp_path, factor, usual):
     assert found["attention_factor"] == pytest.approx(1.25 * usual, rel=1e-6)
 
 
-def test_rope_freqs_are_divided_by_a_linear_factor_too(tmp_path):
-    factors = np.array([1, 1, 2, 2, 4, 4, 8, 8], np.float32)
-
+@pytest.mark.parametrize(
+    ("kind", "factor", "freqs", "wanted"),
+    [
+        ("linear", 4.0, None, {"type": "linear", "factor": 4.0}),
+        (None, 4.0, None, {"type": "linear", "factor": 4.0}),
+        (None, 0.0, None, {"type": "none"}),
+        ("none", 4.0, None, {"type": "none"}),
+        ("linear", 4.0, FREQS, {"type": "factors", "factors": [4 * each for each in FREQS]}),
+        ("none", 4.0, FREQS, {"type": "factors", "factors": FREQS}),
+    ],
+)
+def test_rope_scalings_of_a_gguf(tmp_path, kind, factor, freqs, wanted):
     def describe(writer):
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(4.0)
+        if kind is not None:
+            writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(factor)
 
     def add(tensors):
-        tensors["rope_freqs.weight"] = factors
+        if freqs is not None:
+            tensors["rope_freqs.weight"] = np.array(freqs, np.float32)
 
     write_gguf(tmp_path / "t.gguf", tiny_llama(tiny_config()), describe=describe, change=add)
-    found = load_teacher(tmp_path / "t.gguf").config.rope_scaling
-    assert found == {"type": "factors", "factors": (4 * factors).tolist()}
+    assert load_teacher(tmp_path / "t.gguf").config.rope_scaling == wanted
 
 
 @pytest.mark.parametrize("given", [{}, {"sliding_window": None}, {"sliding_window": 16}])

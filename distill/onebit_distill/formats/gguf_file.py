@@ -136,16 +136,15 @@ class GgufFile:
         return window
 
     def _rope_scaling(self, context: int) -> dict[str, Any]:
-        prefix = f"{self.architecture}.rope.scaling"
-        kind = self.get(f"{prefix}.type") or (
-            "linear" if self.get(f"{self.architecture}.rope.scale_linear") else "none"
-        )
-        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 1)) if kind != "none" else 1
+        # 0 and nothing mean that positions stay as they are; a factor without a type is linear
+        factor = self._number("rope.scaling.factor", self._number("rope.scale_linear", 1)) or 1
+        kind = self.get(f"{self.architecture}.rope.scaling.type") or ("none" if factor == 1 else "linear")
         if "rope_freqs.weight" in self._tensors:
             if kind not in ("none", "linear"):
                 raise _bad_source(f"{self.path}: rope_freqs.weight together with RoPE scaling of type {kind}")
             factors = [_shortest(float(value)) for value in self.tensor("rope_freqs.weight").flatten()]
-            return {"type": "factors", "factors": [each * factor for each in factors]}
+            stretched = [each * factor for each in factors] if kind == "linear" else factors
+            return {"type": "factors", "factors": stretched}
         if kind == "none":
             return {"type": "none"}
         if kind == "linear":
