@@ -78,6 +78,24 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
     assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"architecture": "mistral", "window": 7}, {"architecture": "qwen2", "biases": ("wq", "wk", "wv")}],
+    ids=["mistral", "qwen2"],
+)
+def test_students_of_the_family_have_what_their_teacher_has(made, tmp_path, changes):
+    write_folder(tmp_path / "teacher", tiny_config(**changes))
+    shutil.copy(made / "texts.jsonl", tmp_path)
+    more = ("--steps", "20", "--attention-weight", "0.1", "--gradient-checkpointing")
+    assert main(arguments(tmp_path, tmp_path / "run", *more)) == 0
+    course = losses(tmp_path / "run")
+    assert sum(course[s] for s in range(16, 21)) < sum(course[s] for s in range(1, 6))
+    model, record, _ = load_student(tmp_path / "run")
+    assert record.config == tiny_config(**changes)
+    bias = model.model.layers[0].self_attn.v_proj.bias
+    assert (bias is None) == (record.config.biases == ())
+
+
 def killed_in_the_middle(argv, run):
     """Trains 40 steps in a process of its own, from nothing, and kills it after some 10; False when it had ended before."""
     shutil.rmtree(run, ignore_errors=True)
