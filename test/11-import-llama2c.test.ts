@@ -1,9 +1,9 @@
 /** llama2.c's `.bin`, where only the size of the file says whether it is one. */
 import { writeFileSync } from 'node:fs'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
 import { Model } from '../dist/run/model.js'
-import { dataFile, missing } from './data.js'
+import { golden } from './data.js'
 import { codeOf } from './expect-code.js'
 import { encodeTensor } from './gguf-writer.js'
 import { floats, readTensors } from './read-tensors.js'
@@ -79,16 +79,13 @@ test('one byte too few or too many, other formats, and nothing at all', async ()
   )
 })
 
-const [WEIGHTS, TOKENIZER] = ['weights/stories260K.bin', 'tokenizers/tok512.bin'] as const
-
-describe.skipIf(missing(WEIGHTS, TOKENIZER))('stories260K', () => {
-  test('has its tokenizer inside and stays f32', async () => {
-    const report = await convert(dataFile(WEIGHTS), out, { tokenizer: dataFile(TOKENIZER) })
-    expect(report.hasTokenizer).toBe(true)
-    expect(report.config.linears.w2).toEqual({ kind: 'dense', dtype: 'f32', bias: false })
-    expect(report.bitsPerLinearWeight).toBe(32)
-    const model = await Model.load(out)
-    expect((await model.encode('Once upon a time')).length).toBeGreaterThan(3)
-    await model.dispose()
-  })
+test('stories260K has its tokenizer inside and stays f32', async () => {
+  const tokenizer = golden('stories260K/tok512.bin')
+  const report = await convert(golden('stories260K/stories260K.bin'), out, { tokenizer })
+  expect(report.hasTokenizer).toBe(true)
+  expect(report.config.linears.w2).toEqual({ kind: 'dense', dtype: 'f32', bias: false })
+  expect(report.bitsPerLinearWeight).toBe(32)
+  const model = await Model.load(out)
+  expect((await model.encode('Once upon a time')).length).toBeGreaterThan(3)
+  await model.dispose()
 })

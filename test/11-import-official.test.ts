@@ -1,11 +1,10 @@
 /** Checkpoints in the two layouts of the official OneBit code. */
 
-import { readFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
 import { readObtHeader } from '../dist/obt/obt.js'
 import { Model } from '../dist/run/model.js'
-import { dataFile, missing } from './data.js'
+import { golden } from './data.js'
 import { codeOf } from './expect-code.js'
 import { SeededRandom } from './gguf-writer.js'
 import { floats, readTensors } from './read-tensors.js'
@@ -118,50 +117,22 @@ describe('made here', () => {
   })
 })
 
-const SENTENCEPIECE = 'tokenizers/tok105.model'
-
-test.skipIf(missing(SENTENCEPIECE))('tokenizer.model, which is all the released checkpoints have', async () => {
-  const files = { 'pytorch_model.bin': torchFile(asTorch(trainingTensors(), 'packed')) }
-  const source = writeFolder(folder.path('spm'), CONFIG, {
-    ...files,
-    'tokenizer.model': readFileSync(dataFile(SENTENCEPIECE)),
-    'tokenizer_config.json': JSON.stringify({ add_bos_token: true }),
-  })
-  const report = await convert(source, folder.path('spm.obt'))
-  expect(report.hasTokenizer).toBe(true)
-  const model = await Model.load(folder.path('spm.obt'))
-  expect((await model.encode('hello')).length).toBeGreaterThan(2)
-  await model.dispose()
-})
-
-const GOLDEN = 'golden/official-onebit-en10'
-
-describe.skipIf(missing(`${GOLDEN}/logits.json`))('the golden checkpoints', () => {
-  const golden = () =>
-    JSON.parse(readFileSync(dataFile(`${GOLDEN}/logits.json`), 'utf8')) as { ids: number[]; logits_last: number[] }
-
+describe('the golden checkpoints, as PyTorch wrote them', () => {
   test('both layouts become the same tensors', async () => {
     const [a, b] = [folder.path('train.obt'), folder.path('packed.obt')]
-    await convert(dataFile(`${GOLDEN}/train`), a)
-    await convert(dataFile(`${GOLDEN}/packed`), b)
+    expect((await convert(golden('onebit-tiny/train'), a)).format).toBe('onebit-training')
+    expect((await convert(golden('onebit-tiny/packed'), b)).format).toBe('onebit-packed')
     const second = await readTensors(b)
     for (const [name, bytes] of await readTensors(a)) expect(bytes.equals(second.get(name)!), name).toBe(true)
     expect((await readObtHeader(a)).config).toEqual((await readObtHeader(b)).config)
   })
 
-  test.each(['train', 'packed'])('%s: the logits of the official code', async (layout) => {
-    const path = folder.path(`${layout}.obt`)
-    await convert(dataFile(`${GOLDEN}/${layout}`), path)
-    const model = await Model.load(path, { activations: 'f32', kv: 'f32' })
-    try {
-      const { ids, logits_last } = golden()
-      const { data } = await model.createSession().logits(ids)
-      const row = Array.from(data.subarray(data.length - logits_last.length))
-      const largest = Math.max(...row.map((value, i) => Math.abs(value - logits_last[i]!)))
-      console.log(`${layout}: largest difference of a logit ${largest.toExponential(2)}`)
-      expect(largest).toBeLessThan(1e-4)
-    } finally {
-      await model.dispose()
-    }
+  test('tokenizer.model, which is all the released checkpoints have', async () => {
+    const out = folder.path('spm.obt')
+    expect((await convert(golden('onebit-en10/packed'), out)).hasTokenizer).toBe(true)
+    const model = await Model.load(out)
+    const ids = await model.encode('hello there')
+    expect(ids.length).toBeGreaterThan(10) // BOS and, in a vocabulary of 105, hardly more than letters
+    await model.dispose()
   })
 })

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
 import { perplexity } from '../dist/eval/perplexity.js'
 import { Model } from '../dist/index.js'
-import { dataFile, missing } from './data.js'
+import { dataFile, golden, missing, readJson } from './data.js'
 
 const FLOATS = { activations: 'f32', kv: 'f32' } as const
 
@@ -16,18 +16,16 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-function golden<T>(name: string): T {
-  return JSON.parse(readFileSync(dataFile(`golden/${name}`), 'utf8')) as T
-}
-
-const STORIES = ['weights/stories260K.bin', 'tokenizers/tok512.bin', 'golden/stories260K-greedy.json']
-
-describe.skipIf(missing(...STORIES))('stories260K against llama2.c', () => {
+describe('stories260K against llama2.c', () => {
   it('generates the same greedy texts to the byte', async () => {
     const path = join(folder, 'stories.obt')
-    await convert(dataFile('weights/stories260K.bin'), path, { tokenizer: dataFile('tokenizers/tok512.bin') })
+    const tokenizer = golden('stories260K/tok512.bin')
+    await convert(golden('stories260K/stories260K.bin'), path, { tokenizer })
     const model = await Model.load(path, FLOATS)
-    const { cases } = golden<{ cases: { prompt: string; n: number; text: string }[] }>('stories260K-greedy.json')
+    const { cases } = readJson<{ cases: { prompt: string; n: number; text: string }[] }>(
+      golden('stories260K/greedy.json'),
+    )
+    expect(cases.length).toBe(4)
     for (const { prompt, n, text } of cases) {
       const session = model.createSession()
       const ids = await model.encode(prompt)
@@ -53,6 +51,7 @@ interface LogitsCase {
 }
 
 const TEACHER = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
+const SMOLLM2_LOGITS = dataFile('golden/smollm2-135m-logits.json')
 
 describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 135M against PyTorch', () => {
   let model: Model
@@ -64,7 +63,7 @@ describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 13
   afterAll(() => model?.dispose())
 
   it('gives every token log-probability within 1e-3, and the logits of the last position', async () => {
-    const { cases } = golden<{ cases: LogitsCase[] }>('smollm2-135m-logits.json')
+    const { cases } = readJson<{ cases: LogitsCase[] }>(SMOLLM2_LOGITS)
     expect(cases.length).toBe(6)
     let worst = 0
     for (const { name, ids, token_logprobs, last_top10, last_logits_every_997 } of cases) {
@@ -83,7 +82,7 @@ describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 13
   })
 
   it('chooses the same greedy tokens wherever the margin is above 1e-3', async () => {
-    const { cases } = golden<{ cases: LogitsCase[] }>('smollm2-135m-logits.json')
+    const { cases } = readJson<{ cases: LogitsCase[] }>(SMOLLM2_LOGITS)
     for (const { name, ids, greedy_ids, greedy_margins } of cases) {
       const options = { maxTokens: greedy_ids.length, temperature: 0, ignoreEos: true }
       const result = await model.createSession().complete(ids, options)
@@ -109,39 +108,44 @@ describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 13
   )
 })
 
-const OFFICIAL = ['packed', 'train'].map((layout) => `golden/official-onebit-en10/${layout}/pytorch_model.bin`)
+interface OfficialLogits {
+  ids: number[]
+  logits_last: number[]
+  argmax: number[]
+  token_logprobs: (number | null)[]
+}
 
-describe.skipIf(missing(...OFFICIAL))("the OneBit authors' own checkpoints against their own code", () => {
-  interface OfficialLogits {
-    ids: number[]
-    logits_last: number[]
-    argmax: number[]
-    token_logprobs: (number | null)[]
+async function loadOfficial(checkpoint: string, activations: 'int8' | 'int4' | 'f32' = 'f32') {
+  const path = join(folder, 'official.obt')
+  await convert(checkpoint, path)
+  return Model.load(path, activations === 'f32' ? FLOATS : { activations })
+}
+
+async function expectLogits(checkpoint: string, expected: OfficialLogits) {
+  const model = await loadOfficial(checkpoint)
+  const { data, columns } = await model.createSession().logits(expected.ids, { all: true })
+  const last = data.subarray((expected.ids.length - 1) * columns)
+  for (const [id, logit] of expected.logits_last.entries()) {
+    expect(Math.abs(last[id]! - logit), `logit ${id}`).toBeLessThan(1e-4)
   }
-
-  const load = async (layout: string, activations: 'int8' | 'int4' | 'f32') => {
-    const path = join(folder, `official-${layout}.obt`)
-    await convert(dataFile(`golden/official-onebit-en10/${layout}`), path)
-    return Model.load(path, activations === 'f32' ? FLOATS : { activations })
+  for (const [i, id] of expected.argmax.entries()) {
+    const row = data.subarray(i * columns, (i + 1) * columns)
+    expect(row.indexOf(Math.max(...row)), `position ${i}`).toBe(id)
   }
+  const { logprobs } = await model.createSession().score(expected.ids)
+  for (const [i, logprob] of expected.token_logprobs.entries()) {
+    if (logprob !== null) expect(Math.abs(logprobs[i]! - logprob), `token ${i}`).toBeLessThan(1e-4)
+  }
+  await model.dispose()
+}
 
-  it.each(['packed', 'train'])('gives their logits from the %s layout', async (layout) => {
-    const expected = golden<OfficialLogits>('official-onebit-en10/logits.json')
-    const model = await load(layout, 'f32')
-    const { data, columns } = await model.createSession().logits(expected.ids, { all: true })
-    const last = data.subarray((expected.ids.length - 1) * columns)
-    for (const [id, logit] of expected.logits_last.entries()) {
-      expect(Math.abs(last[id]! - logit), `logit ${id}`).toBeLessThan(1e-3)
-    }
-    for (const [i, id] of expected.argmax.entries()) {
-      const row = data.subarray(i * columns, (i + 1) * columns)
-      expect(row.indexOf(Math.max(...row)), `position ${i}`).toBe(id)
-    }
-    const { logprobs } = await model.createSession().score(expected.ids)
-    for (const [i, logprob] of expected.token_logprobs.entries()) {
-      if (logprob !== null) expect(Math.abs(logprobs[i]! - logprob), `token ${i}`).toBeLessThan(1e-3)
-    }
-    await model.dispose()
+describe("checkpoints in the OneBit authors' layouts against their arithmetic", () => {
+  it.each([
+    ['onebit-tiny', 'train'],
+    ['onebit-tiny', 'packed'],
+    ['onebit-en10', 'packed'],
+  ])('gives the logits of %s from the %s layout', async (name, layout) => {
+    await expectLogits(golden(`${name}/${layout}`), readJson(golden(`${name}/logits.json`)))
   })
 
   // Every LayerNorm output is rounded, to 127 steps a side or to 7, and this untrained model has five layers of them.
@@ -149,8 +153,9 @@ describe.skipIf(missing(...OFFICIAL))("the OneBit authors' own checkpoints again
     ['int8', 3e-3],
     ['int4', 0.4],
   ] as const)('stays close to them with %s activations', async (activations, most) => {
-    const { ids } = golden<OfficialLogits>('official-onebit-en10/logits.json')
-    const [exact, rounded] = [await load('packed', 'f32'), await load('packed', activations)]
+    const { ids } = readJson<OfficialLogits>(golden('onebit-en10/logits.json'))
+    const packed = golden('onebit-en10/packed')
+    const [exact, rounded] = [await loadOfficial(packed), await loadOfficial(packed, activations)]
     const rows = await Promise.all([exact, rounded].map((model) => model.createSession().logits(ids, { all: true })))
     const kl = meanKl(rows[0]!.data, rows[1]!.data, rows[0]!.columns)
     console.log(`mean KL of ${activations} from f32 activations: ${kl.toExponential(2)} nats`)
@@ -159,6 +164,18 @@ describe.skipIf(missing(...OFFICIAL))("the OneBit authors' own checkpoints again
     await rounded.dispose()
   })
 })
+
+const RECORDED = 'golden/official-onebit-en10'
+const LAYOUTS = ['packed', 'train']
+
+describe.skipIf(missing(...LAYOUTS.map((layout) => `${RECORDED}/${layout}/pytorch_model.bin`)))(
+  "a checkpoint against the OneBit authors' own class",
+  () => {
+    it.each(LAYOUTS)('gives the logits recorded of it from the %s layout', async (layout) => {
+      await expectLogits(dataFile(`${RECORDED}/${layout}`), readJson(dataFile(`${RECORDED}/logits.json`)))
+    })
+  },
+)
 
 /** Mean over positions of KL(p || q), in nats. */
 function meanKl(p: Float32Array, q: Float32Array, columns: number): number {

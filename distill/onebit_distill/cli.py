@@ -16,7 +16,7 @@ _PROGRAM = "onebit_distill"
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     """Every training option as `--kebab-case`; what is not given is the configuration file's."""
-    from .settings import option_types
+    from .training.settings import option_types
 
     parser.add_argument("--config", metavar="FILE.toml", help="options from a file; the command line wins")
     groups: dict[str, argparse._ArgumentGroup] = {}
@@ -34,7 +34,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(arguments: argparse.Namespace):
-    from .settings import option_types, read_settings
+    from .training.settings import option_types, read_settings
 
     return read_settings(arguments.config, **{name: getattr(arguments, name) for name in option_types()})
 
@@ -49,7 +49,7 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(commands) -> None:
-    from .generate import FIRST_TOKENS, GenerateOptions
+    from .data.generate import FIRST_TOKENS, GenerateOptions
 
     parser = commands.add_parser("generate", help="text by the teacher, to train on", allow_abbrev=False)
     _add_teacher(parser)
@@ -68,10 +68,10 @@ def _add_generate(commands) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from .generate import GenerateOptions, generate
-    from .parallel import world
-    from .teacher import load_teacher
-    from .train import DTYPES
+    from .data.generate import GenerateOptions, generate
+    from .data.teacher import load_teacher
+    from .system.processes import world
+    from .training.trainer import DTYPES
 
     options = GenerateOptions(**{name: getattr(arguments, name) for name in GenerateOptions.__dataclass_fields__})
     with world(arguments.device) as here:
@@ -96,7 +96,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _job(arguments: argparse.Namespace, label: str):
-    from .transfer import TransferJob
+    from .training.transfer import TransferJob
 
     return TransferJob(
         arguments.teacher,
@@ -116,7 +116,7 @@ def _add_train(commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from .transfer import run_transfer
+    from .training.transfer import run_transfer
 
     _stopped(run_transfer(_job(arguments, "train"), _settings(arguments)), arguments.out)
 
@@ -128,7 +128,7 @@ def _stopped(result, run: Path) -> None:
 
 
 def _add_reconstruct(commands) -> None:
-    from .reconstruct import BlockFit
+    from .training.reconstruct import BlockFit
 
     parser = commands.add_parser("reconstruct", help="fit block by block, then shortly end to end", allow_abbrev=False)
     _add_training(parser)
@@ -139,7 +139,7 @@ def _add_reconstruct(commands) -> None:
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
-    from .reconstruct import BlockFit, run_reconstruction
+    from .training.reconstruct import BlockFit, run_reconstruction
 
     options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
     _stopped(run_reconstruction(_job(arguments, "reconstruct"), _settings(arguments), options), arguments.out)
@@ -159,7 +159,7 @@ def _add_export(commands) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from .finish import export_run
+    from .export.run import export_run
 
     report = export_run(arguments.run_folder, arguments.output, arguments.embed, arguments.dense)
     bits = report.bits_per_linear_weight
@@ -169,7 +169,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _add_stories(commands) -> None:
-    from .stories import STAGES
+    from .studies.stories.run import STAGES
 
     parser = commands.add_parser("stories", help="the default model, from texts to .obt, on a CPU", allow_abbrev=False)
     parser.add_argument("--texts", required=True, type=Path, metavar="DIR", help="folder with the TinyStories texts")
@@ -183,7 +183,7 @@ def _add_stories(commands) -> None:
 
 
 def _stories(arguments: argparse.Namespace) -> None:
-    from .stories import run_stories
+    from .studies.stories.run import run_stories
 
     run_stories(arguments.texts, arguments.out, arguments.config, arguments.output, arguments.stage, arguments.written)
 
@@ -208,7 +208,7 @@ def _add_baselines(commands) -> None:
 
 
 def _baselines(arguments: argparse.Namespace) -> None:
-    from .baselines import run_baselines
+    from .studies.baselines.run import run_baselines
 
     run_baselines(
         arguments.teacher,

@@ -11,6 +11,7 @@ torch.set_num_threads(1)
 
 PROJECT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("ONEBIT_DATA", PROJECT.parent / "shared" / "data"))
+GOLDENS = PROJECT / "test" / "goldens"
 #: another checkout's built engine can stand in for this one's
 ENGINE = Path(os.environ.get("ONEBIT_ENGINE", PROJECT)) / "dist" / "cli" / "onebit.js"
 
@@ -23,6 +24,14 @@ def data():
         return DATA / name
 
     return find
+
+
+@pytest.fixture
+def goldens() -> Path:
+    """test/goldens, which the whole repository has and this folder alone has not."""
+    if not GOLDENS.exists():
+        pytest.skip(f"{GOLDENS} not found: distill was taken without its repository")
+    return GOLDENS
 
 
 @pytest.fixture

@@ -19,18 +19,19 @@ from test_settings import CONFIGS
 from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 from torch.nn import functional as F
 
-from onebit_distill import baselines, baselines_claims
-from onebit_distill.baselines import RememberingTeacher
-from onebit_distill.baselines_book import Book
-from onebit_distill.baselines_charts import Axis, Line, bar_chart, line_chart, number
-from onebit_distill.baselines_claims import CLAIMS, FAILS, HOLDS, OPEN
-from onebit_distill.baselines_measure import Validation, layer_bits, rounded, score
-from onebit_distill.baselines_plan import all_rows, longer, read_study
-from onebit_distill.baselines_results import Result, Scores
 from onebit_distill.cli import main
 from onebit_distill.errors import DistillError
-from onebit_distill.linear import BitNetLinear, OneBitLinear, SignChain
-from onebit_distill.settings import read_settings
+from onebit_distill.model.linear import BitNetLinear, OneBitLinear, SignChain
+from onebit_distill.studies.baselines import claims as baselines_claims
+from onebit_distill.studies.baselines import run as baselines
+from onebit_distill.studies.baselines.book import Book
+from onebit_distill.studies.baselines.charts import Axis, Line, bar_chart, line_chart, number
+from onebit_distill.studies.baselines.claims import CLAIMS, FAILS, HOLDS, OPEN
+from onebit_distill.studies.baselines.measure import Validation, layer_bits, rounded, score
+from onebit_distill.studies.baselines.plan import all_rows, longer, read_study
+from onebit_distill.studies.baselines.results import Result, Scores
+from onebit_distill.studies.baselines.run import RememberingTeacher
+from onebit_distill.training.settings import read_settings
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FULL = read_study(CONFIGS / "baselines.toml")

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from onebit_distill.data import Blocks, TokenStore, documents, split_documents, tokenise, validation_blocks
+from onebit_distill.data.blocks import Blocks, split_documents, validation_blocks
+from onebit_distill.data.documents import TokenStore, documents, tokenise
 from onebit_distill.errors import DistillError
 
 

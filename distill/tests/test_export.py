@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 
-from onebit_distill.atomic_file import writing_atomically
-from onebit_distill.crc32c import crc32c
+from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.export import export_model, pack_signs, round_embeddings_as_exported
-from onebit_distill.js_json import to_js_json
-from onebit_distill.linear import SignOptions
-from onebit_distill.starts import StartOptions, student_of
-from onebit_distill.teacher import load_teacher
+from onebit_distill.export.student import export_model, pack_signs, round_embeddings_as_exported
+from onebit_distill.formats.crc32c import crc32c
+from onebit_distill.formats.js_json import to_js_json
+from onebit_distill.model.linear import SignOptions
+from onebit_distill.model.starts import StartOptions, student_of
+from onebit_distill.system.atomic_file import writing_atomically
 
 IDS = [1] + [i * 31 % 320 for i in range(1, 100)]
 LLAMA3 = {"type": "llama3", "factor": 4, "low_freq_factor": 1, "high_freq_factor": 4, "original_context": 64}

@@ -6,11 +6,11 @@ import pytest
 import torch
 from tiny_model import write_folder
 
-from onebit_distill import generate as generate_module
+from onebit_distill.data import generate as generate_module
+from onebit_distill.data.generate import GenerateOptions, draw, first_token, generate, generate_sequences, uniform
+from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.generate import GenerateOptions, draw, first_token, generate, generate_sequences, uniform
-from onebit_distill.parallel import World
-from onebit_distill.teacher import load_teacher
+from onebit_distill.system.processes import World
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onebit_distill.errors import DistillError
-from onebit_distill.linear import (
+from onebit_distill.model.linear import (
     SIGN_GRADIENTS,
     BitNetLinear,
     OneBitLinear,

@@ -1,4 +1,4 @@
-"""The model: caches, hidden states, RoPE, and the official checkpoint's recorded logits."""
+"""The model: caches, hidden states, windows and RoPE."""
 
 import json
 import math
@@ -6,16 +6,21 @@ import math
 import pytest
 import torch
 
-from onebit_distill.config import LlamaConfig, config_from_hf
 from onebit_distill.errors import DistillError
-from onebit_distill.linear import SignOptions
-from onebit_distill.llama import KVCache, Llama
-from onebit_distill.rope import rope_frequencies
-from onebit_distill.starts import linear_factory
+from onebit_distill.formats.hf_config import config_from_hf
+from onebit_distill.model.attention import KVCache
+from onebit_distill.model.config import LlamaConfig
+from onebit_distill.model.llama import Llama
+from onebit_distill.model.rope import rope_frequencies
+from onebit_distill.model.starts import linear_factory
 
 SHAPE = dict(vocab_size=60, dim=32, hidden_dim=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=8, context_length=64)
+#: as a `config.json` says it
+HF_SHAPE = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4)
 TINY = LlamaConfig(**SHAPE)
 QWEN = LlamaConfig(**SHAPE, architecture="qwen3", tied_head=True, biases=("wq", "wo", "w2"))
+WINDOW = LlamaConfig(**SHAPE, window=4, biases=("wq", "wk", "wv"))
+FAMILY = pytest.mark.parametrize("config", [TINY, QWEN, WINDOW], ids=["llama", "qwen3", "window"])
 IDS = torch.randint(0, 60, (2, 20), generator=torch.Generator().manual_seed(2))
 
 
@@ -55,7 +60,7 @@ def written_out(m, ids):
         heads = {}
         for name, count in (("q", c.n_heads), ("k", c.n_kv_heads), ("v", c.n_kv_heads)):
             part = linear(f"{p}.self_attn.{name}_proj", a).view(len(ids), count, c.head_dim)
-            if c.architecture == "qwen3" and name != "v":
+            if c.qk_norm and name != "v":
                 part = rms(part, w[f"{p}.self_attn.{name}_norm.weight"])
             heads[name] = part
         out = torch.zeros(len(ids), c.n_heads, c.head_dim, dtype=torch.float64)
@@ -63,8 +68,9 @@ def written_out(m, ids):
             kv = h // (c.n_heads // c.n_kv_heads)
             for t in range(len(ids)):
                 q = turned(heads["q"][t, h], t)
-                scores = torch.stack([q @ turned(heads["k"][s, kv], s) for s in range(t + 1)]) / c.head_dim**0.5
-                out[t, h] = scores.softmax(0) @ heads["v"][: t + 1, kv]
+                seen = range(max(0, t + 1 - c.window) if c.window else 0, t + 1)
+                scores = torch.stack([q @ turned(heads["k"][s, kv], s) for s in seen]) / c.head_dim**0.5
+                out[t, h] = scores.softmax(0) @ heads["v"][seen.start : t + 1, kv]
         x = x + linear(f"{p}.self_attn.o_proj", out.flatten(1))
         a = rms(x, w[f"{p}.post_attention_layernorm.weight"])
         gate = linear(f"{p}.mlp.gate_proj", a)
@@ -74,7 +80,7 @@ def written_out(m, ids):
     return states[-1] @ w["model.embed_tokens.weight" if c.tied_head else "lm_head.weight"].T, states
 
 
-@pytest.mark.parametrize("config", [TINY, QWEN], ids=["llama", "qwen3"])
+@FAMILY
 def test_forward_and_hidden_states_are_the_textbook_ones(config):
     m = model(config)
     out = m(IDS, hidden_states=True)
@@ -85,7 +91,7 @@ def test_forward_and_hidden_states_are_the_textbook_ones(config):
         torch.testing.assert_close(found[1, :9].double(), wanted, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [TINY, QWEN], ids=["llama", "qwen3"])
+@FAMILY
 @torch.no_grad()
 def test_cached_steps_equal_the_whole(config):
     m = model(config)
@@ -111,13 +117,17 @@ def test_rows_of_unequal_length_in_one_cache():
     torch.testing.assert_close(found, torch.stack((whole[0, 10], whole[1, 6])), rtol=1e-4, atol=1e-4)
 
 
-def test_attentions_are_probabilities_and_change_nothing():
-    m = model()
+@FAMILY
+def test_attentions_are_probabilities_and_change_nothing(config):
+    m = model(config)
     out = m(IDS, attentions=True)
     torch.testing.assert_close(out.logits, m(IDS).logits, rtol=1e-4, atol=1e-4)
     assert len(out.attentions) == 3 and out.attentions[0].shape == (2, 4, 20, 20)
     torch.testing.assert_close(out.attentions[2].sum(-1), torch.ones(2, 4, 20))
     assert float(out.attentions[1].detach().triu(1).abs().max()) == 0
+    if config.window:
+        assert float(out.attentions[1].detach().tril(-config.window).abs().max()) == 0
+    assert float(out.attentions[1].detach().tril(1 - (config.window or 20)).abs().max()) > 0
 
 
 @pytest.mark.parametrize("kind", ["onebit", "chain:1", "bitnet"])
@@ -147,17 +157,6 @@ def test_too_long():
         m(IDS[:, :2], cache=cache)
 
 
-def test_config_survives_a_round_trip_and_refuses_nonsense():
-    assert LlamaConfig.from_dict(json.loads(json.dumps(QWEN.to_dict()))) == QWEN
-    bad = [{"dim": 0}, {"head_dim": 7}, {"n_kv_heads": 3}, {"norm_eps": 0}, {"architecture": "gpt"}, {"colour": 1}]
-    bad += [{"rope_scaling": {"type": "linear"}}, {"rope_scaling": {"type": "magic"}}, {"dim": True}]
-    for change in bad:
-        with pytest.raises(DistillError, match="ERR_CONFIG"):
-            LlamaConfig.from_dict({**TINY.to_dict(), **change})
-    with pytest.raises(DistillError, match="ERR_CONFIG"):
-        LlamaConfig.from_dict({"dim": 8})
-
-
 def test_rope_scalings():
     plain = rope_frequencies(TINY)[0]
     scaled = lambda **how: rope_frequencies(LlamaConfig(**SHAPE, rope_scaling=how))  # noqa: E731
@@ -178,22 +177,13 @@ def test_rope_scalings():
     assert magnitude == pytest.approx(0.1 * math.log(4) + 1)
 
 
-@pytest.mark.parametrize("layout", ["packed", "train"])
-@torch.no_grad()
-def test_official_checkpoint_gives_its_recorded_logits(data, layout):
-    folder = data("golden/official-onebit-en10")
-    state = torch.load(folder / layout / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    state = {name: tensor for name, tensor in state.items() if not name.startswith("teacher_model.")}
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("inv_freq")}
-    if layout == "packed":
-        for name, tensor in state.items():
-            if tensor.dtype == torch.int8:  # bit k of byte j is column 8j + k, 1 for -1
-                bits = tensor.to(torch.uint8)[..., None] >> torch.arange(8) & 1
-                state[name] = 1.0 - 2.0 * bits.flatten(1).float()
-    config = config_from_hf(json.loads((folder / layout / "config.json").read_text()))
-    m = Llama(config, linear_factory("onebit", SignOptions(layernorm=True)))
-    m.load_state_dict(state)
-    golden = json.loads((folder / "logits.json").read_text())
-    logits = m(torch.tensor([golden["ids"]])).logits[0]
-    torch.testing.assert_close(logits[-1], torch.tensor(golden["logits_last"]), rtol=0, atol=1e-3)
-    assert logits.argmax(-1).tolist()[: len(golden["argmax"])] == golden["argmax"]
+def test_yarn_is_transformers_yarn(goldens):
+    cases = json.loads((goldens / "yarn.json").read_text())["cases"]
+    assert sum(case["rope_parameters"]["factor"] < 1 for case in cases.values()) == 3
+    for name, case in cases.items():
+        shape = {**HF_SHAPE, **{key: case[key] for key in ("head_dim", "max_position_embeddings", "rope_parameters")}}
+        frequencies, magnitude = rope_frequencies(config_from_hf({"model_type": "llama", **shape}))
+        assert magnitude == pytest.approx(case["magnitude"], rel=1e-12), name
+        # transformers computes in float32, down to its last bits
+        wanted = torch.tensor(case["frequencies"], dtype=torch.float64)
+        torch.testing.assert_close(frequencies, wanted, rtol=1e-6, atol=0, msg=name)

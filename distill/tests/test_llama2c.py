@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny_model import _to_neighbours, tiny_config, tiny_llama
 
-from onebit_distill.config import HF_LINEARS, ROLES
-from onebit_distill.data import tokenise
+from onebit_distill.data.documents import tokenise
+from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.llama2c_file import read_tokenizer
-from onebit_distill.teacher import load_teacher
+from onebit_distill.formats.llama2c_file import read_tokenizer
+from onebit_distill.model.config import HF_LINEARS, ROLES
 
 IDS = torch.arange(40)[None] * 7 % 320
 
@@ -130,9 +130,11 @@ def test_a_tokenizer_apart_is_for_llama2c_only(tmp_path):
     assert caught.value.code == "ERR_BAD_OPTION"
 
 
-def test_it_tells_llama2cs_own_stories(data):
-    teacher = load_teacher(data("weights/stories260K.bin"), tokenizer=data("tokenizers/tok512.bin"))
-    cases = json.loads(data("golden/stories260K-greedy.json").read_text())["cases"]
+def test_it_tells_llama2cs_own_stories(goldens):
+    folder = goldens / "stories260K"
+    teacher = load_teacher(folder / "stories260K.bin", tokenizer=folder / "tok512.bin")
+    cases = json.loads((folder / "greedy.json").read_text())["cases"]
+    assert len(cases) == 4
     for case in cases:
         ids = teacher.encode(case["prompt"], bos=True)
         while len(ids) < 60:

@@ -5,11 +5,19 @@ import torch
 from test_settings import CONFIGS
 from tiny_model import tiny_config, tiny_llama
 
-from onebit_distill.losses import Transfer, attention_loss, hidden_loss, kl_batchmean, kl_per_token, lm_loss, top_k_loss
-from onebit_distill.run_folder import sign_options
-from onebit_distill.settings import read_settings
-from onebit_distill.starts import student_of
-from onebit_distill.transfer import choose_trained, start_options
+from onebit_distill.model.starts import student_of
+from onebit_distill.training.losses import (
+    Transfer,
+    attention_loss,
+    hidden_loss,
+    kl_batchmean,
+    kl_per_token,
+    lm_loss,
+    top_k_loss,
+)
+from onebit_distill.training.run_folder import sign_options
+from onebit_distill.training.settings import read_settings
+from onebit_distill.training.transfer import choose_trained, start_options
 
 
 def plain_kl(student, teacher):

@@ -7,9 +7,9 @@ import torch
 from test_settings import CONFIGS
 from torch import nn
 
-from onebit_distill.linear import OneBitLinear
-from onebit_distill.optimiser import make_optimisers, orthogonalise, rate
-from onebit_distill.settings import Settings, read_settings, with_options
+from onebit_distill.model.linear import OneBitLinear
+from onebit_distill.training.optimiser import make_optimisers, orthogonalise, rate
+from onebit_distill.training.settings import Settings, read_settings, with_options
 
 
 class Wrapped(nn.Module):

@@ -7,9 +7,9 @@ from tiny_model import tiny_config, tiny_llama
 
 from onebit_distill.cli import main
 from onebit_distill.errors import DistillError
-from onebit_distill.reconstruct import BlockFit, fit_blocks
-from onebit_distill.settings import Settings
-from onebit_distill.starts import student_of
+from onebit_distill.model.starts import student_of
+from onebit_distill.training.reconstruct import BlockFit, fit_blocks
+from onebit_distill.training.settings import Settings
 
 
 def test_fitting_brings_every_state_closer_and_goes_on_after_a_stop(tmp_path):

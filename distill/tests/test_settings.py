@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from onebit_distill.baselines_plan import all_rows, read_study
 from onebit_distill.errors import DistillError
-from onebit_distill.settings import Settings, read_settings, with_options
-from onebit_distill.stories import read_stories_file
+from onebit_distill.studies.baselines.plan import all_rows, read_study
+from onebit_distill.studies.stories.run import read_stories_file
+from onebit_distill.training.settings import Settings, read_settings, with_options
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from onebit_distill.config import LlamaConfig
 from onebit_distill.errors import DistillError
-from onebit_distill.linear import SignOptions
-from onebit_distill.llama import Llama
-from onebit_distill.starts import StartOptions, StartReport, StudentKind, student_of
-from onebit_distill.svid import chain_factors, svid_nmf, svid_svd
+from onebit_distill.model.config import LlamaConfig
+from onebit_distill.model.linear import SignOptions
+from onebit_distill.model.llama import Llama
+from onebit_distill.model.starts import StartOptions, StartReport, StudentKind, student_of
+from onebit_distill.model.svid import chain_factors, svid_nmf, svid_svd
 
 TINY = LlamaConfig(
     vocab_size=50, dim=32, hidden_dim=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, context_length=32

@@ -7,11 +7,11 @@ import subprocess
 import pytest
 from test_settings import CONFIGS
 
-from onebit_distill import stories
 from onebit_distill.cli import main
-from onebit_distill.stories_text import CASED, LOWER_CASED, SECOND_VERSION, read_stories, train_tokenizer
-from onebit_distill.teacher import TeacherText
-from onebit_distill.truecase import Truecaser
+from onebit_distill.data.teacher_text import TeacherText
+from onebit_distill.studies.stories import run as stories
+from onebit_distill.studies.stories.texts import CASED, LOWER_CASED, SECOND_VERSION, read_stories, train_tokenizer
+from onebit_distill.studies.stories.truecase import Truecaser
 
 NAMES, PLACES, THINGS = ("Lily", "Tom", "Anna", "Ben"), ("park", "garden", "house"), ("ball", "cat", "kite", "red car")
 

@@ -2,23 +2,33 @@
 
 import hashlib
 import json
+import math
+from dataclasses import replace
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from tiny_model import TEXT, TOKENIZER_CONFIG, tiny_config, tiny_llama, tiny_tokenizer, write_folder, write_gguf
 
+from onebit_distill.data.teacher import load_teacher
+from onebit_distill.data.teacher_text import TeacherText
 from onebit_distill.errors import DistillError
-from onebit_distill.gguf_vocabulary import tokenizer_from_gguf
-from onebit_distill.teacher import TeacherText, load_teacher
+from onebit_distill.formats.gguf_vocabulary import tokenizer_from_gguf
+from onebit_distill.formats.hf_config import config_from_hf, hf_config
 
 IDS = torch.arange(40)[None] * 7 % 320
-BIASED = dict(biases=("wq", "wk", "wv", "wo"))
+FREQS = [1.0, 1.0, 2.0, 2.0, 4.0, 4.0, 8.0, 8.0]
+FAMILY = {
+    "llama": {},
+    "biases": {"biases": ("wq", "wk", "wv", "wo")},
+    "mistral": {"architecture": "mistral", "window": 7},
+    "qwen2": {"architecture": "qwen2", "biases": ("wq", "wk", "wv"), "tied_head": True},
+    "qwen3": {"architecture": "qwen3", "tied_head": True},
+}
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"architecture": "qwen3", "tied_head": True}, BIASED], ids=["llama", "qwen3", "bias"]
-)
+@pytest.mark.parametrize("changes", FAMILY.values(), ids=FAMILY)
 @pytest.mark.parametrize("form", ["folder", "gguf"])
 def test_what_was_written_is_read(tmp_path, changes, form):
     config = tiny_config(**changes)
@@ -28,7 +38,9 @@ def test_what_was_written_is_read(tmp_path, changes, form):
     else:
         write_gguf(tmp_path / "t.gguf", model)
     teacher = load_teacher(tmp_path if form == "folder" else tmp_path / "t.gguf")
-    assert teacher.config == config
+    # a GGUF file does not say more of a Mistral than that it is a llama
+    named = "llama" if form == "gguf" and config.architecture == "mistral" else config.architecture
+    assert teacher.config == replace(config, architecture=named)
     torch.testing.assert_close(teacher.model(IDS).logits, model(IDS).logits, rtol=1e-5, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
     assert (teacher.bos_id, teacher.eos_ids, teacher.add_bos) == (1, [0], True)
@@ -57,6 +69,84 @@ def test_each_stored_type(tmp_path, kind):
         error = float((found[name] - wanted).norm() / wanted.norm())
         assert error < worst, name
         assert wanted.dim() == 1 or error > worst / 200, name
+
+
+@pytest.mark.parametrize(("factor", "usual"), [(4.0, 0.1 * math.log(4) + 1), (0.5, 1.0)])
+def test_yarn_of_a_gguf_multiplies_the_usual_magnitude(tmp_path, factor, usual):
+    def describe(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(factor)
+        writer.add_rope_scaling_orig_ctx_len(64)
+        writer.add_rope_scaling_attn_factors(1.25)
+
+    write_gguf(tmp_path / "t.gguf", tiny_llama(tiny_config()), describe=describe)
+    found = load_teacher(tmp_path / "t.gguf").config.rope_scaling
+    assert (found["type"], found["factor"], found["original_context"]) == ("yarn", factor, 64)
+    assert found["attention_factor"] == pytest.approx(1.25 * usual, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor", "freqs", "wanted"),
+    [
+        ("linear", 4.0, None, {"type": "linear", "factor": 4.0}),
+        (None, 4.0, None, {"type": "linear", "factor": 4.0}),
+        (None, 0.0, None, {"type": "none"}),
+        ("none", 4.0, None, {"type": "none"}),
+        ("linear", 4.0, FREQS, {"type": "factors", "factors": [4 * each for each in FREQS]}),
+        ("none", 4.0, FREQS, {"type": "factors", "factors": FREQS}),
+    ],
+)
+def test_rope_scalings_of_a_gguf(tmp_path, kind, factor, freqs, wanted):
+    def describe(writer):
+        if kind is not None:
+            writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(factor)
+
+    def add(tensors):
+        if freqs is not None:
+            tensors["rope_freqs.weight"] = np.array(freqs, np.float32)
+
+    write_gguf(tmp_path / "t.gguf", tiny_llama(tiny_config()), describe=describe, change=add)
+    assert load_teacher(tmp_path / "t.gguf").config.rope_scaling == wanted
+
+
+@pytest.mark.parametrize("given", [{}, {"sliding_window": None}, {"sliding_window": 16}])
+def test_a_window_that_is_not_mentioned_has_4096_positions(given):
+    config = json.loads(json.dumps({**hf_config(tiny_config()), "model_type": "mistral", **given}))
+    assert config_from_hf(config).window == {(): 4096, (None,): 0, (16,): 16}[tuple(given.values())]
+
+
+@pytest.mark.parametrize(
+    ("given", "window"),
+    [
+        ({}, 0),
+        ({"sliding_window": 16}, 0),
+        ({"sliding_window": 16, "use_sliding_window": True}, 0),  # from layer 28 on, and there are only two
+        ({"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 0}, 16),
+        ({"sliding_window": 16, "use_sliding_window": True, "layer_types": ["sliding_attention"] * 2}, 16),
+        ({"sliding_window": 16, "use_sliding_window": True, "layer_types": ["full_attention"] * 2}, 0),
+    ],
+)
+def test_the_window_of_a_qwen(given, window):
+    assert config_from_hf({**hf_config(tiny_config()), "model_type": "qwen2", **given}).window == window
+
+
+def test_what_no_model_type_computes_is_not_written(tmp_path):
+    for changes in ({"biases": ("wo",)}, {"qk_norm": True, "biases": ("w1",)}, {"window": 4, "biases": ("wo",)}):
+        with pytest.raises(DistillError, match="ERR_CONFIG.*cannot say"):
+            write_folder(tmp_path, tiny_config(**changes))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "mistral"])
+@torch.no_grad()
+def test_the_recorded_logits_of_the_family(data, name):
+    """By transformers, in float32; weights at random."""
+    folder = data(f"golden/family/{name}")
+    teacher = load_teacher(folder / "hf")
+    for key, ids in json.loads((folder / "ids.json").read_text()).items():
+        wanted = torch.from_numpy(np.load(folder / f"logits-{key}.npy"))
+        difference = teacher.model(torch.tensor([ids])).logits[0] - wanted
+        assert difference.abs().max() < 1e-3 and difference.square().mean().sqrt() < 1e-4
 
 
 def test_shards_and_pickles(tmp_path):
@@ -109,7 +199,28 @@ def with_state(change):
 LARGE = {"<extra>": 5000} | {f"t{i}": i for i in range(400)}
 DAMAGE = {
     "unknown": (changed_config(model_type="gpt2"), "ERR_UNSUPPORTED_ARCHITECTURE"),
-    "window": (changed_config(model_type="mistral", sliding_window=64), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "window of some layers": (
+        changed_config(model_type="qwen3", use_sliding_window=True, sliding_window=64, max_window_layers=1),
+        "ERR_UNSUPPORTED_ARCHITECTURE",
+    ),
+    "listed window of some layers": (
+        changed_config(model_type="qwen3", layer_types=["full_attention", "sliding_attention"]),
+        "ERR_UNSUPPORTED_ARCHITECTURE",
+    ),
+    "listed mistral": (
+        changed_config(model_type="mistral", layer_types=["full_attention", "full_attention"]),
+        "ERR_UNSUPPORTED_ARCHITECTURE",
+    ),
+    "too wide a window": (changed_config(model_type="mistral", sliding_window=1 << 23), "ERR_CONFIG"),
+    "no biases": (changed_config(model_type="qwen2"), "ERR_MISSING_TENSOR"),
+    "biases that are not declared": (
+        with_state(lambda state: state.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)})),
+        "ERR_BAD_SOURCE",
+    ),
+    "magnitude": (
+        changed_config(rope_scaling={"type": "yarn", "factor": 2, "attention_factor": 0}),
+        "ERR_UNSUPPORTED_ROPE",
+    ),
     "gelu": (changed_config(hidden_act="gelu"), "ERR_UNSUPPORTED_ARCHITECTURE"),
     "quantised": (changed_config(quantization_config={}), "ERR_UNSUPPORTED_TENSOR_TYPE"),
     "rope": (changed_config(rope_scaling={"type": "dynamic", "factor": 2}), "ERR_UNSUPPORTED_ROPE"),
@@ -204,8 +315,6 @@ def test_texts_of_tokenizers():
 
 def test_vocabularies_of_llama_cpp(data):
     """The recorded ids of llama.cpp, for its SentencePiece and GPT-2 vocabularies."""
-    import gguf
-
     for name in ("llama-spm", "gpt-2"):
         path = data(f"gguf/ggml-vocab-{name}.gguf")
         fields = gguf.GGUFReader(path).fields

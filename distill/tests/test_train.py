@@ -14,15 +14,22 @@ import pytest
 import torch
 from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 
-from onebit_distill import checkpoint, topk, train
-from onebit_distill.checkpoint import Progress, checkpoint_steps, load_checkpoint, load_weights, save_checkpoint
 from onebit_distill.cli import main
-from onebit_distill.metrics import read_metrics
-from onebit_distill.optimiser import make_optimisers
-from onebit_distill.parallel import World
-from onebit_distill.run_folder import load_student
-from onebit_distill.settings import Settings
-from onebit_distill.train import LossScale
+from onebit_distill.data import topk
+from onebit_distill.system.processes import World
+from onebit_distill.training import checkpoint, trainer
+from onebit_distill.training.checkpoint import (
+    Progress,
+    checkpoint_steps,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+)
+from onebit_distill.training.metrics import read_metrics
+from onebit_distill.training.optimiser import make_optimisers
+from onebit_distill.training.run_folder import load_student
+from onebit_distill.training.settings import Settings
+from onebit_distill.training.trainer import LossScale
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ALONE = World(0, 1, torch.device("cpu"))
@@ -71,6 +78,24 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
     assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"architecture": "mistral", "window": 7}, {"architecture": "qwen2", "biases": ("wq", "wk", "wv")}],
+    ids=["mistral", "qwen2"],
+)
+def test_students_of_the_family_have_what_their_teacher_has(made, tmp_path, changes):
+    write_folder(tmp_path / "teacher", tiny_config(**changes))
+    shutil.copy(made / "texts.jsonl", tmp_path)
+    more = ("--steps", "20", "--attention-weight", "0.1", "--gradient-checkpointing")
+    assert main(arguments(tmp_path, tmp_path / "run", *more)) == 0
+    course = losses(tmp_path / "run")
+    assert sum(course[s] for s in range(16, 21)) < sum(course[s] for s in range(1, 6))
+    model, record, _ = load_student(tmp_path / "run")
+    assert record.config == tiny_config(**changes)
+    bias = model.model.layers[0].self_attn.v_proj.bias
+    assert (bias is None) == (record.config.biases == ())
+
+
 def killed_in_the_middle(argv, run):
     """Trains 40 steps in a process of its own, from nothing, and kills it after some 10; False when it had ended before."""
     shutil.rmtree(run, ignore_errors=True)
@@ -91,7 +116,9 @@ def test_kill_9_and_resume_give_the_losses_of_an_uninterrupted_run(made, tmp_pat
     options = ("--steps", "40", "--checkpoint-every", "7", "--ema", "0.9", "--optimiser", "muon")
     assert main(arguments(made, tmp_path / "whole", *options)) == 0
     # On a busy machine a kill may come after the end: then once more.
-    assert any(killed_in_the_middle(arguments(made, tmp_path / "killed", *options), tmp_path / "killed") for _ in range(10))
+    assert any(
+        killed_in_the_middle(arguments(made, tmp_path / "killed", *options), tmp_path / "killed") for _ in range(10)
+    )
     assert main(arguments(made, tmp_path / "killed", *options)) == 0
     whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
     assert whole == killed and len(whole) == 40
@@ -157,7 +184,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
 
 
 def test_nan_stops_with_the_step_and_keeps_the_checkpoint(made, tmp_path, capsys, monkeypatch):
-    real = train.Trainer._gradients
+    real = trainer.Trainer._gradients
 
     def poison(self, step):
         if step == 3:
@@ -165,7 +192,7 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(made, tmp_path, capsys
                 self.model.model.norm.weight.fill_(float("nan"))
         return real(self, step)
 
-    monkeypatch.setattr(train.Trainer, "_gradients", poison)
+    monkeypatch.setattr(trainer.Trainer, "_gradients", poison)
     assert main(arguments(made, tmp_path / "run", "--steps", "9", "--checkpoint-every", "2")) == 1
     error = capsys.readouterr().err
     assert "ERR_NAN_LOSS" in error and "step 4" in error and "checkpoint of step 2 is kept" in error
@@ -174,14 +201,14 @@ def test_nan_stops_with_the_step_and_keeps_the_checkpoint(made, tmp_path, capsys
 
 
 def test_sigterm_writes_a_checkpoint_and_stops(made, tmp_path, capsys, monkeypatch):
-    real = train.Trainer._step
+    real = trainer.Trainer._step
 
     def step(self):
         real(self)
         if self.progress.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(train.Trainer, "_step", step)
+    monkeypatch.setattr(trainer.Trainer, "_step", step)
     assert main(arguments(made, tmp_path / "run", "--steps", "9", "--checkpoint-every", "100")) == 1
     assert "ERR_INTERRUPTED" in capsys.readouterr().err
     assert checkpoint_steps(tmp_path / "run") == [3]

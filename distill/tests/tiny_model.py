@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from onebit_distill.config import HF_LINEARS, LlamaConfig
-from onebit_distill.hf_folder import save_hf_folder
-from onebit_distill.llama import Llama
+from onebit_distill.formats.hf_folder import save_hf_folder
+from onebit_distill.model.config import HF_LINEARS, LlamaConfig
+from onebit_distill.model.llama import Llama
 
 TEXT = "The quick brown fox jumps over 123 lazy dogs. Once upon a time, there was a tiny model. " * 3
 TEMPLATE = "{% for m in messages %}<|start|>{{ m.content }}<|end|>{% endfor %}"
@@ -71,10 +71,13 @@ def _gguf_name(name: str) -> str:
     return name
 
 
-def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True) -> None:
-    """kind: how matrices are stored. change: called with the dict of tensors by GGUF's names."""
+def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True, describe=None) -> None:
+    """kind: how matrices are stored. change: called with the dict of tensors by GGUF's names; describe: with the
+    writer, for more metadata."""
     config = model.config
-    writer = gguf.GGUFWriter(path, config.architecture)
+    # Mistral has llama's name there
+    name = "llama" if config.architecture == "mistral" else config.architecture
+    writer = gguf.GGUFWriter(path, name)
     writer.add_context_length(config.context_length)
     writer.add_embedding_length(config.dim)
     writer.add_feed_forward_length(config.hidden_dim)
@@ -84,14 +87,18 @@ def write_gguf(path, model: Llama, kind="F32", change=None, vocabulary=True) -> 
     writer.add_key_length(config.head_dim)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
+    if config.window > 0:
+        writer.add_sliding_window(config.window)
+    if describe:
+        describe(writer)
     if vocabulary:
         _add_vocabulary(writer, config.vocab_size)
     tensors = {}
-    for name, value in model.state_dict().items():
-        heads = config.n_heads if ".q_proj." in name else config.n_kv_heads if ".k_proj." in name else None
-        if heads and config.architecture == "llama":
+    for ours, value in model.state_dict().items():
+        heads = config.n_heads if ".q_proj." in ours else config.n_kv_heads if ".k_proj." in ours else None
+        if heads and name == "llama":
             value = _to_neighbours(value, heads)
-        tensors[_gguf_name(name)] = value.numpy()
+        tensors[_gguf_name(ours)] = value.numpy()
     if change:
         change(tensors)
     for name, value in tensors.items():

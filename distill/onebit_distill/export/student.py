@@ -1,0 +1,237 @@
+"""A trained student as a `.obt` file: signs packed, everything else as it is. Nothing is folded or rounded silently."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..data.teacher import Teacher
+from ..data.teacher_text import TeacherText
+from ..errors import DistillError
+from ..formats.obt_file import Kind, TensorSpec, dense_kind, obt_config, sign_kind, write_obt
+from ..model.config import HF_LINEARS, ROLES
+from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
+from ..model.llama import Llama
+
+_ENCODINGS = ("f32", "f16", "bf16", "q8")
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().float().cpu().contiguous().numpy()
+
+
+def pack_signs(w: Tensor) -> np.ndarray:
+    """uint8 [rows, cols/8], the least significant bit first, bit 1 = -1; zeros, of either sign, are +1."""
+    if w.shape[1] % 8 != 0:
+        message = f"signs are packed in eights of columns, found {w.shape[1]} columns"
+        raise DistillError("ERR_NOT_EXPORTABLE", message, "Choose widths that are multiples of 8.")
+    return np.packbits((w.detach() < 0).cpu().numpy(), axis=1, bitorder="little")
+
+
+def q8_rows(w: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """int8 [rows, cols] and float32 scale [rows], the engine's rounding (binding/convert/convert.cpp, rows_to_q8)."""
+    wide = w.detach().float().cpu()
+    largest = wide.abs().amax(1)
+    zero = largest < 1e-36
+    scale = torch.where(zero, 0.0, largest / 127)
+    inverse = torch.where(zero, 0.0, 127 / largest.clamp_min(1e-36))
+    return (wide * inverse[:, None]).round().to(torch.int8).numpy(), scale.numpy()
+
+
+@torch.no_grad()
+def round_embeddings_as_exported(model: Llama, embed: str = "q8") -> Llama:
+    """Rounds embedding and head in place to what a file of this `embed` holds: for scores that hold for the file."""
+    tables = [model.model.embed_tokens.weight] + ([] if model.lm_head is None else [model.lm_head.weight])
+    for weight in tables:
+        if embed == "q8":
+            rows, scale = q8_rows(weight)
+            weight.copy_(torch.from_numpy(rows).float() * torch.from_numpy(scale)[:, None])
+        elif embed != "f32":
+            weight.copy_(weight.to(torch.float16 if embed == "f16" else torch.bfloat16))
+    return model
+
+
+def _dense_tensors(name: str, weight: Tensor, dtype: str) -> dict[str, np.ndarray]:
+    if dtype == "q8":
+        rows, scale = q8_rows(weight)
+        return {f"{name}.weight": rows, f"{name}.scale": scale}
+    if dtype == "bf16":
+        bits = weight.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy()
+        return {f"{name}.weight": bits.view("<u2")}
+    values = _numpy(weight)
+    if dtype == "f16":
+        half = values.astype("<f2")
+        if not np.isfinite(half).all():
+            message = f"{name} has weights beyond f16's range"
+            raise DistillError("ERR_NOT_EXPORTABLE", message, "Choose f32 or q8.")
+        return {f"{name}.weight": half}
+    return {f"{name}.weight": values}
+
+
+def _centred(layer: BitNetLinear) -> Tensor:
+    weight = layer.weight.detach().float()
+    return weight - weight.mean()
+
+
+def _kind_of(name: str, layer: nn.Module, dense: str) -> Kind:
+    bias = layer.bias is not None
+    if isinstance(layer, OneBitLinear):
+        return sign_kind(0, False, layer.options.layernorm, bias)
+    if isinstance(layer, SignChain):
+        return sign_kind(layer.rank, True, layer.options.layernorm, bias)
+    if isinstance(layer, BitNetLinear):
+        if layer.options.layernorm:
+            message = f"{name} has BitNet's LayerNorm in front of the product, which a .obt file cannot say"
+            raise DistillError("ERR_NOT_EXPORTABLE", message, "Train kind onebit, or bitnet without LayerNorm.")
+        return sign_kind(0, False, False, bias)
+    if isinstance(layer, Dense):
+        return dense_kind(dense, bias)
+    raise DistillError("ERR_NOT_EXPORTABLE", f"{name} is a {type(layer).__name__}, which a .obt file cannot hold")
+
+
+def _linear_tensors(name: str, layer: nn.Module, dense: str) -> dict[str, np.ndarray]:
+    if isinstance(layer, OneBitLinear):
+        out = {"g": _numpy(layer.input_factor), "sign": pack_signs(layer.weight), "h": _numpy(layer.weight_scale)}
+    elif isinstance(layer, SignChain):
+        out = {
+            "g": _numpy(layer.input_factor),
+            "sign1": pack_signs(layer.weight1),
+            "mid": _numpy(layer.mid_scale),
+            "sign2": pack_signs(layer.weight2),
+            "h": _numpy(layer.weight_scale),
+        }
+    elif isinstance(layer, BitNetLinear):
+        centred = _centred(layer)
+        out = {
+            "g": np.ones(layer.in_features, np.float32),
+            "sign": pack_signs(centred),
+            "h": np.full(layer.out_features, float(centred.abs().mean()), np.float32),
+        }
+    else:
+        dense_parts = _dense_tensors(name, layer.weight, dense)
+        out = {key.removeprefix(f"{name}."): value for key, value in dense_parts.items()}
+    if layer.bias is not None:
+        out["bias"] = _numpy(layer.bias)
+    return {f"{name}.{suffix}": value for suffix, value in out.items()}
+
+
+class _Tensors:
+    """Makes tensors when the writer asks for them, one matrix at a time."""
+
+    def __init__(self, model: Llama, embed: str, dense: str) -> None:
+        self._model, self._embed, self._dense = model, embed, dense
+        self._made: dict[str, np.ndarray] = {}
+
+    def __call__(self, spec: TensorSpec) -> np.ndarray:
+        if spec.name not in self._made:
+            self._made = self._make(spec.name)
+        values = self._made[spec.name]
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            message = f"{spec.name} has NaN or infinite values: the training diverged"
+            raise DistillError("ERR_NOT_FINITE", message, "Export an earlier checkpoint.")
+        return values
+
+    def _make(self, name: str) -> dict[str, np.ndarray]:
+        body = self._model.model
+        if name == "norm":
+            return {name: _numpy(body.norm.weight)}
+        if name.startswith("tok_embeddings."):
+            return _dense_tensors("tok_embeddings", body.embed_tokens.weight, self._embed)
+        if name.startswith("output."):
+            return _dense_tensors("output", self._model.lm_head.weight, self._embed)
+        _, layer, part = name.split(".")[:3]
+        block = body.layers[int(layer)]
+        norms = {
+            "attention_norm": block.input_layernorm,
+            "ffn_norm": block.post_attention_layernorm,
+            "q_norm": block.self_attn.q_norm,
+            "k_norm": block.self_attn.k_norm,
+        }
+        if part in norms:
+            return {name: _numpy(norms[part].weight)}
+        return _linear_tensors(f"layers.{layer}.{part}", block.get_submodule(HF_LINEARS[part]), self._dense)
+
+
+def _exact_zeros(model: Llama) -> int:
+    weights = []
+    for layer in model.linears().values():
+        if isinstance(layer, OneBitLinear):
+            weights.append(layer.weight)
+        elif isinstance(layer, SignChain):
+            weights += [layer.weight1, layer.weight2]
+    return sum(int((weight == 0).sum()) for weight in weights)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    path: str
+    file_bytes: int
+    #: stored bits (signs, scales, biases) per weight that the linears stand for
+    bits_per_linear_weight: float
+    #: latent weights that are exactly 0: +1 in the file, but 0 in training with torch.sign
+    exact_zeros: int
+
+
+def _provenance(teacher: Teacher | TeacherText | None, given: dict[str, Any] | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"method": "distilled", "trained": True}
+    if isinstance(teacher, Teacher):
+        source = os.path.basename(os.path.abspath(teacher.source))
+        made["teacher"] = {"source": source, "format": teacher.format, "sha256": teacher.sha256, "files": teacher.files}
+    return {**made, "made_by": f"onebit-distill {__version__}", **(given or {})}
+
+
+def export_model(
+    model: Llama,
+    teacher: Teacher | TeacherText | None,
+    path: str | os.PathLike,
+    embed: str = "q8",
+    provenance: dict[str, Any] | None = None,
+    *,
+    dense: str = "f32",
+) -> ExportReport:
+    """Writes `path`. teacher: whose tokenizer, template and sha256 go along (None: the file works with ids only).
+
+    embed: how embedding and head are stored, dense: how dense linears are (f32 | f16 | bf16 | q8). provenance: fields
+    to add, such as command and scores. Raises DistillError ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION,
+    ERR_TOKENIZER_FIT and those of `write_obt`; the target is replaced only when all went well.
+    """
+    for option, value in (("embed", embed), ("dense", dense)):
+        if value not in _ENCODINGS:
+            raise DistillError("ERR_BAD_OPTION", f"{option} must be one of {', '.join(_ENCODINGS)}, found {value!r}")
+    text = teacher.text if isinstance(teacher, Teacher) else teacher
+    config = model.config
+    if text is not None and text.tokenizer.get_vocab_size() > config.vocab_size:
+        message = f"The tokenizer has {text.tokenizer.get_vocab_size()} tokens, the model only {config.vocab_size}"
+        raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
+    made = model.linears()
+    kinds = {
+        (layer, role): _kind_of(name, made[name], dense)
+        for layer in range(config.n_layers)
+        for role in ROLES
+        for name in [f"model.layers.{layer}.{HF_LINEARS[role]}"]
+    }
+    obt = obt_config(config, kinds, dense_kind(embed), dense_kind(embed))
+    produce = _Tensors(model, embed, dense)
+    linear_bytes = 0
+
+    def counted(spec: TensorSpec) -> np.ndarray:
+        nonlocal linear_bytes
+        linear_bytes += spec.bytes if spec.part == "linear" else 0
+        return produce(spec)
+
+    size = write_obt(
+        path,
+        config,
+        obt,
+        counted,
+        tokenizer=None if text is None else text.blob(),
+        chat_template=None if text is None else text.chat_template_blob(),
+        provenance=_provenance(teacher, provenance),
+    )
+    return ExportReport(os.fspath(path), size, 8 * linear_bytes / config.n_linear_weights, _exact_zeros(model))

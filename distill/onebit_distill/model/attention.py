@@ -1,0 +1,116 @@
+"""Attention of one layer, and the cache of keys and values that it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import DistillError
+from .config import LlamaConfig
+from .linear import LinearFactory, linear_of
+from .norm import RMSNorm
+from .rope import rotate
+
+
+class KVCache:
+    """Keys and values of a batch, allocated once: [layers, B, kv_heads, capacity, head_dim] each.
+
+    Called without positions, `Llama.forward` appends at `length` and reads only what is filled (eager decoding). Called
+    with a tensor of positions it never looks at Python numbers and all shapes stay the same from step to step, so a
+    step can be captured as a CUDA graph; `limit` may then be lowered to bound what is read.
+    """
+
+    def __init__(
+        self, config: LlamaConfig, batch: int, capacity: int, device: torch.device | str = "cpu", dtype=torch.float32
+    ) -> None:
+        if capacity > config.context_length:
+            message = f"A cache of {capacity} positions is longer than the model's context of {config.context_length}"
+            raise DistillError("ERR_CONTEXT_LENGTH", message)
+        shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self.capacity = capacity
+        self.limit = capacity
+        self.length = 0
+
+    def reset(self) -> None:
+        """Forgets everything without freeing or clearing: what was written is never read before it is overwritten."""
+        self.length, self.limit = 0, self.capacity
+
+    def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes k, v [B, kv_heads, T, head_dim] at positions [T] or [B, T]; returns all up to `limit`."""
+        for store, new in ((self.keys[layer], k), (self.values[layer], v)):
+            if positions.dim() == 1:
+                store.index_copy_(2, positions, new.to(store.dtype))
+            else:
+                index = positions[:, None, :, None].expand_as(new)
+                store.scatter_(2, index, new.to(store.dtype))
+        return self.keys[layer, :, :, : self.limit], self.values[layer, :, :, : self.limit]
+
+
+@dataclass
+class Step:
+    """What all layers of one forward pass share."""
+
+    cos: Tensor
+    sin: Tensor
+    positions: Tensor | None = None
+    #: True where a query may look, [T, S] or [B, 1, T, S]; None: causal within the T tokens
+    mask: Tensor | None = None
+    cache: KVCache | None = None
+    #: collects attention probabilities when it is a list
+    attentions: list[Tensor] | None = None
+
+
+class Attention(nn.Module):
+    def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        self.q_proj = linear_of(config, layer, "wq", factory)
+        self.k_proj = linear_of(config, layer, "wk", factory)
+        self.v_proj = linear_of(config, layer, "wv", factory)
+        self.o_proj = linear_of(config, layer, "wo", factory)
+        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        batch, tokens, _ = x.shape
+        q = self.q_proj(x).view(batch, tokens, self.n_heads, self.head_dim)
+        k = self.k_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim)
+        v = self.v_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        cos, sin = step.cos.to(q.dtype), step.sin.to(q.dtype)
+        q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
+        if step.cache is not None:
+            k, v = step.cache.extend(self.layer, k, v, step.positions)
+        y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype)
+        return self.o_proj(y.transpose(1, 2).reshape(batch, tokens, -1))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+        if step.attentions is not None:
+            return self._attend_openly(q, k, v, step)
+        grouped = self.n_heads != self.n_kv_heads
+        if step.mask is None:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        if grouped and q.shape[2] == 1:
+            # The heads that share keys become queries of one head: no copy of the cache, which is all that costs here.
+            together = q.view(q.shape[0], self.n_kv_heads, -1, self.head_dim)
+            return F.scaled_dot_product_attention(together, k, v, attn_mask=step.mask).reshape(q.shape)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=step.mask, enable_gqa=grouped)
+
+    def _attend_openly(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
+        """The same with probabilities that can be looked at, in float32."""
+        group = self.n_heads // self.n_kv_heads
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+        mask = step.mask
+        if mask is None:
+            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        scores = (q @ k.transpose(-1, -2)).float() * self.head_dim**-0.5
+        probabilities = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        step.attentions.append(probabilities)
+        return probabilities.to(v.dtype) @ v

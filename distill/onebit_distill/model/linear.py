@@ -1,0 +1,287 @@
+"""The kinds of linear layer: dense, OneBit, chains of two sign matrices, BitNet's b1, and rounding for comparison.
+
+Parameter names of `OneBitLinear` are the official repository's (`weight`, `input_factor`, `weight_scale`), so its
+training checkpoints load as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import DistillError
+from .config import LlamaConfig
+
+#: eps of nn.LayerNorm, which the official layer takes as it is; the engine has the same
+LAYERNORM_EPS = 1e-5
+
+
+def _grad_official(w: Tensor) -> Tensor:
+    return 1.001 - torch.tanh(w).square()
+
+
+def _grad_official_101(w: Tensor) -> Tensor:
+    return 1.01 - torch.tanh(w).square()
+
+
+def _grad_clipped(w: Tensor) -> Tensor:
+    return (w.abs() <= 1).to(w.dtype)
+
+
+def _grad_polynomial(w: Tensor) -> Tensor:
+    return (2 - 2 * w.abs()).clamp_min(0)
+
+
+#: What stands for the derivative of sign in the backward pass.
+#: official: OneBit's SignSTE, 1.001 - tanh²(w), so that a latent weight far from 0 still moves a little;
+#: official_1.01: the alternative commented out beside it; identity: 1 (Bengio et al. 2013);
+#: clipped: 1 within [-1, 1] (BinaryConnect); polynomial: 2 - 2|w| within [-1, 1] (Bi-Real Net).
+SIGN_GRADIENTS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "official": _grad_official,
+    "official_1.01": _grad_official_101,
+    "identity": None,
+    "clipped": _grad_clipped,
+    "polynomial": _grad_polynomial,
+}
+
+
+class _Sign(torch.autograd.Function):
+    """Signs in the dtype of the multiplication; saves only the latent weight, which exists anyway."""
+
+    @staticmethod
+    def forward(ctx, w: Tensor, gradient: str, zero_is_zero: bool, dtype: torch.dtype) -> Tensor:
+        ctx.save_for_backward(w)
+        ctx.gradient = gradient
+        if zero_is_zero:
+            return torch.sign(w).to(dtype)
+        one = torch.ones((), dtype=dtype, device=w.device)
+        return torch.where(w < 0, -one, one)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (w,) = ctx.saved_tensors
+        derivative = SIGN_GRADIENTS[ctx.gradient]
+        grad = grad.to(w.dtype)
+        return (grad if derivative is None else grad * derivative(w)), None, None, None
+
+
+def sign(w: Tensor, gradient: str = "official", zero_is_zero: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    """±1 of `w`, any shape, with the named straight-through gradient.
+
+    An exact zero is +1 as in every 1-bit file; `zero_is_zero` gives torch.sign's 0, as the official code trains.
+    """
+    return _Sign.apply(w, gradient, zero_is_zero, dtype or w.dtype)
+
+
+class _ScaledSign(torch.autograd.Function):
+    """diag(h) sign(w) diag(g) with the gradients of all three; saves nothing that does not exist anyway."""
+
+    @staticmethod
+    def forward(ctx, w: Tensor, h: Tensor, g: Tensor | None, gradient: str, zero_is_zero: bool, dtype: torch.dtype):
+        ctx.save_for_backward(w, h, g)
+        ctx.gradient, ctx.zero_is_zero = gradient, zero_is_zero
+        scaled = _ScaledSign._signed(w, h[:, None], zero_is_zero)
+        return (scaled if g is None else scaled * g).to(dtype)
+
+    @staticmethod
+    def _signed(w: Tensor, values: Tensor, zero_is_zero: bool) -> Tensor:
+        return values * torch.sign(w) if zero_is_zero else torch.where(w < 0, -values, values)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        w, h, g = ctx.saved_tensors
+        grad = grad.to(w.dtype)
+        signed = _ScaledSign._signed(w, grad, ctx.zero_is_zero)
+        derivative = SIGN_GRADIENTS[ctx.gradient]
+        grad_w = grad * h[:, None] if g is None else grad * (h[:, None] * g)
+        if derivative is not None:
+            grad_w = grad_w * derivative(w)
+        grad_h = signed.sum(1) if g is None else signed @ g
+        return grad_w, grad_h, None if g is None else h @ signed, None, None, None
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype F.linear is going to use: signs are made in it at once instead of being cast afterwards."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """Which of a model's linears is asked for."""
+
+    layer: int
+    #: one of config.ROLES
+    role: str
+    in_features: int
+    out_features: int
+    bias: bool
+
+
+#: makes the linears of a `Llama`
+LinearFactory = Callable[[LinearSpec], nn.Module]
+
+
+def linear_of(config: LlamaConfig, layer: int, role: str, factory: LinearFactory) -> nn.Module:
+    """One of a model's linears, of the shape and with the bias that the config says."""
+    rows, cols = config.linear_shape(role)
+    return factory(LinearSpec(layer, role, in_features=cols, out_features=rows, bias=role in config.biases))
+
+
+class Dense(nn.Linear):
+    """y = x Wᵀ + b. x: [..., in], y: [..., out]."""
+
+    def reset_parameters(self) -> None:
+        # random numbers for tensors without storage would load PyTorch's compiler, which takes seconds
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
+def dense_factory(spec: LinearSpec) -> nn.Module:
+    return Dense(spec.in_features, spec.out_features, spec.bias)
+
+
+@dataclass(frozen=True)
+class SignOptions:
+    """How sign layers compute and learn."""
+
+    #: the paper's LayerNorm (no weights, over all outputs) behind the product
+    layernorm: bool = True
+    #: one of SIGN_GRADIENTS
+    gradient: str = "official"
+    #: torch.sign(0) = 0 in training, as the official code; exported signs have no zero
+    zero_is_zero: bool = False
+    #: multiply the signs by g and h instead of the activations before and behind them, as the official code does: the
+    #: same up to rounding, with fewer numbers to multiply and none to keep whenever there are more tokens than features
+    fold_scales: bool = True
+
+    def __post_init__(self) -> None:
+        if self.gradient not in SIGN_GRADIENTS:
+            known = ", ".join(SIGN_GRADIENTS)
+            raise DistillError("ERR_BAD_OPTION", f"sign gradient must be one of {known}, found {self.gradient!r}")
+
+
+class _SignLayer(nn.Module):
+    """What OneBit, chains and BitNet share: signs with options, and what follows the product."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, options: SignOptions) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.options = in_features, out_features, options
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def _signs(self, w: Tensor, dtype: torch.dtype) -> Tensor:
+        return sign(w, self.options.gradient, self.options.zero_is_zero, dtype)
+
+    def _multiply(self, x: Tensor, w: Tensor, h: Tensor, g: Tensor | None) -> Tensor:
+        """((x ⊙ g) sign(w)ᵀ) ⊙ h, in the dtype of the product."""
+        options, dtype = self.options, _compute_dtype(x)
+        if options.fold_scales:
+            scaled = _ScaledSign.apply(w, h, g, options.gradient, options.zero_is_zero, dtype)
+            return F.linear(x.to(dtype), scaled)
+        x = x.to(dtype) if g is None else x.to(dtype) * g.to(dtype)
+        return F.linear(x, self._signs(w, dtype)) * h.to(dtype)
+
+    def _finish(self, y: Tensor) -> Tensor:
+        if self.options.layernorm:
+            # autocast makes LayerNorm's result float32, which everything behind it would carry on
+            y = F.layer_norm(y, (self.out_features,), eps=LAYERNORM_EPS).to(y.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}, {self.options}"
+
+
+class OneBitLinear(_SignLayer):
+    """y = LayerNorm(((x ⊙ g) sign(W)ᵀ) ⊙ h) + b, equation 3 of arXiv 2402.11295 (bias behind, as the official code).
+
+    x: [..., in]; y: [..., out]; W latent [out, in]; g = `input_factor` [in]; h = `weight_scale` [out].
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, options: SignOptions = SignOptions()):
+        super().__init__(in_features, out_features, bias, options)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).uniform_(-0.01, 0.01))
+        self.input_factor = nn.Parameter(torch.ones(in_features))
+        self.weight_scale = nn.Parameter(torch.full((out_features,), in_features**-0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._finish(self._multiply(x, self.weight, self.weight_scale, self.input_factor))
+
+
+class SignChain(_SignLayer):
+    """y = LN((((x ⊙ g) S1ᵀ) ⊙ mid) S2ᵀ ⊙ h) + b with S1 = sign(W1) [rank, in] and S2 = sign(W2) [out, rank].
+
+    Two sign matrices with three scale vectors (DBF; NanoQuant, arXiv 2602.06694): the rank says how many bits a weight
+    gets.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, bias: bool = False, options: SignOptions = SignOptions()
+    ) -> None:
+        if rank < 8 or rank % 8 != 0:
+            raise DistillError("ERR_BAD_OPTION", f"the rank of a chain must be a multiple of 8, found {rank}")
+        super().__init__(in_features, out_features, bias, options)
+        self.rank = rank
+        self.weight1 = nn.Parameter(torch.empty(rank, in_features).uniform_(-0.01, 0.01))
+        self.weight2 = nn.Parameter(torch.empty(out_features, rank).uniform_(-0.01, 0.01))
+        self.input_factor = nn.Parameter(torch.ones(in_features))
+        self.mid_scale = nn.Parameter(torch.full((rank,), (in_features * rank) ** -0.5))
+        self.weight_scale = nn.Parameter(torch.ones(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self._multiply(x, self.weight1, self.mid_scale, self.input_factor)
+        return self._finish(self._multiply(inner, self.weight2, self.weight_scale, None))
+
+
+def chain_rank(in_features: int, out_features: int, bits_per_weight: float) -> int:
+    """The largest multiple of 8 (at least 8) whose signs cost at most `bits_per_weight`; scales are not counted."""
+    if not 0 < bits_per_weight <= 16 or not math.isfinite(bits_per_weight):
+        raise DistillError("ERR_BAD_OPTION", f"bits per weight must be above 0 and at most 16, found {bits_per_weight}")
+    return max(8, int(bits_per_weight * in_features * out_features / (in_features + out_features)) // 8 * 8)
+
+
+class BitNetLinear(_SignLayer):
+    """y = η LN(x) sign(W − mean W)ᵀ + b, η = mean |W − mean W|: equation 2 of arXiv 2402.11295, BitNet's b1.
+
+    The LayerNorm (no weights) is on the input; with `options.layernorm` off there is none. Only for comparison: a
+    `.obt` file has no LayerNorm at this place.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, options: SignOptions = SignOptions()):
+        super().__init__(in_features, out_features, bias, options)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features).normal_(std=in_features**-0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = _compute_dtype(x)
+        centred = self.weight - self.weight.mean()
+        if self.options.layernorm:
+            x = F.layer_norm(x, (self.in_features,), eps=LAYERNORM_EPS)
+        y = F.linear(x.to(dtype), self._signs(centred, dtype)) * centred.abs().mean().to(dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+def fake_quantise(w: Tensor, bits: int, group: int | None = None, symmetric: bool = False) -> Tensor:
+    """Round-to-nearest at 2**bits levels with one scale per row, or per `group` columns; values as they come back.
+
+    Asymmetric: levels from the smallest to the largest weight (GPTQ's quantiser without its search). Symmetric: levels
+    around 0, at 1 bit ± the mean magnitude. w: [rows, cols]; the result has its shape and dtype.
+    """
+    if not 1 <= bits <= 16:
+        raise DistillError("ERR_BAD_OPTION", f"bits must be from 1 to 16, found {bits}")
+    if group is not None and w.shape[-1] % group != 0:
+        raise DistillError("ERR_BAD_OPTION", f"a group of {group} columns does not divide {w.shape[-1]}")
+    parts = w.float() if group is None else w.float().unflatten(-1, (-1, group))
+    if symmetric and bits == 1:
+        rounded = torch.where(parts < 0, -1.0, 1.0) * parts.abs().mean(-1, keepdim=True)
+    elif symmetric:
+        scale = (parts.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).clamp_min(1e-30)
+        rounded = (parts / scale).round() * scale
+    else:
+        low, high = parts.amin(-1, keepdim=True), parts.amax(-1, keepdim=True)
+        scale = ((high - low) / (2**bits - 1)).clamp_min(1e-30)
+        rounded = ((parts - low) / scale).round() * scale + low
+    return rounded.reshape(w.shape).to(w.dtype)

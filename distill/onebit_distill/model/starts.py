@@ -1,0 +1,201 @@
+"""Where training begins: a student made from its teacher's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DistillError
+from .config import LlamaConfig
+from .linear import (
+    BitNetLinear,
+    Dense,
+    LinearFactory,
+    OneBitLinear,
+    SignChain,
+    SignOptions,
+    chain_rank,
+    dense_factory,
+    fake_quantise,
+)
+from .llama import Llama
+from .svid import chain_factors, svid_nmf, svid_svd
+
+METHODS = ("svd", "nmf", "copy")
+LATENTS = ("official", "magnitude", "relative")
+DEFAULT_SIGNS = SignOptions()
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How scales and latent weights come from W."""
+
+    #: svd: best rank one of |W|; nmf: the same as the official script finds it; copy: only the signs, g = 1 and h = 1
+    #: (without LayerNorm h = mean |W|, or nothing would have the right size)
+    method: str = "svd"
+    #: svd only: ‖h‖ = σ^split, ‖g‖ = σ^(1−split); a larger factor has smaller relative updates
+    split: float = 0.5
+    #: official: 0.01 sign(W), magnitudes thrown away as in the official script; magnitude: W scaled so that the mean of
+    #: |W| is `latent_mean`; relative: W / (h gᵀ) scaled likewise: how sure each sign is, the scales taken out
+    latent: str = "official"
+    latent_mean: float = 0.4
+    #: chains only: steps of the rotation towards signs
+    rotations: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("method", self.method, METHODS), ("latent", self.latent, LATENTS)):
+            if value not in known:
+                raise DistillError("ERR_BAD_OPTION", f"start {name} must be {', '.join(known)}, found {value!r}")
+        if not 0 < self.latent_mean < 1e6:
+            raise DistillError("ERR_BAD_OPTION", f"latent mean must be above 0, found {self.latent_mean}")
+
+
+DEFAULT_START = StartOptions()
+
+
+def _latent(w: Tensor, envelope: Tensor | None, options: StartOptions) -> Tensor:
+    """w: [rows, cols]; envelope: what |w| is expected to be there, or None for ones."""
+    if options.latent == "official":
+        return 0.01 * torch.sign(w)
+    if options.latent == "relative" and envelope is not None:
+        # where the envelope vanishes so does w; a floor keeps 0/0 away
+        w = w / envelope.clamp_min(1e-6 * float(envelope.mean()) + 1e-30)
+    return w * (options.latent_mean / w.abs().mean().clamp_min(1e-30))
+
+
+@torch.no_grad()
+def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions) -> float:
+    """Sets g, h and the latent weight from w [out, in]; returns the relative error of h sign(W) gᵀ against W."""
+    w = w.to(layer.weight)
+    if options.method == "copy":
+        scale = 1.0 if layer.options.layernorm else float(w.abs().mean())
+        layer.input_factor.fill_(1.0)
+        layer.weight_scale.fill_(scale)
+        envelope = torch.ones_like(w)
+        error = float((w.abs() - w.abs().mean()).norm() / w.norm().clamp_min(1e-30))
+    else:
+        found = svid_svd(w, options.split) if options.method == "svd" else svid_nmf(w)
+        layer.input_factor.copy_(found.g)
+        layer.weight_scale.copy_(found.h)
+        envelope = found.h[:, None] * found.g
+        error = found.relative_error
+    layer.weight.copy_(_latent(w, envelope, options))
+    return error
+
+
+@torch.no_grad()
+def start_chain(layer: SignChain, w: Tensor, options: StartOptions) -> float:
+    """Sets all factors from w [out, in]; returns the relative error of the product against W."""
+    found = chain_factors(w.to(layer.weight1), layer.rank, options.rotations, options.seed)
+    layer.input_factor.copy_(found.g)
+    layer.mid_scale.copy_(found.mid)
+    layer.weight_scale.copy_(found.h)
+    for latent, factor in ((layer.weight1, found.first), (layer.weight2, found.second)):
+        envelope = None
+        if options.latent == "relative":
+            fit = svid_svd(factor)
+            envelope = fit.h[:, None] * fit.g
+        latent.copy_(_latent(factor, envelope, options))
+    return found.relative_error
+
+
+@dataclass(frozen=True)
+class StudentKind:
+    """onebit | chain:BITS | bitnet | dense | rtn:BITS (dense, rounded to nearest)."""
+
+    name: str
+    bits: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> StudentKind:
+        """Raises DistillError ERR_BAD_OPTION."""
+        name, _, number = text.partition(":")
+        try:
+            bits = float(number) if number else 0.0
+        except ValueError:
+            bits = -1.0
+        with_bits = name in ("chain", "rtn")
+        if name not in ("onebit", "chain", "bitnet", "dense", "rtn") or with_bits != (bits > 0) or bits < 0:
+            message = f"student kind must be onebit, chain:BITS, bitnet, dense or rtn:BITS, found {text!r}"
+            raise DistillError("ERR_BAD_OPTION", message)
+        if name == "rtn" and bits not in range(1, 17):
+            raise DistillError("ERR_BAD_OPTION", f"rtn needs a whole number of bits from 1 to 16, found {number}")
+        return cls(name, bits)
+
+
+def linear_factory(kind: StudentKind | str, options: SignOptions = DEFAULT_SIGNS) -> LinearFactory:
+    """The factory of a kind's linears: for a student to be loaded from a checkpoint, without a teacher."""
+    kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
+    if kind.name == "onebit":
+        return lambda spec: OneBitLinear(spec.in_features, spec.out_features, spec.bias, options)
+    if kind.name == "bitnet":
+        return lambda spec: BitNetLinear(spec.in_features, spec.out_features, spec.bias, options)
+    if kind.name == "chain":
+
+        def chain(spec):
+            rank = chain_rank(spec.in_features, spec.out_features, kind.bits)
+            return SignChain(spec.in_features, spec.out_features, rank, spec.bias, options)
+
+        return chain
+    return dense_factory
+
+
+def _start(layer: nn.Module, w: Tensor, kind: StudentKind, options: StartOptions) -> float:
+    if isinstance(layer, OneBitLinear):
+        return start_onebit(layer, w, options)
+    if isinstance(layer, SignChain):
+        return start_chain(layer, w, options)
+    made = fake_quantise(w, int(kind.bits)) if kind.name == "rtn" else w
+    with torch.no_grad():
+        layer.weight.copy_(made)
+    if isinstance(layer, BitNetLinear):
+        centred = w.float() - w.float().mean()
+        made = centred.abs().mean() * torch.where(centred < 0, -1.0, 1.0)
+    return float((w.float() - made.float()).norm() / w.float().norm().clamp_min(1e-30))
+
+
+@dataclass
+class StartReport:
+    #: ‖W − what the student's layer multiplies by‖ / ‖W‖ of each linear, LayerNorm not counted
+    relative_errors: dict[str, float] = field(default_factory=dict)
+
+
+def student_of(
+    teacher: Llama,
+    kind: StudentKind | str,
+    start: StartOptions = DEFAULT_START,
+    options: SignOptions = DEFAULT_SIGNS,
+    *,
+    config: LlamaConfig | None = None,
+    report: StartReport | None = None,
+    on_layer: Callable[[str, float], None] | None = None,
+) -> Llama:
+    """A float32 student on the teacher's device: linears of `kind` started from the teacher's, everything else copied.
+
+    config: the teacher's with a shorter context, if any. on_layer: called with name and relative error.
+    """
+    kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
+    student = Llama(config or teacher.config, linear_factory(kind, options))
+    device = teacher.model.embed_tokens.weight.device
+    student.to(device)
+    sources, made = teacher.linears(), student.linears()
+    own = {f"{name}.weight" for name in made}
+    with torch.no_grad():
+        copied = dict(teacher.named_parameters())
+        for name, parameter in student.named_parameters():
+            if name in copied and name not in own:
+                parameter.copy_(copied[name])
+    for name, layer in made.items():
+        source = sources[name]
+        if not isinstance(source, Dense):
+            raise DistillError("ERR_UNSUPPORTED_TEACHER", f"The teacher's {name} is not dense")
+        error = _start(layer, source.weight.detach().float(), kind, start)
+        if report is not None:
+            report.relative_errors[name] = error
+        if on_layer is not None:
+            on_layer(name, error)
+    return student

@@ -1,0 +1,144 @@
+"""Sign-value-independent decomposition: |W| ≈ h gᵀ (rank one), and its analogue for chains of two sign matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DistillError
+
+
+@dataclass(frozen=True)
+class RankOne:
+    """|W| ≈ h gᵀ. g: [cols], h: [rows], both >= 0."""
+
+    g: Tensor
+    h: Tensor
+    #: ‖|W| − h gᵀ‖ / ‖W‖
+    relative_error: float
+
+
+def _magnitudes(w: Tensor) -> Tensor:
+    if w.dim() != 2:
+        raise DistillError("ERR_TENSOR_SHAPE", f"SVID needs a matrix, found shape {list(w.shape)}")
+    a = w.detach().abs().double()
+    if not torch.isfinite(a).all():
+        raise DistillError("ERR_NOT_FINITE", "SVID needs finite weights, found NaN or infinity")
+    return a
+
+
+def _relative_error(a: Tensor, h: Tensor, g: Tensor) -> float:
+    # ‖a − h gᵀ‖² without the difference matrix
+    total = a.square().sum()
+    rest = total - 2 * (h @ (a @ g)) + h.square().sum() * g.square().sum()
+    return float((rest.clamp_min(0) / total.clamp_min(1e-300)).sqrt())
+
+
+def svid_svd(w: Tensor, split: float = 0.5, tolerance: float = 1e-12, most: int = 1000) -> RankOne:
+    """The best rank-one |W| ≈ h gᵀ, with ‖h‖ = σ^split and ‖g‖ = σ^(1−split).
+
+    Power iteration: |W| has no negative entries, so its first singular pair is far from the second and can be taken
+    without a sign (Perron–Frobenius). Equation 4 of arXiv 2402.11295.
+    """
+    if not 0 <= split <= 1:
+        raise DistillError("ERR_BAD_OPTION", f"the split of the scale must be from 0 to 1, found {split}")
+    a = _magnitudes(w)
+    v = torch.full((a.shape[1],), a.shape[1] ** -0.5, dtype=a.dtype, device=a.device)
+    sigma = a.new_zeros(())
+    for _ in range(most):
+        u = a @ v
+        u = u / u.norm().clamp_min(1e-300)
+        v = u @ a
+        before, sigma = sigma, v.norm()
+        v = v / sigma.clamp_min(1e-300)
+        if (sigma - before).abs() <= tolerance * sigma:
+            break
+    h, g = u * sigma**split, v * sigma ** (1 - split)
+    return RankOne(g.to(w.dtype), h.to(w.dtype), _relative_error(a, h, g))
+
+
+def svid_nmf(w: Tensor, tolerance: float = 1e-4, most: int = 200) -> RankOne:
+    """What the official start script gets from scikit-learn 1.4.2: NMF(n_components=1, init='random', random_state=0).
+
+    The same random start, updates and stopping rule (sklearn/decomposition/_nmf.py, solver cd), so the scale is shared
+    between g and h as it falls out there. Converged, the product equals `svid_svd`'s.
+    """
+    a = _magnitudes(w)
+    random = np.random.RandomState(0)
+    average = float(a.mean()) ** 0.5
+    g = torch.from_numpy(np.abs(average * random.standard_normal(a.shape[1]))).to(a)
+    h = torch.from_numpy(np.abs(average * random.standard_normal(a.shape[0]))).to(a)
+    first = 0.0
+    for step in range(most):
+        violation = 0.0
+        for transposed in (False, True):
+            fixed, moving = (h, g) if transposed else (g, h)
+            curvature = fixed.square().sum()
+            gradient = moving * curvature - (fixed @ a if transposed else a @ fixed)
+            projected = torch.where(moving == 0, gradient.clamp_max(0), gradient)
+            violation += float(projected.abs().sum())
+            if curvature > 0:
+                moving = (moving - gradient / curvature).clamp_min(0)
+            g, h = (moving, h) if transposed else (g, moving)
+        first = violation if step == 0 else first
+        if first == 0 or violation / first <= tolerance:
+            break
+    return RankOne(g.to(w.dtype), h.to(w.dtype), _relative_error(a, h, g))
+
+
+@dataclass(frozen=True)
+class ChainFactors:
+    """W ≈ diag(h) sign(second) diag(mid) sign(first) diag(g)."""
+
+    g: Tensor
+    #: [rank, cols]; its magnitudes are left for latents
+    first: Tensor
+    mid: Tensor
+    #: [rows, rank]
+    second: Tensor
+    h: Tensor
+    relative_error: float
+
+
+def _rotation_to_signs(rows: Tensor, steps: int, seed: int) -> Tensor:
+    """An orthogonal R for which rows R is near to signs: iterative quantisation (Gong and Lazebnik, CVPR 2011)."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn(rows.shape[1], rows.shape[1], generator=generator, dtype=torch.float64).to(rows)
+    rotation = torch.linalg.qr(start)[0]
+    for _ in range(steps):
+        u, _, vt = torch.linalg.svd(rows.T @ torch.where(rows @ rotation < 0, -1.0, 1.0).to(rows))
+        rotation = u @ vt
+    return rotation
+
+
+def chain_factors(w: Tensor, rank: int, rotations: int = 20, seed: int = 0) -> ChainFactors:
+    """Splits W = U V at its singular values, rotates both so that U R and Rᵀ V are near to signs, takes SVID of each.
+
+    Two SVIDs are LittleBit's start ("Dual-SVID"), the rotation that of LittleBit-2 (arXiv 2603.00042). A rank above
+    min(rows, cols) is filled by the rotation. w: [rows, cols].
+    """
+    _magnitudes(w)
+    u, s, vt = torch.linalg.svd(w.detach().double(), full_matrices=False)
+    keep = min(rank, s.numel())
+    left, right = u.new_zeros(w.shape[0], rank), u.new_zeros(rank, w.shape[1])
+    left[:, :keep] = u[:, :keep] * s[:keep].sqrt()
+    right[:keep] = s[:keep].sqrt()[:, None] * vt[:keep]
+    # Rows of equal length: every row of W counts the same for the rotation, its scale goes into g or h anyway.
+    both = torch.cat((left, right.T))
+    both = both / both.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    rotation = _rotation_to_signs(both, rotations, seed)
+    left, right = left @ rotation, rotation.T @ right
+    outer, inner = svid_svd(left, split=1.0), svid_svd(right, split=0.0)
+    mid = outer.g * inner.h
+    one = torch.ones((), dtype=torch.float64, device=w.device)
+    product = torch.where(left < 0, -one, one) * outer.h[:, None] @ (mid[:, None] * torch.where(right < 0, -one, one))
+    product = product * inner.g
+    wide = w.detach().double()
+    # The best single factor: two rank-one fits leave the product a little too small.
+    factor = (wide * product).sum() / product.square().sum().clamp_min(1e-300)
+    error = float((wide - factor * product).norm() / wide.norm().clamp_min(1e-300))
+    parts = (inner.g, right, mid * factor, left, outer.h)
+    return ChainFactors(*(part.to(w.dtype) for part in parts), relative_error=error)

@@ -1,0 +1,1 @@
+"""What the machine offers: files that are there whole or not at all, processes, durations."""

@@ -1,0 +1,201 @@
+"""`train`: a student from a teacher and texts, in a folder that the same command goes on in."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..data.blocks import Blocks, split_documents, validation_blocks
+from ..data.documents import TokenStore, documents, is_finished, tokenise
+from ..data.teacher import Teacher, load_teacher
+from ..data.topk import TopKCache
+from ..errors import DistillError
+from ..model.llama import Llama
+from ..model.starts import StartOptions, student_of
+from ..system.atomic_file import file_error, writing_atomically
+from ..system.processes import World, world
+from .losses import Transfer
+from .metrics import plot
+from .run_folder import RunRecord, open_run, save_text, sign_options
+from .settings import Settings
+from .trainer import DTYPES, Trained, Trainer, mean_loss
+
+
+@dataclass(frozen=True)
+class TransferJob:
+    """What `train` and `reconstruct` are told besides settings."""
+
+    teacher: str
+    data: Sequence[str | Path]
+    run: Path
+    #: texts to validate on; none: a fixed part of the data
+    validation: Sequence[str | Path] = ()
+    command: str = ""
+    label: str = "train"
+    #: of a llama2.c teacher
+    tokenizer: Path | None = None
+
+
+@dataclass
+class Prepared:
+    """Teacher, texts and a student with its start, before the first step."""
+
+    teacher: Teacher
+    student: Llama
+    blocks: Blocks
+    validation: np.ndarray
+
+
+def start_options(settings: Settings) -> StartOptions:
+    return StartOptions(
+        method=settings.start,
+        split=settings.split,
+        latent=settings.latent,
+        latent_mean=settings.latent_mean,
+        seed=settings.seed,
+    )
+
+
+def choose_trained(student: Llama, settings: Settings) -> None:
+    """Which parameters learn: the linears always; embedding and head, and norms, as the settings say."""
+    for name, parameter in student.named_parameters():
+        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+            parameter.requires_grad_(settings.train_embedding)
+        elif "norm.weight" in name or "layernorm.weight" in name:
+            parameter.requires_grad_(settings.train_norms)
+
+
+def _tokens(paths: Sequence[str | Path], teacher: Teacher, folder: Path, here: World) -> TokenStore:
+    """Tokenises once, in the first process; the others wait for the folder. A later call uses what is there if the
+    files are the same (by name, size and time)."""
+    listed = []
+    for path in map(Path, paths):
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        for file in files:
+            if file.suffix not in (".txt", ".jsonl") and path.is_dir():
+                continue
+            try:
+                status = file.stat()
+            except OSError as cause:
+                raise file_error(cause, file, "reading") from cause
+            listed.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
+    described = {"files": listed, "teacher_sha256": teacher.sha256}
+    marker = folder / "source.json"
+    same = is_finished(folder) and _read_source(marker) == described
+    here.wait()
+    problem = None
+    if here.is_first and not same:
+        try:
+            tokenise(documents(paths), teacher, folder)
+            with writing_atomically(marker) as file:
+                file.write(json.dumps(described).encode())
+        except DistillError as error:  # the others wait: tell them
+            problem = error
+    if here.any(problem is not None):
+        raise problem or DistillError("ERR_DATA", "the first process could not read the data")
+    return TokenStore(folder)
+
+
+def _read_source(marker: Path) -> dict | None:
+    """What the tokens in a folder were made of; None when that is not known, so that they are made again."""
+    try:
+        return json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def teacher_dtype(settings: Settings) -> torch.dtype:
+    """The teacher only runs forward: it is kept in the precision that it is multiplied in."""
+    return DTYPES[settings.precision]
+
+
+def prepare_texts(
+    job: TransferJob, teacher: Teacher, settings: Settings, here: World
+) -> tuple[Blocks, np.ndarray, str]:
+    """Training blocks, validation blocks and the data's digest."""
+    if settings.block > teacher.config.context_length:
+        message = f"block {settings.block} is longer than the teacher's context of {teacher.config.context_length}"
+        raise DistillError("ERR_CONTEXT_LENGTH", message, "Choose a smaller --block.")
+    if settings.top_k > teacher.config.vocab_size:
+        message = f"top_k: {settings.top_k} are more than the teacher's {teacher.config.vocab_size} tokens"
+        raise DistillError("ERR_BAD_OPTION", message)
+    store = _tokens(job.data, teacher, job.run / "tokens", here)
+    chosen, kept = split_documents(len(store), 0.0 if job.validation else settings.validation)
+    blocks = Blocks(store, chosen, settings.block, settings.packing, settings.seed)
+    other = store
+    if job.validation:
+        other = _tokens(job.validation, teacher, job.run / "validation-tokens", here)
+        kept = np.arange(len(other))
+    validated = validation_blocks(other, kept, settings.block, settings.validation_blocks)
+    if job.validation and len(validated) == 0:
+        message = f"The validation texts have {len(other.tokens)} tokens, less than one block of {settings.block}"
+        raise DistillError("ERR_DATA", message, "Give more validation text or a smaller block.")
+    return blocks, validated, store.digest()
+
+
+def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
+    """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS."""
+    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device), job.tokenizer)
+    blocks, validation, digest = prepare_texts(job, teacher, settings, here)
+    # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
+    student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))
+    choose_trained(student, settings)
+    source = {
+        "source": Path(teacher.source).name,
+        "format": teacher.format,
+        "sha256": teacher.sha256,
+        "files": teacher.files,
+    }
+    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command), here.is_first)
+    here.wait()
+    if here.is_first and teacher.text is not None:
+        save_text(job.run, teacher.text)
+    return Prepared(teacher, student, blocks, validation)
+
+
+def fit(job: TransferJob, settings: Settings, made: Prepared, here: World) -> Trained:
+    """End-to-end training of a prepared student; then a plot of the metrics."""
+    objective = Transfer(made.teacher.model, settings)
+    if settings.top_k > 0:
+        objective.cache = TopKCache(job.run / "top-k", made.blocks, settings.top_k)
+    trainer = Trainer(made.student, objective, made.blocks, made.validation, settings, job.run, here, job.label)
+    if len(made.validation) and here.is_first:
+        loss = mean_loss(made.teacher.model, made.validation, here, settings.precision, trainer.micro)
+        trainer.line.note(f"the teacher's validation perplexity is {math.exp(loss):.4f}")
+        with writing_atomically(job.run / "teacher.json") as file:
+            file.write(json.dumps({"validation_loss": loss, "validation_perplexity": math.exp(loss)}).encode())
+    here.wait()
+    result = trainer.train()
+    if here.is_first and not result.stopped:
+        draw_plot(job.run, job.label)
+    return result
+
+
+def draw_plot(run: Path, title: str) -> None:
+    try:
+        plot(run / "metrics.jsonl", run / "metrics.svg", title)
+    except ImportError:
+        print("no plot: matplotlib is not installed", file=sys.stderr)
+
+
+def run_transfer(
+    job: TransferJob,
+    settings: Settings,
+    before: Callable[[Prepared, World], None] | None = None,
+) -> Trained:
+    """The whole of `train`. before: changes the prepared student first (how `reconstruct` comes in)."""
+    with world(settings.device) as here:
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        made = prepare(job, settings, here)
+        if before is not None:
+            before(made, here)
+        return fit(job, settings, made, here)
