@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "model/bind.h"
 #include "check.h"
+#include "made_model.h"
 #include "run/forward.h"
 
 using namespace onebit;
@@ -41,7 +41,7 @@ int64_t interesting(Random& random, int64_t now) {
 
 struct Given {
     Config config;
-    std::vector<TensorSlot> slots;
+    Contents contents;
     uint64_t file_bytes = 0;
 };
 
@@ -56,26 +56,24 @@ Given small_model(const std::string& path, const KernelSet& kernels, std::vector
     config.n_kv_heads = 2;
     config.head_dim = 32;
     config.context_length = 16;
-    config.embedding.dtype = config.head.dtype = DType::q8;
-    LinearKind sign, chain, grouped, dense;
+    LinearKind table, sign, chain, grouped, dense;
+    table.dtype = DType::q8;
     sign.form = chain.form = LinearKind::Form::sign;
     sign.layernorm = true;
     chain.rank = 16;
     chain.mid_scale = true;
     grouped.form = LinearKind::Form::grouped;
     dense.bias = true;
-    config.linears = {sign, chain, grouped, sign, dense, sign, grouped};
-    Model shape;
-    shape.config = config;
-    shape.kernels = &kernels;
-    std::vector<TensorRead> reads;
-    bind_tensors(&shape, &reads);
+    const std::pair<const char*, LinearKind> kinds[] = {{"tok_embeddings", table}, {"layers.0.wq", sign}, {"layers.0.wk", chain},
+                                                        {"layers.0.wv", grouped},  {"layers.0.wo", sign}, {"layers.0.w1", dense},
+                                                        {"layers.0.w2", sign},     {"layers.0.w3", grouped}};
+    for (const auto& [name, kind] : kinds) given.contents.kinds.push_back({name, kind});
     std::ofstream out(path, std::ios::binary);
-    for (const TensorRead& read : reads) {
+    for (const TensorRead& read : made::tensors_of(config, given.contents.kinds)) {
         // Ones in every float and every other byte small: finite whatever kind of number a mutant reads them as.
         const std::vector<uint8_t> bytes(read.file_bytes(), 0x31);
         out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-        given.slots.push_back({given.file_bytes, bytes.size(), kernels.crc32c(0, bytes.data(), bytes.size())});
+        given.contents.tensors.push_back({read.name, read.type, given.file_bytes, bytes.size(), kernels.crc32c(0, bytes.data(), bytes.size())});
         given.file_bytes += bytes.size();
         contents->insert(contents->end(), bytes.begin(), bytes.end());
     }
@@ -88,7 +86,7 @@ void mutate_contents(Given* given, std::vector<uint8_t>* contents, std::fstream&
     constexpr float infinity = std::numeric_limits<float>::infinity();
     static const float values[] = {0.0f, -0.0f, 1.0f, -1.0f, 1e-45f, 1e-38f, 3e38f, -3e38f, infinity, -infinity,
                                    std::numeric_limits<float>::quiet_NaN()};
-    TensorSlot& slot = given->slots[random.below(given->slots.size())];
+    TensorSlot& slot = given->contents.tensors[random.below(given->contents.tensors.size())];
     uint8_t* const bytes = contents->data() + slot.offset;
     for (size_t changes = 1 + random.below(4); changes > 0; --changes) {
         const auto noise = static_cast<uint32_t>(random.next());
@@ -107,21 +105,36 @@ void mutate_contents(Given* given, std::vector<uint8_t>* contents, std::fstream&
 
 void mutate_config(Config* config, Random& random) {
     int32_t* const fields[] = {&config->vocab_size, &config->dim,        &config->hidden_dim, &config->n_layers,
-                               &config->n_heads,    &config->n_kv_heads, &config->head_dim,   &config->context_length};
+                               &config->n_heads,    &config->n_kv_heads, &config->head_dim,   &config->context_length,
+                               &config->rope_dims,  &config->window,     &config->position_offset};
     int32_t& field = *fields[random.below(std::size(fields))];
     field = static_cast<int32_t>(interesting(random, field));
 }
 
-void mutate_kind(Config* config, Random& random) {
-    LinearKind& kind = config->linears.empty() ? config->embedding : config->linears[random.below(config->linears.size())];
-    switch (random.below(7)) {
+void mutate_features(Config* config, Random& random) {
+    bool* const flags[] = {&config->norm_bias,   &config->learned_positions, &config->qk_norm,        &config->attention_inner_norm,
+                           &config->output_gate, &config->gated,             &config->ffn_inner_norm, &config->tied_head};
+    bool& flag = *flags[random.below(std::size(flags))];
+    flag = !flag;
+    config->norm = static_cast<NormKind>(random.below(3));
+    config->activation = static_cast<Activation>(random.below(6));
+    config->norm_eps = random.below(2) == 0 ? -1.0f : 1e-6f;
+}
+
+void mutate_kind(Contents* contents, Random& random) {
+    if (contents->kinds.empty()) return;
+    NamedKind& named = contents->kinds[random.below(contents->kinds.size())];
+    LinearKind& kind = named.kind;
+    switch (random.below(9)) {
         case 0: kind.form = static_cast<LinearKind::Form>(random.below(4)); break;
         case 1: kind.dtype = static_cast<DType>(random.below(5)); break;
         case 2: kind.rank = static_cast<int32_t>(interesting(random, kind.rank)); break;
         case 3: kind.mid_scale = !kind.mid_scale; break;
         case 4: kind.layernorm = !kind.layernorm; break;
         case 5: kind.bias = !kind.bias; break;
-        default: config->embedding = kind; break;
+        case 6: named = contents->kinds[random.below(contents->kinds.size())]; break;
+        case 7: named.name += "x"; break;
+        default: contents->kinds.pop_back(); break;
     }
 }
 
@@ -137,15 +150,19 @@ void mutate_rope(Config* config, Random& random) {
     rope.interleaved = random.below(2) == 0;
 }
 
-void mutate_slots(Given* given, Random& random) {
-    if (given->slots.empty()) return;
-    TensorSlot& slot = given->slots[random.below(given->slots.size())];
-    switch (random.below(6)) {
+void mutate_tensors(Given* given, Random& random) {
+    std::vector<TensorSlot>& tensors = given->contents.tensors;
+    if (tensors.empty()) return;
+    TensorSlot& slot = tensors[random.below(tensors.size())];
+    switch (random.below(9)) {
         case 0: slot.offset = random.next() >> random.below(64); break;
         case 1: slot.bytes = random.next() >> random.below(64); break;
         case 2: slot.crc32c ^= uint32_t{1} << random.below(32); break;
-        case 3: slot = given->slots[random.below(given->slots.size())]; break;
-        case 4: given->slots.pop_back(); break;
+        case 3: slot = tensors[random.below(tensors.size())]; break;
+        case 4: tensors.pop_back(); break;
+        case 5: slot.name = tensors[random.below(tensors.size())].name; break;
+        case 6: slot.type = static_cast<FileType>(random.below(6)); break;
+        case 7: std::swap(slot, tensors[random.below(tensors.size())]); break;
         default: given->file_bytes = random.next() >> random.below(64); break;
     }
 }
@@ -155,24 +172,21 @@ Given mutant(const Given& good, Random& random) {
     for (size_t changes = 1 + random.below(3); changes > 0; --changes) {
         switch (random.below(5)) {
             case 0: mutate_config(&given.config, random); break;
-            case 1: mutate_kind(&given.config, random); break;
+            case 1: mutate_kind(&given.contents, random); break;
             case 2: mutate_rope(&given.config, random); break;
-            case 3: mutate_slots(&given, random); break;
-            default:
-                given.config.qk_norm = !given.config.qk_norm;
-                given.config.tied_head = random.below(2) == 0;
-                given.config.norm_eps = random.below(2) == 0 ? -1.0f : 1e-6f;
+            case 3: mutate_tensors(&given, random); break;
+            default: mutate_features(&given.config, random);
         }
     }
     return given;
 }
 
 // A model that was accepted must be able to compute.
-bool takes_a_step(const std::shared_ptr<Model>& model, Pool& pool, Scratch& scratch) {
+bool takes_a_step(const std::shared_ptr<Model>& model, Pool& pool, Workspace& workspace) {
     std::unique_ptr<Session> session;
     if (!Session::create(model, 1, DType::f16, &session).ok()) return false;
     const TokenInput input{session.get(), 0, true};
-    const Status status = forward(*model, pool, scratch, &input, 1, [](int, const float*) {});
+    const Status status = forward(*model, pool, workspace, &input, 1, [](int, const float*) {});
     return status.ok() || std::string(status.code) == "ERR_NOT_FINITE";
 }
 
@@ -193,7 +207,7 @@ int main() {
     const std::set<std::string> codes = {"ERR_CONFIG", "ERR_TENSOR_TABLE", "ERR_FILE_SIZE", "ERR_CHECKSUM", "ERR_NOT_FINITE",
                                          "ERR_READ"};
     Pool pool;
-    Scratch scratch;
+    Workspace workspace(true);
     Random random{0x2545f4914f6cdd1d};
     size_t accepted = 0;
     std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
@@ -216,10 +230,10 @@ int main() {
         options.kernels = &kernels;
         options.activations = static_cast<Activations>(random.below(3));
         std::shared_ptr<Model> model;
-        const Status status = load_model(given.config, given.slots, options, pool, &model);
+        const Status status = load_model(given.config, given.contents, options, pool, &model);
         if (status.ok()) {
             ++accepted;
-            CHECK(model && model->weight_bytes() < (8u << 20) && takes_a_step(model, pool, scratch));
+            CHECK(model && model->weight_bytes() < (8u << 20) && takes_a_step(model, pool, workspace));
         } else {
             CHECK(!model && codes.count(status.code) == 1 && !status.message.empty());
         }

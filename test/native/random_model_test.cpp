@@ -9,8 +9,8 @@
 
 #include "probes/available_memory.h"
 #include "check.h"
+#include "made_model.h"
 #include "run/forward.h"
-#include "run/linear.h"
 
 using namespace onebit;
 
@@ -39,7 +39,7 @@ const Case kCases[] = {
     {"random-q8", kind(LinearKind::Form::dense, DType::q8), kind(LinearKind::Form::dense, DType::f32)},
 };
 
-Config config_of(const Case& test) {
+Config small_config() {
     Config config;
     config.vocab_size = 301;  // no whole number of blocks
     config.dim = 256;
@@ -50,10 +50,10 @@ Config config_of(const Case& test) {
     config.head_dim = 64;
     config.context_length = 64;
     config.tied_head = false;
-    config.embedding = config.head = test.table;
-    config.linears.assign(static_cast<size_t>(config.n_layers) * kRoles, test.linear);
     return config;
 }
+
+std::vector<NamedKind> kinds_of(const Case& test) { return made::kinds_of(small_config(), test.linear, test.table); }
 
 std::shared_ptr<Model> make(const Case& test, const KernelSet& kernels, int threads, uint64_t seed,
                             Activations activations) {
@@ -64,20 +64,20 @@ std::shared_ptr<Model> make(const Case& test, const KernelSet& kernels, int thre
     options.kernels = &kernels;
     options.activations = activations;
     std::shared_ptr<Model> model;
-    const Status status = random_model(config_of(test), options, pool, &model);
+    const Status status = random_model(small_config(), kinds_of(test), options, pool, &model);
     if (!CHECK(status.ok())) std::printf("%s: %s\n", status.code, status.message.c_str());
     return model;
 }
 
 std::vector<float> logits_of(const std::shared_ptr<Model>& model) {
     Pool pool;
-    Scratch scratch;
+    Workspace workspace(true);
     std::unique_ptr<Session> session;
     CHECK(Session::create(model, 16, DType::f16, &session).ok());
     std::vector<TokenInput> inputs;
     for (int token = 0; token < 9; ++token) inputs.push_back({session.get(), token * 33, true});
     std::vector<float> logits;
-    CHECK(forward(*model, pool, scratch, inputs.data(), static_cast<int>(inputs.size()), [&](int, const float* row) {
+    CHECK(forward(*model, pool, workspace, inputs.data(), static_cast<int>(inputs.size()), [&](int, const float* row) {
               logits.insert(logits.end(), row, row + model->config.vocab_size);
           }).ok());
     return logits;
@@ -93,7 +93,8 @@ double root_mean_square(const std::vector<float>& values) {
 void rows_are_moderate(const Model& model) {
     std::vector<float> row(static_cast<size_t>(model.embedding.cols));
     for (const int r : {0, 150, 300}) {
-        read_row(model, model.embedding, r, row.data());
+        const Matrix& matrix = model.embedding.stage[0];
+        matrix.kind->read_row(*model.kernels, matrix, r, row.data());
         const double size = root_mean_square(row) * std::sqrt(static_cast<double>(row.size()));
         CHECK(size > 0.4 && size < 2.5);
         double sum = 0;
@@ -136,28 +137,27 @@ void refuses() {
     RandomOptions options;
     options.kernels = choose_kernels(nullptr, nullptr);
     std::shared_ptr<Model> model;
-    const auto code = [&](const Config& config) {
-        const Status status = random_model(config, options, pool, &model);
+    const auto code = [&](const Config& config, const Case& test) {
+        const Status status = random_model(config, made::kinds_of(config, test.linear, test.table), options, pool, &model);
         CHECK(!model);
         return std::string(status.ok() ? "ok" : status.code);
     };
-    Config config = config_of(kCases[1]);
+    Config config = small_config();
     config.dim = 264;  // groups need a multiple of 128
-    CHECK(code(config) == "ERR_CONFIG");
-    config = config_of(kCases[0]);
+    CHECK(code(config, kCases[1]) == "ERR_CONFIG");
+    config = small_config();
     options.memory_limit = 1000;
-    CHECK(code(config) == "ERR_MEMORY_LIMIT");
+    CHECK(code(config, kCases[0]) == "ERR_MEMORY_LIMIT");
     options.memory_limit = 0;
     const std::atomic<bool> cancelled{true};
     options.cancel = &cancelled;
-    CHECK(code(config) == "ERR_ABORTED");
+    CHECK(code(config, kCases[0]) == "ERR_ABORTED");
     options.cancel = nullptr;
     // 1024 layers of 65536 x 65536 bytes: more than any machine has.
-    config = config_of(kCases[4]);
+    config = small_config();
     config.dim = config.hidden_dim = 65536;
     config.n_layers = 1024;
-    config.linears.assign(static_cast<size_t>(config.n_layers) * kRoles, kCases[4].linear);
-    CHECK(code(config) == "ERR_OUT_OF_MEMORY");
+    CHECK(code(config, kCases[4]) == "ERR_OUT_OF_MEMORY");
 }
 
 void knows_free_memory() {

@@ -3,11 +3,17 @@
 #include "run/session.h"
 
 #include <memory>
+#include <string>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#endif
 
 #include "check.h"
 #include "kernels/math.h"
 #include "system/pool.h"
+#include "made_model.h"
 #include "probes/random_model.h"
 
 using namespace onebit;
@@ -25,14 +31,12 @@ std::shared_ptr<Model> small_model() {
     config.n_heads = config.n_kv_heads = kHeads;
     config.head_dim = kHeadDim;
     config.context_length = 1024;
-    config.tied_head = true;
-    config.linears.assign(static_cast<size_t>(kLayers) * kRoles, LinearKind{});
     Pool pool;
     RandomOptions options;
     const char* why = nullptr;
     options.kernels = choose_kernels("scalar", &why);
     std::shared_ptr<Model> model;
-    CHECK(random_model(config, options, pool, &model).ok());
+    CHECK(random_model(config, made::kinds_of(config, {}, {}), options, pool, &model).ok());
     return model;
 }
 
@@ -43,6 +47,7 @@ float element(bool is_key, int layer, int head, int position, int d) {
 }
 
 void fill(Session& session, int from, int to) {
+    CHECK(session.grow(to).ok());
     for (int position = from; position < to; ++position) {
         for (int layer = 0; layer < kLayers; ++layer) {
             for (int head = 0; head < kHeads; ++head) {
@@ -88,6 +93,44 @@ bool holds(const Session& session, int positions) {
     return true;
 }
 
+// Memory is taken a chunk at a time, as positions come.
+void grows_as_it_is_used(const std::shared_ptr<Model>& model) {
+    std::unique_ptr<Session> session, empty;
+    if (!CHECK(Session::create(model, 1000, DType::f16, &session).ok())) return;
+    CHECK(session->bytes() == 0 && session->capacity_bytes() > 0);
+    uint64_t before = 0;
+    for (int positions = 1; positions <= 1000; ++positions) {
+        CHECK(session->grow(positions).ok());
+        CHECK((session->bytes() > before) == (positions % kKvChunk == 1));
+        before = session->bytes();
+    }
+    CHECK(before == session->capacity_bytes());
+    CHECK(session->grow(3).ok() && session->bytes() == before);
+    CHECK(Session::create(model, 300, DType::f16, &empty).ok() && empty->copy_from(*session, 0).ok() && empty->bytes() == 0);
+    CHECK(session->can_rewind());
+}
+
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// A cache that cannot grow is an error that names the context, and the session goes on with what it has.
+void refused_memory_leaves_the_session_usable(const std::shared_ptr<Model>& model) {
+    std::unique_ptr<Session> session;
+    if (!CHECK(Session::create(model, 1024, DType::f32, &session).ok())) return;
+    fill(*session, 0, kKvChunk);
+    rlimit before;
+    CHECK(getrlimit(RLIMIT_DATA, &before) == 0);
+    const rlimit none{1, before.rlim_max};
+    CHECK(setrlimit(RLIMIT_DATA, &none) == 0);
+    const Status status = session->grow(kKvChunk + 1);
+    CHECK(setrlimit(RLIMIT_DATA, &before) == 0);
+    CHECK(!status.ok() && std::string(status.code) == "ERR_OUT_OF_MEMORY");
+    CHECK(status.message.find("context") != std::string::npos);
+    CHECK(session->length() == kKvChunk && holds(*session, kKvChunk));
+    fill(*session, kKvChunk, kKvChunk + 5);
+    CHECK(holds(*session, kKvChunk + 5));
+}
+#define ONEBIT_CAN_REFUSE 1
+#endif
+
 }  // namespace
 
 int main() {
@@ -101,12 +144,18 @@ int main() {
         CHECK(holds(*session, 700));
         session->rewind(kKvChunk + 40);
         if (!CHECK(Session::create(model, kKvChunk + 44, dtype, &copy).ok())) continue;
-        copy->copy_from(*session);
+        CHECK(copy->copy_from(*session, kKvChunk + 40).ok());
         CHECK(copy->length() == kKvChunk + 40);
         CHECK(holds(*copy, kKvChunk + 40));
         fill(*copy, kKvChunk + 40, kKvChunk + 44);
         CHECK(holds(*copy, kKvChunk + 44));
         CHECK(holds(*session, 700));
     }
+    grows_as_it_is_used(model);
+#if defined(ONEBIT_CAN_REFUSE)
+    refused_memory_leaves_the_session_usable(model);
+#else
+    check::skip("a cache that cannot grow", "only Linux without sanitizers can refuse memory here");
+#endif
     return check::summary();
 }

@@ -6,6 +6,11 @@
 #include <cstring>
 #include <string>
 #include <thread>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/resource.h>
+#endif
 
 #include "check.h"
 
@@ -150,51 +155,104 @@ void stops_at_any_moment() {
     never_used.stop();
 }
 
-#if defined(__GLIBC__)
-void set_default_stack_bytes(size_t bytes) {
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, bytes);
-    CHECK(pthread_setattr_default_np(&attributes) == 0);
-    pthread_attr_destroy(&attributes);
+// A job that finds no memory fails by itself; the next one runs.
+class GreedyJob : public Job {
+public:
+    void run(Pool&) override { everything_.resize(SIZE_MAX / 2); }
+
+private:
+    std::vector<char> everything_;
+};
+
+void a_job_without_memory_is_an_error() {
+    std::atomic<int> alive{0}, news{0};
+    Worker worker([&] { ++news; });
+    CHECK(worker.post(std::make_unique<GreedyJob>()).ok());
+    CHECK(worker.post(std::make_unique<SumJob>(1, 2, &alive)).ok());
+    while (news < 2) std::this_thread::yield();
+    const auto finished = worker.take_finished();
+    CHECK(finished.size() == 2 && !finished[0]->status.ok() && finished[1]->status.ok());
+    CHECK(std::strcmp(finished[0]->status.code, "ERR_OUT_OF_MEMORY") == 0);
 }
 
-// A stack that no address space holds: from here on the system refuses every thread, as it does at its limit.
+#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define ONEBIT_CAN_REFUSE 1
+// No addresses for another stack: as a system at its limit, which refuses every thread. Must come before any thread of this
+// program has ended, for the C library keeps the stacks of those.
 void a_system_without_threads_is_an_error() {
     std::atomic<int> alive{0};
     std::atomic<bool> news{false};
     Worker worker([&] { news = true; });
     Pool pool;
-    set_default_stack_bytes(size_t{1} << 60);
-    const Status status = worker.post(std::make_unique<SumJob>(0, 1, &alive));
+    auto first = std::make_unique<SumJob>(0, 1, &alive), second = std::make_unique<SumJob>(1, 1, &alive);
+    rlimit before;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    const rlimit none{1, before.rlim_max};
+    CHECK(setrlimit(RLIMIT_AS, &none) == 0);
+    const Status status = worker.post(std::move(first));
+    const int threads = pool.resize(4);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
     CHECK(!status.ok() && std::strcmp(status.code, "ERR_NO_THREAD") == 0);
-    CHECK(alive == 0 && worker.take_finished().empty());
-    CHECK(pool.resize(4) == 1);
+    CHECK(alive == 1 && worker.take_finished().empty());
+    CHECK(threads == 1);
     std::atomic<int> sum{0};
     pool.run(16, [&](int task) { sum += task; });
     CHECK(sum == 120);
 
-    set_default_stack_bytes(size_t{8} << 20);
     CHECK(pool.resize(4) == 4);
-    CHECK(worker.post(std::make_unique<SumJob>(1, 1, &alive)).ok());
+    CHECK(worker.post(std::move(second)).ok());
     while (!news) std::this_thread::yield();
     const auto finished = worker.take_finished();
     CHECK(finished.size() == 1 && static_cast<SumJob&>(*finished[0]).right);
 }
 #endif
 
+#if defined(__linux__)
+// Kernels use more stack than some systems give a thread.
+void threads_have_stacks_of_our_size() {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, size_t{128} << 10);
+#if defined(__GLIBC__)
+    CHECK(pthread_setattr_default_np(&attributes) == 0);  // as musl has it
+#endif
+    std::atomic<size_t> bytes{0};
+    Thread thread;
+    CHECK(thread.start(
+        [](void* out) -> Thread::Result {
+            pthread_attr_t own;
+            size_t size = 0;
+            pthread_getattr_np(pthread_self(), &own);
+            pthread_attr_getstacksize(&own, &size);
+            pthread_attr_destroy(&own);
+            *static_cast<std::atomic<size_t>*>(out) = size;
+            return Thread::Result{};
+        },
+        &bytes));
+    thread.join();
+    CHECK(bytes >= Thread::kStackBytes - 65536);
+    pthread_attr_destroy(&attributes);
+}
+#endif
+
 }  // namespace
 
 int main() {
-#if defined(__GLIBC__)
+#if defined(ONEBIT_CAN_REFUSE)
     a_system_without_threads_is_an_error();
 #else
-    check::skip("a system without threads", "only glibc can be told to have none");
+    check::skip("a system without threads", "only Linux without sanitizers can refuse one here");
+#endif
+#if defined(__linux__)
+    threads_have_stacks_of_our_size();
+#else
+    check::skip("the size of stacks", "only Linux tells it");
 #endif
     jobs_end_in_order();
     a_cancelled_job_ends_early();
     jobs_that_run_again_take_turns();
     a_job_that_runs_again_ends_with_the_worker();
+    a_job_without_memory_is_an_error();
     stops_at_any_moment();
     return check::summary();
 }
