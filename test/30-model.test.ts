@@ -313,6 +313,19 @@ describe('memory', () => {
     await limited.dispose()
   })
 
+  it('of a session is taken as it is used', async () => {
+    const model = await Model.load(tiny)
+    const session = model.createSession()
+    expect([session.usedBytes, session.bytes > 0]).toEqual([0, true])
+    await session.append(PROMPT)
+    expect(session.usedBytes).toBeGreaterThan(0)
+    expect(session.usedBytes).toBeLessThanOrEqual(session.bytes)
+    const fork = await session.fork()
+    expect(fork.usedBytes).toBe(session.usedBytes)
+    await model.dispose()
+    expect([session.usedBytes, session.bytes]).toEqual([0, 0])
+  })
+
   it('is given back by models and sessions that nobody disposes', async () => {
     setFlagsFromString('--expose-gc')
     const gc = runInNewContext('gc') as () => void

@@ -42,6 +42,7 @@ const ALWAYS: Record<string, (session: Session) => unknown> = {
   position: (session) => session.position,
   capacity: (session) => session.capacity,
   bytes: (session) => session.bytes,
+  usedBytes: (session) => session.usedBytes,
   busy: (session) => session.busy,
   disposed: (session) => session.disposed,
   last: (session) => session.last,

@@ -178,7 +178,13 @@ Napi::Value session_capacity(const Napi::CallbackInfo& call) {
 Napi::Value session_bytes(const Napi::CallbackInfo& call) {
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
     if (!state) return {};
-    return Napi::Number::New(call.Env(), state->session ? static_cast<double>(state->session->bytes()) : 0);
+    return Napi::Number::New(call.Env(), state->session ? static_cast<double>(state->session->capacity_bytes()) : 0);
+}
+
+Napi::Value session_used_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->told_bytes : 0));
 }
 
 Napi::Value session_disposed(const Napi::CallbackInfo& call) {
@@ -289,7 +295,7 @@ Napi::Function session_class(Napi::Env env) {
                         {method<session_rewind>("rewind"), method<session_fork>("fork"),
                          method<session_dispose>("dispose"), getter<session_disposed>("disposed"),
                          getter<session_length>("length"), getter<session_capacity>("capacity"),
-                         getter<session_bytes>("bytes")});
+                         getter<session_bytes>("bytes"), getter<session_used_bytes>("usedBytes")});
 }
 
 Napi::Function cancel_class(Napi::Env env) {

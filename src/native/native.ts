@@ -180,7 +180,10 @@ export interface NativeSession {
   /** positions in the cache; 0 when disposed. May be read while busy: the length before the step. */
   readonly length: number
   readonly capacity: number
+  /** of the cache when it is full */
   readonly bytes: number
+  /** of the cache as it is: it grows by chunks of 256 positions. May be read while busy: from before the step. */
+  readonly usedBytes: number
   rewind(length: number): void
   /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
   fork(length: number): Promise<NativeSession>

@@ -145,6 +145,11 @@ export class Session<M extends SessionModel = SessionModel> {
     return this.#timeline.bytes
   }
 
+  /** Memory of the KV cache as it is, in bytes: it grows by chunks of 256 positions. 0 when disposed. */
+  get usedBytes(): number {
+    return this.#timeline.usedBytes
+  }
+
   /** True while a generation or another call is under way. */
   get busy(): boolean {
     return this.#busy

@@ -54,6 +54,10 @@ export class Timeline {
     return this.#native.bytes
   }
 
+  get usedBytes(): number {
+    return this.#native.usedBytes
+  }
+
   get disposed(): boolean {
     return this.#native.disposed
   }

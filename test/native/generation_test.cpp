@@ -1,0 +1,185 @@
+// Generations without Node: the same tokens whatever runs beside them, aborted and stopped at any moment, the consumer
+// behind. The program for ThreadSanitizer: a worker, its pool, and the thread that JavaScript would be.
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "check.h"
+#include "made_model.h"
+#include "run/generation.h"
+
+using namespace onebit;
+using namespace std::chrono_literals;
+
+namespace {
+
+// What the "JavaScript thread" keeps of one generation.
+struct Told {
+    std::mutex mutex;
+    std::vector<int32_t> ids;
+
+    size_t count() {
+        const std::lock_guard<std::mutex> lock(mutex);
+        return ids.size();
+    }
+};
+
+class ToldJob final : public Generation {
+public:
+    std::shared_ptr<Told> told = std::make_shared<Told>();
+
+protected:
+    void tell(std::vector<Made> made_tokens) override {
+        const std::lock_guard<std::mutex> lock(told->mutex);
+        for (const Made& one : made_tokens) told->ids.push_back(one.choice.id);
+    }
+};
+
+struct Consumer {
+    std::unique_ptr<Session> session;
+    std::atomic<bool> stop{false};
+    Progress progress;
+    Sampler sampler;
+    std::shared_ptr<Told> told;
+    CancelFlag cancel;
+
+    explicit Consumer(const std::shared_ptr<Model>& model, uint64_t seed) : sampler(options(seed), {}) {
+        CHECK(Session::create(model, 200, DType::f16, &session).ok());
+    }
+    static SamplingOptions options(uint64_t seed) {
+        SamplingOptions sampling;
+        sampling.seed = seed;
+        sampling.first = 60;
+        return sampling;
+    }
+
+    std::unique_ptr<ToldJob> job(const std::shared_ptr<Engine>& engine, int64_t most) {
+        auto made_job = std::make_unique<ToldJob>();
+        made_job->engine = engine;
+        made_job->item.session = session.get();
+        made_job->item.stop = &stop;
+        made_job->item.tokens = {3, 1, 4, 1, 5, 9, 2, 6};
+        made_job->item.sampler = &sampler;
+        made_job->progress = &progress;
+        made_job->most = most;
+        told = made_job->told;
+        cancel = made_job->cancel;
+        return made_job;
+    }
+};
+
+std::shared_ptr<Engine> new_engine(const std::shared_ptr<Model>& model, int threads) {
+    auto engine = std::make_shared<Engine>();
+    engine->model = model;
+    engine->threads = threads;
+    return engine;
+}
+
+void wait_for(const std::atomic<int>& news, int wanted) {
+    while (news < wanted) std::this_thread::yield();
+}
+
+std::vector<int32_t> alone(const std::shared_ptr<Model>& model, uint64_t seed, int64_t most) {
+    std::atomic<int> news{0};
+    Worker worker([&] { ++news; });
+    Consumer consumer(model, seed);
+    consumer.progress.taken = 1 << 20;
+    CHECK(worker.post(consumer.job(new_engine(model, 1), most)).ok());
+    wait_for(news, 1);
+    CHECK(worker.take_finished()[0]->status.ok());
+    return consumer.told->ids;
+}
+
+// Several at once take turns, and none changes another's tokens.
+void generations_share_a_worker(const std::shared_ptr<Model>& model) {
+    constexpr int kMost = 60;
+    std::atomic<int> news{0};
+    Worker worker([&] { ++news; });
+    const auto engine = new_engine(model, 3);
+    std::vector<std::unique_ptr<Consumer>> consumers;
+    for (uint64_t seed = 0; seed < 4; ++seed) {
+        consumers.push_back(std::make_unique<Consumer>(model, seed));
+        consumers.back()->progress.taken = 1 << 20;
+        CHECK(worker.post(consumers.back()->job(engine, kMost)).ok());
+    }
+    wait_for(news, 4);
+    for (uint64_t seed = 0; seed < 4; ++seed) CHECK(consumers[seed]->told->ids == alone(model, seed, kMost));
+}
+
+// Little lies ahead of a consumer that takes nothing, and it goes on where it was.
+void a_consumer_that_is_behind(const std::shared_ptr<Model>& model) {
+    std::atomic<int> news{0};
+    Worker worker([&] { ++news; });
+    Consumer consumer(model, 9);
+    CHECK(worker.post(consumer.job(new_engine(model, 2), 150)).ok());
+    wait_for(news, 1);
+    const auto finished = worker.take_finished();
+    const auto& job = static_cast<const ToldJob&>(*finished[0]);
+    CHECK(job.status.ok() && job.behind() && job.told->ids.size() <= 49 && !job.told->ids.empty());
+    std::vector<int32_t> ids = job.told->ids;
+    consumer.progress.taken = 1 << 20;
+    auto rest = consumer.job(new_engine(model, 2), 150 - static_cast<int64_t>(ids.size()));
+    rest->item.tokens = {ids.back()};
+    CHECK(worker.post(std::move(rest)).ok());
+    wait_for(news, 2);
+    ids.insert(ids.end(), consumer.told->ids.begin(), consumer.told->ids.end());
+    CHECK(ids == alone(model, 9, 150));
+}
+
+// By its cancel flag, by its session's, or with the worker: at any moment, from another thread.
+void stopped_at_any_moment(const std::shared_ptr<Model>& model, int times) {
+    for (int i = 0; i < times; ++i) {
+        std::atomic<int> news{0};
+        Worker worker([&] { ++news; });
+        const auto engine = new_engine(model, 1 + i % 3);
+        Consumer first(model, 1), second(model, 2);
+        first.progress.taken = second.progress.taken = 1 << 20;
+        CHECK(worker.post(first.job(engine, 1 << 20)).ok());
+        CHECK(worker.post(second.job(engine, 1 << 20)).ok());
+        std::this_thread::sleep_for(std::chrono::microseconds(83 * (i % 40)));
+        if (i % 4 == 0) {
+            worker.stop();
+        } else if (i % 4 == 1) {
+            first.cancel->store(true);
+            second.cancel->store(true);
+        } else if (i % 4 == 2) {
+            first.stop = true;
+            second.cancel->store(true);
+        }  // otherwise they end when their contexts are full
+        if (i % 4 != 0) wait_for(news, 2);
+        worker.stop();
+        CHECK(first.session->length() <= 200 && second.session->length() <= 200);
+        const size_t told = first.told->count();
+        CHECK(told <= 193);
+        first.session->rewind(0);
+        CHECK(first.session->length() == 0);
+    }
+}
+
+}  // namespace
+
+int main() {
+    Config config;
+    config.vocab_size = 90;
+    config.dim = 128;
+    config.hidden_dim = 256;
+    config.n_layers = 2;
+    config.n_heads = 4;
+    config.n_kv_heads = 2;
+    config.head_dim = 32;
+    config.context_length = 400;
+    LinearKind sign;
+    sign.form = LinearKind::Form::sign;
+    sign.layernorm = true;
+    LinearKind table;
+    table.dtype = DType::q8;
+    const made::ModelFile file(config, made::kinds_of(config, sign, table), 3);
+    Pool pool;
+    std::shared_ptr<Model> model;
+    if (!CHECK(file.load(*choose_kernels(nullptr, nullptr), Activations::int8, pool, &model).ok())) return check::summary();
+    generations_share_a_worker(model);
+    a_consumer_that_is_behind(model);
+    const char* few = std::getenv("ONEBIT_VARIANTS");
+    stopped_at_any_moment(model, few ? 40 : 200);
+    return check::summary();
+}
