@@ -3,7 +3,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "kernels/math.h"
@@ -68,36 +67,13 @@ void q1_0_block(const uint8_t* block, float* out) {
     for (size_t i = 0; i < 128; ++i) out[i] = ((block[2 + i / 8] >> (i % 8)) & 1) != 0 ? d : -d;
 }
 
-template <class Block>
-void each_block(const uint8_t* source, size_t blocks, size_t bytes, size_t elements, float* out, Block block) {
-    for (size_t i = 0; i < blocks; ++i) block(source + i * bytes, out + i * elements);
+Status bad_value(size_t index, size_t cols, const std::string& what) {
+    return error("ERR_NOT_FINITE", "row " + std::to_string(index / cols) + ", column " + std::to_string(index % cols) + what);
 }
 
-Status not_finite(size_t index, size_t cols, float value) {
-    return error("ERR_NOT_FINITE", "row " + std::to_string(index / cols) + ", column " + std::to_string(index % cols) +
-                                       (std::isnan(value) ? " is NaN" : " is infinite"));
-}
-
-// Looked at block by block without a branch, so that the test vectorises.
 Status check_finite(const float* values, size_t count, size_t cols) {
-    constexpr size_t kStride = 4096;
-    for (size_t start = 0; start < count; start += kStride) {
-        const size_t end = start + kStride < count ? start + kStride : count;
-        uint32_t bad = 0;
-        for (size_t i = start; i < end; ++i) {
-            bad |= static_cast<uint32_t>((std::bit_cast<uint32_t>(values[i]) & 0x7f800000u) == 0x7f800000u);
-        }
-        if (bad == 0) continue;
-        for (size_t i = start; i < end; ++i) {
-            if (!std::isfinite(values[i])) return not_finite(i, cols, values[i]);
-        }
-    }
-    return {};
-}
-
-Status too_large(size_t index, size_t cols, float value, const char* format) {
-    return error("ERR_NOT_FINITE", "row " + std::to_string(index / cols) + ", column " + std::to_string(index % cols) +
-                                       ": " + std::to_string(value) + " is above what " + format + " can hold");
+    const size_t i = first_not_finite(values, count);
+    return i == count ? Status{} : bad_value(i, cols, std::isnan(values[i]) ? " is NaN" : " is infinite");
 }
 
 // 16-bit forms: an exponent of all ones after rounding means that the value did not fit.
@@ -109,7 +85,9 @@ Status rows_to_16(const float* rows, size_t n_rows, size_t cols, uint8_t* out, u
     if (Status status = check_finite(rows, count, cols); !status.ok()) return status;
     for (size_t i = 0; i < count; ++i) {
         const uint16_t bits = convert(rows[i]);
-        if ((bits & exponent) == exponent) return too_large(i, cols, rows[i], format);
+        if ((bits & exponent) == exponent) {
+            return bad_value(i, cols, ": " + std::to_string(rows[i]) + " is above what " + format + " can hold");
+        }
         std::memcpy(out + 2 * i, &bits, sizeof bits);
     }
     return {};
@@ -121,12 +99,10 @@ float round_to_integer(float x) { return (x + 12582912.0f) - 12582912.0f; }
 }  // namespace
 
 bool source_type_from_name(const char* name, SourceType* out) {
-    for (size_t i = 0; i < std::size(kFormats); ++i) {
-        if (std::strcmp(name, kFormats[i].name) != 0) continue;
-        *out = static_cast<SourceType>(i);
-        return true;
-    }
-    return false;
+    size_t i = 0;
+    while (i < std::size(kFormats) && std::strcmp(name, kFormats[i].name) != 0) ++i;
+    if (i < std::size(kFormats)) *out = static_cast<SourceType>(i);
+    return i < std::size(kFormats);
 }
 
 size_t block_elements(SourceType type) { return format_of(type).elements; }
@@ -136,8 +112,9 @@ Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t c
     const DefaultFloats floats;
     const size_t count = rows * cols;
     const Format& format = format_of(type);
-    const size_t blocks = count / format.elements;
-    const auto decode = [&](auto block) { each_block(source, blocks, format.bytes, format.elements, out, block); };
+    const auto decode = [&](auto block) {
+        for (size_t i = 0; i < count / format.elements; ++i) block(source + i * format.bytes, out + i * format.elements);
+    };
     switch (type) {
         case SourceType::f32: std::memcpy(out, source, count * sizeof(float)); break;
         case SourceType::f16: decode([](const uint8_t* at, float* to) { *to = load_f16(at); }); break;
@@ -194,7 +171,7 @@ Status split_q1_0(const uint8_t* source, size_t n_rows, size_t cols, uint8_t* si
     for (size_t i = 0; i < blocks; ++i) {
         const uint8_t* block = source + i * 18;
         uint16_t d = load_u16(block);
-        if ((d & 0x7c00) == 0x7c00) return not_finite(i * 128, cols, load_f16(block));
+        if ((d & 0x7c00) == 0x7c00) return bad_value(i * 128, cols, " has a scale that is not finite");
         const uint8_t flip = (d & 0x8000) != 0 ? 0x00 : 0xff;
         d = static_cast<uint16_t>(d & 0x7fff);
         for (size_t k = 0; k < 16; ++k) sign[i * 16 + k] = static_cast<uint8_t>(block[2 + k] ^ flip);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,16 @@ double dot_abs(const float* row, const double* v, int cols) {
     }
     for (int k = 0; c < cols; ++c, ++k) lanes[k] += std::fabs(static_cast<double>(row[c])) * v[c];
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// || |row| - h g ||^2, or || row ||^2 without a g.
+double distance(const float* row, const float* g, double h, int cols) {
+    double square = 0;
+    for (int c = 0; c < cols; ++c) {
+        const double gap = std::fabs(static_cast<double>(row[c])) - (g ? h * static_cast<double>(g[c]) : 0.0);
+        square += gap * gap;
+    }
+    return square;
 }
 
 double norm(const Doubles& x) {
@@ -70,44 +81,14 @@ public:
         add_blocks(next);
     }
 
-    // sum of |W|, and of W^2
-    void measure(double* sum, double* squares) {
-        const Doubles ones(static_cast<size_t>(cols_), 1.0);
+    // The sum of row_sum(row, its number) over all rows.
+    template <class RowSum>
+    double total(const RowSum& row_sum) {
         for_blocks([&](int block, int from, int to) {
-            double* sums = block_sums(block);
-            sums[0] = 0;
-            double square = 0;
-            for (int r = from; r < to && !cancelled(); ++r) {
-                const float* row = row_at(r);
-                sums[0] += dot_abs(row, ones.data(), cols_);
-                for (int c = 0; c < cols_; ++c) square += static_cast<double>(row[c]) * static_cast<double>(row[c]);
-            }
-            squares_[block] = square;
+            totals_[block] = 0;
+            for (int r = from; r < to && !cancelled(); ++r) totals_[block] += row_sum(row_at(r), r);
         });
-        *sum = *squares = 0;
-        for (int block = 0; block < blocks_; ++block) {
-            *sum += block_sums(block)[0];
-            *squares += squares_[block];
-        }
-    }
-
-    // || |W| - h g^T ||^2
-    double distance(const float* h, const float* g) {
-        for_blocks([&](int block, int from, int to) {
-            double square = 0;
-            for (int r = from; r < to && !cancelled(); ++r) {
-                const float* row = row_at(r);
-                for (int c = 0; c < cols_; ++c) {
-                    const double gap = std::fabs(static_cast<double>(row[c])) -
-                                       static_cast<double>(h[r]) * static_cast<double>(g[c]);
-                    square += gap * gap;
-                }
-            }
-            squares_[block] = square;
-        });
-        double total = 0;
-        for (int block = 0; block < blocks_; ++block) total += squares_[block];
-        return total;
+        return std::accumulate(totals_, totals_ + blocks_, 0.0);
     }
 
 private:
@@ -116,9 +97,7 @@ private:
 
     template <class Body>
     void for_blocks(const Body& body) {
-        const auto edge = [&](int block) {
-            return static_cast<int>(static_cast<int64_t>(rows_) * block / blocks_);
-        };
+        const auto edge = [&](int block) { return static_cast<int>(int64_t{rows_} * block / blocks_); };
         pool_.run(blocks_, [&](int block) { body(block, edge(block), edge(block + 1)); });
     }
 
@@ -135,7 +114,7 @@ private:
     Pool& pool_;
     const std::atomic<bool>* cancel_;
     Doubles sums_;  // (blocks, cols)
-    double squares_[kMaxBlocks] = {};
+    double totals_[kMaxBlocks] = {};
 };
 
 // v: unit singular vector, u = |W| v, so |u| is the singular value. Starts from equal entries: the wanted vector is
@@ -202,8 +181,9 @@ Status svid(const float* w, int rows, int cols, const SvidOptions& options, Pool
             SvidResult* result) {
     *result = {};
     AbsMatrix matrix(w, rows, cols, pool, options.cancel);
-    double sum = 0, squares = 0;
-    matrix.measure(&sum, &squares);
+    const Doubles ones(static_cast<size_t>(cols), 1.0);
+    const double sum = matrix.total([&](const float* row, int) { return dot_abs(row, ones.data(), cols); });
+    const double squares = matrix.total([&](const float* row, int) { return distance(row, nullptr, 0, cols); });
     if (matrix.cancelled()) return cancelled_error();
     if (!std::isfinite(sum) || !std::isfinite(squares)) {
         return error("ERR_NOT_FINITE", "the matrix has a NaN or an infinite value");
@@ -220,7 +200,8 @@ Status svid(const float* w, int rows, int cols, const SvidOptions& options, Pool
     if (!nmf || options.split.has_value()) share_scale(right, left, options.split.value_or(0.5));
     if (Status status = write_f32(right, g, "g"); !status.ok()) return status;
     if (Status status = write_f32(left, h, "h"); !status.ok()) return status;
-    result->relative_error = std::sqrt(matrix.distance(h, g) / squares);
+    const double gaps = matrix.total([&](const float* row, int r) { return distance(row, g, static_cast<double>(h[r]), cols); });
+    result->relative_error = std::sqrt(gaps / squares);
     return matrix.cancelled() ? cancelled_error() : Status{};
 }
 

@@ -1,5 +1,7 @@
 #include "math.h"
 
+#include <bit>
+
 #include <string.h>
 
 // Only + - * / on doubles and bit operations: IEEE 754 fixes the result of each of these, so every machine gets the
@@ -138,6 +140,21 @@ float f32_from_f16(uint16_t bits) {
     // As a float the bits mean 2^-112 times the value, subnormals included: one exact multiplication.
     const float value = float_of(magnitude << 13) * 0x1p112f;
     return float_of(bits_of(value) | sign);
+}
+
+// Block by block without a branch, so that the test vectorises.
+size_t first_not_finite(const float* x, size_t n) {
+    constexpr size_t kBlock = 4096;
+    const auto is_bad = [&](size_t i) { return (std::bit_cast<uint32_t>(x[i]) & 0x7f800000u) == 0x7f800000u; };
+    for (size_t start = 0; start < n; start += kBlock) {
+        const size_t end = start + kBlock < n ? start + kBlock : n;
+        uint32_t bad = 0;
+        for (size_t i = start; i < end; ++i) bad |= static_cast<uint32_t>(is_bad(i));
+        for (size_t i = start; bad != 0; ++i) {
+            if (is_bad(i)) return i;
+        }
+    }
+    return n;
 }
 
 uint16_t f16_from_f32(float x) {

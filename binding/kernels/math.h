@@ -2,6 +2,7 @@
 // (libm picks its own variant by CPU, so std::exp and friends differ between machines.)
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace onebit {
@@ -11,6 +12,9 @@ double exp_exact(double x);
 double log_exact(double x);
 double pow_exact(double base, double exponent);  // base > 0
 void sincos_exact(double x, double* sine, double* cosine);  // |x| <= 2^31
+
+// The index of the first of n values that is NaN or infinite; n when there is none.
+size_t first_not_finite(const float* x, size_t n);
 
 uint16_t f16_from_f32(float x);  // nearest even
 float f32_from_f16(uint16_t bits);

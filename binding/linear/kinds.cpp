@@ -1,9 +1,8 @@
-#include "linear/kinds.h"
-
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/math.h"
+#include "linear/linear.h"
 
 namespace onebit {
 
@@ -147,45 +146,37 @@ void read_dense(const KernelSet&, const Matrix& matrix, int row, float* out) {
     }
 }
 
-// bits: a row as the file has it. scales: of its first group, `step` apart. One row a token, so simplicity wins.
-void signed_scales(const uint8_t* bits, const uint16_t* scales, size_t step, int cols, float* out) {
-    for (int c = 0; c < cols; ++c) {
-        const float d = f32_from_f16(scales[static_cast<size_t>(c / kGroupCols) * step]);
-        out[c] = (bits[c / 8] >> (c % 8) & 1) != 0 ? -d : d;
-    }
-}
-
-void read_group_rows(const KernelSet&, const Matrix& matrix, int row, float* out) {
-    const auto groups = static_cast<size_t>(matrix.cols / kGroupCols);
-    signed_scales(row_at(matrix, row), matrix.group_scales + static_cast<size_t>(row) * groups, 1, matrix.cols, out);
-}
-
-void read_group_blocks(const KernelSet& kernels, const Matrix& matrix, int row, float* out) {
-    constexpr int kStretch = 4096;  // columns, a multiple of 64, whose bits there is room for
-    const auto block = static_cast<size_t>(kernels.sign_row_block), groups = static_cast<size_t>(matrix.cols / kGroupCols);
+// Signs in rows as the file has them, or in blocks: those are unpacked some columns at a time. One row a token, so
+// simplicity wins.
+template <bool kBlocks>
+void read_groups(const KernelSet& kernels, const Matrix& matrix, int row, float* out) {
+    const auto block = static_cast<size_t>(kBlocks ? kernels.sign_row_block : 1), groups = static_cast<size_t>(matrix.cols / kGroupCols);
     const size_t b = static_cast<size_t>(row) / block, within = static_cast<size_t>(row) % block;
-    for (int c = 0; c < matrix.cols; c += kStretch) {
-        const int cols = std::min(kStretch, matrix.cols - c);
-        uint8_t bits[kStretch / 8];
-        kernels.sign_unpack_row(bits, matrix.weights + b * kernels.sign_block_bytes(matrix.cols) + kernels.sign_block_bytes(c),
-                                static_cast<int>(within), cols);
-        const size_t group = b * groups + static_cast<size_t>(c / kGroupCols);
-        signed_scales(bits, matrix.group_scales + group * block + within, block, cols, out + c);
+    const uint8_t* first = matrix.weights + b * matrix.row_bytes * block;
+    uint8_t unpacked[kGroupCols / 8];
+    for (size_t g = 0; g < groups; ++g) {
+        const int c = static_cast<int>(g) * kGroupCols;
+        const uint8_t* bits = first + c / 8;
+        if (kBlocks) {
+            kernels.sign_unpack_row(unpacked, first + kernels.sign_block_bytes(c), static_cast<int>(within), kGroupCols);
+            bits = unpacked;
+        }
+        const float d = f32_from_f16(matrix.group_scales[(b * groups + g) * block + within]);
+        for (int i = 0; i < kGroupCols; ++i) out[c + i] = (bits[i / 8] >> (i % 8) & 1) != 0 ? -d : d;
     }
 }
 
-}  // namespace
-
-//                               name           planes floats tables
-const MatrixKind kDenseFloats = {"dense", 0, true, false, copy_floats, multiply_dense, read_dense};
-const MatrixKind kBytesFloats = {"int8 x f32", 0, true, false, copy_floats, multiply_bytes_floats, read_dense};
-const MatrixKind kBytesPlanes = {"int8 x int8", 2, true, false, round_twice, multiply_planes, read_dense};
-const MatrixKind kSignFloats = {"sign x f32", 0, true, false, copy_floats, multiply_signs_floats, nullptr};
-const MatrixKind kSignTables = {"sign x int", 1, false, true, round_for_tables, multiply_signs, nullptr};
-const MatrixKind kGroupFloats = {"q1_0 x f32", 0, true, false, copy_floats, multiply_groups_floats, read_group_rows};
-const MatrixKind kGroupTables = {"q1_0 x int", 1, false, true, round_for_tables, multiply_groups, read_group_blocks};
-
-namespace {
+// ---- the kinds: planes, floats, tables, and what they do ------------------------------------------------------
+// f32, f16, bf16 rows times floats; int8 rows times floats, and times two int8 planes
+const MatrixKind kDenseFloats = {0, true, false, copy_floats, multiply_dense, read_dense};
+const MatrixKind kBytesFloats = {0, true, false, copy_floats, multiply_bytes_floats, read_dense};
+const MatrixKind kBytesPlanes = {2, true, false, round_twice, multiply_planes, read_dense};
+// rows of sign bits as the file has them times floats; signs in the kernels' blocks times rounded activations
+const MatrixKind kSignFloats = {0, true, false, copy_floats, multiply_signs_floats, nullptr};
+const MatrixKind kSignTables = {1, false, true, round_for_tables, multiply_signs, nullptr};
+// the same with one f16 scale per row and 128 columns
+const MatrixKind kGroupFloats = {0, true, false, copy_floats, multiply_groups_floats, read_groups<false>};
+const MatrixKind kGroupTables = {1, false, true, round_for_tables, multiply_groups, read_groups<true>};
 
 // ---- from tensors ------------------------------------------------------------------------------------------
 // Rows of a matrix that has no blocks come in units of this many, which every kernel's row blocking divides.

@@ -74,7 +74,6 @@ struct Rows {
 };
 
 struct MatrixKind {
-    const char* name;
     int planes = 0;       // int8 copies that are made of a token's activations
     bool floats = false;  // a float copy is made
     bool tables = false;  // tables are made from the int8 copy, for the kernels' sign products

@@ -2,8 +2,6 @@
 
 #include <unordered_map>
 
-#include "model/place.h"
-
 namespace onebit {
 
 namespace {
@@ -15,48 +13,41 @@ constexpr FileType kFileTypes[] = {FileType::f32, FileType::f16, FileType::bf16,
 // Takes tensors and kinds by name. A model that no file holds has nothing to compare with: every tensor is there.
 class Binder final : public Tensors {
 public:
-    Binder(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads)
-        : Tensors(*model->kernels, model->activations), model_(*model), contents_(contents), compares_(compares), reads_(*reads) {
-        for (const NamedKind& named : contents.kinds) {
+    Binder(Model* model, const std::vector<NamedKind>& kinds, TensorsOfFile file, std::vector<TensorRead>* reads)
+        : Tensors(*model->kernels, model->activations), model_(*model), file_(file), reads_(*reads) {
+        for (const NamedKind& named : kinds) {
             if (!kinds_.emplace(named.name, &named.kind).second) fail(bad_table("The kind of " + named.name + " is there twice."));
         }
-        for (const TensorSlot& slot : contents.tensors) {
+        for (size_t i = 0; file.slots && i < file.slots->size(); ++i) {
+            const TensorSlot& slot = (*file.slots)[i];
             if (!tensors_.emplace(slot.name, &slot).second) fail(bad_table("Tensor " + slot.name + " is there twice."));
         }
     }
 
     const float* floats(const std::string& name, int n) override {
-        const size_t bytes = static_cast<size_t>(n) * sizeof(float);
-        return static_cast<const float*>(add({.name = name, .place = place_finite, .cols = n, .row_bytes = bytes, .stride = bytes},
-                                             static_cast<size_t>(padded(n, 16)) * sizeof(float)));
+        const size_t bytes = static_cast<size_t>(n) * sizeof(float), stride = static_cast<size_t>(padded(n, 16)) * sizeof(float);
+        return static_cast<const float*>(add(name, {Holds::floats, place_finite, 1, n, FileType::f32, bytes, stride}, 1));
     }
 
     const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) override {
-        TensorRead read{.name = name, .holds = TensorRead::Holds::signs, .rows = rows, .cols = cols, .type = FileType::u8};
-        read.place = blocks ? place_sign_blocks : place_copied;
-        read.row_bytes = static_cast<size_t>(cols) / 8;
-        read.stride = blocks ? kernels.sign_block_bytes(cols) : static_cast<size_t>(padded(cols, 16) / 8);
-        const int64_t count = blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows;
-        const size_t bytes = static_cast<size_t>(count) * read.stride;
-        return static_cast<const uint8_t*>(add(std::move(read), bytes));
+        const size_t stride = blocks ? kernels.sign_block_bytes(cols) : static_cast<size_t>(padded(cols, 16) / 8);
+        return static_cast<const uint8_t*>(add(name, {Holds::signs, blocks ? place_sign_blocks : place_copied, rows, cols, FileType::u8,
+                                                      static_cast<size_t>(cols) / 8, stride},
+                                               blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows));
     }
 
     const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) override {
-        TensorRead read{.name = name, .holds = TensorRead::Holds::group_scales, .rows = rows, .cols = groups, .type = FileType::f16};
-        read.place = blocks ? place_scale_blocks : place_scale_rows;
-        read.row_bytes = static_cast<size_t>(groups) * 2;
-        const int64_t count = blocks ? padded(rows, kernels.sign_row_block) : rows;
-        const size_t bytes = static_cast<size_t>(count) * read.row_bytes;
-        return static_cast<const uint16_t*>(add(std::move(read), bytes));
+        const size_t bytes = static_cast<size_t>(groups) * 2;
+        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, blocks ? place_scale_blocks : place_scale_rows, rows,
+                                                       groups, FileType::f16, bytes, bytes},
+                                                blocks ? padded(rows, kernels.sign_row_block) : rows));
     }
 
     const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) override {
-        TensorRead read{.name = name, .holds = TensorRead::Holds::dense, .place = place_copied, .rows = rows, .cols = cols};
-        read.type = kFileTypes[static_cast<int>(dtype)];
-        read.row_bytes = static_cast<size_t>(cols) * element_bytes(dtype);
-        read.stride = static_cast<size_t>(padded(cols, 64)) * element_bytes(dtype);
-        const size_t bytes = static_cast<size_t>(rows) * read.stride;
-        return static_cast<const uint8_t*>(add(std::move(read), bytes));
+        const size_t size = element_bytes(dtype);
+        return static_cast<const uint8_t*>(add(name, {Holds::dense, place_copied, rows, cols, kFileTypes[static_cast<int>(dtype)],
+                                                      static_cast<size_t>(cols) * size, static_cast<size_t>(padded(cols, 64)) * size},
+                                               rows));
     }
 
     Linear linear(const std::string& name, int rows, int cols, bool table = false) {
@@ -94,29 +85,32 @@ public:
     }
 
 private:
-    void* add(TensorRead read, size_t arena_bytes) {
+    using Holds = TensorRead::Holds;
+
+    // Takes `strides` times the tensor's stride of the arena.
+    void* add(const std::string& name, TensorRead read, int64_t strides) {
         if (!status_.ok()) return nullptr;
-        const auto found = tensors_.find(read.name);
-        if (found != tensors_.end()) {
+        read.name = name;
+        if (const auto found = tensors_.find(name); found != tensors_.end()) {
             const TensorSlot& slot = *found->second;
-            if (slot.type != read.type || slot.bytes != read.file_bytes()) {
-                fail(bad_table("Tensor " + read.name + " should have " + std::to_string(read.file_bytes()) +
-                               " bytes of its type, not " + std::to_string(slot.bytes) + "."));
+            const uint64_t bytes = read.file_bytes();
+            if (slot.type != read.type || slot.bytes != bytes || bytes > file_.file_bytes || slot.offset > file_.file_bytes - bytes) {
+                fail(bad_table("Tensor " + name + " should have " + std::to_string(bytes) + " bytes of its type inside the file, not " +
+                               std::to_string(slot.bytes) + " at offset " + std::to_string(slot.offset) + "."));
             }
             read.offset = slot.offset;
             read.crc32c = slot.crc32c;
             tensors_.erase(found);
-        } else if (compares_) {
-            fail(bad_table("Tensor " + read.name + " is missing."));
+        } else if (file_.slots) {
+            fail(bad_table("Tensor " + name + " is missing."));
         }
-        read.destination = model_.arena.take(arena_bytes);
+        read.destination = model_.arena.take(static_cast<size_t>(strides) * read.stride);
         reads_.push_back(std::move(read));
         return reads_.back().destination;
     }
 
     Model& model_;
-    const Contents& contents_;
-    bool compares_;
+    TensorsOfFile file_;
     std::vector<TensorRead>& reads_;
     std::unordered_map<std::string, const TensorSlot*> tensors_;  // not asked for yet
     std::unordered_map<std::string, const LinearKind*> kinds_;
@@ -152,8 +146,8 @@ bool alike(const Layer& a, const Layer& b) {
            alike(a.w2, b.w2) && alike(a.w3, b.w3);
 }
 
-Status bind_tensors(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads) {
-    Binder bind(model, contents, compares, reads);
+Status bind_tensors(Model* model, const std::vector<NamedKind>& kinds, TensorsOfFile file, std::vector<TensorRead>* reads) {
+    Binder bind(model, kinds, file, reads);
     const Config& config = model->config;
     model->embedding = bind.linear("tok_embeddings", config.vocab_size, config.dim, true);
     if (config.learned_positions) {
@@ -173,7 +167,7 @@ Status bind_tensors(Model* model, const Contents& contents, bool compares, std::
 
 }  // namespace
 
-Status new_model(const Config& config, const Contents& contents, bool compares, Activations activations,
+Status new_model(const Config& config, const std::vector<NamedKind>& kinds, TensorsOfFile file, Activations activations,
                  const KernelSet* kernels, std::vector<TensorRead>* reads, std::shared_ptr<Model>* out) {
     if (Status status = check_config(config); !status.ok()) return status;
     auto model = std::make_shared<Model>();
@@ -181,18 +175,18 @@ Status new_model(const Config& config, const Contents& contents, bool compares, 
     model->activations = activations;
     model->kernels = kernels;
     model->rope = make_rope_table(config.rope, config.rotated());
-    if (Status status = bind_tensors(model.get(), contents, compares, reads); !status.ok()) return status;
+    if (Status status = bind_tensors(model.get(), kinds, file, reads); !status.ok()) return status;
     *out = std::move(model);
     return {};
 }
 
-Status place_tensors(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads) {
+Status place_tensors(Model* model, const std::vector<NamedKind>& kinds, TensorsOfFile file, std::vector<TensorRead>* reads) {
     const size_t needed = model->arena.used();
     if (!model->arena.reserve(needed)) {
         return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(needed >> 20) + " MiB for the weights.");
     }
     reads->clear();
-    return bind_tensors(model, contents, compares, reads);
+    return bind_tensors(model, kinds, file, reads);
 }
 
 }  // namespace onebit

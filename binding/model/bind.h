@@ -17,13 +17,13 @@ struct TensorRead {
     // norm or scale that is no number. Different rows may be placed at the same time.
     using Place = Status (*)(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 
-    std::string name;
-    Holds holds = Holds::floats;
-    Place place = nullptr;
-    int rows = 1, cols = 0;
-    FileType type = FileType::f32;
-    size_t row_bytes = 0;  // in the file
-    size_t stride = 0;     // bytes of a row (or of a block of rows) where it goes
+    Holds holds;
+    Place place;
+    int rows, cols;
+    FileType type;
+    size_t row_bytes;  // in the file
+    size_t stride;     // bytes of a row (or of a block of rows) where it goes
+    std::string name = {};
     void* destination = nullptr;
     uint64_t offset = 0;   // in the file
     uint32_t crc32c = 0;
@@ -31,12 +31,30 @@ struct TensorRead {
     uint64_t file_bytes() const { return static_cast<uint64_t>(rows) * row_bytes; }
 };
 
-// A model without weights: arena.used() says how many bytes they will take, *reads what they are. contents has a kind for
-// every matrix, and, where it compares, every tensor; none may be left over. ERR_CONFIG, ERR_TENSOR_TABLE.
-Status new_model(const Config& config, const Contents& contents, bool compares, Activations activations,
+// The ways of TensorRead::place (place.cpp).
+//
+// Rows as they are, `stride` bytes apart; the second one refuses an f32 that is not finite.
+Status place_copied(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+Status place_finite(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+// (rows, cols / 8) bytes -> blocks of the kernel set. row is a multiple of sign_row_block, and n is one too unless the
+// tensor ends there.
+Status place_sign_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+// (rows, groups) f16 that must be finite: as they are, or -> (blocks, groups, rows of a block).
+Status place_scale_rows(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+Status place_scale_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+
+// What a model's tensors are compared with; nothing, for a model that no file holds.
+struct TensorsOfFile {
+    const std::vector<TensorSlot>* slots = nullptr;
+    uint64_t file_bytes = 0;
+};
+
+// A model without weights: arena.used() says how many bytes they will take, *reads what they are. There must be a kind for
+// every matrix, and a slot for every tensor; none may be left over. ERR_CONFIG, ERR_TENSOR_TABLE.
+Status new_model(const Config& config, const std::vector<NamedKind>& kinds, TensorsOfFile file, Activations activations,
                  const KernelSet* kernels, std::vector<TensorRead>* reads, std::shared_ptr<Model>* out);
 
 // Reserves the arena and gives every tensor its place in it. ERR_OUT_OF_MEMORY.
-Status place_tensors(Model* model, const Contents& contents, bool compares, std::vector<TensorRead>* reads);
+Status place_tensors(Model* model, const std::vector<NamedKind>& kinds, TensorsOfFile file, std::vector<TensorRead>* reads);
 
 }  // namespace onebit

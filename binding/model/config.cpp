@@ -18,32 +18,23 @@ Status check_range(const char* name, int64_t value, int64_t low, int64_t high) {
 bool positive(double value) { return std::isfinite(value) && value > 0; }
 
 Status check_rope(const RopeConfig& rope, int dims) {
+    using Scaling = RopeConfig::Scaling;
+    if (rope.scaling > Scaling::factors) return bad("unknown rope scaling");
     if (!positive(rope.theta) || rope.theta <= 1) return bad("rope theta must be a finite number above 1");
-    switch (rope.scaling) {
-        case RopeConfig::Scaling::none:
-            return {};
-        case RopeConfig::Scaling::linear:
-            return positive(rope.factor) ? Status{} : bad("rope factor must be positive");
-        case RopeConfig::Scaling::llama3:
-            if (!positive(rope.factor) || !positive(rope.original_context) || !positive(rope.low_freq_factor) ||
-                !positive(rope.high_freq_factor) || rope.high_freq_factor <= rope.low_freq_factor) {
-                return bad("the numbers of llama3 rope scaling must be positive, the high factor above the low one");
-            }
-            return {};
-        case RopeConfig::Scaling::yarn:
-            if (!positive(rope.factor) || !positive(rope.original_context) || !positive(rope.beta_fast) ||
-                !positive(rope.beta_slow) || !std::isfinite(rope.attention_factor) || rope.attention_factor < 0) {
-                return bad("the numbers of yarn rope scaling must be positive");
-            }
-            return {};
-        case RopeConfig::Scaling::factors:
-            if (rope.factors.size() != static_cast<size_t>(dims / 2)) return bad("rope needs rope_dims / 2 factors");
-            for (const float factor : rope.factors) {
-                if (!positive(static_cast<double>(factor))) return bad("rope factors must be positive");
-            }
-            return {};
+    if (rope.scaling == Scaling::none) return {};
+    const bool by_context = rope.scaling == Scaling::llama3 || rope.scaling == Scaling::yarn;
+    bool good = positive(rope.factor) && positive(rope.low_freq_factor) && positive(rope.high_freq_factor) &&
+                positive(rope.beta_fast) && positive(rope.beta_slow) && (!by_context || positive(rope.original_context)) &&
+                std::isfinite(rope.attention_factor) && rope.attention_factor >= 0;
+    for (const float factor : rope.factors) good = good && positive(static_cast<double>(factor));
+    if (!good) return bad("the numbers of rope scaling must be positive");
+    if (rope.scaling == Scaling::llama3 && rope.high_freq_factor <= rope.low_freq_factor) {
+        return bad("rope's high_freq_factor must be above the low one");
     }
-    return bad("unknown rope scaling");
+    if (rope.scaling == Scaling::factors && rope.factors.size() != static_cast<size_t>(dims / 2)) {
+        return bad("rope needs a factor for each of " + std::to_string(dims / 2) + " pairs");
+    }
+    return {};
 }
 
 }  // namespace

@@ -84,16 +84,6 @@ private:
     Status first_error_;
 };
 
-Status check_places(const std::vector<TensorRead>& reads, uint64_t file_bytes) {
-    for (const TensorRead& read : reads) {
-        const uint64_t bytes = read.file_bytes();
-        if (bytes <= file_bytes && read.offset <= file_bytes - bytes) continue;
-        return error("ERR_TENSOR_TABLE", "Tensor " + read.name + " of " + std::to_string(bytes) + " bytes at offset " +
-                                             std::to_string(read.offset) + " is not inside the file.");
-    }
-    return {};
-}
-
 }  // namespace
 
 Status load_model(const Config& config, const Contents& contents, const LoadOptions& options, Pool& pool,
@@ -101,8 +91,8 @@ Status load_model(const Config& config, const Contents& contents, const LoadOpti
     static_assert(std::endian::native == std::endian::little, "the file's numbers are little-endian");
     std::vector<TensorRead> reads;
     std::shared_ptr<Model> model;
-    Status status = new_model(config, contents, true, options.activations, options.kernels, &reads, &model);
-    if (status.ok()) status = check_places(reads, options.file_bytes);
+    const TensorsOfFile tensors{&contents.tensors, options.file_bytes};
+    Status status = new_model(config, contents.kinds, tensors, options.activations, options.kernels, &reads, &model);
     if (!status.ok()) return status;
     File file;
     if (status = file.open(options.path); !status.ok()) return status;
@@ -110,7 +100,7 @@ Status load_model(const Config& config, const Contents& contents, const LoadOpti
         return error("ERR_FILE_SIZE", "The file has " + std::to_string(file.size()) + " bytes, its header describes " +
                                           std::to_string(options.file_bytes) + ".");
     }
-    if (status = place_tensors(model.get(), contents, true, &reads); !status.ok()) return status;
+    if (status = place_tensors(model.get(), contents.kinds, tensors, &reads); !status.ok()) return status;
     Loader loader(file, *model, options, reads);
     if (status = loader.load(pool); !status.ok()) return status;
     *out = model;

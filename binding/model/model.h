@@ -10,12 +10,22 @@
 #include "kernels/kernels.h"
 #include "linear/linear.h"
 #include "model/config.h"
-#include "model/rope.h"
 #include "system/memory.h"
 #include "system/pool.h"
 #include "system/status.h"
 
 namespace onebit {
+
+// Rotary position embedding: the frequencies of a model, with the scaling its config asks for.
+struct RopeTable {
+    std::vector<double> frequency;  // (dims / 2) radians per position
+    double magnitude = 1;           // YaRN's attention factor: multiplied into cos and sin
+
+    // cos, sin: (dims / 2) of one position.
+    void angles(int position, float* cos, float* sin) const;
+};
+
+RopeTable make_rope_table(const RopeConfig& config, int dims);
 
 struct NormWeights {
     const float* weight = nullptr;  // null: the model has no such norm

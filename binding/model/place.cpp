@@ -2,7 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "model/place.h"
+#include "kernels/math.h"
+#include "model/bind.h"
 
 namespace onebit {
 
@@ -36,12 +37,9 @@ Status place_copied(const KernelSet&, const TensorRead& read, const uint8_t* pie
 }
 
 Status place_finite(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
-    const size_t first = row * read.row_bytes / 4;
-    for (size_t i = 0; i < n * read.row_bytes / 4; ++i) {
-        uint32_t bits;
-        std::memcpy(&bits, piece + 4 * i, 4);
-        if ((bits & 0x7f800000u) == 0x7f800000u) return not_finite(read, first + i);
-    }
+    const size_t count = n * read.row_bytes / sizeof(float);
+    const size_t i = first_not_finite(reinterpret_cast<const float*>(piece), count);
+    if (i < count) return not_finite(read, row * read.row_bytes / sizeof(float) + i);
     return place_copied(kernels, read, piece, row, n);
 }
 

@@ -1,4 +1,4 @@
-#include "model/rope.h"
+#include "model/model.h"
 
 #include <algorithm>
 #include <cmath>

@@ -180,10 +180,9 @@ Status fill_model(const Model& model, const std::vector<TensorRead>& reads, cons
 
 Status random_model(const Config& config, const std::vector<NamedKind>& kinds, const RandomOptions& options, Pool& pool,
                     std::shared_ptr<Model>* out) {
-    const Contents contents{kinds, {}};
     std::vector<TensorRead> reads;
     std::shared_ptr<Model> model;
-    Status status = new_model(config, contents, false, options.activations, options.kernels, &reads, &model);
+    Status status = new_model(config, kinds, {}, options.activations, options.kernels, &reads, &model);
     if (!status.ok()) return status;
     const size_t needed = model->arena.used();
     if (options.memory_limit != 0 && needed > options.memory_limit) {
@@ -191,7 +190,7 @@ Status random_model(const Config& config, const std::vector<NamedKind>& kinds, c
                                              std::to_string(options.memory_limit) + ".");
     }
     if (status = check_available(needed, "This model"); !status.ok()) return status;
-    if (status = place_tensors(model.get(), contents, false, &reads); !status.ok()) return status;
+    if (status = place_tensors(model.get(), kinds, {}, &reads); !status.ok()) return status;
     if (status = fill_model(*model, reads, options, pool); !status.ok()) return status;
     *out = model;
     return {};

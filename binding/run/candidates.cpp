@@ -101,12 +101,10 @@ void choose_candidates(const KernelSet& kernels, const float* logits, int n, con
     const auto count = static_cast<size_t>(shortlist.k);
     out->ids.resize(count);
     out->logits.resize(count);
-    out->raw_logits.resize(count);
     for (size_t i = 0; i < count; ++i) {
         const int32_t id = key_id(scratch.keys[i]);
         out->ids[i] = id;
         out->logits[i] = changed[id];
-        out->raw_logits[i] = logits[id];
     }
 }
 

@@ -2,7 +2,6 @@
 // exponentials. JavaScript never sees the rest.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -28,7 +27,6 @@ struct Shortlist {
 struct Candidates {
     std::vector<int32_t> ids;       // (k) descending by logit, ties by the lower id
     std::vector<float> logits;      // (k) after penalties and bias
-    std::vector<float> raw_logits;  // (k) as the model gave them
     double log_sum_exp = 0;         // of all logits after penalties and bias
     double raw_log_sum_exp = 0;     // of all logits as the model gave them
 };

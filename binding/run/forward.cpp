@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/math.h"
 #include "run/layer.h"
 
 namespace onebit {
@@ -60,7 +61,7 @@ public:
 
     void run(int span, int thread) override {
         const int first = span * f_.plan.span_tokens, count = std::min(f_.plan.span_tokens, f_.plan.tokens - first);
-        unsigned char* scratch = f_.scratch + (f_.plan.alone ? static_cast<size_t>(thread) * f_.plan.scratch.stride : 0);
+        auto* scratch = f_.memory.at<unsigned char>(f_.plan.scratch[f_.plan.alone ? thread : 0]);
         const Crew crew{f_.plan.alone ? nullptr : &pool_, {first, count}, scratch};
         if (next_layer > 0) {
             mix(f_, next_layer - 1, crew);
@@ -76,44 +77,30 @@ private:
     Pool& pool_;
 };
 
-bool all_finite(const float* x, int n) {
-    uint32_t bad = 0;
-    for (int i = 0; i < n; ++i) {
-        uint32_t bits;
-        std::memcpy(&bits, x + i, sizeof bits);
-        bad |= static_cast<uint32_t>((bits & 0x7f800000u) == 0x7f800000u);
-    }
-    return bad == 0;
-}
-
-// logits (vocab_size) of `count` tokens, at most the plan's
-Status logits_of(const Frame& f, const int* tokens, int count, Pool& pool, const LogitsSink& sink) {
-    const Crew crew{&pool, {0, count}, f.head_scratch};
-    crew.each_token([&](int i) {
-        f.normalize(f.row(f.normed, f.plan.dim, i), f.row(f.x, f.plan.dim, tokens[i]), f.model.norm, f.config.dim);
-    });
+// logits (vocab_size) of the tokens for which somebody wants them, some tokens at a time
+Status logits(const Frame& f, Pool& pool, const LogitsSink& sink) {
+    const auto n = static_cast<size_t>(f.config.vocab_size);
     const Target head[] = {{&f.model.head, f.logits, f.plan.vocab}};
-    multiply_group(f.model, f.plan.head, crew, head, f.normed, f.plan.dim);
-    for (int i = 0; i < count; ++i) {
-        const float* logits = f.row(f.logits, f.plan.vocab, i);
-        if (!all_finite(logits, f.config.vocab_size)) {
-            return error("ERR_NOT_FINITE", "The model gave a logit that is not a number at position " +
-                                               std::to_string(f.positions[tokens[i]]) +
-                                               "; its weights are damaged or were not made right.");
+    for (int t = 0; t < f.plan.tokens;) {
+        int tokens[kMaxStepTokens], count = 0;
+        for (; t < f.plan.tokens && count < f.plan.logit_rows; ++t) {
+            if (!f.inputs[t].want_logits) continue;
+            std::memcpy(f.row(f.normed, f.plan.dim, count), f.row(f.x, f.plan.dim, t), f.plan.dim * sizeof(float));
+            tokens[count++] = t;
         }
-        sink(tokens[i], logits);
-    }
-    return {};
-}
-
-Status all_logits(const Frame& f, Pool& pool, const LogitsSink& sink) {
-    int wanted[kMaxStepTokens], count = 0;
-    for (int t = 0; t < f.plan.tokens; ++t) {
-        if (f.inputs[t].want_logits) wanted[count++] = t;
-    }
-    for (int first = 0; first < count; first += f.plan.logit_rows) {
-        const int some = std::min(f.plan.logit_rows, count - first);
-        if (Status status = logits_of(f, wanted + first, some, pool, sink); !status.ok()) return status;
+        if (count == 0) break;
+        const Crew crew{&pool, {0, count}, f.memory.at<unsigned char>(f.plan.head_scratch)};
+        crew.each(crew.span, Normalize{f, f.normed, f.normed, f.plan.dim, f.model.norm, f.config.dim});
+        multiply_group(f.model, f.plan.head, crew, head, f.normed, f.plan.dim);
+        for (int i = 0; i < count; ++i) {
+            const float* row = f.row(f.logits, f.plan.vocab, i);
+            if (first_not_finite(row, n) < n) {
+                return error("ERR_NOT_FINITE", "The model gave a logit that is not a number at position " +
+                                                   std::to_string(f.positions[tokens[i]]) +
+                                                   "; its weights are damaged or were not made right.");
+            }
+            sink(tokens[i], row);
+        }
     }
     return {};
 }
@@ -125,13 +112,11 @@ Status forward(const Model& model, Pool& pool, Workspace& workspace, const Token
     int positions[kMaxStepTokens];
     if (Status status = place_tokens(model, inputs, n, positions); !status.ok()) return status;
     const Plan plan(model, pool.threads(), inputs, positions, n, workspace.gap());
-    if (!workspace.fit(plan.layout.bytes())) {
-        return error("ERR_OUT_OF_MEMORY",
-                     "The system has no " + std::to_string(plan.layout.bytes() >> 20) + " MiB for a step's buffers.");
+    if (const size_t bytes = plan.layout.bytes(); !workspace.fit(bytes)) {
+        return error("ERR_OUT_OF_MEMORY", "The system has no " + std::to_string(bytes >> 20) + " MiB for a step's buffers.");
     }
-    const Frame frame(model, plan, workspace, inputs, positions);
-    if (!frame.placed) return error("ERR_INTERNAL", "A step's plan does not fit its memory: this is a bug.");
-    const Workspace::Guard guard(workspace, plan.layout);
+    const Frame frame{model, plan, workspace, inputs, positions};
+    const Layout::Guard guard(plan.layout, workspace.at<unsigned char>({0, plan.layout.bytes()}));
     embed(frame, pool);
     Stretch stretch(frame, pool);
     for (int layer = 0; layer <= model.config.n_layers; ++layer) {
@@ -144,7 +129,7 @@ Status forward(const Model& model, Pool& pool, Workspace& workspace, const Token
         }
         if (layer < model.config.n_layers) attend(frame, layer, pool);
     }
-    if (Status status = all_logits(frame, pool, sink); !status.ok()) return status;
+    if (Status status = logits(frame, pool, sink); !status.ok()) return status;
     for (int i = 0; i < n; ++i) inputs[i].session->advance(1);
     return {};
 }

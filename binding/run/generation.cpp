@@ -58,11 +58,8 @@ void Generation::decide(double ms) {
 bool Generation::again(bool others) {
     const bool more = going_on_ && status.ok() && !(item.stop && item.stop->load(std::memory_order_relaxed));
     if (more && !others) return true;
-    const Status told = caught([this] {
-        tell_all();
-        return Status{};
-    });
-    if (status.ok() && !told.ok()) status = told;
+    const Status told = caught([this] { return tell_all(), Status{}; });
+    if (status.ok()) status = told;
     return more && told.ok();
 }
 

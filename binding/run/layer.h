@@ -8,22 +8,31 @@ namespace onebit {
 // Where a step's activations lie, and what it works on. Pointers are to the first token's; tokens lie the plan's strides
 // apart.
 struct Frame {
-    Frame(const Model& model, const Plan& plan, const Workspace& workspace, const TokenInput* inputs, const int* positions);
-
     const Model& model;
-    const KernelSet& kernels;
-    const Config& config;
     const Plan& plan;
+    const Workspace& memory;
     const TokenInput* inputs;
     const int* positions;
+    const KernelSet& kernels = *model.kernels;
+    const Config& config = model.config;
 
-    float *x, *normed, *q, *k, *v, *mixed, *inner, *up, *out, *cos, *sin, *logits;
-    unsigned char *queries, *scores, *scratch, *head_scratch;
-    bool placed;  // whether everything lies inside the workspace
+    float *x = at(plan.x), *normed = at(plan.normed), *q = at(plan.q), *k = at(plan.k), *v = at(plan.v), *mixed = at(plan.mixed);
+    float *inner = at(plan.inner), *up = at(plan.up), *out = at(plan.out), *logits = at(plan.logits);
+    float *cos = at(plan.cos), *sin = at(plan.sin);
 
+    float* at(Region region) const { return memory.at<float>(region); }
     static float* row(float* base, size_t stride, int t) { return base + static_cast<size_t>(t) * stride; }
-    // out (n) = norm of x (n) by the model's kind of norm; out may be x.
-    void normalize(float* out, const float* x, const NormWeights& norm, int n) const;
+};
+
+// For each token: out (n) = norm of x (n) by the model's kind of norm. out may be x; their tokens lie `stride` apart.
+struct Normalize {
+    const Frame& f;
+    float* out;
+    const float* x;
+    size_t stride;
+    const NormWeights& norm;
+    int n;
+    void operator()(int t) const;
 };
 
 // A layer, in the order of these. They keep to the crew's tokens, and need other tokens only through the cache.

@@ -96,7 +96,7 @@ GroupPlan plan_group(const Model& model, std::initializer_list<const Linear*> li
     GroupPlan group(gap);
     group.tokens = tokens;
     group.threads = threads;
-    const auto count = static_cast<int>(linears.size());
+    const int count = group.count = static_cast<int>(linears.size());
     for (int i = 0; i < count; ++i) {
         const Linear& linear = *linears.begin()[i];
         if (linear.stages < 2) continue;
@@ -208,24 +208,18 @@ void Plan::lay_out(const Model& model, const int* positions, int n) {
     hidden = stride(config.hidden_dim);
     vocab = stride(config.vocab_size);
     angles = static_cast<size_t>(padded(config.rotated() / 2, 16));
-    x = layout.take<float>(count * dim);
-    normed = layout.take<float>(count * dim);
-    out = layout.take<float>(count * dim);
-    q = layout.take<float>(count * wq_rows);
-    k = layout.take<float>(count * kv_dim);
-    v = layout.take<float>(count * kv_dim);
-    mixed = layout.take<float>(count * q_dim);
-    inner = layout.take<float>(count * hidden);
-    if (config.gated) up = layout.take<float>(count * hidden);
-    cos = layout.take<float>(count * angles);
-    sin = layout.take<float>(count * angles);
+    const auto rows = [&](size_t row) { return layout.take<float>(count * row); };
+    x = rows(dim), normed = rows(dim), out = rows(dim);
+    q = rows(wq_rows), k = rows(kv_dim), v = rows(kv_dim), mixed = rows(q_dim);
+    inner = rows(hidden), up = rows(config.gated ? hidden : 0);
+    cos = rows(angles), sin = rows(angles);
     logits = layout.take<float>(static_cast<size_t>(logit_rows) * vocab);
 
     const int furthest = *std::max_element(positions, positions + n) + 1;
     const auto most = static_cast<size_t>(attention.most_queries);
-    const auto row = static_cast<size_t>(padded(config.head_dim, 16) + padded(furthest, 16));
+    const auto score_row = static_cast<size_t>(padded(config.head_dim, 16) + padded(furthest, 16));
     queries = layout.take_each<AttendQuery>(runners, most);
-    scores = layout.take_each<float>(runners, most * row);
+    scores = layout.take_each<float>(runners, most * score_row);
     scratch = layout.take_each<unsigned char>(alone ? runners : 1, scratch_bytes_);
     head_scratch = layout.take<unsigned char>(head.layout.bytes());
 }

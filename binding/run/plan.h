@@ -5,7 +5,6 @@
 // *group* is up to three linears that read the same activations.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "model/model.h"
@@ -48,19 +47,14 @@ struct Batch {
     ProductPlan product[kGroupMost];
     uint64_t begin[kGroupMost + 1] = {};  // bytes of weights before each
 
-    struct Band {
-        int first, end;  // none where they are equal
-    };
-    // Which rows of product i belong to band number `band`: bands have about equally many bytes.
-    Band rows(int i, int band) const { return {row_at(i, band), row_at(i, band + 1)}; }
-
-private:
+    // The first row of product i in band number `band`, which ends where the next begins: bands have about equally many bytes.
     int row_at(int i, int band) const;
 };
 
 struct GroupPlan {
     explicit GroupPlan(size_t gap = 0) : layout(gap) {}
 
+    int count = 0;                // linears
     int tokens = 0, threads = 1;  // tokens: at most
     int batches = 0;
     Batch batch[4];            // two stages, own or not

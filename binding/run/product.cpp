@@ -9,37 +9,45 @@ namespace {
 // Outputs whose LayerNorm is computed at a time.
 constexpr int kNormTogether = 4;
 
-// One batch of a group. A task multiplies the rows of a band with the tokens of a span, or prepares one matrix's
-// activations of one token.
+// What is done with a group, one thing after the other: activations are prepared, multiplied, and what stands behind the
+// last matrix of a linear is applied.
+enum class Phase : uint8_t { prepare, multiply, finish };
+
 class Product final : public Task {
 public:
     Product(const Model& model, const GroupPlan& group, const Crew& crew, const Target* targets, const float* x, size_t x_stride)
         : kernels_(*model.kernels), group_(group), crew_(crew), targets_(targets), x_(x), x_stride_(x_stride), n_(crew.span.count) {}
 
+    // A task prepares one matrix's activations of one token, or multiplies the rows of a band with the tokens of a span.
     void run(int task, int thread) override {
+        if (phase_ == Phase::finish) return finish(task);
         const Batch& batch = *batch_;
-        if (preparing_) return prepare(batch.product[task / n_], task % n_, task % n_);
+        if (phase_ == Phase::prepare) return prepare(batch.product[task / n_], task % n_, task % n_);
         const int span = task % batch.spans, band = task / batch.spans;
         const int first = n_ * span / batch.spans, count = n_ * (span + 1) / batch.spans - first;
         for (int i = 0; i < batch.count; ++i) {
             const ProductPlan& product = batch.product[i];
-            const auto [row, end] = batch.rows(i, band);
+            const int row = batch.row_at(i, band), end = batch.row_at(i, band + 1);
             if (row == end || count == 0) continue;
-            int slot = first;
-            if (batch.own) {
-                slot = thread * batch.span_tokens;
-                prepare_own(i, thread, {first, count});
-            }
+            if (batch.own) prepare_own(i, thread, {first, count});
+            const int slot = batch.own ? thread * batch.span_tokens : first;
             const Matrix& matrix = matrix_of(product);
             matrix.kind->multiply(kernels_, matrix, product.tiling, prepared(product, slot), rows(product, row, end - row, {first, count}));
         }
     }
 
-    void start(const Batch& batch, bool preparing) {
-        batch_ = &batch;
-        preparing_ = preparing;
-        if (!batch.own) return;
-        for (int t = 0; t < group_.threads; ++t) std::fill_n(span_in_[t], kGroupMost, int16_t{-1});
+    // Goes to what is done next, and returns how many tasks that has; -1 when all is done.
+    int next() {
+        if (next_batch_ == group_.batches) return next_outputs();
+        batch_ = &group_.batch[next_batch_];
+        if (phase_ != Phase::prepare && !batch_->own) {
+            phase_ = Phase::prepare;
+            return batch_->count * n_;
+        }
+        phase_ = Phase::multiply;
+        ++next_batch_;
+        for (int t = 0; t < group_.threads && batch_->own; ++t) std::fill_n(span_in_[t], kGroupMost, int16_t{-1});
+        return batch_->spans * batch_->bands;
     }
 
 private:
@@ -93,6 +101,37 @@ private:
         }
     }
 
+    // LayerNorm and bias of the next linears that have equally many rows, some outputs at a time: a LayerNorm of several
+    // takes less time each. A single token's take less time than a hand-over.
+    int next_outputs() {
+        if (finished_end_ == group_.count) return -1;
+        phase_ = Phase::finish;
+        const Target* const first = finished_ = targets_ + finished_end_;
+        bool idle = true;
+        while (finished_end_ < group_.count && targets_[finished_end_].linear->rows == first->linear->rows) {
+            const Linear& linear = *targets_[finished_end_++].linear;
+            idle = idle && !linear.layernorm && !linear.bias;
+        }
+        outputs_ = static_cast<int>(targets_ + finished_end_ - first) * n_;
+        const int threads = crew_.pool ? crew_.pool->threads() : 1;
+        together_ = n_ == 1 ? kNormTogether : std::clamp(outputs_ / threads, 1, kNormTogether);
+        return idle ? 0 : (outputs_ + together_ - 1) / together_;
+    }
+
+    void finish(int task) const {
+        const auto row = [&](int i) { return finished_[i / n_].out + static_cast<size_t>(i % n_) * finished_[i / n_].stride; };
+        const int first = task * together_, end = std::min(outputs_, first + together_), rows = finished_[0].linear->rows;
+        float* normed[kNormTogether] = {};
+        int count = 0;
+        for (int i = first; i < end; ++i) {
+            if (finished_[i / n_].linear->layernorm) normed[count++] = row(i);
+        }
+        kernels_.layernorm(normed, count, rows, 1e-5f);  // nn.LayerNorm's default eps
+        for (int i = first; i < end; ++i) {
+            if (const float* bias = finished_[i / n_].linear->bias) kernels_.add(row(i), bias, rows);
+        }
+    }
+
     const KernelSet& kernels_;
     const GroupPlan& group_;
     const Crew& crew_;
@@ -100,63 +139,26 @@ private:
     const float* x_;
     size_t x_stride_;
     int n_;
+    Phase phase_ = Phase::finish;
+    int next_batch_ = 0;
     const Batch* batch_ = nullptr;
-    bool preparing_ = false;
     int16_t span_in_[Pool::kMaxThreads][kGroupMost];  // the first token of what is there; -1: nothing
+    int finished_end_ = 0;
+    const Target* finished_ = nullptr;
+    int outputs_ = 0, together_ = 1;
 };
-
-// LayerNorm and bias of outputs of linears with equally many rows.
-void finish_outputs(const Model& model, const Crew& crew, const Target* targets, int count) {
-    const auto idle = [](const Target& target) { return !target.linear->layernorm && !target.linear->bias; };
-    if (std::all_of(targets, targets + count, idle)) return;
-    const KernelSet& kernels = *model.kernels;
-    const int rows = targets[0].linear->rows, n = crew.span.count, outputs = count * n;
-    // A single token's take less time than a hand-over.
-    const int threads = crew.pool ? crew.pool->threads() : 1;
-    const int together = n == 1 ? kNormTogether : std::clamp(outputs / threads, 1, kNormTogether);
-    const auto row = [&](int i) { return targets[i / n].out + static_cast<size_t>(i % n) * targets[i / n].stride; };
-    const auto finish = [&](int task) {
-        const int first = task * together, end = std::min(outputs, first + together);
-        float* normed[kNormTogether] = {};
-        int normed_count = 0;
-        for (int i = first; i < end; ++i) {
-            if (targets[i / n].linear->layernorm) normed[normed_count++] = row(i);
-        }
-        kernels.layernorm(normed, normed_count, rows, 1e-5f);  // nn.LayerNorm's default eps
-        for (int i = first; i < end; ++i) {
-            if (const float* bias = targets[i / n].linear->bias) kernels.add(row(i), bias, rows);
-        }
-    };
-    const int tasks = (outputs + together - 1) / together;
-    if (crew.pool) return crew.pool->run(tasks, finish);
-    for (int task = 0; task < tasks; ++task) finish(task);
-}
 
 }  // namespace
 
 void multiply_group(const Model& model, const GroupPlan& plan, const Crew& crew, const Target* targets, const float* x, size_t x_stride) {
     Product product(model, plan, crew, targets, x, x_stride);
-    plan.layout.guard(crew.scratch);
-    int linears = 0;
-    for (int b = 0; b < plan.batches; ++b) {
-        const Batch& batch = plan.batch[b];
-        for (const bool preparing : {true, false}) {
-            if (preparing && batch.own) continue;
-            product.start(batch, preparing);
-            const int tasks = preparing ? batch.count * crew.span.count : batch.spans * batch.bands;
-            if (crew.pool) {
-                crew.pool->run(tasks, product);
-            } else {
-                for (int task = 0; task < tasks; ++task) product.run(task, 0);
-            }
+    const Layout::Guard guard(plan.layout, crew.scratch);
+    for (int tasks; (tasks = product.next()) >= 0;) {
+        if (crew.pool) {
+            crew.pool->run(tasks, product);
+        } else {
+            for (int task = 0; task < tasks; ++task) product.run(task, 0);
         }
-        if (batch.stage == 0) linears += batch.count;
-    }
-    plan.layout.release(crew.scratch);
-    for (int i = 0; i < linears;) {
-        const int first = i++;
-        while (i < linears && targets[i].linear->rows == targets[first].linear->rows) ++i;
-        finish_outputs(model, crew, targets + first, i - first);
     }
 }
 

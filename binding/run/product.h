@@ -11,11 +11,12 @@ struct Crew {
     Span span;               // of the step's tokens
     unsigned char* scratch;  // of the groups it computes
 
-    // body(token) for each of the span's.
+    // body(i) for each i of [range.first, range.first + range.count).
     template <class Body>
-    void each_token(const Body& body) const {
-        if (pool) return pool->run(span.count, [&](int i) { body(span.first + i); });
-        for (int i = 0; i < span.count; ++i) body(span.first + i);
+    void each(Span range, const Body& body) const {
+        Loop<Body> loop(body, range.first);
+        if (pool) return pool->run(range.count, static_cast<Task&>(loop));
+        for (int task = 0; task < range.count; ++task) loop.run(task, 0);
     }
 };
 

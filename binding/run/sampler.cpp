@@ -88,7 +88,7 @@ Status Sampler::choose(const KernelSet& kernels, const float* logits, int n, Can
     }
     const auto chosen = static_cast<size_t>(index);
     out->id = candidates_.ids[chosen];
-    out->logprob = log_probability(candidates_.raw_logits[chosen], candidates_.raw_log_sum_exp);
+    out->logprob = log_probability(logits[out->id], candidates_.raw_log_sum_exp);
     out->candidates = options_.changes.k;
     if (options_.repeat_last_n > 0) recent_.push_back(out->id);
     return {};

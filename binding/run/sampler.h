@@ -2,7 +2,6 @@
 // kernels/math.h, so a seed means the same tokens on every machine.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "run/candidates.h"

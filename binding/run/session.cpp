@@ -25,8 +25,12 @@ void scatter(const void* cache, bool is_key, size_t at, const T* row, int head_d
 
 Session::Session(std::shared_ptr<Model> model, int capacity, DType kv)
     : model_(std::move(model)), capacity_(capacity), kv_(kv), layers_(static_cast<size_t>(model_->config.n_layers)) {
-    const size_t layer_bytes = static_cast<size_t>(model_->config.n_kv_heads) * head_bytes();
+    const Config& config = model_->config;
+    rows_bytes_ = kKvChunk * static_cast<size_t>(config.head_dim) * element_bytes(kv);
+    head_bytes_ = 2 * (rows_bytes_ + (kv == DType::q8 ? kKvChunk * sizeof(float) : 0));
+    const size_t layer_bytes = static_cast<size_t>(config.n_kv_heads) * head_bytes_;
     for (size_t i = 0; i < layers_.size(); ++i) layers_[i].at = i * layer_bytes;
+    chunk_bytes_ = layers_.size() * layer_bytes;
 }
 
 Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std::unique_ptr<Session>* out) {
@@ -49,28 +53,14 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 Status Session::grow(int positions) {
     const uint64_t wanted = chunks_of(positions);
     if (wanted <= usable_chunks_) return {};
-    if (!memory_.grow(static_cast<size_t>(wanted * chunk_bytes()))) {
+    if (!memory_.grow(static_cast<size_t>(wanted * chunk_bytes_))) {
         return error("ERR_OUT_OF_MEMORY", "The system has no memory for more than " + std::to_string(usable_chunks_ * kKvChunk) +
                                               " of the " + std::to_string(positions) + " positions in this session's KV cache (" +
-                                              std::to_string(chunk_bytes() >> 20) + " MiB for " + std::to_string(kKvChunk) +
+                                              std::to_string(chunk_bytes_ >> 20) + " MiB for " + std::to_string(kKvChunk) +
                                               "); a smaller context keeps within what there is.");
     }
     usable_chunks_ = wanted;
     return {};
-}
-
-size_t Session::rows_bytes() const {
-    return static_cast<size_t>(kKvChunk) * static_cast<size_t>(model_->config.head_dim) * element_bytes(kv_);
-}
-
-// One KV head of one layer, in one chunk: k, v and their scales.
-size_t Session::head_bytes() const {
-    const size_t scales = kv_ == DType::q8 ? kKvChunk * sizeof(float) : 0;
-    return 2 * (rows_bytes() + scales);
-}
-
-size_t Session::chunk_bytes() const {
-    return layers_.size() * static_cast<size_t>(model_->config.n_kv_heads) * head_bytes();
 }
 
 bool Session::can_rewind() const {
@@ -83,44 +73,42 @@ void Session::rewind(int length) {
 
 Status Session::copy_from(const Session& other, int length) {
     if (Status status = grow(length); !status.ok()) return status;
-    if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes()));
+    if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes_));
     length_ = length;
     return {};
 }
 
 KvHead Session::kv_head(int layer, int head) const {
-    const unsigned char* k = memory_.base() + layers_[static_cast<size_t>(layer)].at + static_cast<size_t>(head) * head_bytes();
-    KvHead found{k, k + rows_bytes(), kv_, chunk_bytes()};
+    const unsigned char* k = memory_.base() + layers_[static_cast<size_t>(layer)].at + static_cast<size_t>(head) * head_bytes_;
+    KvHead found{k, k + rows_bytes_, kv_, chunk_bytes_};
     if (kv_ == DType::q8) {
-        found.k_scale = reinterpret_cast<const float*>(k + 2 * rows_bytes());
+        found.k_scale = reinterpret_cast<const float*>(k + 2 * rows_bytes_);
         found.v_scale = found.k_scale + kKvChunk;
-        found.scale_stride = chunk_bytes();
+        found.scale_stride = chunk_bytes_;
     }
     return found;
 }
 
 void Session::store(int layer, int head, int position, const float* k, const float* v) {
     const KvHead cache = kv_head(layer, head);
-    store_row(cache, true, position, k);
-    store_row(cache, false, position, v);
-}
-
-void Session::store_row(const KvHead& cache, bool is_key, int position, const float* x) {
     const int head_dim = model_->config.head_dim;
-    const size_t moved = static_cast<size_t>(position / kKvChunk) * chunk_bytes();
+    const size_t moved = static_cast<size_t>(position / kKvChunk) * chunk_bytes_;
     const auto at = static_cast<size_t>(position % kKvChunk);
-    const void* to = static_cast<const unsigned char*>(is_key ? cache.k : cache.v) + moved;
-    if (kv_ == DType::f32) {
-        scatter(to, is_key, at, x, head_dim);
-    } else if (kv_ == DType::f16) {
-        uint16_t row[kMaxHeadDim];
-        model_->kernels->f32_to_f16(row, x, head_dim);
-        scatter(to, is_key, at, row, head_dim);
-    } else {
-        int8_t row[kMaxHeadDim];  // a multiple of 64: quantize writes the padding too
-        auto* scale = const_cast<float*>(is_key ? cache.k_scale : cache.v_scale) + moved / sizeof(float) + at;
-        *scale = model_->kernels->quantize(row, x, nullptr, head_dim);
-        scatter(to, is_key, at, row, head_dim);
+    for (const bool is_key : {true, false}) {
+        const float* x = is_key ? k : v;
+        const void* to = static_cast<const unsigned char*>(is_key ? cache.k : cache.v) + moved;
+        if (kv_ == DType::f32) {
+            scatter(to, is_key, at, x, head_dim);
+        } else if (kv_ == DType::f16) {
+            uint16_t row[kMaxHeadDim];
+            model_->kernels->f32_to_f16(row, x, head_dim);
+            scatter(to, is_key, at, row, head_dim);
+        } else {
+            int8_t row[kMaxHeadDim];  // a multiple of 64: quantize writes the padding too
+            auto* scale = const_cast<float*>(is_key ? cache.k_scale : cache.v_scale) + moved / sizeof(float) + at;
+            *scale = model_->kernels->quantize(row, x, nullptr, head_dim);
+            scatter(to, is_key, at, row, head_dim);
+        }
     }
 }
 

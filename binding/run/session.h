@@ -1,7 +1,6 @@
 // A Session: one timeline of a model: what its layers remember of the tokens so far.
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -26,8 +25,8 @@ public:
     int capacity() const { return capacity_; }
     int length() const { return length_; }
     DType kv_dtype() const { return kv_; }
-    uint64_t bytes() const { return usable_chunks_ * chunk_bytes(); }  // in use
-    uint64_t capacity_bytes() const { return chunks_of(capacity_) * chunk_bytes(); }
+    uint64_t bytes() const { return usable_chunks_ * chunk_bytes_; }  // in use
+    uint64_t capacity_bytes() const { return chunks_of(capacity_) * chunk_bytes_; }
 
     // Memory for the first `positions` <= capacity() positions, a chunk at a time. ERR_OUT_OF_MEMORY, with everything as it was.
     Status grow(int positions);
@@ -44,15 +43,13 @@ public:
 private:
     Session(std::shared_ptr<Model> model, int capacity, DType kv);
     static uint64_t chunks_of(int positions) { return static_cast<uint64_t>(padded(positions, kKvChunk) / kKvChunk); }
-    size_t rows_bytes() const;  // of one head's keys in one chunk
-    size_t head_bytes() const;
-    size_t chunk_bytes() const;
-    void store_row(const KvHead& cache, bool is_key, int position, const float* x);
 
     std::shared_ptr<Model> model_;
     int capacity_;
     int length_ = 0;
     DType kv_;
+    // In one chunk: of one head's keys, of one head with its values and their scales, and of everything.
+    size_t rows_bytes_ = 0, head_bytes_ = 0, chunk_bytes_ = 0;
     std::vector<LayerState> layers_;
     uint64_t usable_chunks_ = 0;
     Reservation memory_;  // (chunk, layer, kv_head) of k, v, and with q8 k_scale, v_scale

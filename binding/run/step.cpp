@@ -22,11 +22,6 @@ int least_chunk(const Pool& pool) { return std::clamp(kLeastForThread * pool.thr
 struct Chunk {
     std::vector<TokenInput> inputs;
     std::vector<std::pair<StepItem*, int>> origin;  // item, index of its token
-
-    void clear() {
-        inputs.clear();
-        origin.clear();
-    }
 };
 
 bool stopped(const StepItem& item) { return item.stop && item.stop->load(std::memory_order_relaxed); }
@@ -38,7 +33,8 @@ bool all_stopped(const Chunk& chunk) {
 }
 
 void fill(const StepRequest& request, size_t budget, Chunk& chunk) {
-    chunk.clear();
+    chunk.inputs.clear();
+    chunk.origin.clear();
     for (StepItem* item : request.items) {
         if (stopped(*item)) continue;
         const int n = static_cast<int>(item->tokens.size());
@@ -54,8 +50,7 @@ void score_row(const KernelSet& kernels, const float* logits, int n, const StepI
     const auto next_index = static_cast<size_t>(token) + 1;
     const int32_t next = next_index < item.tokens.size() ? item.tokens[next_index] : item.score.next;
     const double total = log_sum_exp(kernels, logits, n);
-    scores.logprobs.push_back(next < 0 ? std::numeric_limits<float>::quiet_NaN()
-                                       : log_probability(logits[next], total));
+    scores.logprobs.push_back(next < 0 ? std::numeric_limits<float>::quiet_NaN() : log_probability(logits[next], total));
     if (item.score.top == 0) return;
     top_k(logits, n, item.score.top, scratch);
     for (size_t i = 0; i < static_cast<size_t>(item.score.top); ++i) {

@@ -67,14 +67,9 @@ int Pool::resize(int threads) {
     stop();
     workers_.reserve(static_cast<size_t>(kMaxThreads));
     shares_ = std::make_unique<Share[]>(static_cast<size_t>(kMaxThreads));
-    const auto enter = [](void* member) -> Thread::Result {
-        const auto* self = static_cast<Member*>(member);
-        self->pool->work(self->number);
-        return Thread::Result{};
-    };
     for (int i = 1; i < threads && i < kMaxThreads; ++i) {
         std::unique_ptr<Member> worker(new Member{this, i, {}});
-        if (!worker->thread.start(enter, worker.get())) break;  // compute with those there are
+        if (!worker->thread.start(work, worker.get())) break;  // compute with those there are
         workers_.push_back(std::move(worker));
     }
     return this->threads();
@@ -162,26 +157,29 @@ void Pool::wait_for_others(int tasks, Clock::time_point started) {
     if (waited > kLongWait && waited > (waiting_since - started) / 2) alone_until_ = now + kAloneWaits * waited;
 }
 
-void Pool::work(int thread) {
+Thread::Result Pool::work(void* member) {
+    const int thread = static_cast<Member*>(member)->number;
+    Pool& self = *static_cast<Member*>(member)->pool;
     const DefaultFloats floats;
     auto idle_since = Clock::now();
-    uint64_t seen = job_.load(std::memory_order_acquire);
-    const auto has_job = [&] { return job_.load(std::memory_order_seq_cst) != seen; };
-    for (int spins = 1; !quit_.load(std::memory_order_relaxed); ++spins) {
+    uint64_t seen = self.job_.load(std::memory_order_acquire);
+    const auto has_job = [&] { return self.job_.load(std::memory_order_seq_cst) != seen; };
+    for (int spins = 1; !self.quit_.load(std::memory_order_relaxed); ++spins) {
         if (has_job()) {
-            seen = job_.load(std::memory_order_acquire);
-            take_part(seen, thread);
+            seen = self.job_.load(std::memory_order_acquire);
+            self.take_part(seen, thread);
             idle_since = Clock::now();
             continue;
         }
         relax();
         if (spins % 64 != 0 || Clock::now() - idle_since < kSpinTime) continue;
-        std::unique_lock lock(mutex_);
-        parked_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [&] { return quit_.load() || has_job(); });
-        parked_.fetch_sub(1, std::memory_order_seq_cst);
+        std::unique_lock lock(self.mutex_);
+        self.parked_.fetch_add(1, std::memory_order_seq_cst);
+        self.wake_.wait(lock, [&] { return self.quit_.load() || has_job(); });
+        self.parked_.fetch_sub(1, std::memory_order_seq_cst);
         idle_since = Clock::now();
     }
+    return Thread::Result{};
 }
 
 #if defined(__x86_64__) || defined(_M_X64)

@@ -26,6 +26,24 @@ protected:
     ~Task() = default;
 };
 
+// A job whose tasks are body(first + task), or body(first + task, thread).
+template <class Body>
+class Loop final : public Task {
+public:
+    explicit Loop(const Body& body, int first = 0) : body_(body), first_(first) {}
+    void run(int task, int thread) override {
+        if constexpr (std::is_invocable_v<const Body&, int, int>) {
+            body_(first_ + task, thread);
+        } else {
+            body_(first_ + task);
+        }
+    }
+
+private:
+    Body body_;
+    int first_;
+};
+
 class Pool {
 public:
     static constexpr int kMaxTasks = (1 << 20) - 1;
@@ -52,8 +70,8 @@ public:
     template <class Body>
         requires(!std::is_base_of_v<Task, Body>)
     void run(int tasks, const Body& body) {
-        Calls<Body> calls(body);
-        run(tasks, static_cast<Task&>(calls));
+        Loop<Body> loop(body);
+        run(tasks, static_cast<Task&>(loop));
     }
 
     int first_of(int tasks, int thread) const {
@@ -61,28 +79,12 @@ public:
     }
 
 private:
-    template <class Body>
-    class Calls final : public Task {
-    public:
-        explicit Calls(const Body& body) : body_(body) {}
-        void run(int task, int thread) override {
-            if constexpr (std::is_invocable_v<const Body&, int, int>) {
-                body_(task, thread);
-            } else {
-                body_(task);
-            }
-        }
-
-    private:
-        const Body& body_;
-    };
-
     void wait_for_others(int tasks, std::chrono::steady_clock::time_point started);
     bool take_task(uint64_t job, int share, bool own, int* task);
     void take_part(uint64_t job, int thread);
     uint64_t next_number();
     uint64_t whole_share(uint64_t job, int share) const;
-    void work(int thread);
+    static Thread::Result work(void* member);
     void stop();
 
     struct Member {

@@ -3,8 +3,7 @@
 // napi/values.cpp for calls from JavaScript.
 #pragma once
 
-#include <new>
-#include <stdexcept>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -24,9 +23,7 @@ template <class Body>
 Status caught(const Body& body) {
     try {
         return body();
-    } catch (const std::bad_alloc&) {
-        return {"ERR_OUT_OF_MEMORY", {}};
-    } catch (const std::length_error&) {  // more than a container can ever hold
+    } catch (const std::exception&) {  // bad_alloc, length_error: nothing else is thrown
         return {"ERR_OUT_OF_MEMORY", {}};
     }
 }

@@ -49,15 +49,13 @@ int physical_cores() {
     CPU_ZERO(&allowed);
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
     std::set<std::pair<long, long>> cores;
-    int logical = 0;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
         if (!CPU_ISSET(cpu, &allowed)) continue;
-        ++logical;
         const std::string topology = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
         const long core = number_in(topology + "core_id");
         if (core >= 0) cores.emplace(number_in(topology + "physical_package_id"), core);
     }
-    const int found = cores.empty() ? logical : static_cast<int>(cores.size());
+    const int found = cores.empty() ? CPU_COUNT(&allowed) : static_cast<int>(cores.size());
     const int quota = cgroup_processors();
     return quota > 0 ? std::min(found, quota) : found;
 }

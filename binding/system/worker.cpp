@@ -62,15 +62,26 @@ void Worker::wait_briefly() const {
     }
 }
 
-// Waits for a job. False: there will be no more.
-bool Worker::next(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job>* job) {
-    wake_.wait(lock, [this] { return quit_ || !waiting_.empty(); });
-    if (quit_) return false;
-    *job = std::move(waiting_.front());
-    waiting_.erase(waiting_.begin());
-    if (waiting_.empty()) wanted_.store(false, std::memory_order_relaxed);
-    current_ = (*job)->cancel;
-    return true;
+Thread::Result Worker::work(void* worker) {
+    auto& self = *static_cast<Worker*>(worker);
+    const DefaultFloats floats;
+    std::unique_lock<std::mutex> lock(self.mutex_);
+    for (;;) {
+        self.wake_.wait(lock, [&] { return self.quit_ || !self.waiting_.empty(); });
+        if (self.quit_) return Thread::Result{};
+        std::unique_ptr<Job> job = std::move(self.waiting_.front());
+        self.waiting_.erase(self.waiting_.begin());
+        if (self.waiting_.empty()) self.wanted_.store(false, std::memory_order_relaxed);
+        self.current_ = job->cancel;
+        lock.unlock();
+        try {  // not by caught(): this is on the way from JavaScript to a kernel, and short
+            job->run(self.pool_);
+        } catch (const std::exception&) {  // bad_alloc, length_error: nothing else is thrown
+            job->status = {"ERR_OUT_OF_MEMORY", {}};
+        }
+        lock.lock();
+        self.put_back(lock, std::move(job));
+    }
 }
 
 // A job that has run goes to the end of the line, or among those that have ended.
@@ -83,26 +94,6 @@ void Worker::put_back(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job> j
     finished_();
     wait_briefly();
     lock.lock();
-}
-
-Thread::Result Worker::work(void* worker) {
-    auto& self = *static_cast<Worker*>(worker);
-    const DefaultFloats floats;
-    std::unique_lock<std::mutex> lock(self.mutex_);
-    std::unique_ptr<Job> job;
-    while (self.next(lock, &job)) {
-        lock.unlock();
-        try {  // not by caught(): this is on the way from JavaScript to a kernel, and short
-            job->run(self.pool_);
-        } catch (const std::bad_alloc&) {
-            job->status = {"ERR_OUT_OF_MEMORY", {}};
-        } catch (const std::length_error&) {
-            job->status = {"ERR_OUT_OF_MEMORY", {}};
-        }
-        lock.lock();
-        self.put_back(lock, std::move(job));
-    }
-    return Thread::Result{};
 }
 
 }  // namespace onebit

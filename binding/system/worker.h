@@ -57,7 +57,6 @@ public:
 
 private:
     static Thread::Result work(void* worker);
-    bool next(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job>* job);
     void put_back(std::unique_lock<std::mutex>& lock, std::unique_ptr<Job> job);
     void wait_briefly() const;
 

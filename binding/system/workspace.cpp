@@ -7,15 +7,11 @@
 
 #include "system/memory.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ONEBIT_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ONEBIT_ASAN 1
-#endif
-#endif
 #if defined(ONEBIT_ASAN)
 #include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(from, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(from, bytes)
 #endif
 
 namespace onebit {
@@ -27,29 +23,25 @@ constexpr int kCanary = 0xa5;
 
 #if defined(ONEBIT_ASAN)
 constexpr bool kPoisons = true;
-void poison(unsigned char* from, size_t bytes) { ASAN_POISON_MEMORY_REGION(from, bytes); }
-void unpoison(unsigned char* from, size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(from, bytes); }
 #else
 constexpr bool kPoisons = false;
-void poison(unsigned char*, size_t) {}
-void unpoison(unsigned char*, size_t) {}
 #endif
 
 }  // namespace
 
-void Layout::guard(unsigned char* base) const {
-    for (const Region& region : regions_) {
+Layout::Guard::Guard(const Layout& layout, unsigned char* base) : layout_(layout), base_(base) {
+    for (const Region& region : layout.regions_) {
         unsigned char* const gap = base + region.at + region.bytes;
-        if (!kPoisons) std::memset(gap, kCanary, gap_);
-        poison(gap, gap_);
+        if (!kPoisons) std::memset(gap, kCanary, layout_.gap_);
+        ASAN_POISON_MEMORY_REGION(gap, layout_.gap_);
     }
 }
 
-void Layout::release(unsigned char* base) const {
-    for (const Region& region : regions_) {
-        unsigned char* const gap = base + region.at + region.bytes;
-        unpoison(gap, gap_);
-        if (kPoisons || std::all_of(gap, gap + gap_, [](unsigned char byte) { return byte == kCanary; })) continue;
+Layout::Guard::~Guard() {
+    for (const Region& region : layout_.regions_) {
+        unsigned char* const gap = base_ + region.at + region.bytes;
+        ASAN_UNPOISON_MEMORY_REGION(gap, layout_.gap_);
+        if (kPoisons || std::all_of(gap, gap + layout_.gap_, [](unsigned char byte) { return byte == kCanary; })) continue;
         std::fprintf(stderr, "a step wrote behind its region of %zu bytes at %zu\n", region.bytes, region.at);
         std::abort();
     }

@@ -35,7 +35,7 @@ public:
 
     template <class T>
     Regions take_each(size_t how_many, size_t count) {
-        Regions regions{take<T>(count), 0};
+        Regions regions{take<T>(count)};
         regions.stride = used_ - regions.first.at;
         for (size_t i = 1; i < how_many; ++i) take<T>(count);
         return regions;
@@ -43,10 +43,19 @@ public:
 
     size_t bytes() const { return used_; }
 
-    // What lies behind the regions of a layout at `base` is made so that a stray write is noticed: under AddressSanitizer
-    // at once, otherwise by release(), which then ends the process. Without gaps both do nothing.
-    void guard(unsigned char* base) const;
-    void release(unsigned char* base) const;
+    // While it lives, what lies behind the regions of a layout at `base` is made so that a stray write is noticed: under
+    // AddressSanitizer at once, otherwise at its end, which then ends the process. Without gaps it does nothing.
+    class Guard {
+    public:
+        Guard(const Layout& layout, unsigned char* base);
+        ~Guard();
+        Guard(const Guard&) = delete;
+        Guard& operator=(const Guard&) = delete;
+
+    private:
+        const Layout& layout_;
+        unsigned char* base_;
+    };
 
 private:
     size_t gap_, used_ = 0;
@@ -67,21 +76,8 @@ public:
     // Null when the region does not lie inside.
     template <class T>
     T* at(Region region) const {
-        return region.bytes <= bytes_ && region.at <= bytes_ - region.bytes ? reinterpret_cast<T*>(base_ + region.at) : nullptr;
+        return region.at <= bytes_ && region.bytes <= bytes_ - region.at ? reinterpret_cast<T*>(base_ + region.at) : nullptr;
     }
-
-    // Guards the regions of a layout while it lives.
-    class Guard {
-    public:
-        Guard(const Workspace& workspace, const Layout& layout) : base_(workspace.base_), layout_(layout) { layout.guard(base_); }
-        ~Guard() { layout_.release(base_); }
-        Guard(const Guard&) = delete;
-        Guard& operator=(const Guard&) = delete;
-
-    private:
-        unsigned char* base_;
-        const Layout& layout_;
-    };
 
 private:
     bool guarded_;

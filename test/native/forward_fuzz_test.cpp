@@ -187,7 +187,7 @@ public:
             if (!step()) break;
             if (detours > 0 && random_.chance(3)) --detours, detour();
         }
-        return ok_ && compared_ >= live_.size();
+        return ok_ && compared_ > 0;
     }
 
 private:

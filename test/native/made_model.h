@@ -57,9 +57,7 @@ inline LinearKind& kind_of(std::vector<NamedKind>& kinds, const std::string& nam
 inline std::vector<TensorRead> tensors_of(const Config& config, const std::vector<NamedKind>& kinds) {
     std::vector<TensorRead> reads;
     std::shared_ptr<Model> shape;
-    const Contents contents{kinds, {}};
-    const Status status =
-        new_model(config, contents, false, Activations::int8, choose_kernels("scalar", nullptr), &reads, &shape);
+    const Status status = new_model(config, kinds, {}, Activations::int8, choose_kernels("scalar", nullptr), &reads, &shape);
     if (!status.ok()) std::printf("%s: %s\n", status.code, status.message.c_str());
     return status.ok() ? reads : std::vector<TensorRead>();
 }
