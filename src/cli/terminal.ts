@@ -5,8 +5,8 @@ import { OnebitError } from '../errors.js'
 import { Chat } from '../run/chat.js'
 import type { Model } from '../run/model.js'
 import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
+import { describeError } from './describe-error.js'
 import { Interrupts } from './interrupts.js'
-import { describeError } from './main.js'
 import { reportSpeed } from './run.js'
 
 export interface ConverseOptions {

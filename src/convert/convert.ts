@@ -17,6 +17,7 @@ import { readTokenizerFile } from '../import/tokenizer-file.js'
 import type { Provenance } from '../obt/obt-header.js'
 import { writeObt } from '../obt/obt-writer.js'
 import { packageVersion } from '../package-version.js'
+import { booleanOption, choiceOption, numberOption, optionFields, signalOption, stringOption } from '../run/options.js'
 import { Encoder, type SvidOptions } from './convert-encode.js'
 import { type ConvertType, planConversion } from './convert-plan.js'
 
@@ -125,24 +126,30 @@ async function totalSize(paths: readonly string[]): Promise<number> {
   return sizes.reduce((sum, size) => sum + size, 0)
 }
 
-const TYPES = ['f32', 'f16', 'bf16', 'q8', 'onebit']
-const EMBED_TYPES = ['f32', 'f16', 'q8']
+export const CONVERT_TYPES = ['f32', 'f16', 'bf16', 'q8', 'onebit'] as const
+export const EMBED_TYPES = ['f32', 'f16', 'q8'] as const
+export const SVID_METHODS = ['svd', 'nmf'] as const
+const ONEBIT_ONLY = ['layernorm', 'method', 'split']
+const OPTION_NAMES = ['type', 'embed', 'tokenizer', ...ONEBIT_ONLY, 'onProgress', 'onLayer', 'signal']
 
-function checkOptions(options: ConvertOptions): SvidOptions {
-  const { type, embed, method = 'svd', split } = options
-  if (type !== undefined && !TYPES.includes(type)) throw badOption('type', `must be one of ${TYPES.join(', ')}`)
-  if (embed !== undefined && !EMBED_TYPES.includes(embed)) {
-    throw badOption('embed', `must be one of ${EMBED_TYPES.join(', ')}`)
-  }
-  const unused = (['layernorm', 'method', 'split'] as const).find((name) => options[name] !== undefined)
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkConvertOptions(options: ConvertOptions): SvidOptions {
+  const fields = optionFields('options', options, OPTION_NAMES)
+  const type = choiceOption(fields, 'type', CONVERT_TYPES)
+  choiceOption(fields, 'embed', EMBED_TYPES)
+  stringOption(fields, 'tokenizer')
+  const unused = ONEBIT_ONLY.find((name) => fields[name] !== undefined)
   if (type !== 'onebit' && unused !== undefined) throw badOption(unused, 'is used only with type onebit')
-  if (method !== 'svd' && method !== 'nmf') throw badOption('method', 'must be svd or nmf')
-  if (split !== undefined && !(split >= 0 && split <= 1)) throw badOption('split', 'must be from 0 to 1')
-  return { method, split }
+  booleanOption(fields, 'layernorm')
+  signalOption(fields)
+  return {
+    method: choiceOption(fields, 'method', SVID_METHODS) ?? 'svd',
+    split: numberOption(fields, 'split', 0, 1),
+  }
 }
 
 function provenanceOf(source: SourceModel, path: string, files: SourceFile[], options: ConvertOptions): Provenance {
-  const { method, split } = checkOptions(options)
+  const { method, split } = checkConvertOptions(options)
   const how: Provenance =
     options.type === 'onebit'
       ? { method: 'svid', svid: method, ...(split !== undefined && { split }), trained: false }
@@ -192,7 +199,7 @@ async function convertSource(
   for (const file of source.files) files.push(await hashFile(file, progress))
   const errors: LayerError[] = []
   const encoder = new Encoder(source, config, {
-    svid: checkOptions(options),
+    svid: checkConvertOptions(options),
     signal: options.signal,
     onMatrix: (name, relativeError) => {
       errors.push({ name, relativeError })
@@ -228,7 +235,7 @@ async function convertSource(
  * @throws OnebitError what the importers and writeObt throw, ERR_BAD_OPTION; and the signal's reason
  */
 export async function convert(path: string, output: string, options: ConvertOptions = {}): Promise<ConvertReport> {
-  checkOptions(options)
+  checkConvertOptions(options)
   options.signal?.throwIfAborted()
   const source = await openSource(path)
   try {

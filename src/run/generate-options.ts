@@ -1,6 +1,6 @@
 /** What can be asked of a generation, and the checks of it. */
 import { badOption } from '../errors.js'
-import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
+import { booleanOption, integerOption, likeliestOption, optionFields, signalOption, tokenIds } from './options.js'
 import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
 
 export interface GenerateOptions extends SamplingOptions {
@@ -53,7 +53,7 @@ function stopStrings(value: unknown): string[] {
 /** @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE */
 export function checkGenerateOptions(options: GenerateOptions | undefined, vocabSize: number): CheckedGenerateOptions {
   const fields = optionFields('options', options, [...NAMES, ...SAMPLING_NAMES])
-  const topLogprobs = integerOption(fields, 'topLogprobs', 0, Math.min(100, vocabSize)) ?? 0
+  const topLogprobs = likeliestOption(fields, 'topLogprobs', vocabSize)
   return {
     maxTokens: integerOption(fields, 'maxTokens', 0, Number.MAX_SAFE_INTEGER) ?? Number.MAX_SAFE_INTEGER,
     stop: stopStrings(fields.stop),

@@ -83,7 +83,8 @@ export interface ModelInfo {
   readonly provenance: Provenance
 }
 
-function checkOptions(options: unknown) {
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkModelOptions(options: unknown) {
   const fields = optionFields('options', options, OPTION_NAMES)
   return {
     threads: integerOption(fields, 'threads', 1, 256),
@@ -97,7 +98,7 @@ function checkOptions(options: unknown) {
   }
 }
 
-type CheckedOptions = ReturnType<typeof checkOptions>
+type CheckedOptions = ReturnType<typeof checkModelOptions>
 
 function checkContext(context: number, config: ModelConfig): number {
   if (context <= config.context_length) return context
@@ -113,7 +114,7 @@ function checkRandomOptions(options: unknown) {
   const fields = optionFields('options', options, ['type', 'seed', ...OPTION_NAMES.filter((n) => n !== 'onProgress')])
   const { type, seed, ...others } = fields
   return {
-    ...checkOptions(others),
+    ...checkModelOptions(others),
     type: parseWeightType(stringOption({ type }, 'type') ?? 'onebit'),
     seed: integerOption({ seed }, 'seed', 0, Number.MAX_SAFE_INTEGER) ?? 0,
   }
@@ -226,7 +227,7 @@ export class Model {
    */
   static async load(path: string, options?: ModelOptions): Promise<Model> {
     if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a .obt file')
-    const checked = checkOptions(options)
+    const checked = checkModelOptions(options)
     checked.signal?.throwIfAborted()
     const header = await readObtHeader(path)
     checked.signal?.throwIfAborted()
