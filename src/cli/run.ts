@@ -8,6 +8,7 @@ import { formatRate } from './format.js'
 import { readStandardInput, readTextFile } from './input.js'
 import { Interrupts } from './interrupts.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
+import { printSlowly } from './streams.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
   temp: {
@@ -143,11 +144,7 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
 }
 
 async function print(pieces: AsyncIterable<Piece>): Promise<void> {
-  for await (const piece of pieces) {
-    if (piece.text !== '' && !process.stdout.write(piece.text)) {
-      await new Promise((resolve) => process.stdout.once('drain', resolve))
-    }
-  }
+  for await (const piece of pieces) await printSlowly(piece.text)
 }
 
 /** One line on stderr: what was computed, what the cache already held, how fast. */
