@@ -2,7 +2,7 @@ import { LIMITS } from '../config/architecture.js'
 import { checkPerplexityOptions, type PerplexityOptions, perplexity } from '../eval/perplexity.js'
 import type { Command, OptionValues } from './arguments.js'
 import { formatRate } from './format.js'
-import { readTextFile } from './input.js'
+import { readWholeText } from './input.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { progressBar } from './progress.js'
 
@@ -21,14 +21,14 @@ export const perplexityCommand: Command = {
     json: { type: 'boolean', help: 'print JSON' },
   },
   notes: [
-    "The file is tokenised whole, once, special tokens parsed and BOS as the tokenizer's own flag says; consecutive blocks of --ctx tokens each start from nothing (the GPTQ convention).",
+    "The file is UTF-8 text. It is tokenised whole, once, special tokens parsed and BOS as the tokenizer's own flag says; consecutive blocks of --ctx tokens each start from nothing (the GPTQ convention).",
   ],
   check(values) {
     checkModelValues(values)
     checkPerplexityOptions(blockOptions(values), LIMITS.context)
   },
   async run(values, [path, file]) {
-    const text = await readTextFile(file!)
+    const text = await readWholeText(file!)
     const model = await loadModel(path!, values)
     try {
       const ids = await model.encode(text)

@@ -5,7 +5,7 @@ import type { Model } from '../run/model.js'
 import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
 import { formatRate } from './format.js'
-import { readStandardInput, readTextFile } from './input.js'
+import { optionText, readStandardInput, readTextFile, TEXT_RULES } from './input.js'
 import { Interrupts } from './interrupts.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { printSlowly } from './streams.js'
@@ -57,6 +57,7 @@ export const runCommand: Command = {
   notes: [
     "Without a model, the one that comes with onebit-run tells children's stories: begin one, and it goes on.",
     'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer, a second one leaves; /reset, /exit), and anything else on standard input is the prompt. Only generated text goes to stdout.',
+    `Files and standard input are ${TEXT_RULES}`,
     "Prompts are raw text: special tokens in them are parsed, BOS is added as the tokenizer's own flag says.",
   ],
   check(values) {
@@ -97,7 +98,7 @@ async function talk(path: string, values: OptionValues): Promise<number> {
     warnOfUntrained(model, values)
     return await converse(model, {
       generate: generateOptions(values),
-      ...(values.system === undefined ? {} : { system: values.system as string }),
+      ...(values.system === undefined ? {} : { system: optionText(values.system as string) }),
       quiet: values.quiet === true,
     })
   } finally {
@@ -106,7 +107,7 @@ async function talk(path: string, values: OptionValues): Promise<number> {
 }
 
 async function promptOf(values: OptionValues): Promise<string> {
-  if (values.prompt !== undefined) return values.prompt as string
+  if (values.prompt !== undefined) return optionText(values.prompt as string)
   if (values.file !== undefined) return readTextFile(values.file as string)
   return readStandardInput()
 }
@@ -131,7 +132,8 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
     if (!values.quiet) process.stderr.write(`${line}\n`)
   }
   const startChat = values.chat ? (await import('./terminal.js')).startChat : undefined
-  const chat = startChat?.(model, values.system as string | undefined, note)
+  const system = values.system === undefined ? undefined : optionText(values.system as string)
+  const chat = startChat?.(model, system, note)
   const session = chat?.session ?? model.createSession()
   try {
     await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))

@@ -4,7 +4,7 @@ import type { Model } from '../run/model.js'
 import { checkScoreOptions, type ScoreOptions } from '../run/session.js'
 import type { Command, OptionValues } from './arguments.js'
 import { UsageError } from './arguments.js'
-import { readTextFile } from './input.js'
+import { optionText, readTextFile, TEXT_RULES } from './input.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 
 export const scoreCommand: Command = {
@@ -20,7 +20,10 @@ export const scoreCommand: Command = {
     ...MODEL_OPTIONS,
     json: { type: 'boolean', help: 'print JSON: {ids, token_logprobs, top_logprobs}' },
   },
-  notes: ["Texts are raw: special tokens are parsed, BOS is added as the tokenizer's own flag says."],
+  notes: [
+    `Files are ${TEXT_RULES}`,
+    "Texts are raw: special tokens are parsed, BOS is added as the tokenizer's own flag says.",
+  ],
   check(values) {
     if (['text', 'file', 'ids'].filter((name) => values[name] !== undefined).length !== 1) {
       throw new UsageError('Give one of --text, --file and --ids.')
@@ -30,10 +33,11 @@ export const scoreCommand: Command = {
     checkModelValues(values)
   },
   async run(values, [path]) {
-    const text = values.file === undefined ? (values.text as string) : await readTextFile(values.file as string)
+    const { file, text } = values
+    const scored = file === undefined ? optionText((text ?? '') as string) : await readTextFile(file as string)
     const model = await loadModel(path!, values)
     try {
-      const ids = values.ids === undefined ? await model.encode(text) : parseIds(values.ids as string)
+      const ids = values.ids === undefined ? await model.encode(scored) : parseIds(values.ids as string)
       if (ids.length === 0) throw new UsageError('The text is empty: there is nothing to score.')
       const session = model.createSession()
       const scores = await session.score(ids, scoreOptions(values, model.config.vocab_size))
