@@ -2,12 +2,12 @@ import { LIMITS } from '../config/architecture.js'
 import { defaultModelPath } from '../run/default-model.js'
 import { checkGenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'
-import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
+import type { GenerateOptions, Piece } from '../run/session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
-import { formatRate } from './format.js'
 import { optionText, readStandardInput, readTextFile, TEXT_RULES } from './input.js'
 import { Interrupts } from './interrupts.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
+import { reportSpeed } from './speed-line.js'
 import { printSlowly } from './streams.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
@@ -147,15 +147,4 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
 
 async function print(pieces: AsyncIterable<Piece>): Promise<void> {
   for await (const piece of pieces) await printSlowly(piece.text)
-}
-
-/** One line on stderr: what was computed, what the cache already held, how fast. */
-export function reportSpeed(last: GenerationSummary | undefined): void {
-  if (!last) return
-  const { promptTokens, cachedTokens, newTokens } = last.usage
-  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''
-  const computed = promptTokens - cachedTokens
-  const prefill = `${promptTokens} prompt tokens${cached}, ${formatRate(computed, last.timings.prefillMs)}`
-  const decode = `${newTokens} new, ${formatRate(newTokens, last.timings.decodeMs)}`
-  process.stderr.write(`[${prefill}; ${decode}; ended by ${last.finishReason}]\n`)
 }
