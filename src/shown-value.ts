@@ -29,18 +29,15 @@ function written(value: unknown, withItems: boolean): string {
 }
 
 function writtenObject(value: object, withItems: boolean): string {
-  if (Array.isArray(value)) {
-    const list = value.slice(0, MOST_ITEMS).map((item) => written(item, false))
-    return `[${items(list, value.length, withItems)}]`
-  }
+  if (Array.isArray(value)) return `[${items(value, withItems, (item) => written(item, false))}]`
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype !== null && prototype !== Object.prototype) return 'an object'
-  const entries = Object.entries(value)
-  const fields = entries.slice(0, MOST_ITEMS).map(([key, field]) => `${written(key, false)}: ${written(field, false)}`)
-  return `{${items(fields, entries.length, withItems)}}`
+  const field = ([key, inner]: [string, unknown]) => `${written(key, false)}: ${written(inner, false)}`
+  return `{${items(Object.entries(value), withItems, field)}}`
 }
 
-function items(first: readonly string[], count: number, withItems: boolean): string {
-  if (!withItems && count > 0) return '…'
-  return [...first, ...(count > first.length ? ['…'] : [])].join(', ')
+function items<T>(list: readonly T[], withItems: boolean, write: (item: T) => string): string {
+  if (!withItems && list.length > 0) return '…'
+  const first = list.slice(0, MOST_ITEMS).map(write)
+  return [...first, ...(list.length > MOST_ITEMS ? ['…'] : [])].join(', ')
 }

@@ -5,6 +5,7 @@ import { OnebitError } from '../errors.js'
 import { openFile, readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
+import { shown } from '../shown-value.js'
 import { tokenizerFromGguf } from '../text/gguf-vocabulary.js'
 import { type GgufHeader, type GgufTensorInfo, type GgufValue, readGgufHeader } from './gguf-reader.js'
 import { chatTemplateBlob, jsonBytes } from './hf-text.js'
@@ -101,7 +102,7 @@ function ropeScaling(keys: Keys, factors: number[] | undefined, context: number)
   if (type === 'none') return { type }
   if (type === 'linear') return { type, factor: factor() }
   if (type !== 'yarn') {
-    throw new OnebitError('ERR_UNSUPPORTED_ROPE', `RoPE scaling of type ${JSON.stringify(type).slice(0, 40)}`, {
+    throw new OnebitError('ERR_UNSUPPORTED_ROPE', `RoPE scaling of type ${shown(type)}`, {
       hint: 'linear, yarn and rope_freqs.weight can be converted.',
     })
   }

@@ -1,6 +1,7 @@
 /** A Hugging Face `config.json` as our config: which models are the same computation, and which only look like it. */
 import { LIMITS, type ModelConfig, type RopeScaling } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import { badSource, checkDimension, unsupportedArchitecture } from './source.js'
 
 export type Fields = Record<string, unknown>
@@ -27,7 +28,7 @@ function optional(fields: Fields, key: string): unknown {
 function number(fields: Fields, key: string, fallback?: number): number {
   const value = optional(fields, key) ?? fallback
   if (typeof value !== 'number' || !Number.isFinite(value)) {
-    throw badSource(`config.json: ${key} must be a number, found ${JSON.stringify(fields[key]) ?? 'nothing'}`)
+    throw badSource(`config.json: ${key} must be a number, found ${shown(fields[key])}`)
   }
   return value
 }
@@ -89,15 +90,14 @@ function ropeOf(root: Fields, maxPositions: number): { theta: number; scaling: R
     case 'yarn':
       return { theta, scaling: yarn(rope, maxPositions) }
     default:
-      throw unsupportedRope(`RoPE scaling of type ${JSON.stringify(type)?.slice(0, 40)}`)
+      throw unsupportedRope(`RoPE scaling of type ${shown(type)}`)
   }
 }
 
 /** Things that change the computation but not the tensors: taking no notice of them would be silently wrong. */
 function checkComputation(root: Fields, model_type: string): void {
   const act = optional(root, 'hidden_act') ?? 'silu'
-  if (act !== 'silu' && act !== 'swish')
-    throw unsupportedArchitecture(`${model_type} with hidden_act ${JSON.stringify(act)}`)
+  if (act !== 'silu' && act !== 'swish') throw unsupportedArchitecture(`${model_type} with hidden_act ${shown(act)}`)
   if (optional(root, 'quantization_config') !== undefined) {
     throw new OnebitError(
       'ERR_UNSUPPORTED_TENSOR_TYPE',
@@ -109,7 +109,7 @@ function checkComputation(root: Fields, model_type: string): void {
   }
   const window = optional(root, 'sliding_window')
   const uses = model_type === 'mistral' ? window !== undefined : optional(root, 'use_sliding_window') === true
-  if (uses) throw unsupportedArchitecture(`${model_type} with a sliding window of ${String(window)} tokens`)
+  if (uses) throw unsupportedArchitecture(`${model_type} with a sliding window of ${shown(window)} tokens`)
 }
 
 /**

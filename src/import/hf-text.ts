@@ -1,9 +1,10 @@
 /** Tokenizer and chat template of a Hugging Face folder, as the blobs of a `.obt` file. */
-import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
-import { fileError } from '../files/file-errors.js'
+import { openFile, readExactly } from '../files/file-reading.js'
+import { parseJson } from '../files/json.js'
 import { isNestedDeeperThan } from '../files/json-depth.js'
+import { decodeText } from '../files/text.js'
 import { MAX_CHAT_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES } from '../obt/obt-header.js'
 import { tokenizerFromSentencePiece } from '../text/sentencepiece.js'
 import { checkTokenizerBlob, type TokenizerConfig } from '../text/tokenizer-json.js'
@@ -13,15 +14,19 @@ import { badSource, type SourceText } from './source.js'
 /** The deepest real ones, the sequences of a tokenizer's steps, have about ten levels. */
 const MAX_DEPTH = 64
 
-/** The text of a file in a folder; undefined when it is not there. */
+/** The bytes of a file in a folder; undefined when it is not there. */
 export async function readOptional(path: string, max: number): Promise<Buffer | undefined> {
+  const opened = await openFile(path).catch((error: unknown) => {
+    if (error instanceof OnebitError && error.code === 'ERR_FILE_NOT_FOUND') return undefined
+    throw error
+  })
+  if (opened === undefined) return undefined
+  const { file, bytes } = opened
   try {
-    const { size } = await stat(path)
-    if (size > max) throw badSource(`${path} has ${size} bytes, at most ${max} are read`)
-    return await readFile(path)
-  } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw fileError(cause, path, 'reading')
+    if (bytes > max) throw badSource(`${path} has ${bytes} bytes, at most ${max} are read`)
+    return await readExactly(path, file, 0, bytes)
+  } finally {
+    await file.close()
   }
 }
 
@@ -30,9 +35,10 @@ export async function readJson(path: string, max = 64 << 20): Promise<Fields | u
   if (bytes === undefined) return undefined
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
-  } catch {
-    throw badSource(`${path} is not valid JSON in UTF-8`)
+    value = parseJson(decodeText(bytes, path))
+  } catch (error) {
+    const { message } = error as Error
+    throw badSource(error instanceof SyntaxError ? `${path} is not valid JSON: ${message}` : message)
   }
   if (!isObject(value)) throw badSource(`${path} is not a JSON object`)
   if (isNestedDeeperThan(value, MAX_DEPTH)) throw badSource(`${path} is nested deeper than ${MAX_DEPTH} levels`)
@@ -87,7 +93,7 @@ export async function readFolderText(
   const sentencePiece = json ? undefined : await readOptional(join(folder, 'tokenizer.model'), MAX_TOKENIZER_BYTES)
   const ends = endTokens(await readJson(join(folder, 'generation_config.json')), modelConfig)
   const jinja = await readOptional(join(folder, 'chat_template.jinja'), MAX_CHAT_TEMPLATE_BYTES)
-  const template = jinja?.toString('utf8') ?? templateText(config)
+  const template = (jinja && decodeText(jinja, join(folder, 'chat_template.jinja'))) ?? templateText(config)
   delete config.chat_template // it has its own blob
   if (json === undefined && sentencePiece === undefined) return {}
   const made = sentencePiece && tokenizerFromSentencePiece(sentencePiece)

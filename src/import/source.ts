@@ -5,6 +5,7 @@
 import type { ModelConfig } from '../config/architecture.js'
 import { OnebitError } from '../errors.js'
 import type { SourceType } from '../native/native.js'
+import { shown } from '../shown-value.js'
 
 /** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
 export type TensorForm = SourceType | 'packed'
@@ -63,8 +64,7 @@ export function wrongShape(name: string, found: readonly number[], expected: rea
 /** Everything we allocate or loop over follows from these, so they are checked before anything else. */
 export function checkDimension(field: string, value: unknown, max: number): number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > max) {
-    const found = typeof value === 'bigint' ? String(value) : JSON.stringify(value)
-    throw badSource(`${field} must be a whole number from 1 to ${max}, found ${found ?? 'nothing'}`)
+    throw badSource(`${field} must be a whole number from 1 to ${max}, found ${shown(value)}`)
   }
   return value
 }

@@ -3,6 +3,7 @@
  * source (GGUF, SentencePiece, llama2.c) is turned into this one form, so there is one way to encode.
  */
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import { parseWithVocabulary } from './vocabulary-json.js'
 
 export interface AddedToken {
@@ -115,15 +116,35 @@ export function checkTokenizerBlob(value: unknown): TokenizerBlob {
   if (!isRecord(tokenizer)) throw tokenizerFileError('`tokenizer` is not an object')
   if (!isRecord(config)) throw tokenizerFileError('`config` is not an object')
   for (const key of ['normalizer', 'pre_tokenizer', 'post_processor', 'decoder']) {
-    const step = tokenizer[key]
-    if (step !== undefined && step !== null && !(isRecord(step) && typeof step.type === 'string')) {
-      throw tokenizerFileError(`\`${key}\` is not an object with a type`)
-    }
+    if (tokenizer[key] !== undefined && tokenizer[key] !== null) checkStep(key, tokenizer[key])
   }
-  checkAddedTokens(tokenizer.added_tokens ?? [])
+  tokenizer.added_tokens ??= []
+  checkAddedTokens(tokenizer.added_tokens)
   checkModel(tokenizer.model)
+  checkConfig(config)
   return value as unknown as TokenizerBlob
 }
+
+/** Where a step of several keeps the others. */
+const STEP_LISTS = ['normalizers', 'pretokenizers', 'processors', 'decoders']
+
+function checkStep(key: string, step: unknown): void {
+  if (!isRecord(step) || typeof step.type !== 'string') {
+    throw tokenizerFileError(`\`${key}\` is not an object with a type`)
+  }
+  for (const list of STEP_LISTS) {
+    const steps = step[list]
+    if (steps === undefined) continue
+    if (!Array.isArray(steps)) throw tokenizerFileError(`\`${key}.${list}\` is not an array`)
+    for (const [i, inner] of steps.entries()) checkStep(`${key}.${list}.${i}`, inner)
+  }
+  const { pattern } = step
+  if (pattern === undefined) return
+  const text = isRecord(pattern) ? (pattern.String ?? pattern.Regex) : undefined
+  if (typeof text !== 'string') throw tokenizerFileError(`\`${key}.pattern\` is neither a String nor a Regex`)
+}
+
+const TOKEN_FLAGS = ['special', 'normalized', 'single_word', 'lstrip', 'rstrip']
 
 function checkAddedTokens(tokens: unknown): void {
   if (!Array.isArray(tokens)) throw tokenizerFileError('`added_tokens` is not an array')
@@ -131,6 +152,24 @@ function checkAddedTokens(tokens: unknown): void {
     if (!isRecord(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {
       throw tokenizerFileError('an added token has no content or no id')
     }
+    checkFlags(`the added token ${shown(token.content)}`, token, TOKEN_FLAGS)
+  }
+}
+
+function checkConfig(config: Record<string, unknown>): void {
+  checkFlags('the tokenizer config', config, ['add_bos_token', 'add_dummy_prefix'])
+  const ends = config.eos_token_ids ?? []
+  if (!Array.isArray(ends) || !ends.every(isTokenId)) {
+    throw tokenizerFileError(`\`eos_token_ids\` must be a list of token ids, found ${shown(ends)}`)
+  }
+}
+
+/** Flags are true, false, null or not there: any other value would count as true, whatever was meant. */
+function checkFlags(what: string, fields: Record<string, unknown>, names: readonly string[]): void {
+  for (const name of names) {
+    const value = fields[name] ?? false
+    if (typeof value !== 'boolean')
+      throw tokenizerFileError(`\`${name}\` of ${what} is ${shown(value)}, not true or false`)
   }
 }
 
@@ -144,7 +183,9 @@ function checkModel(model: unknown): void {
 }
 
 /** Only the shape: the entries, which are many, are looked at while they are read. */
-function checkBpe({ vocab, merges, merge_ranks: ranks }: Record<string, unknown>): void {
+function checkBpe(model: Record<string, unknown>): void {
+  const { vocab, merges, merge_ranks: ranks } = model
+  checkFlags('`model`', model, ['byte_fallback', 'fuse_unk', 'ignore_merges'])
   if (!isRecord(vocab)) throw tokenizerFileError('`model.vocab` is not an object')
   if (!Array.isArray(merges)) throw tokenizerFileError('`model.merges` is not an array')
   if (ranks !== undefined && !Array.isArray(ranks)) throw tokenizerFileError('`model.merge_ranks` is not an array')
