@@ -3,6 +3,7 @@
  * hold yet, and lets the oldest turns go when the context is full.
  */
 import { OnebitError } from '../errors.js'
+import { CONTEXT_OPTION } from '../native/hints.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { type CachedAnswer, ChatTurn } from './chat-turn.js'
 import { checkGenerateOptions } from './generate-options.js'
@@ -182,7 +183,7 @@ export class Chat {
     const question = ids.length - turn.ids.length
     if (question + 2 * LEAST_ANSWER > capacity) {
       throw new OnebitError('ERR_CONTEXT_FULL', `The message has ${question} tokens; the context has ${capacity}.`, {
-        hint: 'Say it shorter, or use a larger context (`context` in code, -c on the command line).',
+        hint: `Say it shorter, or use a larger context ${CONTEXT_OPTION}.`,
       })
     }
     const kept = Math.floor((capacity - question - room) / 2)

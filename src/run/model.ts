@@ -107,7 +107,9 @@ function checkContext(context: number, config: ModelConfig): number {
 
 function checkMemory(fileBytes: number, limit: number | undefined): void {
   if (limit === undefined || fileBytes <= limit) return
-  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
+  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`, {
+    hint: 'Raise `memoryLimit`, or use a smaller model.',
+  })
 }
 
 function checkRandomOptions(options: unknown) {
