@@ -1,4 +1,4 @@
-import { LIMITS } from '../config/architecture.js'
+import { LIMITS } from '../config/limits.js'
 import { checkPerplexityOptions, type PerplexityOptions, perplexity } from '../eval/perplexity.js'
 import type { Command, OptionValues } from './arguments.js'
 import { formatRate } from './format.js'

@@ -1,4 +1,4 @@
-import { LIMITS } from '../config/architecture.js'
+import { LIMITS } from '../config/limits.js'
 import { defaultModelPath } from '../run/default-model.js'
 import { checkGenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'

@@ -1,4 +1,4 @@
-import { LIMITS } from '../config/architecture.js'
+import { LIMITS } from '../config/limits.js'
 import { badOption } from '../errors.js'
 import type { Model } from '../run/model.js'
 import { checkScoreOptions, type ScoreOptions } from '../run/session.js'

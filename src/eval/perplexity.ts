@@ -26,11 +26,11 @@ export interface PerplexityResult {
   tokens: number
 }
 
-/** `context`: what the model has. @throws OnebitError ERR_BAD_OPTION */
-export function checkPerplexityOptions(options: PerplexityOptions, context: number) {
+/** `most`: the positions of the model; `usual`: those of its sessions. @throws OnebitError ERR_BAD_OPTION */
+export function checkPerplexityOptions(options: PerplexityOptions, most: number, usual: number = most) {
   const fields = optionFields('options', options, ['ctx', 'chunks', 'signal', 'onBlock'])
   return {
-    ctx: integerOption({ ctx: fields.ctx ?? Math.min(2048, context) }, 'ctx', 2, context)!,
+    ctx: integerOption({ ctx: fields.ctx ?? Math.min(2048, usual) }, 'ctx', 2, most)!,
     chunks: integerOption(fields, 'chunks', 1, Number.MAX_SAFE_INTEGER) ?? Number.MAX_SAFE_INTEGER,
     signal: signalOption(fields),
   }
@@ -41,7 +41,7 @@ export async function perplexity(
   ids: Int32Array,
   options: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
-  const { ctx, chunks, signal } = checkPerplexityOptions(options, model.context)
+  const { ctx, chunks, signal } = checkPerplexityOptions(options, model.config.context_length, model.context)
   const total = Math.min(Math.floor(ids.length / ctx), chunks)
   if (total === 0) {
     throw new OnebitError('ERR_TEXT_TOO_SHORT', `The text has ${ids.length} tokens, less than one block of ${ctx}.`, {

@@ -30,7 +30,7 @@ const LEAST_ANSWER = 16
  * ends without changing anything.
  */
 export class Chat {
-  readonly session: Session
+  readonly session: Session<Model>
   readonly #model: Model
   readonly #opening: readonly ChatMessage[]
   readonly #onTrim: ((messages: number) => void) | undefined

@@ -1,11 +1,6 @@
 /** Tokens by id and ids by token, built once from a blob and shared by encoder and decoder. */
-import {
-  type BpeModel,
-  isTokenId,
-  type TokenizerJson,
-  tokenizerFileError,
-  type UnigramModel,
-} from './tokenizer-json.js'
+import { type BpeModel, type TokenizerJson, tokenizerFileError, type UnigramModel } from './tokenizer-json.js'
+import { isTokenId } from './vocabulary-json.js'
 
 export class Vocabulary {
   /** one more than the highest id */
