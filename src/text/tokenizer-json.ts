@@ -12,6 +12,8 @@ export interface AddedToken {
   special?: boolean
   /** matched after the normalizer instead of before it */
   normalized?: boolean
+  /** matched only where no letter or digit is beside it */
+  single_word?: boolean
   /** swallow white space before or after the token */
   lstrip?: boolean
   rstrip?: boolean

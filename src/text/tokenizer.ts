@@ -2,13 +2,15 @@
 import { setImmediate as otherEvents } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { OnebitError } from '../errors.js'
-import type { Section } from './added-tokens.js'
+import type { Accept } from './added-tokens.js'
 import type { EncodeRequest } from './encode-worker.js'
 import { Encoder } from './encoder.js'
+import { knownEnds } from './end-tokens.js'
 import { IdBuffer } from './id-buffer.js'
 import { RemoteCalls, remoteThread } from './remote-calls.js'
 import { type TokenBytes, tokenBytesOf } from './token-bytes.js'
 import {
+  type AddedToken,
   checkTokenizerBlob,
   parseTokenizerBlob,
   type Step,
@@ -36,20 +38,6 @@ export interface DecodeOptions {
 /** Longer texts are encoded on a thread: this many characters take a few milliseconds. */
 const LONG_TEXT = 8192
 const WORKER_IDLE_MS = 30_000
-
-/**
- * Tokens that end an answer in the chat formats in use. Many files name only one of them as eos_token, and a model
- * that ends its turn with another one would talk on.
- */
-const END_TOKENS = [
-  '<|im_end|>',
-  '<|eot_id|>',
-  '<|eom_id|>',
-  '<|end_of_text|>',
-  '<|endoftext|>',
-  '<|end|>',
-  '<end_of_turn>',
-]
 
 export class Tokenizer {
   /** put in front of a text by `encode` when `addsBos`; undefined when the vocabulary has none */
@@ -100,7 +88,7 @@ export class Tokenizer {
     encoder = new Encoder(blob, vocabulary),
   ) {
     const { tokenizer, config } = blob
-    const added = tokenizer.added_tokens ?? []
+    const { added } = vocabulary
     this.config = config
     this.#vocabulary = vocabulary
     this.#encoder = encoder
@@ -150,18 +138,21 @@ export class Tokenizer {
     return ids
   }
 
-  /** @internal A text cut at the special tokens written out in it: strings, and tokens with their ids. */
-  splitSpecial(text: string): Section[] {
-    return this.#encoder.splitSpecial(wellFormed(text))
-  }
-
-  /** @internal The ids of such parts, in which strings are plain text. No BOS. */
-  async encodeParts(parts: Section[], options: { signal?: AbortSignal } = {}): Promise<Int32Array> {
+  /**
+   * The ids of a text in which special tokens, and the added tokens `markers`, count only where `accept` says so; written
+   * anywhere else they are plain text. No BOS.
+   */
+  async encodeMarked(
+    text: string,
+    markers: readonly AddedToken[],
+    accept: Accept,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Int32Array> {
     options.signal?.throwIfAborted()
-    const length = parts.reduce((sum, part) => sum + (typeof part === 'string' ? part.length : 0), 0)
-    if (length > LONG_TEXT) return this.#longTexts.call({ parts }, options.signal)
+    const { parts, without } = this.#encoder.cutOut(wellFormed(text), markers, accept)
+    if (text.length > LONG_TEXT) return this.#longTexts.call({ parts, without }, options.signal)
     const ids = new IdBuffer()
-    this.#encoder.encodeParts(parts, ids)
+    this.#encoder.encodeParts(parts, without, ids)
     return ids.take()
   }
 
@@ -188,6 +179,11 @@ export class Tokenizer {
 
   isSpecial(id: number): boolean {
     return this.#specialIds.has(id)
+  }
+
+  /** Tokens that were added to the model's own vocabulary, special or not. */
+  get addedTokens(): readonly AddedToken[] {
+    return this.#vocabulary.added
   }
 
   /** The texts of all special tokens. */
@@ -232,10 +228,7 @@ export class Tokenizer {
     const eos = this.#idOfName(tokenName(config.eos_token))
     if (eos !== undefined) ends.add(eos)
     for (const id of config.eos_token_ids ?? []) ends.add(id)
-    for (const token of END_TOKENS) {
-      const id = this.#special.get(token)
-      if (id !== undefined) ends.add(id)
-    }
+    for (const { id } of knownEnds(this.#vocabulary, this.#vocabulary.added)) ends.add(id)
     return [...ends].sort((a, b) => a - b)
   }
 }

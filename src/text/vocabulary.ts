@@ -1,5 +1,7 @@
 /** Tokens by id and ids by token, built once from a blob and shared by encoder and decoder. */
+import { withKnownEnds } from './end-tokens.js'
 import {
+  type AddedToken,
   type BpeModel,
   isTokenId,
   type TokenizerJson,
@@ -8,6 +10,8 @@ import {
 } from './tokenizer-json.js'
 
 export class Vocabulary {
+  /** added tokens; those that are known to end an answer are special, whatever their file says */
+  readonly added: readonly AddedToken[]
   /** one more than the highest id */
   readonly size: number
   /** ids of the model's own tokens; the encoder takes special ones out */
@@ -23,6 +27,7 @@ export class Vocabulary {
     for (const id of this.modelIds.values()) if (id >= size) size = id + 1
     for (const id of this.#addedIds.values()) if (id >= size) size = id + 1
     this.size = size
+    this.added = withKnownEnds(this, added)
   }
 
   /** Names by id, added tokens included; unused ids are undefined. Made when first asked for: encoding needs none. */

@@ -1,6 +1,6 @@
 /** The arguments of a call, matched with the parameters of a function of ours. */
 import { Text } from './text.js'
-import { type Arguments, isInteger, TemplateError, typeName, Undefined, type Value } from './values.js'
+import { type Arguments, given, isInteger, isTrue, TemplateError, typeName, Undefined, type Value } from './values.js'
 
 export class BoundArguments {
   readonly #function: string
@@ -11,8 +11,18 @@ export class BoundArguments {
     this.#values = values
   }
 
-  value(name: string): Value | undefined {
-    return this.#values.get(name)
+  has(name: string): boolean {
+    return this.#values.has(name)
+  }
+
+  /** `fallback`, by default None, when it is left out */
+  value(name: string, fallback: Value = null): Value {
+    return given(this.#values.get(name), fallback)
+  }
+
+  /** whether it is true; false when it is left out */
+  flag(name: string): boolean {
+    return isTrue(this.value(name, false))
   }
 
   required(name: string): Value {

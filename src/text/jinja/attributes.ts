@@ -8,6 +8,7 @@ import {
   Callable,
   Dict,
   DictView,
+  given,
   isHostObject,
   isNumber,
   List,
@@ -25,7 +26,17 @@ import {
 const CHANGING_LIST = ['append', 'clear', 'extend', 'insert', 'pop', 'remove', 'reverse', 'sort']
 const CHANGING_DICT = ['clear', 'pop', 'popitem', 'setdefault', 'update']
 const UNSUPPORTED_NUMBER_ATTRIBUTES = [
-  ...['as_integer_ratio', 'bit_count', 'bit_length', 'conjugate', 'denominator', 'from_bytes', 'fromhex', 'hex', 'imag'],
+  ...[
+    'as_integer_ratio',
+    'bit_count',
+    'bit_length',
+    'conjugate',
+    'denominator',
+    'from_bytes',
+    'fromhex',
+    'hex',
+    'imag',
+  ],
   ...['is_integer', 'numerator', 'real', 'to_bytes'],
 ]
 
@@ -34,18 +45,23 @@ export const UNSUPPORTED_METHODS = new Set([...UNSUPPORTED_TEXT_METHODS, ...UNSU
 
 /** `of.name` */
 export function getAttribute(of: Value, name: string): Value {
-  return attribute(of, name) ?? subscript(of, new Text(name)) ?? missing(of, new Text(name))
+  const found = attribute(of, name)
+  if (found !== undefined) return found
+  const key = new Text(name)
+  return given(subscript(of, key), missing(of, key))
 }
 
 /** `of[key]` */
 export function getItem(of: Value, key: Value): Value {
   const item = subscript(of, key)
   if (item !== undefined) return item
-  return (key instanceof Text ? attribute(of, key.text) : undefined) ?? missing(of, key)
+  return given(key instanceof Text ? attribute(of, key.text) : undefined, missing(of, key))
 }
 
 export function getSlice(of: Value, start: Value, stop: Value, step: Value): Value {
-  return slice(of, start, stop, step) ?? new Undefined(`a value of type ${typeName(of)} has no slices`)
+  const found = slice(of, start, stop, step)
+  if (found === undefined) throw new TemplateError(`a value of type ${typeName(of)} has no slices`)
+  return found
 }
 
 /** An attribute by its dotted name, integers in it being indices, as filters look them up. */
@@ -98,7 +114,7 @@ function method(name: string, parameters: string[], call: (args: BoundArguments)
 function dictMethod(dict: Dict, name: string): Callable | undefined {
   switch (name) {
     case 'get':
-      return method(name, ['key', 'default'], (args) => dict.get(args.required('key')) ?? args.value('default') ?? null)
+      return method(name, ['key', 'default'], (args) => given(dict.get(args.required('key')), args.value('default')))
     case 'keys':
     case 'values':
     case 'items':
@@ -122,11 +138,12 @@ function sequenceMethod(sequence: Sequence, name: string): Callable | undefined 
   if (name !== 'index') return undefined
   return method(name, ['value', 'start', 'stop'], (args) => {
     const value = args.required('value')
-    const within = slice(sequence, BigInt(args.integer('start', 0)), args.value('stop') ?? null, null) as Sequence
+    const within = slice(sequence, BigInt(args.integer('start', 0)), args.value('stop'), null) as Sequence
     const at = within.items.findIndex((item) => equals(item, value))
     if (at < 0) throw new TemplateError(`index(): ${repr(value).text.slice(0, 60)} is not there`)
     const start = args.integer('start', 0)
-    return BigInt(at + (start < 0 ? Math.max(0, sequence.items.length + start) : Math.min(start, sequence.items.length)))
+    return BigInt(
+      at + (start < 0 ? Math.max(0, sequence.items.length + start) : Math.min(start, sequence.items.length)),
+    )
   })
 }
-

@@ -5,16 +5,17 @@ import { formatPercent } from './formatting.js'
 import { toJson } from './json.js'
 import { roundFloat } from './number-format.js'
 import { escapeHtml } from './operators.js'
-import { capitalized, PYTHON_SPACE } from './python-text.js'
 import { toText } from './printing.js'
+import { capitalized, PYTHON_SPACE } from './python-text.js'
 import { SEQUENCE_FILTERS } from './sequence-filters.js'
-import { Text } from './text.js'
+import { EMPTY, Text } from './text.js'
 import { padText, replaceText, splitLines, stripText } from './text-methods.js'
 import {
   type Arguments,
   Callable,
   Dict,
   DictView,
+  given,
   isInteger,
   isNumber,
   isTrue,
@@ -40,7 +41,11 @@ export type Filter = (value: Value, args: Arguments, engine: Engine) => Value
 export const UNSUPPORTED_FILTERS = ['filesizeformat', 'pprint', 'random', 'striptags', 'urlize', 'wordwrap', 'xmlattr']
 
 /** A filter with named parameters. */
-export function filter(name: string, parameters: string[], apply: (value: Value, args: BoundArguments) => Value): Filter {
+export function filter(
+  name: string,
+  parameters: string[],
+  apply: (value: Value, args: BoundArguments) => Value,
+): Filter {
   return (value, args) => apply(value, bind(name, parameters, args))
 }
 
@@ -51,17 +56,24 @@ function textFilter(name: string, parameters: string[], apply: (text: Text, args
 
 const TEXT_FILTERS: Record<string, Filter> = {
   capitalize: textFilter('capitalize', [], (text) => text.map(capitalized)),
-  center: textFilter('center', ['width'], (text, args) => padText(text, args.integer('width', 80), new Text(' '), 'center')),
+  center: textFilter('center', ['width'], (text, args) =>
+    padText(text, args.integer('width', 80), new Text(' '), 'center'),
+  ),
   escape: textFilter('escape', [], (text) => (text.markup ? text : escapeHtml(text))),
   forceescape: filter('forceescape', [], (value) => escapeHtml(toText(value))),
   format: (value, { positional, named }) => {
     const values = new Dict([...named].map(([name, item]) => [new Text(name), item]))
     return formatPercent(value instanceof Text ? value : toText(value), named.size > 0 ? values : new Tuple(positional))
   },
-  indent: textFilter('indent', ['width', 'first', 'blank'], indent),
+  indent: filter('indent', ['width', 'first', 'blank'], indent),
   lower: textFilter('lower', [], (text) => text.map((part) => part.toLowerCase())),
   replace: filter('replace', ['old', 'new', 'count'], (value, args) =>
-    replaceText(toText(value), toText(args.required('old')).text, toText(args.required('new')), args.integer('count', -1)),
+    replaceText(
+      toText(value),
+      toText(args.required('old')).text,
+      toText(args.required('new')),
+      args.integer('count', -1),
+    ),
   ),
   safe: filter('safe', [], (value) => {
     const text = toText(value)
@@ -70,7 +82,7 @@ const TEXT_FILTERS: Record<string, Filter> = {
   string: textFilter('string', [], (text) => text),
   title: textFilter('title', [], (text) => text.map(titleFilter)),
   trim: textFilter('trim', ['chars'], (text, args) => stripText(text, args.optionalText('chars')?.text)),
-  truncate: textFilter('truncate', ['length', 'killwords', 'end', 'leeway'], truncate),
+  truncate: filter('truncate', ['length', 'killwords', 'end', 'leeway'], truncate),
   upper: textFilter('upper', [], (text) => text.map((part) => part.toUpperCase())),
   urlencode: filter('urlencode', [], urlEncode),
   wordcount: textFilter('wordcount', [], ({ text }) => BigInt(text.match(/[\p{L}\p{N}_]+/gu)?.length ?? 0)),
@@ -80,11 +92,13 @@ const VALUE_FILTERS: Record<string, Filter> = {
   abs: filter('abs', [], absolute),
   attr: filter('attr', ['name'], (value, args) => attributeOnly(value, toText(args.required('name')).text)),
   default: filter('default', ['default_value', 'boolean'], (value, args) => {
-    const missing = value instanceof Undefined || (isTrue(args.value('boolean') ?? false) && !isTrue(value))
-    return missing ? (args.value('default_value') ?? new Text('')) : value
+    const missing = value instanceof Undefined || (args.flag('boolean') && !isTrue(value))
+    return missing ? args.value('default_value', EMPTY) : value
   }),
-  float: filter('float', ['default'], (value, args) => toFloat(value) ?? args.value('default') ?? 0),
-  int: filter('int', ['default', 'base'], (value, args) => toInteger(value, args.integer('base', 10)) ?? args.value('default') ?? 0n),
+  float: filter('float', ['default'], (value, args) => given(toFloat(value), args.value('default', 0))),
+  int: filter('int', ['default', 'base'], (value, args) =>
+    given(toInteger(value, args.integer('base', 10)), args.value('default', 0n)),
+  ),
   length: filter('length', [], length),
   round: filter('round', ['precision', 'method'], round),
   tojson: filter('tojson', ['ensure_ascii', 'indent', 'separators', 'sort_keys'], jsonFilter),
@@ -118,35 +132,40 @@ function titleFilter(text: string): string {
     .join('')
 }
 
-function indent(text: Text, args: BoundArguments): Text {
-  const width = args.value('width') ?? 4n
+function indent(text: Value, args: BoundArguments): Text {
+  if (!(text instanceof Text)) throw new TemplateError(`indent of a value of type ${typeName(text)}`)
+  const width = args.value('width', 4n)
   const indention = width instanceof Text ? width : new Text(' '.repeat(Math.max(0, args.integer('width', 4))))
   const newline = new Text('\n')
-  const blank = isTrue(args.value('blank') ?? false)
+  const blank = args.flag('blank')
   // Jinja2 adds a line end, so that a text that ends with one keeps it.
   const lines = splitLines(Text.join([text, newline]))
   const indented = lines.map((line, i) => (i > 0 && (blank || line.text !== '') ? Text.join([indention, line]) : line))
   const joined = Text.join(indented, newline)
-  return isTrue(args.value('first') ?? false) ? Text.join([indention, joined]) : joined
+  return args.flag('first') ? Text.join([indention, joined]) : joined
 }
 
 /** jinja2's policy truncate.leeway */
 const LEEWAY = 5
 
-function truncate(text: Text, args: BoundArguments): Text {
+function truncate(text: Value, args: BoundArguments): Value {
   const most = args.integer('length', 255)
-  const end = args.value('end') === undefined ? new Text('...') : args.text('end')
-  if (text.length <= most + args.integer('leeway', LEEWAY)) return text
+  const end = args.has('end') ? args.text('end') : new Text('...')
+  if (Number(length(text)) <= most + args.integer('leeway', LEEWAY)) return text
+  if (!(text instanceof Text)) throw new TemplateError(`truncate of a value of type ${typeName(text)}`)
   if (most < end.length) throw new TemplateError(`truncate: ${most} characters are too few for the end`)
   const kept = text.slice(0, text.offsets()[most - end.length]!)
-  const space = isTrue(args.value('killwords') ?? false) ? -1 : kept.text.lastIndexOf(' ')
+  const space = args.flag('killwords') ? -1 : kept.text.lastIndexOf(' ')
   return Text.join([space < 0 ? kept : kept.slice(0, space), end])
 }
 
 function urlEncode(value: Value): Value {
   const quote = (part: Value, safe: string) => {
     const text = toText(part)
-    const encode = (c: string) => (safe.includes(c) ? c : encodeURIComponent(c).replace(/[!'()*]/g, (d) => `%${d.charCodeAt(0).toString(16).toUpperCase()}`))
+    const encode = (c: string) =>
+      safe.includes(c)
+        ? c
+        : encodeURIComponent(c).replace(/[!'()*]/g, (d) => `%${d.charCodeAt(0).toString(16).toUpperCase()}`)
     return text.map((run) => Array.from(run, encode).join(''))
   }
   if (value instanceof Text || !(value instanceof Dict || value instanceof Sequence)) return quote(value, '/')
@@ -174,7 +193,9 @@ function absolute(value: Value): Value {
 function attributeOnly(value: Value, name: string): Value {
   if (!(value instanceof Dict || value instanceof Sequence || value instanceof Text)) return getAttribute(value, name)
   const found = getAttribute(value, name)
-  return found instanceof Callable ? found : new Undefined(`a value of type ${typeName(value)} has no attribute ${name}`)
+  return found instanceof Callable
+    ? found
+    : new Undefined(`a value of type ${typeName(value)} has no attribute ${name}`)
 }
 
 const FLOAT = /^[+-]?(?:(?:\d+(?:_\d+)*)?\.?(?:\d+(?:_\d+)*)?(?:e[+-]?\d+(?:_\d+)*)?|inf(?:inity)?|nan)$/i
@@ -227,9 +248,11 @@ function round(value: Value, args: BoundArguments): Value {
   if (value instanceof Undefined) value.fail()
   if (!isNumber(value)) throw new TemplateError(`round of a value of type ${typeName(value)}`)
   const precision = args.integer('precision', 0)
-  const method = args.value('method') === undefined ? 'common' : args.text('method').text
-  if (method === 'common') return isInteger(value) ? roundInteger(BigInt(value), precision) : roundFloat(value, precision)
-  if (method !== 'ceil' && method !== 'floor') throw new TemplateError('round: the method must be common, ceil or floor')
+  const method = args.has('method') ? args.text('method').text : 'common'
+  if (method === 'common')
+    return isInteger(value) ? roundInteger(BigInt(value), precision) : roundFloat(value, precision)
+  if (method !== 'ceil' && method !== 'floor')
+    throw new TemplateError('round: the method must be common, ceil or floor')
   const scale = 10 ** precision
   return Math[method](Number(value) * scale) / scale
 }
@@ -244,16 +267,21 @@ function roundInteger(value: bigint, precision: number): Value {
 }
 
 function jsonFilter(value: Value, args: BoundArguments): Value {
-  const indention = args.value('indent') ?? null
+  const indention = args.value('indent')
   const indent =
-    indention === null ? undefined : indention instanceof Text ? indention.text : ' '.repeat(Math.max(0, args.integer('indent', 0)))
-  const separators = args.value('separators') ?? null
+    indention === null
+      ? undefined
+      : indention instanceof Text
+        ? indention.text
+        : ' '.repeat(Math.max(0, args.integer('indent', 0)))
+  const separators = args.value('separators')
   let [itemSeparator, keySeparator] = [indent === undefined ? ', ' : ',', ': ']
   if (separators !== null) {
     const given = iterate(separators)
-    if (given.length !== 2 || !given.every((item) => item instanceof Text)) throw new TemplateError('tojson: separators must be two texts')
+    if (given.length !== 2 || !given.every((item) => item instanceof Text))
+      throw new TemplateError('tojson: separators must be two texts')
     ;[itemSeparator, keySeparator] = given.map((item) => (item as Text).text) as [string, string]
   }
-  const [ensureAscii, sortKeys] = [isTrue(args.value('ensure_ascii') ?? false), isTrue(args.value('sort_keys') ?? false)]
+  const [ensureAscii, sortKeys] = [args.flag('ensure_ascii'), args.flag('sort_keys')]
   return toJson(value, { ensureAscii, indent, itemSeparator, keySeparator, sortKeys })
 }

@@ -2,7 +2,18 @@
 import { numberDigits } from './number-format.js'
 import { repr, toText } from './printing.js'
 import { EMPTY, Text } from './text.js'
-import { type Arguments, Dict, isInteger, isNumber, TemplateError, Tuple, typeName, Undefined, type Value } from './values.js'
+import {
+  type Arguments,
+  Dict,
+  isInteger,
+  isNumber,
+  Sequence,
+  TemplateError,
+  Tuple,
+  typeName,
+  Undefined,
+  type Value,
+} from './values.js'
 
 interface Style {
   fill: string
@@ -27,7 +38,8 @@ export function formatPercent(format: Text, values: Value): Text {
     if (taken >= positional.length) throw new TemplateError('not enough arguments for the format')
     return positional[taken++]!
   }
-  const number = (text: string | undefined) => (text === '*' ? Number(take()) : text === undefined ? undefined : Number(text))
+  const number = (text: string | undefined) =>
+    text === '*' ? Number(take()) : text === undefined ? undefined : Number(text)
   const parts: Text[] = []
   let at = 0
   for (const match of format.text.matchAll(PERCENT)) {
@@ -45,8 +57,12 @@ export function formatPercent(format: Text, values: Value): Text {
     }
   }
   parts.push(format.slice(at))
-  if (parts.some((part, i) => i % 2 === 0 && part.text.includes('%'))) throw new TemplateError('an incomplete format after %')
-  if (taken < positional.length && !(values instanceof Dict)) throw new TemplateError('not all arguments of the format were used')
+  if (parts.some((part, i) => i % 2 === 0 && part.text.includes('%')))
+    throw new TemplateError('an incomplete format after %')
+  // Python asks this only of what cannot be indexed, and of tuples.
+  const isIndexed =
+    values instanceof Dict || values instanceof Undefined || (values instanceof Sequence && !(values instanceof Tuple))
+  if (taken < positional.length && !isIndexed) throw new TemplateError('not all arguments of the format were used')
   return Text.join(parts)
 }
 

@@ -23,7 +23,7 @@ export function globalFunctions(now: Date): [string, Value][] {
     cycler: (args) => new Cycler(args.positional),
     dict: (args) => makeDict('dict', args),
     joiner: (args) => {
-      const separator = toText(bind('joiner', ['sep'], args).value('sep') ?? new Text(', '))
+      const separator = toText(bind('joiner', ['sep'], args).value('sep', new Text(', ')))
       let used = false
       return new Callable('joiner', () => {
         const text = used ? separator : EMPTY
@@ -72,7 +72,8 @@ function range({ positional, named }: Arguments): Value {
     if (isInteger(value)) return BigInt(value)
     throw new TemplateError(`range() of a value of type ${typeName(value)}`)
   })
-  if (named.size > 0 || numbers.length < 1 || numbers.length > 3) throw new TemplateError('range() takes 1 to 3 numbers')
+  if (named.size > 0 || numbers.length < 1 || numbers.length > 3)
+    throw new TemplateError('range() takes 1 to 3 numbers')
   if (numbers.length === 1) return new Range(0n, numbers[0]!, 1n)
   return new Range(numbers[0]!, numbers[1]!, numbers[2] ?? 1n)
 }

@@ -13,6 +13,7 @@ import {
   type Arguments,
   Callable,
   Dict,
+  given,
   isHostObject,
   isTrue,
   iterate,
@@ -30,6 +31,9 @@ type Ending = 'end' | 'break' | 'continue'
 
 type Output = Text[]
 type Of<Kind> = Extract<Statement, { kind: Kind }>
+
+/** Jinja2 has them: a text that is never the same, and the blocks of templates that extend others. */
+export const UNSUPPORTED_NAMES = ['lipsum', 'self', 'super']
 
 /** Macros that call themselves end here, before the stack does. */
 const MAX_CALLS = 200
@@ -69,7 +73,7 @@ export class Interpreter implements Engine {
         output.push(new Text(statement.text))
         return 'end'
       case 'print':
-        output.push(toText(this.#evaluate(statement.value, scope)))
+        for (const value of statement.values) output.push(toText(this.#evaluate(value, scope)))
         return 'end'
       case 'if':
         return this.#if(statement, scope, output)
@@ -117,7 +121,11 @@ export class Interpreter implements Engine {
       return isTrue(this.#evaluate(loop.test, inner))
     })
     if (items.length === 0) return this.run(loop.otherwise, new Scope(scope), output)
-    const state = new Loop(items, depth, loop.recursive ? (inner, level) => this.#recurse(loop, inner, scope, level) : undefined)
+    const state = new Loop(
+      items,
+      depth,
+      loop.recursive ? (inner, level) => this.#recurse(loop, inner, scope, level) : undefined,
+    )
     for (const [index, item] of items.entries()) {
       state.index = index
       const inner = new Scope(scope)
@@ -137,7 +145,11 @@ export class Interpreter implements Engine {
   }
 
   /** The text of a body, through filters; what stands before a `break` is lost, as it is in Jinja2. */
-  #captured({ filters, body }: { filters: FilterSyntax[]; body: Statement[] }, scope: Scope, use: (text: Value) => void): Ending {
+  #captured(
+    { filters, body }: { filters: FilterSyntax[]; body: Statement[] },
+    scope: Scope,
+    use: (text: Value) => void,
+  ): Ending {
     const output: Output = []
     const inner = new Scope(scope)
     const ending = this.run(body, inner, output)
@@ -152,7 +164,8 @@ export class Interpreter implements Engine {
     if (target.kind === 'name') scope.set(target.name, value)
     else if (target.kind === 'attribute') {
       const namespace = scope.get(target.namespace)
-      if (!(namespace instanceof Namespace)) throw new TemplateError(`${target.namespace}.${target.name} is set, but ${target.namespace} is no namespace`)
+      if (!(namespace instanceof Namespace))
+        throw new TemplateError(`${target.namespace}.${target.name} is set, but ${target.namespace} is no namespace`)
       setAttribute(namespace, target.name, value)
     } else {
       const values = iterate(value)
@@ -176,26 +189,35 @@ export class Interpreter implements Engine {
     )
   }
 
-  #bindParameters(name: string, { names, defaults }: Parameters, uses: Set<string>, args: Arguments, scope: Scope): void {
+  #bindParameters(
+    name: string,
+    { names, defaults }: Parameters,
+    uses: Set<string>,
+    args: Arguments,
+    scope: Scope,
+  ): void {
     const named = new Map(args.named)
     const absent: number[] = []
     for (const [index, parameter] of names.entries()) {
-      const value = args.positional[index] ?? take(named, parameter)
+      const value = index < args.positional.length ? args.positional[index] : take(named, parameter)
       if (value === undefined) absent.push(index)
       else scope.set(parameter, value)
     }
     for (const index of absent) {
       const expression = defaults[index - (names.length - defaults.length)]
-      const value = expression ? this.#evaluate(expression, scope) : new Undefined(`parameter ${names[index]} was not given`)
+      const value = expression
+        ? this.#evaluate(expression, scope)
+        : new Undefined(`parameter ${names[index]} was not given`)
       scope.set(names[index]!, value)
     }
     if (uses.has('caller') && !names.includes('caller')) {
-      scope.set('caller', take(named, 'caller') ?? new Undefined('there is no caller'))
+      scope.set('caller', given(take(named, 'caller'), new Undefined('there is no caller')))
     }
     if (uses.has('kwargs')) scope.set('kwargs', new Dict([...named].map(([key, value]) => [new Text(key), value])))
     else if (named.size > 0) throw new TemplateError(`macro ${name} takes no argument ${[...named.keys()][0]}`)
     if (uses.has('varargs')) scope.set('varargs', new Tuple(args.positional.slice(names.length)))
-    else if (args.positional.length > names.length) throw new TemplateError(`macro ${name} takes not more than ${names.length} arguments`)
+    else if (args.positional.length > names.length)
+      throw new TemplateError(`macro ${name} takes not more than ${names.length} arguments`)
   }
 
   #callBlock({ callee, call, parameters, body }: Of<'call'>, scope: Scope): Value {
@@ -217,7 +239,7 @@ export class Interpreter implements Engine {
       case 'constant':
         return expression.value
       case 'name':
-        return scope.get(expression.name) ?? new Undefined(`${expression.name} is undefined`)
+        return this.#name(expression.name, scope)
       case 'list':
         return new List(expression.items.map(of))
       case 'tuple':
@@ -262,6 +284,12 @@ export class Interpreter implements Engine {
         if (isTrue(of(expression.condition))) return of(expression.whenTrue)
         return expression.whenFalse ? of(expression.whenFalse) : new Undefined('an `if` without `else` gave nothing')
     }
+  }
+
+  #name(name: string, scope: Scope): Value {
+    const value = scope.get(name)
+    if (value === undefined && UNSUPPORTED_NAMES.includes(name)) throw new TemplateError(`${name} is not supported`)
+    return given(value, new Undefined(`${name} is undefined`))
   }
 
   #compare({ first, rest }: Extract<Expression, { kind: 'compare' }>, scope: Scope): boolean {

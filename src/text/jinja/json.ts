@@ -88,7 +88,15 @@ function sorted(entries: [Value, Value][]): [Value, Value][] {
   return entries.sort(([a, x], [b, y]) => (equals(a, b) ? order(x, y) : order(a, b)))
 }
 
-const ESCAPES: Record<string, string> = { '"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\b': '\\b', '\f': '\\f' }
+const ESCAPES: Record<string, string> = {
+  '"': '\\"',
+  '\\': '\\\\',
+  '\n': '\\n',
+  '\r': '\\r',
+  '\t': '\\t',
+  '\b': '\\b',
+  '\f': '\\f',
+}
 
 function quoted(text: Text, ensureAscii: boolean): Text {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must be escaped

@@ -20,7 +20,10 @@ export function syntaxError(message: string, line: number): TemplateError {
 
 const OPEN = /\{([%{#])([-+]?)/g
 const RAW_BEGIN = new RegExp(`\\{%[-+]?[${PYTHON_SPACE}]*raw[${PYTHON_SPACE}]*(?:-%\\}[${PYTHON_SPACE}]*|%\\})`, 'y')
-const RAW_END = new RegExp(`\\{%([-+]?)[${PYTHON_SPACE}]*endraw[${PYTHON_SPACE}]*(?:\\+%\\}|-%\\}[${PYTHON_SPACE}]*|%\\}\\n?)`, 'g')
+const RAW_END = new RegExp(
+  `\\{%([-+]?)[${PYTHON_SPACE}]*endraw[${PYTHON_SPACE}]*(?:\\+%\\}|-%\\}[${PYTHON_SPACE}]*|%\\}\\n?)`,
+  'g',
+)
 const COMMENT_END = new RegExp(`(?:\\+#\\}|-#\\}[${PYTHON_SPACE}]*|#\\}\\n?)`, 'g')
 const BLOCK_END = new RegExp(`(?:\\+%\\}|-%\\}[${PYTHON_SPACE}]*|%\\}\\n?)`, 'y')
 const PRINT_END = new RegExp(`(?:-\\}\\}[${PYTHON_SPACE}]*|\\}\\})`, 'y')
@@ -175,12 +178,12 @@ const ESCAPE = /\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1
 
 /** The text of a string literal, quotes and all, as Python's unicode_escape reads it. */
 export function stringValue({ value, line }: Token): string {
-  return value.slice(1, -1).replace(ESCAPE, (escape, x, u, long, octal, character) => {
+  return value.slice(1, -1).replace(ESCAPE, (whole, x, u, long, octal, character) => {
     const hex = x ?? u ?? long
     const code = hex ? Number.parseInt(hex, 16) : octal ? Number.parseInt(octal, 8) : undefined
     if (code !== undefined && code <= 0x10ffff) return String.fromCodePoint(code)
     // A backslash before any other character is a backslash.
-    if (character !== undefined) return ESCAPES[character] ?? escape
+    if (character !== undefined) return ESCAPES[character] ?? whole
     throw syntaxError(`the string ${value.slice(0, 40)} has an escape that is not read`, line)
   })
 }

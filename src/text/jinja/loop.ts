@@ -1,6 +1,15 @@
 /** `loop` inside a for loop. */
 import { equals } from './operators.js'
-import { Tuple, type Arguments, Callable, type HostObject, TemplateError, Undefined, type Value } from './values.js'
+import {
+  type Arguments,
+  Callable,
+  given,
+  type HostObject,
+  TemplateError,
+  Tuple,
+  Undefined,
+  type Value,
+} from './values.js'
 
 export class Loop implements HostObject {
   readonly type = 'LoopContext'
@@ -40,9 +49,9 @@ export class Loop implements HostObject {
       case 'depth0':
         return BigInt(this.#depth)
       case 'previtem':
-        return this.#items[this.index - 1] ?? new Undefined('there is no previous item')
+        return given(this.#items[this.index - 1], new Undefined('there is no previous item'))
       case 'nextitem':
-        return this.#items[this.index + 1] ?? new Undefined('there is no next item')
+        return given(this.#items[this.index + 1], new Undefined('there is no next item'))
       case 'cycle':
         return new Callable(name, ({ positional }) => this.#cycle(positional))
       case 'changed':

@@ -34,7 +34,8 @@ function digits(value: boolean | bigint | number, { type, precision, alternate }
   }
   if (type === '' && isInteger(value)) return digits(value, { type: 'd', precision })
   const size = Math.abs(Number(value))
-  if (!Number.isFinite(size)) return type === type.toUpperCase() && type !== '' ? floatText(size).toUpperCase() : floatText(size)
+  if (!Number.isFinite(size))
+    return type === type.toUpperCase() && type !== '' ? floatText(size).toUpperCase() : floatText(size)
   if (type === '' && precision === undefined) return floatText(size)
   if (alternate) throw unsupported(`#${type}`)
   const places = precision ?? 6
@@ -74,7 +75,9 @@ export function fixed(size: number, places: number): string {
 function exponential(size: number, places: number): string {
   checkDigits(places)
   const [mantissa = '', exponent = ''] = size.toExponential(places + EXTRA_DIGITS).split('e')
-  let all = halfEven(BigInt(mantissa.replace('.', ''))).toString().padStart(places + 1, '0')
+  let all = halfEven(BigInt(mantissa.replace('.', '')))
+    .toString()
+    .padStart(places + 1, '0')
   const carried = all.length > places + 1
   if (carried) all = all.slice(0, -1)
   const power = Number(exponent) + (carried ? 1 : 0)

@@ -130,11 +130,19 @@ export function concatenate(values: readonly Value[]): Text {
   return Text.join(values.map(toText))
 }
 
+/** A bool as the int that it is. */
+function plainNumber(value: boolean | bigint | number): bigint | number {
+  return typeof value === 'boolean' ? BigInt(value) : value
+}
+
+/** Exact between a bigint and a number too, where === would say no. */
+function sameNumber(a: bigint | number, b: bigint | number): boolean {
+  return a <= b && a >= b
+}
+
 /** Python's == */
 export function equals(a: Value, b: Value): boolean {
-  // Between bigint and number JavaScript's == compares the numbers exactly, as Python does.
-  // biome-ignore lint/suspicious/noDoubleEquals: see above
-  if (isNumber(a) && isNumber(b)) return (a === true ? 1n : a === false ? 0n : a) == (b === true ? 1n : b === false ? 0n : b)
+  if (isNumber(a) && isNumber(b)) return sameNumber(plainNumber(a), plainNumber(b))
   if (a instanceof Text && b instanceof Text) return a.text === b.text
   if (a instanceof Undefined) return b instanceof Undefined
   if (a instanceof Sequence && b instanceof Sequence) {
@@ -155,8 +163,8 @@ export function order(a: Value, b: Value, operator = '<'): number {
   if (a instanceof Undefined) a.fail()
   if (b instanceof Undefined) b.fail()
   if (isNumber(a) && isNumber(b)) {
-    const [left, right] = [typeof a === 'boolean' ? BigInt(a) : a, typeof b === 'boolean' ? BigInt(b) : b]
-    return left < right ? -1 : left > right ? 1 : equals(a, b) ? 0 : Number.NaN
+    const [left, right] = [plainNumber(a), plainNumber(b)]
+    return left < right ? -1 : left > right ? 1 : sameNumber(left, right) ? 0 : Number.NaN
   }
   if (a instanceof Text && b instanceof Text) return compareText(a.text, b.text)
   if ((a instanceof List && b instanceof List) || (a instanceof Tuple && b instanceof Tuple)) {

@@ -50,10 +50,15 @@ class Parser {
     return statements
   }
 
+  /** `{{ a, b }}`, which is one tuple, or `{% print a, b %}`, which is two values */
   #print(line: number, end: 'print' | 'block'): Statement {
-    const value = this.#expressions.parseTuple()
+    const values = end === 'print' ? [this.#expressions.parseTuple()] : [this.#expressions.parse()]
+    while (!this.#tokens.is('end')) {
+      this.#tokens.expect('operator', ',')
+      values.push(this.#expressions.parse())
+    }
     this.#tokens.expect('end', end)
-    return { kind: 'print', value, line }
+    return { kind: 'print', values, line }
   }
 
   #statement(line: number): Statement {
@@ -85,7 +90,11 @@ class Parser {
         this.#end()
         return { kind: name, line }
     }
-    const problem = UNSUPPORTED.includes(name) ? 'is not supported' : name.startsWith('end') || name.startsWith('el') ? 'has no beginning' : 'is no tag of chat templates'
+    const problem = UNSUPPORTED.includes(name)
+      ? 'is not supported'
+      : name.startsWith('end') || name.startsWith('el')
+        ? 'has no beginning'
+        : 'is no tag of chat templates'
     throw syntaxError(`{% ${name} %} ${problem}`, line)
   }
 

@@ -34,7 +34,12 @@ export function repr(value: Value): Text {
   if (value instanceof List) return wrap('[', value.items.map(repr), ']')
   if (value instanceof Tuple) return wrap('(', value.items.map(repr), value.items.length === 1 ? ',)' : ')')
   if (value instanceof Range) return rangeText(value)
-  if (value instanceof Dict) return wrap('{', value.entries().map(([key, item]) => pair(repr(key), repr(item))), '}')
+  if (value instanceof Dict)
+    return wrap(
+      '{',
+      value.entries().map(([key, item]) => pair(repr(key), repr(item))),
+      '}',
+    )
   if (value instanceof DictView) return wrap(`dict_${value.kind}([`, value.items.map(repr), '])')
   if (value instanceof Namespace) {
     const entries = [...value.attributes].map(([name, item]) => pair(quoted(new Text(name)), repr(item)))
@@ -103,4 +108,3 @@ function quoted(text: Text): Text {
   const mark = Text.of(quote, text.origin)
   return Text.join([mark, inner, mark])
 }
-

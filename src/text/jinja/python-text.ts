@@ -78,4 +78,5 @@ export function capitalized(text: string): string {
 }
 
 /** Line ends of str.splitlines(). */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: three of them end lines
 export const LINE_END = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/g

@@ -10,6 +10,7 @@ import {
   Dict,
   DictView,
   Generator,
+  given,
   isTrue,
   iterate,
   List,
@@ -37,9 +38,9 @@ export const SEQUENCE_FILTERS: Record<string, Filter> = {
     return new Generator('generator', new DictView(value, 'items').items)
   }),
   join: named('join', ['d', 'attribute'], (value, args) => {
-    const path = args.value('attribute') ?? null
+    const path = args.value('attribute')
     const items = iterate(value).map((item) => toText(path === null ? item : getPath(item, path)))
-    return Text.join(items, toText(args.value('d') ?? EMPTY))
+    return Text.join(items, toText(args.value('d', EMPTY)))
   }),
   last: named('last', [], (value) => lastOf(value)),
   list: named('list', [], (value) => new List(iterate(value))),
@@ -54,9 +55,9 @@ export const SEQUENCE_FILTERS: Record<string, Filter> = {
   slice: named('slice', ['slices', 'fill_with'], slices),
   sort: named('sort', ['reverse', 'case_sensitive', 'attribute'], sort),
   sum: named('sum', ['attribute', 'start'], (value, args) => {
-    const path = args.value('attribute') ?? null
+    const path = args.value('attribute')
     const items = iterate(value).map((item) => (path === null ? item : getPath(item, path)))
-    const start = args.value('start') ?? 0n
+    const start = args.value('start', 0n)
     if (start instanceof Text) throw new TemplateError('sum of texts')
     return items.reduce((total, item) => binary('+', total, item), start)
   }),
@@ -72,12 +73,11 @@ function firstOf(value: Value): Value {
 
 function reversible(value: Value, what: string): Value[] {
   if (value instanceof Generator) throw new TemplateError(`${what} of a ${typeName(value)} (put \`| list\` before it)`)
-  if (value instanceof Undefined) value.fail()
   return iterate(value)
 }
 
 function lastOf(value: Value): Value {
-  return reversible(value, 'last').at(-1) ?? new Undefined('No last item, sequence was empty.')
+  return given(reversible(value, 'last').at(-1), new Undefined('No last item, sequence was empty.'))
 }
 
 function reverse(value: Value): Value {
@@ -92,8 +92,8 @@ function ignoreCase(value: Value): Value {
 
 /** What values are compared by: an attribute perhaps, without regard to case unless that is asked for. */
 function keyBy(args: BoundArguments): (value: Value) => Value {
-  const path = args.value('attribute') ?? null
-  const exact = isTrue(args.value('case_sensitive') ?? false)
+  const path = args.value('attribute')
+  const exact = args.flag('case_sensitive')
   return (value) => {
     const found = path === null ? value : getPath(value, path)
     return exact ? found : ignoreCase(found)
@@ -109,23 +109,23 @@ function sorted<T>(items: readonly T[], key: (item: T) => Value, reversed: boole
 
 /** Several attributes with commas between them are compared one after the other. */
 function sort(value: Value, args: BoundArguments): Value {
-  const attribute = args.value('attribute') ?? null
+  const attribute = args.value('attribute')
   const paths = attribute instanceof Text ? attribute.text.split(',').map((path) => new Text(path)) : [attribute]
-  const exact = isTrue(args.value('case_sensitive') ?? false)
+  const exact = args.flag('case_sensitive')
   const key = (item: Value) => {
     const found = paths.map((path) => (path === null ? item : getPath(item, path)))
     return new List(exact ? found : found.map(ignoreCase))
   }
-  return new List(sorted(iterate(value), key, isTrue(args.value('reverse') ?? false)))
+  return new List(sorted(iterate(value), key, args.flag('reverse')))
 }
 
 function dictSort(value: Value, args: BoundArguments): Value {
   if (!(value instanceof Dict)) throw new TemplateError(`dictsort of a value of type ${typeName(value)}`)
-  const by = args.value('by') === undefined ? 'key' : args.text('by').text
+  const by = args.has('by') ? args.text('by').text : 'key'
   if (by !== 'key' && by !== 'value') throw new TemplateError('dictsort: by must be key or value')
-  const exact = isTrue(args.value('case_sensitive') ?? false)
+  const exact = args.flag('case_sensitive')
   const key = (entry: [Value, Value]) => (exact ? entry[by === 'key' ? 0 : 1] : ignoreCase(entry[by === 'key' ? 0 : 1]))
-  const entries = sorted(value.entries(), key, isTrue(args.value('reverse') ?? false))
+  const entries = sorted(value.entries(), key, args.flag('reverse'))
   return new List(entries.map((entry) => new Tuple(entry)))
 }
 
@@ -148,13 +148,13 @@ function extreme(value: Value, args: BoundArguments, sign: 1 | -1): Value {
     const found = key(item)
     if (!best || order(found, best.key) * sign > 0) best = { item, key: found }
   }
-  return best?.item ?? new Undefined('No aggregated item, sequence was empty.')
+  return given(best?.item, new Undefined('No aggregated item, sequence was empty.'))
 }
 
 function groupBy(value: Value, args: BoundArguments): Value {
   const path = args.required('attribute')
-  const fallback = args.value('default') ?? null
-  const exact = isTrue(args.value('case_sensitive') ?? false)
+  const fallback = args.value('default')
+  const exact = args.flag('case_sensitive')
   const plain = (item: Value) => getPath(item, path, fallback)
   const key = (item: Value) => (exact ? plain(item) : ignoreCase(plain(item)))
   const groups: { key: Value; items: Value[] }[] = []
@@ -169,7 +169,7 @@ function groupBy(value: Value, args: BoundArguments): Value {
 
 function batch(value: Value, args: BoundArguments): Value {
   const count = args.integer('linecount', 0)
-  const fill = args.value('fill_with') ?? null
+  const fill = args.value('fill_with')
   const rows: Value[][] = []
   for (const item of iterate(value)) {
     if (rows.length === 0 || rows.at(-1)!.length === count) rows.push([])
@@ -177,13 +177,16 @@ function batch(value: Value, args: BoundArguments): Value {
   }
   const last = rows.at(-1)
   if (last && fill !== null) while (last.length < count) last.push(fill)
-  return new Generator('generator', rows.map((row) => new List(row)))
+  return new Generator(
+    'generator',
+    rows.map((row) => new List(row)),
+  )
 }
 
 function slices(value: Value, args: BoundArguments): Value {
   const count = args.integer('slices', 0)
   if (count < 1) throw new TemplateError('slice wants a number of slices above 0')
-  const fill = args.value('fill_with') ?? null
+  const fill = args.value('fill_with')
   const items = iterate(value)
   const [size, longer] = [Math.floor(items.length / count), items.length % count]
   const columns = Array.from({ length: count }, (_, column) => {
@@ -202,22 +205,30 @@ function* mapped(value: Value, { positional, named }: Arguments, engine: Engine)
     if (path === undefined) throw new TemplateError('map wants the name of a filter or an attribute')
     const unknown = [...named.keys()].find((key) => key !== 'attribute' && key !== 'default')
     if (unknown) throw new TemplateError(`map() has no argument ${unknown}`)
-    for (const item of each(value)) yield getPath(item, path, named.get('default') ?? null)
+    for (const item of each(value)) yield getPath(item, path, given(named.get('default'), null))
     return
   }
   if (!(name instanceof Text)) throw new TemplateError('map wants the name of a filter')
   for (const item of each(value)) yield engine.filter(name.text, item, { positional: others, named })
 }
 
-/** Nothing is taken out of a generator before it is asked for. */
+/** Nothing is taken out of a generator before it is asked for; what is not true is taken for empty. */
 function each(value: Value): Iterable<Value> {
+  if (!isTrue(value)) return []
   return value instanceof Generator ? value.rest() : iterate(value)
 }
 
-function selected(value: Value, { positional, named }: Arguments, engine: Engine, byAttribute: boolean, keep: boolean): Value {
+function selected(
+  value: Value,
+  { positional, named }: Arguments,
+  engine: Engine,
+  byAttribute: boolean,
+  keep: boolean,
+): Value {
   const [path, name, ...others] = byAttribute ? positional : [null, ...positional]
   if (path === undefined) throw new TemplateError('selectattr and rejectattr want an attribute')
-  if (name !== undefined && !(name instanceof Text)) throw new TemplateError('select and reject want the name of a test')
+  if (name !== undefined && !(name instanceof Text))
+    throw new TemplateError('select and reject want the name of a test')
   const passes = (item: Value) => {
     const tested = path === null ? item : getPath(item, path)
     if (name === undefined) return isTrue(tested)
@@ -228,4 +239,3 @@ function selected(value: Value, { positional, named }: Arguments, engine: Engine
   }
   return new Generator('generator', chosen())
 }
-

@@ -123,15 +123,18 @@ function part(date: Date, directive: string): Part | undefined {
 
 /** `date` in local time. Flags and widths are glibc's; a directive that there is not stays as it is written, as there. */
 export function strftime(date: Date, format: string): string {
-  return format.replace(/%([-_0^#]*)(\d*)([EO]?)([a-zA-Z%])/g, (whole, flags: string, width: string, _era, directive) => {
-    const found = part(date, directive)
-    if (found === undefined) return whole
-    let { text, fill = ' ' } = found
-    if (flags.includes('^')) text = text.toUpperCase()
-    if (flags.includes('#')) text = directive === 'p' ? text.toLowerCase() : text.toUpperCase()
-    const padding = /[-_0](?!.*[-_0])/.exec(flags)?.[0]
-    if (padding === '-') return text
-    if (padding) fill = padding === '0' ? '0' : ' '
-    return text.padStart(Math.max(found.width ?? 0, Number(width)), fill)
-  })
+  return format.replace(
+    /%([-_0^#]*)(\d*)([EO]?)([a-zA-Z%])/g,
+    (whole, flags: string, width: string, _era, directive) => {
+      const found = part(date, directive)
+      if (found === undefined) return whole
+      let { text, fill = ' ' } = found
+      if (flags.includes('^')) text = text.toUpperCase()
+      if (flags.includes('#')) text = directive === 'p' ? text.toLowerCase() : text.toUpperCase()
+      const padding = /[-_0](?!.*[-_0])/.exec(flags)?.[0]
+      if (padding === '-') return text
+      if (padding) fill = padding === '0' ? '0' : ' '
+      return text.padStart(Math.max(found.width ?? 0, Number(width)), fill)
+    },
+  )
 }

@@ -50,8 +50,16 @@ export interface FilterSyntax {
 
 export type Statement = { line: number } & (
   | { kind: 'data'; text: string }
-  | { kind: 'print'; value: Expression }
-  | { kind: 'for'; target: Target; source: Expression; test?: Expression; recursive: boolean; body: Statement[]; otherwise: Statement[] }
+  | { kind: 'print'; values: Expression[] }
+  | {
+      kind: 'for'
+      target: Target
+      source: Expression
+      test?: Expression
+      recursive: boolean
+      body: Statement[]
+      otherwise: Statement[]
+    }
   | { kind: 'if'; branches: { test: Expression; body: Statement[] }[]; otherwise: Statement[] }
   | { kind: 'set'; target: Target; value: Expression }
   | { kind: 'capture'; target: Target; filters: FilterSyntax[]; body: Statement[] }

@@ -5,7 +5,7 @@
 import { UNSUPPORTED_METHODS } from './attributes.js'
 import { UNSUPPORTED_FILTERS } from './filters.js'
 import { globalFunctions } from './globals.js'
-import { Interpreter } from './interpreter.js'
+import { Interpreter, UNSUPPORTED_NAMES } from './interpreter.js'
 import { parseTemplate } from './parser.js'
 import { Scope } from './scope.js'
 import type { Statement } from './syntax.js'
@@ -65,6 +65,7 @@ interface SyntaxNode {
 
 function problemOf({ kind, line, name, callee, filters }: SyntaxNode): string | undefined {
   const used = kind === 'filter' && name !== undefined ? [name] : (filters ?? []).map((filter) => filter.name)
+  if (kind === 'name' && UNSUPPORTED_NAMES.includes(name!)) return `line ${line}: ${name} is not supported`
   const filter = used.find((one) => UNSUPPORTED_FILTERS.includes(one))
   if (filter) return `line ${line}: the filter ${filter} is not supported`
   if (kind !== 'call' || callee?.kind !== 'attribute' || !UNSUPPORTED_METHODS.has(callee.name!)) return undefined

@@ -1,8 +1,8 @@
 /** Jinja2's tests, what stands behind `is` (jinja2/tests.py). */
 import { bind } from './arguments.js'
 import { binary, compare, contains, equals } from './operators.js'
-import type { Comparison } from './syntax.js'
 import { toText } from './printing.js'
+import type { Comparison } from './syntax.js'
 import { Text } from './text.js'
 import {
   type Arguments,
@@ -50,7 +50,11 @@ const isUpper = (text: string) => /\p{Uppercase}/u.test(text) && !/[\p{Lowercase
 
 const TESTS: Record<string, Test> = {
   boolean: plain('boolean', (value) => typeof value === 'boolean'),
-  callable: plain('callable', (value) => value instanceof Callable || value instanceof Undefined || (isHostObject(value) && value.call !== undefined)),
+  callable: plain(
+    'callable',
+    (value) =>
+      value instanceof Callable || value instanceof Undefined || (isHostObject(value) && value.call !== undefined),
+  ),
   defined: plain('defined', (value) => !(value instanceof Undefined)),
   divisibleby: (value, args) => leaves(value, bind('divisibleby', ['num'], args).required('num'), 0n),
   escaped: plain('escaped', (value) => value instanceof Text && value.markup),
@@ -66,7 +70,11 @@ const TESTS: Record<string, Test> = {
   number: plain('number', isNumber),
   odd: plain('odd', (value) => leaves(value, 2n, 1n)),
   sameas: (value, args) => isSame(value, bind('sameas', ['other'], args).required('other')),
-  sequence: plain('sequence', (value) => value instanceof Text || value instanceof Sequence || value instanceof Dict || value instanceof Undefined),
+  sequence: plain(
+    'sequence',
+    (value) =>
+      value instanceof Text || value instanceof Sequence || value instanceof Dict || value instanceof Undefined,
+  ),
   string: plain('string', (value) => value instanceof Text),
   true: plain('true', (value) => value === true),
   undefined: plain('undefined', (value) => value instanceof Undefined),
@@ -94,4 +102,3 @@ function isIterable(value: Value): boolean {
   const kinds = [Text, Sequence, Dict, DictView, Generator, Undefined]
   return kinds.some((kind) => value instanceof kind)
 }
-

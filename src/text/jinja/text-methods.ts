@@ -1,7 +1,15 @@
 /** The methods of Python's str that templates use. Results keep track of where their characters come from. */
 import { type BoundArguments, bind } from './arguments.js'
 import { formatBraces, type Lookup } from './formatting.js'
-import { capitalized, isPythonSpace, LINE_END, PYTHON_SPACE, strippedEnd, strippedStart, titleWords } from './python-text.js'
+import {
+  capitalized,
+  isPythonSpace,
+  LINE_END,
+  PYTHON_SPACE,
+  strippedEnd,
+  strippedStart,
+  titleWords,
+} from './python-text.js'
 import { EMPTY, Text } from './text.js'
 import { type Arguments, Callable, Dict, iterate, List, TemplateError, Tuple, typeName, type Value } from './values.js'
 
@@ -14,7 +22,10 @@ const METHODS: Record<string, [string[], Method]> = {
   capitalize: [[], (text) => text.map(capitalized)],
   center: [['width', 'fillchar'], (text, args) => pad(text, args, 'center')],
   count: [['sub', ...RANGE], (text, args) => BigInt(countOf(part(text, args), args.text('sub').text))],
-  endswith: [['suffix', ...RANGE], (text, args) => affixes(args, 'suffix').some((end) => part(text, args).text.endsWith(end))],
+  endswith: [
+    ['suffix', ...RANGE],
+    (text, args) => affixes(args, 'suffix').some((end) => part(text, args).text.endsWith(end)),
+  ],
   expandtabs: [['tabsize'], (text, args) => expandTabs(text, args.integer('tabsize', 8))],
   find: [['sub', ...RANGE], (text, args) => find(text, args, false)],
   index: [['sub', ...RANGE], (text, args) => found(find(text, args, false))],
@@ -25,7 +36,6 @@ const METHODS: Record<string, [string[], Method]> = {
   isdigit: [[], every(/^[\p{Nd}²³¹፩-፱᧚⁰⁴-⁹₀-₉①-⑨⑴-⑼⒈-⒐⓪⓵-⓽⓿❶-❾➀-➈➊-➒]+$/u)],
   isidentifier: [[], every(/^[\p{ID_Start}_]\p{ID_Continue}*$/u)],
   islower: [[], ({ text }) => /\p{Lowercase}/u.test(text) && !/[\p{Uppercase}\p{Lt}]/u.test(text)],
-  isnumeric: [[], every(/^\p{N}+$/u)],
   isprintable: [[], ({ text }) => !/(?! )[\p{C}\p{Z}]/u.test(text)],
   isspace: [[], ({ text }) => isPythonSpace(text)],
   istitle: [[], ({ text }) => titleWords(text) === text && /[\p{Uppercase}\p{Lt}]/u.test(text)],
@@ -35,15 +45,24 @@ const METHODS: Record<string, [string[], Method]> = {
   lower: [[], (text) => text.map((part) => part.toLowerCase())],
   lstrip: [['chars'], (text, args) => strip(text, args, true, false)],
   partition: [['sep'], (text, args) => partition(text, args.text('sep'), false)],
-  removeprefix: [['prefix'], (text, args) => {
-    const { text: prefix } = args.text('prefix')
-    return text.text.startsWith(prefix) ? text.slice(prefix.length) : text
-  }],
-  removesuffix: [['suffix'], (text, args) => {
-    const { text: suffix } = args.text('suffix')
-    return suffix !== '' && text.text.endsWith(suffix) ? text.slice(0, text.text.length - suffix.length) : text
-  }],
-  replace: [['old', 'new', 'count'], (text, args) => replaceText(text, args.text('old').text, args.text('new'), args.integer('count', -1))],
+  removeprefix: [
+    ['prefix'],
+    (text, args) => {
+      const { text: prefix } = args.text('prefix')
+      return text.text.startsWith(prefix) ? text.slice(prefix.length) : text
+    },
+  ],
+  removesuffix: [
+    ['suffix'],
+    (text, args) => {
+      const { text: suffix } = args.text('suffix')
+      return suffix !== '' && text.text.endsWith(suffix) ? text.slice(0, text.text.length - suffix.length) : text
+    },
+  ],
+  replace: [
+    ['old', 'new', 'count'],
+    (text, args) => replaceText(text, args.text('old').text, args.text('new'), args.integer('count', -1)),
+  ],
   rfind: [['sub', ...RANGE], (text, args) => find(text, args, true)],
   rindex: [['sub', ...RANGE], (text, args) => found(find(text, args, true))],
   rjust: [['width', 'fillchar'], (text, args) => pad(text, args, 'right')],
@@ -52,7 +71,10 @@ const METHODS: Record<string, [string[], Method]> = {
   rstrip: [['chars'], (text, args) => strip(text, args, false, true)],
   split: [['sep', 'maxsplit'], (text, args) => split(text, args, false)],
   splitlines: [['keepends'], (text, args) => new List(splitLines(text, args.integer('keepends', 0) !== 0))],
-  startswith: [['prefix', ...RANGE], (text, args) => affixes(args, 'prefix').some((start) => part(text, args).text.startsWith(start))],
+  startswith: [
+    ['prefix', ...RANGE],
+    (text, args) => affixes(args, 'prefix').some((start) => part(text, args).text.startsWith(start)),
+  ],
   strip: [['chars'], (text, args) => strip(text, args, true, true)],
   swapcase: [[], (text) => text.map((part) => Array.from(part, swapCase).join(''))],
   title: [[], (text) => text.map(titleWords)],
@@ -64,7 +86,7 @@ const METHODS: Record<string, [string[], Method]> = {
 const ESCAPING = new Set(['center', 'join', 'ljust', 'partition', 'replace', 'rjust', 'rpartition'])
 
 /** Methods that str has and templates here have not. */
-export const UNSUPPORTED_TEXT_METHODS = ['casefold', 'encode', 'maketrans', 'translate']
+export const UNSUPPORTED_TEXT_METHODS = ['casefold', 'encode', 'isnumeric', 'maketrans', 'translate']
 
 /** The method, bound to its text; undefined when str has none of this name. */
 export function textMethod(text: Text, name: string, lookup: Lookup): Callable | undefined {
@@ -235,7 +257,7 @@ export function splitLines(text: Text, keepEnds = false): Text[] {
 const MOST_WIDTH = 100_000
 
 function pad(text: Text, args: BoundArguments, side: 'left' | 'right' | 'center'): Text {
-  const fill = args.value('fillchar') === undefined ? new Text(' ') : args.text('fillchar')
+  const fill = args.has('fillchar') ? args.text('fillchar') : new Text(' ')
   if (fill.length !== 1) throw new TemplateError('the character to fill with must be one')
   return padText(text, args.integer('width', 0), fill, side)
 }

@@ -105,10 +105,10 @@ export class Text {
     return ASTRAL.test(this.text) ? codePoints(this.text).length - 1 : this.text.length
   }
 
-  /** Its code points, each a text. */
+  /** Its code points, each a text and no markup, as iterating over it gives them. */
   characters(): Text[] {
-    const offsets = this.offsets()
-    return Array.from({ length: offsets.length - 1 }, (_, i) => this.slice(offsets[i]!, offsets[i + 1]!))
+    const [offsets, plain] = [this.offsets(), this.markup ? new Text(this.text, this.spans) : this]
+    return Array.from({ length: offsets.length - 1 }, (_, i) => plain.slice(offsets[i]!, offsets[i + 1]!))
   }
 
   /** Where each code point begins in UTF-16, and the end. */

@@ -55,7 +55,8 @@ export class TokenStream {
 
   unexpected(expected?: string): TemplateError {
     const { type, value, line } = this.current
-    const found = type === 'eof' ? 'the end of the template' : type === 'end' ? 'the end of the tag' : JSON.stringify(value)
+    const found =
+      type === 'eof' ? 'the end of the template' : type === 'end' ? 'the end of the tag' : JSON.stringify(value)
     return syntaxError(expected === undefined ? `unexpected ${found}` : `expected ${expected}, found ${found}`, line)
   }
 }

@@ -55,7 +55,8 @@ export class Range extends Sequence {
     const towards = step > 0n ? stop - start : start - stop
     const size = step > 0n ? step : -step
     const length = towards <= 0n ? 0n : (towards + size - 1n) / size
-    if (length > LONGEST_RANGE) throw new TemplateError(`range() of ${length} items; at most ${LONGEST_RANGE} are allowed`)
+    if (length > LONGEST_RANGE)
+      throw new TemplateError(`range() of ${length} items; at most ${LONGEST_RANGE} are allowed`)
     this.items = Array.from({ length: Number(length) }, (_, i) => start + BigInt(i) * step)
   }
 }
@@ -180,6 +181,11 @@ function hashKey(key: Value): string {
   throw new TemplateError(`a value of type ${typeName(key)} cannot be a key of a dict`)
 }
 
+/** `fallback` where there is no value; None is one. */
+export function given(value: Value | undefined, fallback: Value): Value {
+  return value === undefined ? fallback : value
+}
+
 /** bool is a kind of int in Python. */
 export function isNumber(value: Value): value is boolean | bigint | number {
   return typeof value === 'boolean' || typeof value === 'bigint' || typeof value === 'number'
@@ -247,7 +253,8 @@ export function fromData(data: unknown, origin: Origin = FOREIGN): Value {
   if (typeof data === 'number') return Number.isSafeInteger(data) && !Object.is(data, -0) ? BigInt(data) : data
   if (Array.isArray(data)) return new List(data.map((item) => fromData(item, origin)))
   const isPlain = typeof data === 'object' && (data.constructor === Object || data.constructor === undefined)
-  if (!isPlain) throw new TemplateError(`it was given a value that JSON has not: ${Object.prototype.toString.call(data)}`)
+  if (!isPlain)
+    throw new TemplateError(`it was given a value that JSON has not: ${Object.prototype.toString.call(data)}`)
   const present = Object.entries(data).filter(([, value]) => value !== undefined)
   return new Dict(present.map(([key, value]) => [Text.of(key, origin), fromData(value, origin)]))
 }
