@@ -165,13 +165,20 @@ function markersIn(source: string, tokenizer: Tokenizer): AddedToken[] {
 function startProcess(template: string): Remote {
   const child = fork(fileURLToPath(new URL('./template-process.js', import.meta.url)), [], {
     execArgv: [`--max-old-space-size=${MEMORY_MB}`],
-    // Windows programs do not start without it; nothing else of the environment is the template's business.
-    env: process.platform === 'win32' ? { SystemRoot: process.env.SystemRoot } : {},
+    env: templateEnvironment(),
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   })
   child.send({ template }, () => {})
   return remoteProcess(child)
+}
+
+/** Windows programs do not start without SystemRoot, and dates need the time zone; the rest is no template's business. */
+function templateEnvironment(): NodeJS.ProcessEnv {
+  const names = process.platform === 'win32' ? ['SystemRoot', 'TZ'] : ['TZ']
+  return Object.fromEntries(
+    names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
+  )
 }
 
 function checkMessages(messages: unknown): void {

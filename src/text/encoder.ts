@@ -84,13 +84,10 @@ export class Encoder {
     let splitters = this.#splitters.get(key)
     if (!splitters) {
       const tokens = this.#added.filter((token) => (special || !token.special) && !without.includes(token.content))
-      const normalized = tokens.filter((token) => this.isNormalized(token))
+      const normalized = tokens.filter((token) => this.#isNormalized(token))
       splitters = {
-        raw: new AddedTokenSplitter(tokens.filter((token) => !this.isNormalized(token))),
-        normalized: new AddedTokenSplitter(
-          normalized,
-          ({ content }) => this.#normalizer?.normalize(content) ?? content,
-        ),
+        raw: new AddedTokenSplitter(tokens.filter((token) => !this.#isNormalized(token))),
+        normalized: new AddedTokenSplitter(normalized, (token) => this.normalizedContent(token)!),
       }
       this.#splitters.set(key, splitters)
     }
@@ -122,11 +119,11 @@ export class Encoder {
   cutOut(text: string, markers: readonly AddedToken[], accept: Accept): { parts: Section[]; without: string[] } {
     const cut = [
       ...this.#added.filter((token) => token.special),
-      ...markers.filter((token) => !this.isNormalized(token)),
+      ...markers.filter((token) => !this.#isNormalized(token)),
     ]
     // A normalized token's surroundings are normalized with it, so it is cut out only when it must be.
-    for (const marker of markers.filter((token) => this.isNormalized(token))) {
-      const all = new AddedTokenSplitter([marker], ({ content }) => this.#normalizer!.normalize(content))
+    for (const marker of markers.filter((token) => this.#isNormalized(token))) {
+      const all = new AddedTokenSplitter([marker], (token) => this.normalizedContent(token)!)
       const allowed = new AddedTokenSplitter([marker]).count(text, accept)
       if (all.count(this.#normalizer!.normalize(text)) > allowed) cut.push(marker)
     }
@@ -134,8 +131,13 @@ export class Encoder {
     return { parts: new AddedTokenSplitter(cut).split(text, accept), without }
   }
 
-  /** Matched after the normalizer: Hugging Face's default for tokens that are not special. */
-  isNormalized(token: AddedToken): boolean {
+  /** A token as it stands in normalized text when it is matched there; undefined for one that is matched as it is written. */
+  normalizedContent(token: AddedToken): string | undefined {
+    return this.#isNormalized(token) ? this.#normalizer!.normalize(token.content) : undefined
+  }
+
+  #isNormalized(token: AddedToken): boolean {
+    // Hugging Face's default: special tokens are matched as they are written, others after the normalizer.
     return this.#normalizer !== undefined && (token.normalized ?? !token.special)
   }
 

@@ -54,7 +54,7 @@ export class Tokenizer {
   /** special tokens by their text */
   readonly #special: Map<string, number>
   readonly #specialIds: Set<number>
-  readonly #addedIds: Set<number>
+  readonly #addedById: Map<number, AddedToken>
   readonly #tokenBytes: TokenBytes
   readonly #bytes = new Map<number, Uint8Array>()
   readonly #longTexts: RemoteCalls<EncodeRequest, Int32Array>
@@ -93,7 +93,7 @@ export class Tokenizer {
     this.#vocabulary = vocabulary
     this.#encoder = encoder
     this.#tokenBytes = tokenBytesOf(tokenizer)
-    this.#addedIds = new Set(added.map((token) => token.id))
+    this.#addedById = new Map(added.map((token) => [token.id, token]))
     this.#special = new Map(added.filter((token) => token.special).map((token) => [token.content, token.id]))
     this.#specialIds = new Set(this.#special.values())
     this.vocabSize = this.#vocabulary.size
@@ -199,12 +199,17 @@ export class Tokenizer {
       throw new OnebitError('ERR_TOKEN_ID', `token id ${id} is not an integer from 0 on`)
     }
     const token = this.#vocabulary.tokens[id]
-    let bytes = new Uint8Array(0)
-    if (token !== undefined) {
-      bytes = (this.#addedIds.has(id) ? new TextEncoder().encode(token) : this.#tokenBytes.of(token)) as typeof bytes
-    }
+    const bytes = token === undefined ? new Uint8Array(0) : this.#bytesOf(id, token)
     this.#bytes.set(id, bytes)
     return bytes
+  }
+
+  #bytesOf(id: number, token: string): Uint8Array {
+    const added = this.#addedById.get(id)
+    if (!added) return this.#tokenBytes.of(token)
+    // What the normalizer put beside a token, a space for example, is part of it.
+    const normalized = this.#encoder.normalizedContent(added)
+    return this.#tokenBytes.ofAdded(normalized ?? added.content)
   }
 
   /** Ends the thread for long texts, if there is one. */

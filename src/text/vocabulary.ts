@@ -28,6 +28,7 @@ export class Vocabulary {
     for (const id of this.#addedIds.values()) if (id >= size) size = id + 1
     this.size = size
     this.added = withKnownEnds(this, added)
+    for (const { content, id } of this.added) this.#addedIds.set(content, id)
   }
 
   /** Names by id, added tokens included; unused ids are undefined. Made when first asked for: encoding needs none. */
