@@ -7,6 +7,7 @@
 // Rounds of greedy decoding and of the default sampling alternate; the first of each is not counted. Medians.
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { randomModel } from '../dist/bench/random-model.js'
 import { Model } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
@@ -40,7 +41,7 @@ async function once(session, options) {
 }
 
 const settings = { context: prompt + tokens + 8, ...(values.threads ? { threads: Number(values.threads) } : {}) }
-const model = positionals[0] ? await Model.load(positionals[0], settings) : await Model.random(values.shape, settings)
+const model = positionals[0] ? await Model.load(positionals[0], settings) : await randomModel(values.shape, settings)
 const session = model.createSession()
 const { vocab_size } = model.config
 await session.logits(Array.from({ length: prompt }, (_, i) => ((i + 1) * 7919) % vocab_size))

@@ -1,12 +1,13 @@
 /** What `import … from 'onebit-run'` gives. */
 
-export type { LinearKind, ModelConfig, RopeScaling } from './config/architecture.js'
-export { SHAPES, type Shape, type ShapeName, type WeightType } from './config/shapes.js'
+export type { Features, ModelConfig } from './config/config.js'
+export type { LinearKind } from './config/kinds.js'
+export type { RopeScaling } from './config/rope.js'
 export { OnebitError } from './errors.js'
 export { type ObtHeader, type Provenance, readObtHeader } from './obt/obt.js'
 export { Chat, type ChatOptions } from './run/chat.js'
 export { defaultModelPath } from './run/default-model.js'
-export { type Activations, Model, type ModelInfo, type ModelOptions, type RandomModelOptions } from './run/model.js'
+export { type Activations, Model, type ModelInfo, type ModelOptions } from './run/model.js'
 export {
   type Completion,
   type FinishReason,
@@ -20,6 +21,7 @@ export {
   type ScoreOptions,
   type Scores,
   Session,
+  type SessionModel,
   type SessionOptions,
   type Timings,
   type TokenLogprob,

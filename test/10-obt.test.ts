@@ -2,7 +2,9 @@
 import { writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type ModelConfig, ROLES, tensorBytes, tensorTable } from '../dist/config/architecture.js'
+import type { Features, WrittenConfig } from '../dist/config/config.js'
+import { withDefaults, writtenConfig } from '../dist/config/fields.js'
+import { ROLES, rolesOf, tensorBytes, tensorTable } from '../dist/config/tensors.js'
 import { OnebitError } from '../dist/errors.js'
 import { readBlob, readObtHeader } from '../dist/obt/obt.js'
 import { MAX_HEADER_BYTES, parseHeader } from '../dist/obt/obt-header.js'
@@ -16,7 +18,7 @@ const folder = temporaryFolder()
 afterAll(() => folder.remove())
 
 /** A model whose header is as short as headers get: one layer, one kind. */
-function smallConfig(): ModelConfig {
+function smallConfig(): WrittenConfig {
   const sizes = { vocab_size: 3, dim: 8, hidden_dim: 8, n_heads: 1, n_kv_heads: 1, head_dim: 2 }
   const linears = Object.fromEntries(ROLES.map((role) => [role, role === 'wo' ? KINDS.q8 : KINDS.sign]))
   return { ...tinyConfig({ layers: 1 }), ...sizes, linears }
@@ -53,7 +55,8 @@ describe('a file from our writer', () => {
   test('is what the crafter of these tests makes of the same data', async () => {
     const header = await readObtHeader(path)
     const whole = await readFile(path)
-    const { config, blobs, headerBytes } = header
+    const { blobs, headerBytes } = header
+    const config = writtenConfig(header.config)
     const provenanceText = JSON.stringify(header.provenance)
     const crafted = craftFile({ config, blobs, provenanceText, data: whole.subarray(headerBytes) })
     expect(crafted.equals(whole)).toBe(true)
@@ -171,18 +174,34 @@ describe('mutants of a header', () => {
     const kind = random(10)
     if (kind === 0) delete parent[key]
     else if (kind === 1)
-      parent[pick(['extra', '__proto__x', 'constructor', '0.wq', '1.w2', '7.wq', 'wq'])] = parent[key]
+      parent[pick(['extra', '__proto__x', 'constructor', '0.wq', '1.w2', '7.wq', 'wq', 'w3', 'window'])] = parent[key]
     else if (kind < 4) parent[key] = structuredClone(pick(ODD))
     else if (kind < 6 && typeof parent[key] === 'number') parent[key] = (parent[key] as number) * pick([2, 0.5, -1, 3])
     else if (kind < 7) parent[key] = structuredClone(pick(Object.values(KINDS)))
     else parent[key] = pick(NUMBERS)
   }
 
-  function mutantConfig(): ModelConfig {
+  /** None half of the time, so that today's models stay the most tried. */
+  const FEATURES: Partial<Features>[] = [
+    ...Array.from({ length: 9 }, () => ({})),
+    { norm: 'layer', norm_bias: true },
+    { positions: 'learned', position_offset: 2 },
+    { rope_dims: 8 },
+    { qk_norm: true },
+    { attention_inner_norm: true, ffn_inner_norm: true },
+    { window: 3 },
+    { output_gate: true },
+    { feed_forward: 'plain', activation: 'relu' },
+    { activation: 'gelu_tanh' },
+  ]
+
+  function mutantConfig(): WrittenConfig {
     const kinds = Object.keys(KINDS) as KindName[]
-    const config = structuredClone(tinyConfig({ kind: pick(kinds), layers: 1 + random(2), tied: random(2) === 0 }))
+    const options = { kind: pick(kinds), layers: 1 + random(2), tied: random(2) === 0, features: pick(FEATURES) }
+    const config = structuredClone(tinyConfig(options))
     config.vocab_size = 8 + random(300)
-    for (const role of ROLES) if (random(4) === 0) config.linears[role] = structuredClone(KINDS[pick(kinds)])
+    for (const role of rolesOf(withDefaults(config)))
+      if (random(4) === 0) config.linears[role] = structuredClone(KINDS[pick(kinds)])
     for (let changes = random(3); changes > 0; changes--) change(config as never)
     return config
   }
@@ -223,15 +242,22 @@ describe('mutants of a header', () => {
     expect(at).toBe(fileBytes)
   }
 
-  /** An accepted header must be a model: with zeros for weights it loads and takes one token. */
-  async function loadAndStep(header: Buffer, fileBytes: number): Promise<void> {
+  /**
+   * An accepted header must be a model: with zeros for weights it loads and takes one token, unless it has a feature
+   * that the engine does not know and says so.
+   */
+  async function loadAndStep(header: Buffer, fileBytes: number): Promise<'ran' | 'unsupported'> {
     const path = folder.path('mutant.obt')
     writeFileSync(path, Buffer.concat([header, Buffer.alloc(fileBytes - header.length)]))
-    const model = await Model.load(path)
+    const model = await Model.load(path).catch((error) => {
+      if (error.code !== 'ERR_UNSUPPORTED_FEATURE') throw error
+    })
+    if (model === undefined) return 'unsupported'
     try {
       const session = model.createSession({ context: Math.min(4, model.config.context_length) })
       await session.logits([0])
       session.dispose()
+      return 'ran'
     } finally {
       await model.dispose()
     }
@@ -239,7 +265,7 @@ describe('mutants of a header', () => {
 
   test('give a typed error or a model that runs', { timeout: 2_400_000 }, async () => {
     const most = LONG ? 1_000_000 : 20_000
-    const count = { made: 0, accepted: 0, ran: 0 }
+    const count = { made: 0, accepted: 0, ran: 0, unsupported: 0 }
     let slowest = 0
     while (count.made < most) {
       const made = mutant()
@@ -260,11 +286,11 @@ describe('mutants of a header', () => {
       count.accepted++
       checkInvariants(header)
       if (header.fileBytes > 4e6 || count.accepted % 8 !== 0) continue
-      await loadAndStep(made.header, header.fileBytes)
-      count.ran++
+      count[await loadAndStep(made.header, header.fileBytes)]++
     }
     console.log(
-      `mutants: ${count.made}, accepted ${count.accepted}, ran ${count.ran}, slowest ${slowest.toFixed(1)} ms`,
+      `mutants: ${count.made}, accepted ${count.accepted}, ran ${count.ran}, with features unknown to the engine ` +
+        `${count.unsupported}, slowest ${slowest.toFixed(1)} ms`,
     )
     expect(count.ran).toBeGreaterThan(50)
     expect(slowest).toBeLessThan(100)

@@ -19,59 +19,22 @@ import {
   SeededRandom,
 } from './gguf-writer.js'
 import { floats, readTensors } from './read-tensors.js'
+import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
 import { temporaryFolder } from './tiny-model.js'
-import { TINY, tinyTensors } from './tiny-source.js'
+import { tinyTensors } from './tiny-source.js'
 
 const folder = temporaryFolder()
 afterAll(() => folder.remove())
 
-const NAMES: Record<string, string> = {
-  'self_attn.q_proj': 'attn_q',
-  'self_attn.k_proj': 'attn_k',
-  'self_attn.v_proj': 'attn_v',
-  'self_attn.o_proj': 'attn_output',
-  'mlp.gate_proj': 'ffn_gate',
-  'mlp.up_proj': 'ffn_up',
-  'mlp.down_proj': 'ffn_down',
-  input_layernorm: 'attn_norm',
-  post_attention_layernorm: 'ffn_norm',
-  'model.layers': 'blk',
-  'model.norm': 'output_norm',
-  'model.embed_tokens': 'token_embd',
-  lm_head: 'output',
-}
-
-function ggufName(name: string): string {
-  return Object.entries(NAMES).reduce((made, [theirs, ours]) => made.replace(theirs, ours), name)
-}
-
-function llamaTensors(tied = false): GgufTensor[] {
-  return tinyTensors({ tied }).map(({ name, shape, values }) => {
-    return { name: ggufName(name), type: 'f32', shape, data: encodeTensor('f32', values) }
-  })
-}
-
-const METADATA: Record<string, MetadataValue> = {
-  'general.architecture': { string: 'llama' },
-  'llama.context_length': { u32: TINY.context },
-  'llama.embedding_length': { u32: TINY.dim },
-  'llama.block_count': { u32: TINY.layers },
-  'llama.feed_forward_length': { u32: TINY.hidden },
-  'llama.attention.head_count': { u32: TINY.heads },
-  'llama.attention.head_count_kv': { u32: TINY.kvHeads },
-  'llama.attention.layer_norm_rms_epsilon': { f32: 1e-5 },
-  'llama.rope.freq_base': { f32: 10000 },
-}
-
 let files = 0
-function write(metadata: Record<string, MetadataValue>, tensors = llamaTensors()): string {
+function write(metadata: Record<string, MetadataValue>, tensors = tinyGgufTensors()): string {
   const path = folder.path(`${files++}.gguf`)
   writeFileSync(path, ggufFile(metadata, tensors))
   return path
 }
 
-async function configOf(more: Record<string, MetadataValue>, tensors = llamaTensors()) {
-  const source = await openGguf(write({ ...METADATA, ...more }, tensors))
+async function configOf(more: Record<string, MetadataValue>, tensors = tinyGgufTensors()) {
+  const source = await openGguf(write({ ...TINY_METADATA, ...more }, tensors))
   await source.close()
   return source.config
 }
@@ -148,7 +111,7 @@ describe('the numbers of every block type', () => {
 describe('a llama', () => {
   test('arrives with its rows as they are and interleaved rotation', async () => {
     const out = folder.path('llama.obt')
-    const report = await convert(write(METADATA), out)
+    const report = await convert(write(TINY_METADATA), out)
     expect(report.config).toMatchObject({
       rope_style: 'interleaved',
       norm_eps: 1e-5,
@@ -164,7 +127,7 @@ describe('a llama', () => {
   })
 
   test('a head that is not there is tied; rope_freqs and scaling are taken over', async () => {
-    expect((await configOf({}, llamaTensors(true))).tied_head).toBe(true)
+    expect((await configOf({}, tinyGgufTensors({ tied: true }))).tied_head).toBe(true)
     expect((await configOf({})).rope_scaling).toEqual({ type: 'none' })
     const type = (string: string) => ({ 'llama.rope.scaling.type': { string } })
     expect((await configOf({ ...type('linear'), 'llama.rope.scaling.factor': { f32: 4 } })).rope_scaling).toEqual({
@@ -186,7 +149,7 @@ describe('a llama', () => {
     })
     const values = Float32Array.from([1, 1.5, 8, 8.25])
     const freqs: GgufTensor = { name: 'rope_freqs.weight', type: 'f32', shape: [4], data: encodeTensor('f32', values) }
-    expect((await configOf({}, [...llamaTensors(), freqs])).rope_scaling).toEqual({
+    expect((await configOf({}, [...tinyGgufTensors(), freqs])).rope_scaling).toEqual({
       type: 'factors',
       factors: [1, 1.5, 8, 8.25],
     })
@@ -196,7 +159,7 @@ describe('a llama', () => {
   const without = (name: string) => () =>
     configOf(
       {},
-      llamaTensors().filter((tensor) => tensor.name !== name),
+      tinyGgufTensors().filter((tensor) => tensor.name !== name),
     )
   test.each([
     ['another architecture', with_('general.architecture', { string: 'gemma' }), 'ERR_UNSUPPORTED_ARCHITECTURE'],

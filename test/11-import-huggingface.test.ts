@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
-import { parseHfConfig } from '../dist/import/hf-config.js'
+import { readHfConfig } from '../dist/import/hf.js'
 import { readBlob, readObtHeader } from '../dist/obt/obt.js'
 import { codeOf } from './expect-code.js'
 import { floats, readTensors } from './read-tensors.js'
@@ -137,7 +137,7 @@ test('the tokenizer files of a folder arrive in one blob, the template in anothe
 
 describe('config.json', () => {
   const scaling = (rope_scaling: unknown, more = {}) =>
-    parseHfConfig(tinyHfConfig({ rope_scaling, ...more })).config.rope_scaling
+    readHfConfig(tinyHfConfig({ rope_scaling, ...more })).structure.rope_scaling
   const llama3 = { factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 }
 
   test('RoPE scaling in its old and new places', () => {
@@ -146,7 +146,7 @@ describe('config.json', () => {
     expect(scaling({ type: 'linear', factor: 2 })).toEqual({ type: 'linear', factor: 2 })
     const expected = { type: 'llama3', factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_context: 8192 }
     expect(scaling({ rope_type: 'llama3', ...llama3 })).toEqual(expected)
-    const { config } = parseHfConfig(
+    const { structure: config } = readHfConfig(
       tinyHfConfig({ rope_parameters: { rope_type: 'llama3', rope_theta: 5e5, ...llama3 }, rope_theta: undefined }),
     )
     expect(config.rope_scaling).toEqual(expected)
@@ -169,7 +169,6 @@ describe('config.json', () => {
   test.each([
     ['another family', { model_type: 'gpt2' }, 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['no family', { model_type: undefined }, 'ERR_UNSUPPORTED_ARCHITECTURE'],
-    ['a sliding window', { model_type: 'mistral', sliding_window: 4096 }, 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['another activation', { hidden_act: 'gelu' }, 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['dynamic RoPE scaling', { rope_scaling: { type: 'dynamic', factor: 2 } }, 'ERR_UNSUPPORTED_ROPE'],
     ['half of RoPE', { partial_rotary_factor: 0.5 }, 'ERR_UNSUPPORTED_ROPE'],
@@ -180,7 +179,7 @@ describe('config.json', () => {
     ['heads in words', { num_attention_heads: 'two' }, 'ERR_BAD_SOURCE'],
     ['an epsilon in words', { rms_norm_eps: 'small' }, 'ERR_BAD_SOURCE'],
   ])('%s is an error', async (_, more, code) => {
-    expect(await codeOf(() => parseHfConfig(tinyHfConfig(more)))).toBe(code)
+    expect(await codeOf(() => readHfConfig(tinyHfConfig(more)))).toBe(code)
   })
 
   test('what may be left out has the defaults of the family', () => {
@@ -190,15 +189,12 @@ describe('config.json', () => {
       rms_norm_eps: undefined,
       tie_word_embeddings: undefined,
     }
-    const { config } = parseHfConfig(tinyHfConfig(bare))
+    const { structure: config } = readHfConfig(tinyHfConfig(bare))
     expect(config).toMatchObject({ n_kv_heads: 2, rope_theta: 10000, norm_eps: 1e-6, tied_head: false, head_dim: 8 })
-    expect(parseHfConfig(tinyHfConfig({ model_type: 'qwen3' })).config).toMatchObject({
+    expect(readHfConfig(tinyHfConfig({ model_type: 'qwen3' })).structure).toMatchObject({
       head_dim: 128,
       architecture: 'qwen3',
     })
-    expect(parseHfConfig(tinyHfConfig({ model_type: 'mistral', sliding_window: null })).config.architecture).toBe(
-      'llama',
-    )
   })
 })
 

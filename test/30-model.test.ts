@@ -6,17 +6,35 @@ import { pathToFileURL } from 'node:url'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Features } from '../dist/config/config.js'
 import { nativeConfig, nativeSlots } from '../dist/config/native-config.js'
+import { perplexity } from '../dist/eval/perplexity.js'
 import { Model } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
 import { readObtHeader } from '../dist/obt/obt.js'
+import { DEFAULT_CONTEXT } from '../dist/run/model-options.js'
 import { PROJECT } from './data.js'
+import { codeOf } from './expect-code.js'
 import { KINDS, type KindName, TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
 const tiny = folder.path('tiny.obt')
 beforeAll(() => writeTinyModel(tiny, {}))
 afterAll(folder.remove)
+
+/** Each is a model that can be written, whether the engine computes it or not. */
+const UNUSUAL: Partial<Features>[] = [
+  { norm: 'layer' },
+  { norm_bias: true },
+  { positions: 'learned' },
+  { rope_dims: 8 },
+  { attention_inner_norm: true },
+  { window: 8 },
+  { output_gate: true },
+  { feed_forward: 'plain' },
+  { activation: 'gelu' },
+  { ffn_inner_norm: true },
+]
 
 const PROMPT = [72, 101, 108, 108, 111]
 
@@ -74,6 +92,29 @@ describe('loading', () => {
     expect(model.disposed).toBe(true)
   })
 
+  it.each([
+    [DEFAULT_CONTEXT - 1, DEFAULT_CONTEXT - 1],
+    [DEFAULT_CONTEXT, DEFAULT_CONTEXT],
+    [DEFAULT_CONTEXT + 1, DEFAULT_CONTEXT],
+    [1 << 20, DEFAULT_CONTEXT],
+  ])('of %i positions has sessions of %i, and of as many as it has when they are asked for', async (own, usual) => {
+    const path = folder.path(`context-${own}.obt`)
+    await writeTinyModel(path, { context: own, dim: 64, layers: 1 })
+    const model = await Model.load(path)
+    expect([model.context, model.info.context, model.config.context_length]).toEqual([usual, usual, own])
+    expect(model.createSession().capacity).toBe(usual)
+    const most = Math.min(own, 40_000)
+    expect(model.createSession({ context: most }).capacity).toBe(most)
+    // No text is as long as these blocks; one longer than the model is a mistake of the option.
+    const blocks = (ctx: number) => codeOf(() => perplexity(model, Int32Array.of(1, 2, 3), { ctx }))
+    expect([await blocks(most), await blocks(own + 1)]).toEqual(['ERR_TEXT_TOO_SHORT', 'ERR_BAD_OPTION'])
+    await model.dispose()
+    const wide = await Model.load(path, { context: most })
+    expect([wide.context, wide.createSession().capacity]).toEqual([most, most])
+    await wide.dispose()
+    await expect(Model.load(path, { context: own + 1 })).rejects.toMatchObject({ code: 'ERR_BAD_OPTION' })
+  })
+
   it('keeps no hold on the file: overwriting it changes nothing', async () => {
     const copy = folder.path('overwritten.obt')
     copyFileSync(tiny, copy)
@@ -126,6 +167,23 @@ describe('what cannot be loaded', () => {
     })
     await expect(load(tiny, { isa: 'sse9' })).rejects.toMatchObject({ name: 'OnebitError', code: 'ERR_ISA' })
     await expect(load(tiny, { memoryLimit: 1000 })).rejects.toMatchObject({ code: 'ERR_MEMORY_LIMIT' })
+  })
+
+  it('is only a model with a feature that the engine lacks, and then the error names it', async () => {
+    const path = folder.path('feature.obt')
+    for (const features of UNUSUAL) {
+      await writeTinyModel(path, { features })
+      const error: unknown = await Model.load(path).then(
+        (model) => model.dispose(),
+        (error) => error,
+      )
+      if (error === undefined) continue
+      const name = Object.keys(features)[0]!
+      expect(error).toMatchObject({
+        code: 'ERR_UNSUPPORTED_FEATURE',
+        message: expect.stringMatching(`${path}.*${name}`),
+      })
+    }
   })
 
   it('names the tensor whose checksum is wrong', async () => {

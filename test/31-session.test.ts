@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type ChatMessage, Model, type Piece, type Session } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
+import { internals } from '../dist/run/model.js'
 import { checkSampling, nativeSampling } from '../dist/run/sampler.js'
 import { TINY_VOCAB, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
@@ -210,13 +211,15 @@ describe('generation', () => {
   })
 
   it('computes at most 20 ms, and never more than 49 tokens, ahead of its consumer', async () => {
-    const native = model.native.createSession(256, 0)
+    const native = internals.native(model).createSession(256, 0)
     const sampling = nativeSampling(checkSampling({ temperature: 0 }, TINY_VOCAB), ids(1))
     const sampler = new (addon().Sampler)(sampling)
     const item = { session: native, sampler, most: 200, top: 0, stop_tokens: new Int32Array(0) }
     let told: number[] = []
     const onToken = (id: number) => void told.push(id)
-    expect(await addon().generate(model.native, { ...item, tokens: ids(3) }, { chunk: 0, onToken })).toBe(true)
+    expect(await addon().generate(internals.native(model), { ...item, tokens: ids(3) }, { chunk: 0, onToken })).toBe(
+      true,
+    )
     const ahead = told.length
     expect(ahead).toBeGreaterThanOrEqual(1) // one, when others had the processor for 20 ms
     expect(ahead).toBeLessThanOrEqual(49)
@@ -224,7 +227,7 @@ describe('generation', () => {
     for (const _ of told) sampler.took()
     const tokens = Int32Array.of(told.at(-1)!)
     told = []
-    expect(await addon().generate(model.native, { ...item, tokens }, { chunk: 0, onToken })).toBe(true)
+    expect(await addon().generate(internals.native(model), { ...item, tokens }, { chunk: 0, onToken })).toBe(true)
     expect(told.length).toBeLessThanOrEqual(49)
     native.dispose()
   })

@@ -1,7 +1,6 @@
 /** Models of a shape with random weights, their sizes, and the measuring of what the machine can do. */
 import { describe, expect, it } from 'vitest'
-import type { ModelConfig } from '../dist/config/architecture.js'
-import { modelSize } from '../dist/config/model-size.js'
+import { randomModel } from '../dist/bench/random-model.js'
 import {
   chainRank,
   decodeWeightBytes,
@@ -12,8 +11,9 @@ import {
   type Shape,
   shapeConfig,
   type WeightType,
-} from '../dist/config/shapes.js'
-import { Model } from '../dist/index.js'
+} from '../dist/bench/shapes.js'
+import type { ModelConfig } from '../dist/config/config.js'
+import { modelSize } from '../dist/config/model-size.js'
 import { addon } from '../dist/native/addon.js'
 import { codeOf, failure } from './expect-code.js'
 
@@ -38,8 +38,8 @@ const usable = () =>
     .info()
     .isas.filter(({ state }) => state === 'usable')
 
-async function logits(options: Parameters<typeof Model.random>[1], shape: Shape = TINY): Promise<Float32Array> {
-  const model = await Model.random(shape, options)
+async function logits(options: Parameters<typeof randomModel>[1], shape: Shape = TINY): Promise<Float32Array> {
+  const model = await randomModel(shape, options)
   try {
     return (await model.createSession().logits(PROMPT, { all: true })).data
   } finally {
@@ -74,7 +74,7 @@ describe('random weights', () => {
   })
 
   it('make a model that works with ids and says what it is', async () => {
-    await using model = await Model.random(TINY, { seed: 5, threads: 1 })
+    await using model = await randomModel(TINY, { seed: 5, threads: 1 })
     expect(model.info).toMatchObject({ path: '', fileBytes: 0, threads: 1, context: 4096, activations: 'int8' })
     expect(model.info.weightBytes).toBeGreaterThanOrEqual(decodeWeightBytes(model.config))
     expect(model.provenance.source).toContain('seed 5')
@@ -86,10 +86,7 @@ describe('random weights', () => {
   it('leave JavaScript free while they are made', async () => {
     let turns = 0
     const timer = setInterval(() => turns++, 1)
-    const model = await Model.random(
-      { ...TINY, dim: 1024, n_heads: 32, hidden_dim: 4096, n_layers: 8 },
-      { type: 'f16' },
-    )
+    const model = await randomModel({ ...TINY, dim: 1024, n_heads: 32, hidden_dim: 4096, n_layers: 8 }, { type: 'f16' })
     clearInterval(timer)
     await model.dispose()
     expect(turns).toBeGreaterThan(0)
@@ -98,18 +95,18 @@ describe('random weights', () => {
 
 describe('what cannot be made', () => {
   it('is an error with a code', async () => {
-    const shape = await failure(() => Model.random('smollm2-135m', { type: 'q1_0' }))
+    const shape = await failure(() => randomModel('smollm2-135m', { type: 'q1_0' }))
     expect([shape.code, shape.message]).toEqual(['ERR_SHAPE', expect.stringContaining('576 columns')])
     expect(shape.hint).toContain('128')
     const huge = { ...TINY, dim: 65536, hidden_dim: 65536, n_heads: 512, head_dim: 128, n_layers: 1000 }
-    const memory = await failure(() => Model.random(huge, { type: 'f16' }))
+    const memory = await failure(() => randomModel(huge, { type: 'f16' }))
     expect([memory.code, memory.message]).toEqual([
       'ERR_OUT_OF_MEMORY',
       expect.stringMatching(/needs \d+ MiB, and only/),
     ])
-    expect(await codeOf(() => Model.random(TINY, { memoryLimit: 1000 }))).toBe('ERR_MEMORY_LIMIT')
-    expect(await codeOf(() => Model.random(TINY, { isa: 'sse9' }))).toBe('ERR_ISA')
-    expect(await codeOf(() => Model.random({ ...TINY, n_kv_heads: 3 }))).toBe('ERR_CONFIG')
+    expect(await codeOf(() => randomModel(TINY, { memoryLimit: 1000 }))).toBe('ERR_MEMORY_LIMIT')
+    expect(await codeOf(() => randomModel(TINY, { isa: 'sse9' }))).toBe('ERR_ISA')
+    expect(await codeOf(() => randomModel({ ...TINY, n_kv_heads: 3 }))).toBe('ERR_CONFIG')
   })
 
   it.each([
@@ -122,20 +119,20 @@ describe('what cannot be made', () => {
     ['context', 8193],
     ['onProgress', () => {}],
   ])('option %s = %s', async (name, value) => {
-    const error = await failure(() => Model.random(TINY, { [name]: value } as object))
+    const error = await failure(() => randomModel(TINY, { [name]: value } as object))
     expect([error.code, error.message]).toEqual(['ERR_BAD_OPTION', expect.stringContaining(name)])
   })
 
   it('an unknown shape', async () => {
-    expect(await codeOf(() => Model.random('llama-3b' as 'llama-7b'))).toBe('ERR_BAD_OPTION')
-    expect(await codeOf(() => Model.random(undefined as unknown as 'llama-7b'))).toBe('ERR_BAD_OPTION')
+    expect(await codeOf(() => randomModel('llama-3b' as 'llama-7b'))).toBe('ERR_BAD_OPTION')
+    expect(await codeOf(() => randomModel(undefined as unknown as 'llama-7b'))).toBe('ERR_BAD_OPTION')
   })
 
   it('stops when its signal says so', async () => {
     const reason = new Error('enough')
-    await expect(Model.random(TINY, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
+    await expect(randomModel(TINY, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason)
     const stop = new AbortController()
-    const making = Model.random('smollm2-135m', { type: 'f16', signal: stop.signal })
+    const making = randomModel('smollm2-135m', { type: 'f16', signal: stop.signal })
     stop.abort(reason)
     await expect(making).rejects.toBe(reason)
   })

@@ -14,6 +14,7 @@ import { median, standardDeviation } from '../dist/bench/statistics.js'
 import { type Box, escapeXml, overlap, placeLabels, short } from '../dist/bench/svg.js'
 import { parseIntegers, testMatrix, testName } from '../dist/bench/test-matrix.js'
 import { weightWork } from '../dist/bench/work.js'
+import { withDefaults } from '../dist/config/fields.js'
 import { PROJECT } from './data.js'
 import { codeOf } from './expect-code.js'
 import { temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
@@ -94,7 +95,7 @@ describe('the table', () => {
     expect(rows.some((row) => row.ttft_cold_ms! > row.ttft_ms!)).toBe(true)
     const [prefill, decode] = rows as [BenchRow, BenchRow]
     expect(prefill.gbps).toBeNull() // how many tokens share a pass was the engine's choice
-    const { weightBytes, linearWeights, headWeights } = weightWork(tinyConfig())
+    const { weightBytes, linearWeights, headWeights } = weightWork(withDefaults(tinyConfig()))
     expect(decode.weight_bytes).toBe(weightBytes)
     expect(decode.gbps).toBeCloseTo((decode.median_ts * weightBytes) / 1e9, 6)
     expect(decode.dram_pct).toBeCloseTo((100 * decode.gbps!) / decode.dram_gbps!, 6)

@@ -3,7 +3,9 @@
  * right all the same, so that a reader has to find what is wrong. Shares nothing with the writer but the table.
  */
 
-import { type ModelConfig, tensorBytes, tensorTable } from '../dist/config/architecture.js'
+import type { WrittenConfig } from '../dist/config/config.js'
+import { withDefaults } from '../dist/config/fields.js'
+import { tensorBytes, tensorTable } from '../dist/config/tensors.js'
 import { addon } from '../dist/native/addon.js'
 
 export interface Entry {
@@ -12,7 +14,8 @@ export interface Entry {
 }
 
 export interface Crafting {
-  config: ModelConfig
+  /** as it is to stand in the file */
+  config: WrittenConfig
   /** instead of the config's JSON */
   configText?: string
   /** instead of the provenance's JSON */
@@ -54,7 +57,7 @@ function withCrc(text: string): string {
 function layOut(crafting: Crafting): { entries: Entry[]; crcs: string; dataBytes: number } {
   let at = 0
   let crcs = ''
-  const table = tensorTable(crafting.config, crafting.blobs ?? { tokenizer: 0, chat_template: 0 })
+  const table = tensorTable(withDefaults(crafting.config), crafting.blobs ?? { tokenizer: 0, chat_template: 0 })
   const entries = table.map((spec) => {
     const from = at
     at += tensorBytes(spec)

@@ -2,7 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { LinearKind, ModelConfig, TensorSpec } from '../dist/config/architecture.js'
+import type { Features, WrittenConfig } from '../dist/config/config.js'
+import type { LinearKind } from '../dist/config/kinds.js'
+import { rolesOf, type TensorSpec } from '../dist/config/tensors.js'
 import { addon } from '../dist/native/addon.js'
 import { writeObt } from '../dist/obt/obt.js'
 
@@ -25,6 +27,8 @@ export interface TinyOptions {
   dim?: number
   layers?: number
   context?: number
+  /** those that the architecture does not have by default */
+  features?: Partial<Features>
   tied?: boolean
   tokenizer?: boolean
   chat?: boolean
@@ -67,11 +71,12 @@ const TEMPLATE = `{% for m in messages %}<|im_start|>{{ m.role }}
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 
-export function tinyConfig(options: TinyOptions = {}): ModelConfig {
+export function tinyConfig(options: TinyOptions = {}): WrittenConfig {
   const dim = options.dim ?? 128
   const heads = dim / 32
   const kind = KINDS[options.kind ?? 'sign']
   const embedding = { ...KINDS[options.embedding ?? 'q8'], bias: false } as LinearKind
+  const roles = rolesOf({ feed_forward: options.features?.feed_forward ?? 'gated' })
   return {
     architecture: options.architecture ?? 'llama',
     vocab_size: TINY_VOCAB,
@@ -89,7 +94,8 @@ export function tinyConfig(options: TinyOptions = {}): ModelConfig {
     tied_head: options.tied ?? true,
     embedding,
     head: embedding,
-    linears: Object.fromEntries(['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3'].map((role) => [role, kind])),
+    linears: Object.fromEntries(roles.map((role) => [role, kind])),
+    ...options.features,
   }
 }
 

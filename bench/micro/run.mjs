@@ -91,10 +91,11 @@ async function kernels(micro, isa) {
 }
 
 /** From TypeScript to a token: the same steps through the engine alone and through the public API. */
-async function paths(addon, Model) {
+async function paths(addon) {
   const STEPS = 8
-  const model = await Model.random('smollm2-135m', { type: 'onebit', ...(values.isa ? { isa: values.isa } : {}) })
-  const native = model.native.createSession(STEPS + 2, 0)
+  const model = await randomModel('smollm2-135m', { type: 'onebit', ...(values.isa ? { isa: values.isa } : {}) })
+  const engine = internals.native(model)
+  const native = engine.createSession(STEPS + 2, 0)
   const session = model.createSession({ context: STEPS + 2 })
   const sampler = greedySampler(model.config.vocab_size)
   const what = `${model.threads} threads, smollm2-135m, 1 bit`
@@ -107,7 +108,7 @@ async function paths(addon, Model) {
       native.rewind(0)
       const tokens = Int32Array.of(1)
       const item = { session: native, tokens, logits: 0, sampler }
-      for (let i = 0; i < STEPS; i++) await addon.step(model.native, [item], { chunk: 0 })
+      for (let i = 0; i < STEPS; i++) await addon.step(engine, [item], { chunk: 0 })
     },
     'decode-greedy': async () => decode({ temperature: 0 }),
     'decode-sampled': async () => decode({ seed: 1 }),
@@ -121,7 +122,8 @@ async function paths(addon, Model) {
 build()
 const { addon } = await import('../../dist/native/addon.js')
 const { greedySampler } = await import('../../dist/bench/lanes.js')
-const { Model } = await import('../../dist/index.js')
+const { randomModel } = await import('../../dist/bench/random-model.js')
+const { internals } = await import('../../dist/run/model.js')
 const micro = createRequire(import.meta.url)(ADDON)
 const { isas } = addon().info()
 const chosen = values.isa ? [values.isa] : isas.filter(({ state }) => state === 'usable').map(({ name }) => name)
@@ -137,4 +139,4 @@ for (const isa of chosen) {
 }
 if (!values.json) console.log(`${cpus()[0].model}; one thread for kernels; medians ± median absolute deviation\n`)
 for (const isa of chosen) await kernels(micro, isa)
-if (['decode-native', 'decode-greedy', 'decode-sampled'].some((name) => wanted(name, ''))) await paths(addon(), Model)
+if (['decode-native', 'decode-greedy', 'decode-sampled'].some((name) => wanted(name, ''))) await paths(addon())

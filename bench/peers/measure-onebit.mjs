@@ -1,10 +1,10 @@
 // One measurement of this engine in a process of its own:
 // node measure-onebit.mjs '{"shape", "threads", "prompt", "warm", "tokens"}'
 // Prints { prefill, decode } in tokens a second, by the same steps as measure-peer.mjs, through the public API.
-import { Model } from '../../dist/index.js'
+import { randomModel } from '../../dist/bench/random-model.js'
 
 const { shape, threads, prompt, warm, tokens } = JSON.parse(process.argv[2])
-const model = await Model.random(shape, { threads, context: prompt + tokens + 64 })
+const model = await randomModel(shape, { threads, context: prompt + tokens + 64 })
 const ids = Array.from({ length: prompt }, (_, i) => 300 + ((i * 7919) % (model.config.vocab_size - 300)))
 const session = model.createSession()
 

@@ -1,7 +1,7 @@
 // A GGUF file of a known shape with random weights, for the peer: speed does not depend on what the weights are. Blocks
 // hold random bits and one sane scale, so that activations stay finite. Written piece by piece: 7B is 2 GB.
 import { closeSync, existsSync, openSync, renameSync, writeSync } from 'node:fs'
-import { SHAPES } from '../../dist/config/shapes.js'
+import { SHAPES } from '../../dist/bench/shapes.js'
 import { importTypeScript } from '../../scripts/import-typescript.mjs'
 
 const { ALIGNMENT, ggufHeader, halfBits, SeededRandom } = await importTypeScript('test/gguf-writer.ts')

@@ -5,8 +5,8 @@
 
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
-import type { NativeSampler, NativeSession, NativeStepItem } from '../native/native.js'
-import type { Model } from '../run/model.js'
+import type { NativeModel, NativeSampler, NativeSession, NativeStepItem } from '../native/native.js'
+import { internals, type Model } from '../run/model.js'
 import { checkSampling, nativeSampling } from '../run/sampler.js'
 import { KV_TYPES, type Session } from '../run/session.js'
 import type { BenchTest } from './test-matrix.js'
@@ -77,16 +77,18 @@ export function greedySampler(vocabSize: number): NativeSampler {
 
 class BatchLanes implements Lanes {
   readonly #model: Model
+  readonly #native: NativeModel
   readonly #test: BenchTest
   readonly #sessions: NativeSession[] = []
   readonly #samplers: NativeSampler[] = []
 
   constructor(model: Model, test: BenchTest, capacity: number) {
     this.#model = model
+    this.#native = internals.native(model)
     this.#test = test
     try {
       for (let i = 0; i < test.n_parallel; i++)
-        this.#sessions.push(model.native.createSession(capacity, KV_TYPES.indexOf(test.kv) as 0 | 1 | 2))
+        this.#sessions.push(this.#native.createSession(capacity, KV_TYPES.indexOf(test.kv) as 0 | 1 | 2))
       for (let i = 0; i < test.n_parallel; i++) this.#samplers.push(greedySampler(model.config.vocab_size))
     } catch (error) {
       this.dispose()
@@ -102,7 +104,7 @@ class BatchLanes implements Lanes {
     const items = this.#sessions.map(
       (session, i): NativeStepItem => ({ session, tokens: tokensOf(i), logits: 0, sampler: this.#samplers[i]! }),
     )
-    const results = await addon().step(this.#model.native, items, { chunk: this.#test.n_ubatch })
+    const results = await addon().step(this.#native, items, { chunk: this.#test.n_ubatch })
     return Int32Array.from(results, ({ id }) => id!)
   }
 

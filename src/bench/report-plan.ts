@@ -1,10 +1,10 @@
 /** Which jobs a report is made of, and what part of the time each may take. */
 
-import { SHAPE_NAMES } from '../config/shapes.js'
-import { ACTIVATIONS } from '../run/model.js'
+import { ACTIVATIONS } from '../run/model-options.js'
 import type { KvType } from '../run/session.js'
 import type { BenchJob, ModelSource } from './jobs.js'
 import type { Experiment, Machine } from './report-data.js'
+import { SHAPE_NAMES } from './shapes.js'
 import type { BenchTest } from './test-matrix.js'
 
 export interface PlannedJob {

@@ -1,7 +1,6 @@
 /** `onebit bench --report`: measures within a budget of time, then writes the pages. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { parseWeightType, type ShapeName, shapeConfig } from '../config/shapes.js'
 import { OnebitError } from '../errors.js'
 import { checkTarget, writeAtomically, writeFully } from '../files/atomic-file.js'
 import { fileError } from '../files/file-errors.js'
@@ -14,6 +13,7 @@ import { defaultSources, type PlannedJob, reportPlan } from './report-plan.js'
 import type { BenchRow } from './rows.js'
 import { DRAM_BYTES, MachineLimits, runJob } from './run-job.js'
 import { isUnfit } from './run-table.js'
+import { parseWeightType, type ShapeName, shapeConfig } from './shapes.js'
 
 export interface ReportOptions {
   /** empty: random models of several shapes and types */

@@ -3,7 +3,7 @@
  * both join; the others come after them. A figure that makes no sense for a line is null, never 0.
  */
 
-import type { ModelConfig } from '../config/architecture.js'
+import type { ModelConfig } from '../config/config.js'
 import { modelSize } from '../config/model-size.js'
 import type { Peaks } from '../native/native.js'
 import type { Activations } from '../run/model.js'

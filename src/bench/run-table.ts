@@ -1,6 +1,5 @@
 /** The table of `onebit bench`: every combination of models and ways of running them, one process after the other. */
 
-import { parseWeightType, type ShapeName, shapeConfig } from '../config/shapes.js'
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import { readObtHeader } from '../obt/obt.js'
@@ -8,6 +7,7 @@ import type { Activations } from '../run/model.js'
 import { type BenchJob, type ModelSource, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
 import { MachineLimits, runJob } from './run-job.js'
+import { parseWeightType, type ShapeName, shapeConfig } from './shapes.js'
 import type { BenchTest } from './test-matrix.js'
 
 export interface TablePlan {

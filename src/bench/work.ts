@@ -1,6 +1,8 @@
 /** How many weights a token multiplies and how many bytes of them it reads: what speeds are divided by. */
-import { type LinearKind, linearKind, linearShape, type ModelConfig, ROLES } from '../config/architecture.js'
-import { decodeWeightBytes } from '../config/shapes.js'
+import type { ModelConfig } from '../config/config.js'
+import type { LinearKind } from '../config/kinds.js'
+import { linearKind, linearShape, rolesOf } from '../config/tensors.js'
+import { decodeWeightBytes } from './shapes.js'
 
 export interface WeightWork {
   /** bytes of the linears with their scales and of the head: read once for every pass, in the file's own layout */
@@ -19,7 +21,7 @@ function storedWeights(kind: LinearKind, rows: number, cols: number): number {
 export function weightWork(config: ModelConfig): WeightWork {
   let linearWeights = 0
   for (let layer = 0; layer < config.n_layers; layer++) {
-    for (const role of ROLES) {
+    for (const role of rolesOf(config)) {
       const [rows, cols] = linearShape(config, role)
       linearWeights += storedWeights(linearKind(config, layer, role), rows, cols)
     }
@@ -34,7 +36,7 @@ export type WeightName = 'onebit' | 'chain' | 'q1_0' | 'q8' | 'f16' | 'bf16' | '
 export function weightName(config: ModelConfig): WeightName {
   const found = new Set<WeightName>()
   for (let layer = 0; layer < config.n_layers; layer++) {
-    for (const role of ROLES) {
+    for (const role of rolesOf(config)) {
       const kind = linearKind(config, layer, role)
       if (kind.kind === 'dense') found.add(kind.dtype)
       else if (kind.kind === 'q1_0') found.add('q1_0')

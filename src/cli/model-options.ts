@@ -1,13 +1,13 @@
 /** Options that every command with a model understands, and loading by them. */
 import { type Activations, Model, type ModelOptions } from '../index.js'
-import { ACTIVATIONS } from '../run/model.js'
+import { ACTIVATIONS } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
 
 export const MODEL_OPTIONS: Record<string, OptionSpec> = {
   threads: { type: 'integer', short: 't', min: 1, max: 256, help: 'threads that compute (default: physical cores)' },
-  ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own)" },
+  ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own, at most 32768)" },
   activations: {
     type: 'string',
     choices: [...ACTIVATIONS],

@@ -2,43 +2,32 @@
  * How large a model really is. Papers and peers quote the bits of the linear layers only; the embedding and the head can
  * weigh more than everything else, so both numbers are always given together.
  */
-import {
-  type LinearKind,
-  linearKind,
-  linearShape,
-  type ModelConfig,
-  ROLES,
-  tensorBytes,
-  tensorTable,
-} from './architecture.js'
+import type { ModelConfig } from './config.js'
+import type { LinearKind } from './kinds.js'
+import { type Blobs, linearKind, modelParts, rolesOf, type TensorSpec, tensorBytes, tensorTable } from './tensors.js'
 
 export interface ModelSize {
-  /** weights of the matrices (and norms) that the model stands for, whatever they are stored as */
+  /** weights of the matrices, norms and positions that the model stands for, whatever they are stored as */
   parameters: number
   linearParameters: number
   /** stored bits (signs, scales, biases) per weight of the linear layers */
   bitsPerLinearWeight: number
   /** all bytes of the file, tokenizer and header included, per parameter */
   bitsPerWeightOfFile: number
-  bytes: { embedding: number; head: number; linear: number; norm: number; blob: number }
+  /** of the file's tensors */
+  bytes: Record<TensorSpec['part'], number>
   fileBytes: number
 }
 
-export function modelSize(
-  config: ModelConfig,
-  blobs: { tokenizer: number; chat_template: number },
-  fileBytes: number,
-): ModelSize {
-  const bytes = { embedding: 0, head: 0, linear: 0, norm: 0, blob: 0 }
-  let norms = 0
-  for (const spec of tensorTable(config, blobs)) {
-    bytes[spec.part] += tensorBytes(spec)
-    if (spec.part === 'norm') norms += spec.shape[0] ?? 0
+export function modelSize(config: ModelConfig, blobs: Blobs, fileBytes: number): ModelSize {
+  const bytes = { embedding: 0, positions: 0, head: 0, linear: 0, norm: 0, blob: 0 }
+  for (const spec of tensorTable(config, blobs)) bytes[spec.part] += tensorBytes(spec)
+  let [parameters, linearParameters] = [0, 0]
+  for (const { part, shape } of modelParts(config)) {
+    const count = shape[0] * (shape[1] ?? 1)
+    parameters += count
+    if (part === 'linear') linearParameters += count
   }
-  const perLayer = ROLES.map((role) => linearShape(config, role)).reduce((sum, [rows, cols]) => sum + rows * cols, 0)
-  const linearParameters = perLayer * config.n_layers
-  const vocabulary = config.vocab_size * config.dim * (config.tied_head ? 1 : 2)
-  const parameters = linearParameters + vocabulary + norms
   return {
     parameters,
     linearParameters,
@@ -62,7 +51,7 @@ export function describeKind(kind: LinearKind): string {
 export function linearKindSummary(config: ModelConfig): { kind: string; count: number }[] {
   const counts = new Map<string, number>()
   for (let layer = 0; layer < config.n_layers; layer++) {
-    for (const role of ROLES) {
+    for (const role of rolesOf(config)) {
       const kind = describeKind(linearKind(config, layer, role))
       counts.set(kind, (counts.get(kind) ?? 0) + 1)
     }

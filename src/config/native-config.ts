@@ -1,8 +1,60 @@
-/** A model's header as the native loader wants it: numbers instead of names. */
+/**
+ * The crossing of a model's header to the native loader: numbers instead of names. What crosses, as types and as values,
+ * is here and nowhere else; binding/napi/objects.cpp reads it.
+ */
+import { OnebitError } from '../errors.js'
+import type { Features, ModelConfig } from './config.js'
+import { withDefaults } from './fields.js'
+import type { LinearKind } from './kinds.js'
+import { linearKind, ROLES, type TensorSpec } from './tensors.js'
 
-import type { NativeConfig, NativeLinearKind, NativeSlots } from '../native/native.js'
-import type { ObtTensor } from '../obt/obt.js'
-import { type LinearKind, linearKind, type ModelConfig, ROLES } from './architecture.js'
+/** One tensor of the file in tensorTable order, blobs left out. */
+export interface NativeSlots {
+  /** from the start of the file */
+  offsets: Float64Array
+  bytes: Float64Array
+  crc32c: Uint32Array
+}
+
+export interface NativeLinearKind {
+  form: 0 | 1 | 2 // dense, sign, grouped (q1_0)
+  dtype: 0 | 1 | 2 | 3 // f32 f16 bf16 q8
+  rank: number
+  mid_scale: boolean
+  layernorm: boolean
+  bias: boolean
+}
+
+export interface NativeConfig {
+  vocab_size: number
+  dim: number
+  hidden_dim: number
+  n_layers: number
+  n_heads: number
+  n_kv_heads: number
+  head_dim: number
+  context_length: number
+  norm_eps: number
+  qk_norm: boolean
+  tied_head: boolean
+  rope: {
+    interleaved: boolean
+    theta: number
+    scaling: 0 | 1 | 2 | 3 | 4 // none linear llama3 yarn factors
+    factor: number
+    low_freq_factor: number
+    high_freq_factor: number
+    original_context: number
+    beta_fast: number
+    beta_slow: number
+    attention_factor: number
+    factors: Float32Array
+  }
+  embedding: NativeLinearKind
+  head: NativeLinearKind
+  /** n_layers x 7, roles in the order wq wk wv wo w1 w2 w3 */
+  linears: NativeLinearKind[]
+}
 
 const DTYPES = { f32: 0, f16: 1, bf16: 2, q8: 3 } as const
 const SCALINGS = { none: 0, linear: 1, llama3: 2, yarn: 3, factors: 4 } as const
@@ -36,7 +88,39 @@ function nativeRope(config: ModelConfig): NativeConfig['rope'] {
   }
 }
 
+/** Features that the engine computes only as they are by default. */
+const NOT_IN_THE_ENGINE = [
+  'norm',
+  'norm_bias',
+  'positions',
+  'position_offset',
+  'rope_dims',
+  'attention_inner_norm',
+  'window',
+  'output_gate',
+  'feed_forward',
+  'activation',
+  'ffn_inner_norm',
+] as const satisfies readonly (keyof Features)[]
+
+function checkFeatures(config: ModelConfig): void {
+  const { architecture, head_dim } = config
+  const defaults = withDefaults<{ architecture: string; head_dim: number }>({ architecture, head_dim })
+  for (const name of NOT_IN_THE_ENGINE) {
+    if (config[name] === defaults[name]) continue
+    throw new OnebitError(
+      'ERR_UNSUPPORTED_FEATURE',
+      `The engine does not compute models with ${name} ${config[name]}`,
+      {
+        hint: 'A newer onebit-run may.',
+      },
+    )
+  }
+}
+
+/** @throws OnebitError ERR_UNSUPPORTED_FEATURE, naming the field that the engine does not know */
 export function nativeConfig(config: ModelConfig): NativeConfig {
+  checkFeatures(config)
   const linears: NativeLinearKind[] = []
   for (let layer = 0; layer < config.n_layers; layer++) {
     for (const role of ROLES) linears.push(nativeKind(linearKind(config, layer, role)))
@@ -51,7 +135,7 @@ export function nativeConfig(config: ModelConfig): NativeConfig {
     head_dim: config.head_dim,
     context_length: config.context_length,
     norm_eps: config.norm_eps,
-    qk_norm: config.architecture === 'qwen3',
+    qk_norm: config.qk_norm,
     tied_head: config.tied_head,
     rope: nativeRope(config),
     embedding: nativeKind(config.embedding),
@@ -61,7 +145,9 @@ export function nativeConfig(config: ModelConfig): NativeConfig {
 }
 
 /** Where the weights are; blobs are TypeScript's business. */
-export function nativeSlots(tensors: readonly ObtTensor[]): NativeSlots {
+export function nativeSlots(
+  tensors: readonly { spec: TensorSpec; offset: number; bytes: number; crc32c: number }[],
+): NativeSlots {
   const weights = tensors.filter(({ spec }) => spec.part !== 'blob')
   return {
     offsets: Float64Array.from(weights, ({ offset }) => offset),

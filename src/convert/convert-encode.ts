@@ -1,6 +1,8 @@
 /** The bytes of every tensor of a converted model, made from the source's rows in pieces. */
 
-import type { DenseType, LinearKind, ModelConfig, TensorSpec } from '../config/architecture.js'
+import type { ModelConfig } from '../config/config.js'
+import type { DenseType, LinearKind } from '../config/kinds.js'
+import type { TensorSpec } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { missingTensor, type SourceModel, type SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
@@ -156,7 +158,7 @@ export class Encoder {
   /** For writeObt, which asks for the tensors in the table's order. */
   produce(spec: TensorSpec): Pieces {
     this.#options.signal?.throwIfAborted()
-    if (spec.part === 'norm') return f32Bytes(this.#tensor(spec.name))
+    if (spec.part === 'norm' || spec.part === 'positions') return f32Bytes(this.#tensor(spec.name))
     const dot = spec.name.lastIndexOf('.')
     const [matrix, part] = [spec.name.slice(0, dot), spec.name.slice(dot + 1)]
     if (matrix !== this.#matrix) {

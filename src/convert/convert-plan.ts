@@ -1,13 +1,7 @@
 /** Which kind each matrix of a converted model gets. */
-import {
-  type DenseType,
-  type LinearKind,
-  linearKind,
-  linearShape,
-  type ModelConfig,
-  ROLES,
-  type Role,
-} from '../config/architecture.js'
+import type { ModelConfig } from '../config/config.js'
+import type { DenseType, LinearKind } from '../config/kinds.js'
+import { linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import type { SourceModel, SourceTensor } from '../import/source.js'
 
@@ -88,9 +82,10 @@ export function planConversion(source: SourceModel, options: PlanOptions): Plan 
   const choice: Choice = { source, options, small: isSmall(source), notes: new Set() }
   const unset = dense('q8')
   const config: ModelConfig = { ...source.config, embedding: unset, head: unset, linears: {} }
-  for (const role of ROLES) config.linears[role] = chooseKind(choice, 0, role)
+  const roles = rolesOf(config)
+  for (const role of roles) config.linears[role] = chooseKind(choice, 0, role)
   for (let layer = 1; layer < config.n_layers; layer++) {
-    for (const role of ROLES) {
+    for (const role of roles) {
       const kind = chooseKind(choice, layer, role)
       if (JSON.stringify(kind) !== JSON.stringify(linearKind(config, layer, role)))
         config.linears[`${layer}.${role}`] = kind

@@ -31,8 +31,9 @@ export async function perplexity(
   options: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
   const ctx = options.ctx ?? Math.min(2048, model.context)
-  if (!Number.isInteger(ctx) || ctx < 2 || ctx > model.context) {
-    throw badOption('ctx', `${ctx} is not a whole number from 2 to ${model.context}, the model's context`)
+  const { context_length } = model.config
+  if (!Number.isInteger(ctx) || ctx < 2 || ctx > context_length) {
+    throw badOption('ctx', `${ctx} is not a whole number from 2 to ${context_length}, the positions of the model`)
   }
   if (options.chunks !== undefined && !(Number.isInteger(options.chunks) && options.chunks >= 1)) {
     throw badOption('chunks', `${options.chunks} is not a whole number from 1 on`)

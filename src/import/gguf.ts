@@ -1,17 +1,20 @@
-/** GGUF models of the Llama family and Qwen3, quantised blocks included. */
+/** GGUF files, quantised blocks included. What their metadata and names mean is in src/architectures. */
 
-import { LIMITS, linearShape, type ModelConfig, ROLES, type Role, type RopeScaling } from '../config/architecture.js'
+import type { GgufFacts, TensorNames } from '../architectures/architecture.js'
+import { ggufDescription } from '../architectures/list.js'
+import { LIMITS } from '../config/limits.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { tokenizerFromGguf } from '../text/gguf-vocabulary.js'
+import { GgufKeys, shortest } from './gguf-keys.js'
 import { type GgufHeader, type GgufTensorInfo, type GgufValue, readGgufHeader } from './gguf-reader.js'
 import { chatTemplateBlob, jsonBytes } from './hf-text.js'
+import { mapTensors, Taker } from './map-tensors.js'
 import {
   badSource,
   checkDimension,
-  missingTensor,
   type SourceModel,
   type SourceTensor,
   type SourceText,
@@ -56,111 +59,6 @@ const OTHER_TYPES: Record<number, string> = {
   42: 'Q2_0',
 }
 
-const LINEAR_NAMES: Record<Role, string> = {
-  wq: 'attn_q',
-  wk: 'attn_k',
-  wv: 'attn_v',
-  wo: 'attn_output',
-  w1: 'ffn_gate',
-  w2: 'ffn_down',
-  w3: 'ffn_up',
-}
-
-/** Metadata of one architecture, read under its prefix. */
-class Keys {
-  constructor(
-    readonly metadata: Map<string, GgufValue>,
-    readonly architecture: string,
-  ) {}
-
-  get(key: string): GgufValue | undefined {
-    return this.metadata.get(`${this.architecture}.${key}`)
-  }
-
-  number(key: string, fallback?: number): number {
-    const value = this.get(key) ?? fallback
-    const plain = typeof value === 'bigint' ? Number(value) : value
-    if (typeof plain === 'number' && Number.isFinite(plain)) return plain
-    throw badSource(
-      `${this.architecture}.${key} must be a number, found ${plain === undefined ? 'nothing' : typeof plain}`,
-    )
-  }
-
-  size(key: string, max: number, fallback?: number): number {
-    return checkDimension(`${this.architecture}.${key}`, this.number(key, fallback), max)
-  }
-}
-
-function ropeScaling(keys: Keys, factors: number[] | undefined, context: number): RopeScaling {
-  const type = keys.get('rope.scaling.type') ?? (keys.get('rope.scale_linear') === undefined ? 'none' : 'linear')
-  if (factors !== undefined) {
-    if (type === 'none' || type === 'linear') return { type: 'factors', factors }
-    throw badSource(`rope_freqs.weight together with RoPE scaling of type ${String(type)}`)
-  }
-  const factor = () => keys.number('rope.scaling.factor', keys.number('rope.scale_linear', 1))
-  if (type === 'none') return { type }
-  if (type === 'linear') return { type, factor: factor() }
-  if (type !== 'yarn') {
-    throw new OnebitError('ERR_UNSUPPORTED_ROPE', `RoPE scaling of type ${JSON.stringify(type).slice(0, 40)}`, {
-      hint: 'linear, yarn and rope_freqs.weight can be converted.',
-    })
-  }
-  // llama.cpp multiplies the usual magnitude by attn_factor instead of replacing it.
-  const attention = keys.number('rope.scaling.yarn_attn_factor', keys.number('rope.scaling.attn_factor', 1))
-  const magnitude = attention === 1 ? 0 : attention * (0.1 * Math.log(factor()) + 1)
-  return {
-    type,
-    factor: factor(),
-    original_context: keys.size('rope.scaling.original_context_length', LIMITS.context, context),
-    beta_fast: keys.number('rope.scaling.yarn_beta_fast', 32),
-    beta_slow: keys.number('rope.scaling.yarn_beta_slow', 1),
-    attention_factor: magnitude,
-  }
-}
-
-type SourceConfig = SourceModel['config']
-
-function readConfig(keys: Keys, tensors: TensorMap, factors: number[] | undefined): SourceConfig {
-  const n_heads = keys.size('attention.head_count', LIMITS.heads)
-  const dim = keys.size('embedding_length', LIMITS.dim)
-  const head_dim = keys.size('attention.key_length', LIMITS.head_dim, Math.floor(dim / n_heads))
-  const same = (key: string) => {
-    const value = keys.number(key, head_dim)
-    if (value === head_dim) return
-    throw unsupportedArchitecture(`${keys.architecture} with ${key} ${value} and heads of size ${head_dim}`)
-  }
-  same('attention.value_length')
-  same('rope.dimension_count')
-  const context_length = keys.size('context_length', LIMITS.context)
-  const qwen3 = keys.architecture === 'qwen3'
-  return {
-    architecture: qwen3 ? 'qwen3' : 'llama',
-    vocab_size: checkDimension('the vocabulary', tensors.get('token_embd.weight')?.dimensions[1], LIMITS.vocab),
-    dim,
-    hidden_dim: keys.size('feed_forward_length', LIMITS.dim),
-    n_layers: keys.size('block_count', LIMITS.layers),
-    n_heads,
-    n_kv_heads: keys.size('attention.head_count_kv', LIMITS.heads, n_heads),
-    head_dim,
-    context_length,
-    norm_eps: shortest(keys.number('attention.layer_norm_rms_epsilon')),
-    rope_theta: shortest(keys.number('rope.freq_base', 10000)),
-    // The rows of q and k in a llama GGUF were reordered for rotation of neighbours; those of qwen3 were not.
-    rope_style: qwen3 ? 'half' : 'interleaved',
-    rope_scaling: ropeScaling(keys, factors, context_length),
-    tied_head: !tensors.has('output.weight'),
-  }
-}
-
-/** The shortest decimal that is this f32: 1e-5 and not 0.000009999999747378752. */
-function shortest(value: number): number {
-  for (let digits = 1; digits < 9; digits++) {
-    const short = Number(value.toPrecision(digits))
-    if (Math.fround(short) === Math.fround(value)) return short
-  }
-  return value
-}
-
 type TensorMap = Map<string, GgufTensorInfo>
 
 /** Every tensor's type known, its bytes inside the file, no two sharing any. */
@@ -196,79 +94,48 @@ function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorM
 
 type ReadAt = (position: number, length: number) => Promise<Uint8Array>
 
-/** Takes tensors out of the map, so that what is left at the end is what nobody asked for. */
-class Taker {
-  readonly #tensors: TensorMap
+class GgufTaker extends Taker<GgufTensorInfo> {
   readonly #read: ReadAt
-  readonly #left: Set<string>
 
   constructor(tensors: TensorMap, read: ReadAt) {
-    this.#tensors = tensors
+    super(tensors)
     this.#read = read
-    this.#left = new Set(tensors.keys())
   }
 
-  /** shape: [rows, cols], or [cols] of a vector */
-  optional(name: string, ...shape: number[]): SourceTensor | undefined {
-    const info = this.#tensors.get(name)
-    if (info === undefined) return undefined
-    this.#left.delete(name)
-    const found = [...info.dimensions].reverse()
-    if (found.length !== shape.length || found.some((size, i) => size !== shape[i]))
+  protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
+    const found = [...dimensions].reverse()
+    if (found.length !== shape.length || found.some((size, i) => size !== shape[i])) {
       throw wrongShape(name, found, shape)
-    const { type, elements, bytes } = TYPES[info.type]!
+    }
+    const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
     const rowBytes = (cols / elements) * bytes
-    const read = (first: number, count: number) => this.#read(info.offset + first * rowBytes, count * rowBytes)
+    const read = (first: number, count: number) => this.#read(offset + first * rowBytes, count * rowBytes)
     return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
   }
-
-  required(name: string, ...shape: number[]): SourceTensor {
-    const found = this.optional(name, ...shape)
-    if (found === undefined) throw missingTensor(name)
-    return found
-  }
-
-  checkNothingLeft(): void {
-    const [name] = this.#left
-    if (name === undefined) return
-    throw badSource(
-      `The source has a tensor ${name}, which a model of its architecture does not use`,
-      'It is probably of a kind that only looks like a Llama.',
-    )
-  }
 }
 
-function mapTensors(config: SourceConfig, take: Taker): Map<string, SourceTensor> {
-  const { dim, vocab_size, head_dim, n_layers, architecture } = config
-  const out = new Map<string, SourceTensor>()
-  out.set('tok_embeddings.weight', take.required('token_embd.weight', vocab_size, dim))
-  for (let layer = 0; layer < n_layers; layer++) {
-    out.set(`layers.${layer}.attention_norm`, take.required(`blk.${layer}.attn_norm.weight`, dim))
-    out.set(`layers.${layer}.ffn_norm`, take.required(`blk.${layer}.ffn_norm.weight`, dim))
-    if (architecture === 'qwen3') {
-      out.set(`layers.${layer}.q_norm`, take.required(`blk.${layer}.attn_q_norm.weight`, head_dim))
-      out.set(`layers.${layer}.k_norm`, take.required(`blk.${layer}.attn_k_norm.weight`, head_dim))
-    }
-    for (const role of ROLES) {
-      const [rows, cols] = linearShape(config as ModelConfig, role)
-      const name = `blk.${layer}.${LINEAR_NAMES[role]}`
-      out.set(`layers.${layer}.${role}.weight`, take.required(`${name}.weight`, rows, cols))
-      const bias = take.optional(`${name}.bias`, rows)
-      if (bias !== undefined) out.set(`layers.${layer}.${role}.bias`, bias)
-    }
+async function readRopeFactors(take: GgufTaker): Promise<number[] | undefined> {
+  const name = 'rope_freqs.weight'
+  const info = take.raw(name)
+  if (info === undefined) return undefined
+  const { dimensions } = info
+  // How many there have to be is known later; this only keeps the reading small.
+  if (dimensions.length !== 1 || dimensions[0]! > LIMITS.head_dim) {
+    throw badSource(`Tensor ${name} has ${dimensions.join(' x ')} numbers; half of a head's size are used`)
   }
-  out.set('norm', take.required('output_norm.weight', dim))
-  if (!config.tied_head) out.set('output.weight', take.required('output.weight', vocab_size, dim))
-  take.checkNothingLeft()
-  return out
-}
-
-async function readRopeFactors(take: Taker, head_dim: number): Promise<number[] | undefined> {
-  const tensor = take.optional('rope_freqs.weight', head_dim / 2)
-  if (tensor === undefined) return undefined
+  const tensor = take.required(name, dimensions[0]!)
   const values = addon().toF32(await tensor.read(0, 1), tensor.type as SourceType, 1, tensor.cols)
   return Array.from(values, shortest)
+}
+
+async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker): Promise<GgufFacts> {
+  const embedding = tensors.get(`${names.tok_embeddings}.weight`)
+  return {
+    vocab_size: checkDimension('the vocabulary', embedding?.dimensions[1], LIMITS.vocab),
+    tied_head: !tensors.has(`${names.output}.weight`),
+    rope_factors: await readRopeFactors(take),
+  }
 }
 
 function readText(metadata: Map<string, GgufValue>): SourceText {
@@ -281,7 +148,8 @@ function readText(metadata: Map<string, GgufValue>): SourceText {
   }
 }
 
-function checkModel(path: string, { metadata, tensors }: GgufHeader): Keys {
+/** The architecture of a file that holds a whole model. */
+function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
   const architecture = metadata.get('general.architecture')
   if (typeof architecture !== 'string') {
     throw badSource(
@@ -289,13 +157,15 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): Keys {
       'It may be no model, or only a part of one.',
     )
   }
-  if (architecture !== 'llama' && architecture !== 'qwen3') throw unsupportedArchitecture(architecture.slice(0, 60))
   const parts = metadata.get('split.count')
   if (parts !== undefined && Number(parts) > 1) {
     throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
   }
   if (tensors.length === 0) throw badSource(`${path} has no tensors: it holds only a vocabulary`)
-  return new Keys(metadata, architecture)
+  // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
+  const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
+  if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
+  return architecture
 }
 
 /** The tokenizer of a GGUF file, which may have nothing else in it. */
@@ -317,14 +187,24 @@ export async function openGguf(path: string): Promise<SourceModel> {
   const { file, bytes } = await openFile(path)
   try {
     const header = readGgufHeader(path, file.fd, bytes)
-    const keys = checkModel(path, header)
+    const architecture = checkModel(path, header)
+    const { names, read } = ggufDescription(architecture)
     const placed = checkTensors(path, header)
-    const take = new Taker(placed, (position, length) => readExactly(path, file, position, length))
-    const { head_dim } = readConfig(keys, placed, undefined)
-    const config = readConfig(keys, placed, await readRopeFactors(take, head_dim))
-    const tensors = mapTensors(config, take)
+    const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
+    const keys = new GgufKeys(header.metadata, architecture)
+    const { structure, biases } = read(keys, await readFacts(names, placed, take))
+    keys.checkNothingLeft()
+    const tensors = mapTensors({ structure, biases, names }, take)
     const text = readText(header.metadata)
-    return { format: 'gguf', config, tensors, ...text, layernorm: false, files: [path], close: () => file.close() }
+    return {
+      format: 'gguf',
+      config: structure,
+      tensors,
+      ...text,
+      layernorm: false,
+      files: [path],
+      close: () => file.close(),
+    }
   } catch (cause) {
     await file.close()
     throw cause

@@ -7,7 +7,7 @@ import { isNestedDeeperThan } from '../files/json-depth.js'
 import { MAX_CHAT_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES } from '../obt/obt-header.js'
 import { tokenizerFromSentencePiece } from '../text/sentencepiece.js'
 import { checkTokenizerBlob, type TokenizerConfig } from '../text/tokenizer-json.js'
-import { type Fields, isObject } from './hf-config.js'
+import { type Fields, isObject } from './hf-fields.js'
 import { badSource, type SourceText } from './source.js'
 
 /** The deepest real ones, the sequences of a tokenizer's steps, have about ten levels. */

@@ -1,139 +1,70 @@
 /**
- * Hugging Face folders of the Llama family, with weights in safetensors or PyTorch files; and the official OneBit
- * checkpoints, which are such folders with model_type bitllama and 1-bit linears in one of two layouts.
+ * Hugging Face folders, with weights in safetensors or PyTorch files; among them the OneBit authors' own checkpoints,
+ * whose linears are signs in one of two layouts. What their configs and names mean is in src/architectures.
  */
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { linearShape, type ModelConfig, ROLES, type Role } from '../config/architecture.js'
-import { type Fields, type HfConfig, isObject, parseHfConfig } from './hf-config.js'
+import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
+import { huggingFaceDescription } from '../architectures/list.js'
+import { type Fields, HfFields, isObject } from './hf-fields.js'
 import { noConfig, readFolderText, readJson } from './hf-text.js'
+import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
 import { floatTensor, packedTensor, type RawTensor, type RawTensors } from './raw-tensors.js'
 import { openSafetensors } from './safetensors.js'
 import { badSource, missingTensor, type SourceModel, type SourceTensor, wrongShape } from './source.js'
 import { openTorchCheckpoint } from './torch-checkpoint.js'
 
-const LINEAR_NAMES: Record<Role, string> = {
-  wq: 'self_attn.q_proj',
-  wk: 'self_attn.k_proj',
-  wv: 'self_attn.v_proj',
-  wo: 'self_attn.o_proj',
-  w1: 'mlp.gate_proj',
-  w2: 'mlp.down_proj',
-  w3: 'mlp.up_proj',
-}
-const ATTENTION_ROLES: readonly Role[] = ['wq', 'wk', 'wv', 'wo']
-
-/** Tensors that hold nothing of the model: a table computed from the config, and the official trainer's teacher. */
-function isIgnored(name: string): boolean {
-  return name.endsWith('.rotary_emb.inv_freq') || name.startsWith('teacher_model.')
+/** What a config.json says. @throws OnebitError as HuggingFaceDescription.read */
+export function readHfConfig(json: Fields): Reading & { description: HuggingFaceDescription; hasSigns: boolean } {
+  const description = huggingFaceDescription(json.model_type)
+  const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
+  return { description, hasSigns, ...description.read(new HfFields(json)) }
 }
 
-/** Takes tensors out by name, so that what is left at the end is what nobody asked for. */
-class Taker {
-  readonly #raw: RawTensors['tensors']
-  readonly #left: Set<string>
-  /** some checkpoints lack the `model.` in front */
-  readonly #prefix: string
+class HfTaker extends Taker<RawTensor> {
+  /** cut off from the names that this checkpoint has without it */
+  readonly #absentPrefix: string
 
-  constructor(raw: RawTensors['tensors']) {
-    this.#raw = raw
-    this.#left = new Set([...raw.keys()].filter((name) => !isIgnored(name)))
-    this.#prefix = raw.has('embed_tokens.weight') ? '' : 'model.'
+  constructor(raw: RawTensors['tensors'], { names, basePrefix, isIgnored }: HuggingFaceDescription) {
+    super(raw, isIgnored)
+    const embedding = `${names.tok_embeddings}.weight`
+    this.#absentPrefix = raw.has(embedding) ? '' : basePrefix
   }
 
-  raw(name: string): RawTensor | undefined {
-    const full = name === 'lm_head.weight' ? name : this.#prefix + name
-    this.#left.delete(full)
-    return this.#raw.get(full)
+  protected override open(raw: RawTensor, shape: readonly number[]): SourceTensor {
+    return floatTensor(raw, shape)
   }
 
-  optional(name: string, ...shape: number[]): SourceTensor | undefined {
-    const raw = this.raw(name)
-    return raw && floatTensor(raw, shape)
-  }
-
-  required(name: string, ...shape: number[]): SourceTensor {
-    const found = this.optional(name, ...shape)
-    if (found === undefined) throw missingTensor(this.#prefix + name)
-    return found
-  }
-
-  checkNothingLeft(): void {
-    const [name] = this.#left
-    if (name === undefined) return
-    throw badSource(
-      `The source has a tensor ${name}, which a model of its config does not use`,
-      'It is probably of a kind that only looks like a Llama.',
-    )
+  protected override nameOf(usual: string): string {
+    return usual.startsWith(this.#absentPrefix) ? usual.slice(this.#absentPrefix.length) : usual
   }
 }
 
 type SignLayout = 'packed' | 'training'
 
 /** int8 weights are packed signs; floats with a scale at each end are the training layout's latent weights. */
-function signLayout(raw: RawTensors['tensors']): SignLayout {
-  const weight = [...raw].find(([name]) => !isIgnored(name) && name.endsWith('layers.0.self_attn.q_proj.weight'))?.[1]
+function signLayout(take: HfTaker, { names }: HuggingFaceDescription): SignLayout {
+  const weight = take.raw(`${names['layers.*.wq']?.replace('*', '0')}.weight`)
   return weight?.type === 'I8' || weight?.type === 'U8' ? 'packed' : 'training'
 }
 
-interface Mapping {
-  hf: HfConfig
-  take: Taker
-  /** undefined: dense */
-  signs: SignLayout | undefined
-}
-
-function signWeight({ take }: Mapping, name: string, layout: SignLayout, rows: number, cols: number): SourceTensor {
-  if (layout === 'training') return take.required(`${name}.weight`, rows, cols)
-  const raw = take.raw(`${name}.weight`)
-  if (raw === undefined) throw missingTensor(`${name}.weight`)
-  if (raw.type !== 'I8' && raw.type !== 'U8')
+function packedSigns(take: HfTaker, name: string, rows: number, cols: number): SourceTensor {
+  const raw = take.raw(name)
+  if (raw === undefined) throw missingTensor(name)
+  if (raw.type !== 'I8' && raw.type !== 'U8') {
     throw badSource(`Tensor ${raw.name} has type ${raw.type}, others are packed`)
+  }
   if (cols % 8 !== 0) throw wrongShape(raw.name, raw.shape, [rows, cols / 8])
   return packedTensor(raw, rows, cols)
 }
 
-function* linearTensors(mapping: Mapping, layer: number, role: Role): Generator<[string, SourceTensor]> {
-  const { hf, take, signs } = mapping
-  const [rows, cols] = linearShape(hf.config as ModelConfig, role)
-  const name = `layers.${layer}.${LINEAR_NAMES[role]}`
-  if (signs === undefined) yield ['weight', take.required(`${name}.weight`, rows, cols)]
-  else {
-    yield ['g', take.required(`${name}.input_factor`, cols)]
-    yield ['weight', signWeight(mapping, name, signs, rows, cols)]
-    yield ['h', take.required(`${name}.weight_scale`, rows)]
+function readSigns(take: HfTaker, { signs }: HuggingFaceDescription, layout: SignLayout): ReadLinear {
+  return function* (theirs, rows, cols) {
+    const weight = `${theirs}.weight`
+    yield ['g', take.required(`${theirs}.${signs!.g}`, cols)]
+    yield ['weight', layout === 'packed' ? packedSigns(take, weight, rows, cols) : take.required(weight, rows, cols)]
+    yield ['h', take.required(`${theirs}.${signs!.h}`, rows)]
   }
-  const mustHave = ATTENTION_ROLES.includes(role) ? hf.attention_bias : hf.mlp_bias
-  const bias = take.optional(`${name}.bias`, rows)
-  if (bias !== undefined) yield ['bias', bias]
-  else if (mustHave) throw missingTensor(`model.${name}.bias`)
-}
-
-function mapTensors(mapping: Mapping): Map<string, SourceTensor> {
-  const { hf, take } = mapping
-  const { dim, vocab_size, head_dim, n_layers, architecture } = hf.config
-  const out = new Map<string, SourceTensor>()
-  out.set('tok_embeddings.weight', take.required('embed_tokens.weight', vocab_size, dim))
-  for (let layer = 0; layer < n_layers; layer++) {
-    out.set(`layers.${layer}.attention_norm`, take.required(`layers.${layer}.input_layernorm.weight`, dim))
-    out.set(`layers.${layer}.ffn_norm`, take.required(`layers.${layer}.post_attention_layernorm.weight`, dim))
-    if (architecture === 'qwen3') {
-      out.set(`layers.${layer}.q_norm`, take.required(`layers.${layer}.self_attn.q_norm.weight`, head_dim))
-      out.set(`layers.${layer}.k_norm`, take.required(`layers.${layer}.self_attn.k_norm.weight`, head_dim))
-    }
-    for (const role of ROLES) {
-      for (const [part, tensor] of linearTensors(mapping, layer, role))
-        out.set(`layers.${layer}.${role}.${part}`, tensor)
-    }
-  }
-  out.set('norm', take.required('norm.weight', dim))
-  const head = take.optional('lm_head.weight', vocab_size, dim)
-  if (!hf.config.tied_head) {
-    if (head === undefined) throw missingTensor('lm_head.weight')
-    out.set('output.weight', head)
-  }
-  take.checkNothingLeft()
-  return out
 }
 
 /** The file names in an index, which must be names and nothing more: an index can say anything. */
@@ -170,18 +101,23 @@ async function openWeights(folder: string): Promise<RawTensors> {
 export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
-  const hf = parseHfConfig(json)
+  const { description, hasSigns, structure, biases } = readHfConfig(json)
   const text = await readFolderText(folder, json)
   const raw = await openWeights(folder)
   try {
-    const signs = hf.model_type === 'bitllama' ? signLayout(raw.tensors) : undefined
-    const tensors = mapTensors({ hf, take: new Taker(raw.tensors), signs })
+    const { names } = description
+    const take = new HfTaker(raw.tensors, description)
+    const layout = hasSigns ? signLayout(take, description) : undefined
+    // Some checkpoints hold a head that is tied all the same, and then it is not used.
+    if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
+    const readLinear = layout && readSigns(take, description, layout)
+    const tensors = mapTensors({ structure, biases, names }, take, readLinear)
     return {
-      format: signs === undefined ? 'huggingface' : `onebit-${signs}`,
-      config: hf.config,
+      format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
+      config: structure,
       tensors,
       ...text,
-      layernorm: signs !== undefined,
+      layernorm: layout !== undefined,
       files: raw.files,
       close: () => raw.close(),
     }

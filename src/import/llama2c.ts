@@ -1,5 +1,7 @@
 /** llama2.c's first `.bin` format: seven integers, then float32 tensors in a fixed order and nothing else. */
-import { LIMITS, linearShape, type ModelConfig, ROLES, type Role } from '../config/architecture.js'
+import { withDefaults } from '../config/fields.js'
+import { LIMITS } from '../config/limits.js'
+import { linearShape, ROLES, type Role } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readExactly, readFully } from '../files/file-reading.js'
 import { badSource, type SourceModel, type SourceTensor } from './source.js'
@@ -19,7 +21,7 @@ function readConfig(path: string, header: Buffer): SourceModel['config'] {
   }) as [number, number, number, number, number, number, number]
   const [dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size, context_length] = numbers
   if (dim % (2 * n_heads) !== 0 || n_heads % n_kv_heads !== 0) throw unknown(path)
-  return {
+  return withDefaults({
     architecture: 'llama',
     vocab_size,
     dim,
@@ -35,7 +37,7 @@ function readConfig(path: string, header: Buffer): SourceModel['config'] {
     rope_scaling: { type: 'none' },
     // A negative vocabulary is how the format says that the head is a matrix of its own.
     tied_head: header.readInt32LE(20) > 0,
-  }
+  })
 }
 
 function unknown(path: string): OnebitError {
@@ -50,7 +52,7 @@ function* fileOrder(config: SourceModel['config']): Generator<{ name: string; ro
   const layers = Array.from({ length: n_layers }, (_, layer) => layer)
   const norms = (name: string) => layers.map((layer) => ({ name: `layers.${layer}.${name}`, rows: 1, cols: dim }))
   const linears = (role: Role) => {
-    const [rows, cols] = linearShape(config as ModelConfig, role)
+    const [rows, cols] = linearShape(config, role)
     return layers.map((layer) => ({ name: `layers.${layer}.${role}.weight`, rows, cols }))
   }
   yield { name: 'tok_embeddings.weight', rows: vocab_size, cols: dim }

@@ -2,7 +2,7 @@
  * What every importer yields: a model's config without the kinds of its matrices, and its tensors under our names, to
  * be read row by row. convert.ts makes a `.obt` file of it and knows nothing of formats.
  */
-import type { ModelConfig } from '../config/architecture.js'
+import type { ModelStructure } from '../config/config.js'
 import { OnebitError } from '../errors.js'
 import type { SourceType } from '../native/native.js'
 
@@ -28,7 +28,7 @@ export interface SourceText {
 
 export interface SourceModel extends SourceText {
   format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
-  config: Omit<ModelConfig, 'embedding' | 'head' | 'linears'>
+  config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
    * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent.
@@ -41,7 +41,10 @@ export interface SourceModel extends SourceText {
   close(): Promise<void>
 }
 
-export function unsupportedArchitecture(found: string, hint = 'Llama and Qwen3 models can be converted.'): OnebitError {
+const NOT_THE_SAME = 'Without that the model would compute something else, so it is not converted.'
+
+/** A model that computes something that we do not. */
+export function unsupportedArchitecture(found: string, hint = NOT_THE_SAME): OnebitError {
   return new OnebitError('ERR_UNSUPPORTED_ARCHITECTURE', `The model has architecture ${found}`, { hint })
 }
 
@@ -51,13 +54,20 @@ export function badSource(message: string, hint?: string): OnebitError {
 
 export function missingTensor(name: string): OnebitError {
   return new OnebitError('ERR_MISSING_TENSOR', `The source has no tensor ${name}`, {
-    hint: 'The download may be incomplete, or the model is of a kind that only looks like a Llama.',
+    hint: 'The download may be incomplete, or the model only looks like one of its architecture.',
   })
 }
 
 export function wrongShape(name: string, found: readonly number[], expected: readonly number[]): OnebitError {
   const [is, should] = [found.join(' x '), expected.join(' x ')]
   return new OnebitError('ERR_TENSOR_SHAPE', `Tensor ${name} has shape ${is}, its config makes it ${should}`)
+}
+
+export function unusedTensor(name: string): OnebitError {
+  return badSource(
+    `The source has a tensor ${name}, which a model of its config does not use`,
+    'It probably only looks like a model of its architecture.',
+  )
 }
 
 /** Everything we allocate or loop over follows from these, so they are checked before anything else. */

@@ -4,54 +4,7 @@
  * wrong type or out of range is a TypeError with the code ERR_BAD_ARGUMENT, thrown at once. Arguments are copied:
  * changing an array after the call changes nothing.
  */
-
-/** One tensor of the file in tensorTable order, blobs left out. */
-export interface NativeSlots {
-  /** from the start of the file */
-  offsets: Float64Array
-  bytes: Float64Array
-  crc32c: Uint32Array
-}
-
-export interface NativeLinearKind {
-  form: 0 | 1 | 2 // dense, sign, grouped (q1_0)
-  dtype: 0 | 1 | 2 | 3 // f32 f16 bf16 q8
-  rank: number
-  mid_scale: boolean
-  layernorm: boolean
-  bias: boolean
-}
-
-export interface NativeConfig {
-  vocab_size: number
-  dim: number
-  hidden_dim: number
-  n_layers: number
-  n_heads: number
-  n_kv_heads: number
-  head_dim: number
-  context_length: number
-  norm_eps: number
-  qk_norm: boolean
-  tied_head: boolean
-  rope: {
-    interleaved: boolean
-    theta: number
-    scaling: 0 | 1 | 2 | 3 | 4 // none linear llama3 yarn factors
-    factor: number
-    low_freq_factor: number
-    high_freq_factor: number
-    original_context: number
-    beta_fast: number
-    beta_slow: number
-    attention_factor: number
-    factors: Float32Array
-  }
-  embedding: NativeLinearKind
-  head: NativeLinearKind
-  /** n_layers x 7, roles in the order wq wk wv wo w1 w2 w3 */
-  linears: NativeLinearKind[]
-}
+import type { NativeConfig, NativeSlots } from '../config/native-config.js'
 
 export interface NativeLoadOptions {
   path: string

@@ -5,8 +5,10 @@
  * it again gives the same bytes. So duplicate keys, odd escapes and other orders cannot mean anything to anybody.
  */
 
-import { type Blobs, type ModelConfig, type TensorSpec, tensorBytes, tensorTable } from '../config/architecture.js'
+import type { ModelConfig } from '../config/config.js'
 import { validateConfig } from '../config/config-check.js'
+import { writtenConfig } from '../config/fields.js'
+import { type Blobs, type TensorSpec, tensorBytes, tensorTable } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { isNestedDeeperThan, weighJson } from '../files/json-depth.js'
 import { addon } from '../native/addon.js'
@@ -80,7 +82,7 @@ function headerText(content: Content, placed: Placed[], crcs: readonly number[])
   const metadata = {
     format: 'obt',
     version: OBT_VERSION,
-    config: JSON.stringify(content.config),
+    config: JSON.stringify(writtenConfig(content.config)),
     provenance: JSON.stringify(content.provenance),
     crc32c: JSON.stringify({ tensors: crcs.map(hex8).join(''), header: NO_CRC }),
   }

@@ -1,7 +1,8 @@
 /** Writing `.obt` files: tensors streamed in the table's order, the header last, the whole atomically. */
 import type { FileHandle } from 'node:fs/promises'
-import type { ModelConfig, TensorSpec } from '../config/architecture.js'
+import type { WrittenConfig } from '../config/config.js'
 import { validateConfig } from '../config/config-check.js'
+import type { TensorSpec } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { writeAtomically, writeFully } from '../files/atomic-file.js'
 import { addon } from '../native/addon.js'
@@ -15,7 +16,8 @@ import {
 } from './obt-header.js'
 
 export interface ObtContent {
-  config: ModelConfig
+  /** features that it does not mention have their defaults */
+  config: WrittenConfig
   /** UTF-8 of {tokenizer, config} */
   tokenizer?: Uint8Array | undefined
   /** UTF-8 of {template, bos_token, …} */

@@ -1,6 +1,6 @@
 /** Reading `.obt` files: the header whole and checked, the blobs on demand. Native code reads the weights. */
 import type { FileHandle } from 'node:fs/promises'
-import type { Blobs } from '../config/architecture.js'
+import type { Blobs } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { fileError } from '../files/file-errors.js'
 import { openFile, readFully } from '../files/file-reading.js'

@@ -34,7 +34,7 @@ interface CachedAnswer {
 }
 
 export class Chat {
-  readonly session: Session
+  readonly session: Session<Model>
   readonly #model: Model
   readonly #options: ChatOptions
   #messages: ChatMessage[]

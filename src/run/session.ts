@@ -1,12 +1,13 @@
 /** A session: one timeline of a model. */
 
+import type { ModelConfig } from '../config/config.js'
 import { badOption, OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel } from '../native/native.js'
-import type { ChatMessage } from '../text/chat-template.js'
+import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
+import type { Tokenizer } from '../text/tokenizer.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
-import type { Model } from './model.js'
 import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
 import type { Timeline } from './timeline.js'
 
@@ -93,25 +94,34 @@ class Cancellation {
   }
 }
 
+/** What a session asks of its model. */
+export interface SessionModel {
+  readonly config: ModelConfig
+  readonly tokenizer: Tokenizer | undefined
+  encode(text: string, options: { bos: boolean | 'auto'; signal?: AbortSignal }): Promise<Int32Array>
+  encodeChat(messages: readonly ChatMessage[], options: RenderOptions): Promise<Int32Array>
+  requireTokenizer(): Tokenizer
+}
+
 /**
  * One timeline of a model: tokens and their KV cache. Made by `model.createSession()`. One thing at a time: anything
  * but `dispose()` is ERR_BUSY while a generation or another call is under way. After an abort or an error the session
  * works on with the tokens that were computed.
  */
-export class Session {
-  readonly #model: Model
+export class Session<M extends SessionModel = SessionModel> {
+  readonly #model: M
   readonly #timeline: Timeline
   #busy = false
   #last: GenerationSummary | undefined
   #ended: Promise<void> = Promise.resolve()
 
   /** @internal */
-  constructor(model: Model, timeline: Timeline) {
+  constructor(model: M, timeline: Timeline) {
     this.#model = model
     this.#timeline = timeline
   }
 
-  get model(): Model {
+  get model(): M {
     return this.#model
   }
 
@@ -313,7 +323,7 @@ export class Session {
    * A new session with the first `position` tokens (default: all), which goes its own way from there.
    * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_BAD_OPTION, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT
    */
-  async fork(position: number = this.position): Promise<Session> {
+  async fork(position: number = this.position): Promise<Session<M>> {
     const length = this.#checkPosition(position)
     return this.#exclusive(undefined, async () => new Session(this.#model, await this.#timeline.fork(length)))
   }

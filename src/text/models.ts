@@ -1,13 +1,8 @@
 /** The library's BPE and Unigram models, filled from our vocabulary and freed of special tokens. */
 import { BPE, type BpeNode, type BpeQueue, Unigram } from '@huggingface/tokenizers'
-import {
-  type BpeModel,
-  isTokenId,
-  tokenizerFileError,
-  type UnigramModel,
-  unsupportedTokenizer,
-} from './tokenizer-json.js'
+import { type BpeModel, tokenizerFileError, type UnigramModel, unsupportedTokenizer } from './tokenizer-json.js'
 import type { Vocabulary } from './vocabulary.js'
+import { isTokenId } from './vocabulary-json.js'
 
 /**
  * The library's BPE with its ranks under "left right" instead of JSON: files hold merges in that form already, and

@@ -3,7 +3,7 @@
  * source (GGUF, SentencePiece, llama2.c) is turned into this one form, so there is one way to encode.
  */
 import { OnebitError } from '../errors.js'
-import { parseWithVocabulary } from './vocabulary-json.js'
+import { isTokenId, parseWithVocabulary } from './vocabulary-json.js'
 
 export interface AddedToken {
   id: number
@@ -157,11 +157,6 @@ function checkUnigram({ vocab, unk_id: unknown }: Record<string, unknown>): void
   if (!isTokenId(unknown) || unknown >= vocab.length) {
     throw tokenizerFileError('`model.unk_id` is not in the vocabulary')
   }
-}
-
-/** An id has to fit a signed 32-bit integer; 16 million tokens are far above any vocabulary. */
-export function isTokenId(value: unknown): value is number {
-  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 1 << 24
 }
 
 export function isRecord(value: unknown): value is Record<string, unknown> {

@@ -2,10 +2,13 @@
  * Reads a blob's JSON, with the vocabulary of a BPE model as a Map. JSON.parse makes an object of 50,000 keys from it,
  * which takes 30 ms, and reading that object again as much; cut out of the text and read by itself it takes 18.
  */
-import { isTokenId } from './tokenizer-json.js'
-
 const BEGINNING = '"vocab":{'
 const [QUOTE, COMMA, ZERO, NINE, COLON, BACKSLASH, CLOSE] = Array.from('",09:\\}', (c) => c.charCodeAt(0))
+
+/** An id has to fit a signed 32-bit integer; 16 million tokens are far above any vocabulary. */
+export function isTokenId(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 1 << 24
+}
 
 /** As JSON.parse, which also decides about everything that is not written as our own writer does. */
 export function parseWithVocabulary(text: string): unknown {

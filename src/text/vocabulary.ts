@@ -3,11 +3,11 @@ import { withKnownEnds } from './end-tokens.js'
 import {
   type AddedToken,
   type BpeModel,
-  isTokenId,
   type TokenizerJson,
   tokenizerFileError,
   type UnigramModel,
 } from './tokenizer-json.js'
+import { isTokenId } from './vocabulary-json.js'
 
 export class Vocabulary {
   /** added tokens; those that are known to end an answer are special, whatever their file says */

@@ -5,6 +5,7 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
+import { withDefaults } from '../../dist/config/fields.js'
 import { readObtHeader } from '../../dist/obt/obt.js'
 import { codeOf, failure } from '../expect-code.js'
 import { type Crafting, craftFile } from '../obt-crafter.js'
@@ -30,10 +31,18 @@ const insert = (needle: string, replacement: string) => (text: string) => {
 
 test('the file these attacks start from is good', async () => {
   writeFileSync(folder.path('good.obt'), craftFile({ config }))
-  expect((await readObtHeader(folder.path('good.obt'))).config).toEqual(config)
+  expect((await readObtHeader(folder.path('good.obt'))).config).toEqual(withDefaults(config))
 })
 
-const CASES: [string, Omit<Crafting, 'config'>, string][] = [
+const CASES: [string, Partial<Crafting>, string][] = [
+  ['a feature that has its default', { configText: JSON.stringify({ ...config, window: 0 }) }, 'ERR_HEADER'],
+  [
+    'a default that follows from another field',
+    { configText: JSON.stringify({ ...config, rope_dims: 32 }) },
+    'ERR_HEADER',
+  ],
+  ['all features', { configText: JSON.stringify(withDefaults(config)) }, 'ERR_HEADER'],
+  ['features in another order', { config: { ...config, window: 4, norm_bias: true } }, 'ERR_HEADER'],
   ['a key twice in the config', { configText: configText.replace('"dim":128', '"dim":64,"dim":128') }, 'ERR_HEADER'],
   [
     'a config in another order',

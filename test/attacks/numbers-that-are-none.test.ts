@@ -1,6 +1,7 @@
 /** NaN and infinity in weights and scales: they would spread to every logit. Found when converting and when loading. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
+import { writtenConfig } from '../../dist/config/fields.js'
 import { convert } from '../../dist/convert/convert.js'
 import { readObtHeader } from '../../dist/obt/obt.js'
 import { Model } from '../../dist/run/model.js'
@@ -44,7 +45,8 @@ describe('in a .obt file with right checksums', () => {
       const { offset } = header.tensors.find(({ spec }) => spec.name === name)!
       for (const value of [Number.NaN, Number.NEGATIVE_INFINITY]) {
         data.writeFloatLE(value, offset - header.headerBytes + 4)
-        const { config, blobs } = header
+        const { blobs } = header
+        const config = writtenConfig(header.config)
         writeFileSync(
           folder.path('bad.obt'),
           craftFile({ config, blobs, provenanceText: JSON.stringify(header.provenance), data }),

@@ -1,11 +1,14 @@
 /**
  * Models without a file: the shapes of well-known models, what their matrices may be stored as, and how many bytes
- * decoding one token reads. What `onebit bench --shape … --type …` needs; Model.random fills them with noise.
+ * decoding one token reads. What `onebit bench --shape … --type …` needs; random-model.ts fills them with noise.
  */
 
+import type { ModelConfig, WrittenConfig } from '../config/config.js'
+import { withDefaults } from '../config/fields.js'
+import type { LinearKind } from '../config/kinds.js'
+import { linearShape, rolesOf, tensorBytes, tensorTable } from '../config/tensors.js'
 import { badOption, OnebitError } from '../errors.js'
 import type { KvType } from '../run/session.js'
-import { type LinearKind, linearShape, type ModelConfig, ROLES, tensorBytes, tensorTable } from './architecture.js'
 
 /** The numbers of a Llama, without how its matrices are stored. */
 export type Shape = Pick<
@@ -104,7 +107,7 @@ export function shapeConfig(shape: ShapeName | Shape, type: WeightType): ModelCo
   const known = typeof shape === 'string' ? SHAPES[shape] : shape
   if (known === undefined) throw badOption('shape', `must be one of ${SHAPE_NAMES.join(', ')}, not ${shape}`)
   const table: LinearKind = { kind: 'dense', dtype: type === 'f16' ? 'f16' : 'q8', bias: false }
-  const config: ModelConfig = {
+  const config = withDefaults<WrittenConfig>({
     architecture: 'llama',
     ...known,
     rope_style: 'half',
@@ -112,9 +115,9 @@ export function shapeConfig(shape: ShapeName | Shape, type: WeightType): ModelCo
     embedding: table,
     head: table,
     linears: {},
-  }
+  })
   const unit = columnUnit(parseWeightType(type))
-  for (const role of ROLES) {
+  for (const role of rolesOf(config)) {
     const [rows, cols] = linearShape(config, role)
     if (cols % unit !== 0) {
       const name = typeof shape === 'string' ? shape : 'this shape'

@@ -1,0 +1,78 @@
+/**
+ * An architecture is one description: how the two formats in which models come, Hugging Face folders and GGUF files,
+ * say what a model of this kind computes, and what they call its tensors. The importers open files and walk; whatever
+ * differs from one kind of model to the next is here. A new architecture is a file in this folder and a line in list.ts.
+ */
+import type { ModelStructure } from '../config/config.js'
+import type { ModelPart, Role } from '../config/tensors.js'
+import type { GgufKeys } from '../import/gguf-keys.js'
+import type { HfFields } from '../import/hf-fields.js'
+
+type LayerPart = Role | 'attention_norm' | 'q_norm' | 'k_norm' | 'attention_inner_norm' | 'ffn_norm' | 'ffn_inner_norm'
+type PartName = 'tok_embeddings' | 'position_embeddings' | 'norm' | 'output' | `layers.*.${LayerPart}`
+
+/**
+ * Their name of each part of a model that the architecture can have, `*` standing for the layer. The tensors of it are
+ * called so with `.weight` or `.bias` behind, in both formats.
+ */
+export type TensorNames = Readonly<Partial<Record<PartName, string>>>
+
+/** Whether a linear has a bias: a tensor that must be there, may be there, or must not. */
+export type BiasRules = Readonly<Record<Role, 'required' | 'optional' | 'none'>>
+
+/** What a source's own description of its model says. */
+export interface Reading {
+  structure: ModelStructure
+  biases: BiasRules
+}
+
+/** What a GGUF file says by its tensors and not by its metadata. */
+export interface GgufFacts {
+  /** rows of the embedding */
+  vocab_size: number
+  /** it has no head of its own */
+  tied_head: boolean
+  /** rope_freqs.weight, if it is there */
+  rope_factors: number[] | undefined
+}
+
+export interface HuggingFaceDescription {
+  /** config.json's model_type */
+  modelTypes: readonly string[]
+  names: TensorNames
+  /** what names begin with, except in checkpoints of the bare base model */
+  basePrefix: string
+  /** tensors that hold nothing of the model */
+  isIgnored(name: string): boolean
+  /** model types whose linears are signs, with the names of the two vectors beside each weight */
+  signs?: { modelTypes: readonly string[]; g: string; h: string }
+  /** @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE, ERR_BAD_SOURCE, naming the key */
+  read(config: HfFields): Reading
+}
+
+export interface GgufDescription {
+  /** general.architecture */
+  architectures: readonly string[]
+  names: TensorNames
+  /** Keys that it does not ask for are an error. @throws as above */
+  read(keys: GgufKeys, facts: GgufFacts): Reading
+}
+
+export interface Architecture {
+  /** as a file's config has it; nothing is computed by it */
+  name: string
+  /** for people */
+  title: string
+  huggingFace: HuggingFaceDescription
+  /** absent: there are no such files, or they have another architecture's name */
+  gguf?: GgufDescription
+}
+
+/** Their name of a part, without `.weight` or `.bias`. */
+export function theirName(names: TensorNames, { name }: Pick<ModelPart, 'name'>): string {
+  const [, layer, rest] = /^layers\.(\d+)\.(.*)$/.exec(name) ?? [undefined, '', name]
+  const key = `${layer === '' ? '' : 'layers.*.'}${rest!.replace(/\.bias$/, '')}` as PartName
+  const found = names[key]
+  if (found === undefined) throw new Error(`the description of this architecture has no name for ${key}`)
+  return found.replace('*', layer!)
+}

@@ -1,0 +1,30 @@
+/** The architectures that can be converted. */
+import type { OnebitError } from '../errors.js'
+import { unsupportedArchitecture } from '../import/source.js'
+import type { Architecture, GgufDescription, HuggingFaceDescription } from './architecture.js'
+import { llama } from './llama.js'
+import { mistral } from './mistral.js'
+import { qwen2 } from './qwen2.js'
+import { qwen3 } from './qwen3.js'
+
+export const ARCHITECTURES: readonly Architecture[] = [llama, mistral, qwen2, qwen3]
+
+function unknown(found: unknown): OnebitError {
+  const titles = ARCHITECTURES.map(({ title }) => title)
+  const listed = `${titles.slice(0, -1).join(', ')} and ${titles.at(-1)}`
+  return unsupportedArchitecture(JSON.stringify(found)?.slice(0, 60) ?? 'unnamed', `${listed} models can be converted.`)
+}
+
+/** By config.json's model_type. @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE */
+export function huggingFaceDescription(modelType: unknown): HuggingFaceDescription {
+  const found = ARCHITECTURES.find(({ huggingFace }) => huggingFace.modelTypes.includes(modelType as string))
+  if (found === undefined) throw unknown(modelType)
+  return found.huggingFace
+}
+
+/** By general.architecture. @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE */
+export function ggufDescription(architecture: string): GgufDescription {
+  const found = ARCHITECTURES.find(({ gguf }) => gguf?.architectures.includes(architecture))
+  if (found?.gguf === undefined) throw unknown(architecture)
+  return found.gguf
+}

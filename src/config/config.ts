@@ -1,0 +1,72 @@
+/**
+ * What a model is: its sizes, the features of its computation by name, and how its matrices are stored. Everything
+ * that reads, writes or computes a model goes by this, and by nothing else; fields.ts has the range and the default of
+ * each field, tensors.ts the tensors that it implies.
+ */
+import type { LinearKind } from './kinds.js'
+import type { RopeScaling } from './rope.js'
+
+/** The features of a computation. In a file one that has its default is left out. */
+export interface Features {
+  /** of every norm of the model: before attention, before the feed-forward, at the end, and the inner ones */
+  norm: 'rms' | 'layer'
+  /** those norms have a bias */
+  norm_bias: boolean
+  /** rotary: queries and keys are rotated; learned: a row of a table is added to the embedding */
+  positions: 'rotary' | 'learned'
+  /** with learned positions: the table's row of position 0 */
+  position_offset: number
+  /** with rotary positions: how many of the first elements of a head are rotated */
+  rope_dims: number
+  /** RMSNorm of every head of q and k before the rotation */
+  qk_norm: boolean
+  /** norm of the mixed heads (n_heads x head_dim) before wo */
+  attention_inner_norm: boolean
+  /** a position sees itself and the window - 1 before it; 0: all before it */
+  window: number
+  /**
+   * wq has 2 x n_heads x head_dim rows, per head first the query's and then the gate's; the mixed heads are
+   * multiplied by sigmoid(gate) before wo
+   */
+  output_gate: boolean
+  /** gated: w2 (act(w1 x) * w3 x); plain: w2 act(w1 x), and there is no w3 */
+  feed_forward: 'gated' | 'plain'
+  /** relu2 is the square of relu; gelu is exact, gelu_tanh its usual approximation */
+  activation: 'silu' | 'relu' | 'relu2' | 'gelu' | 'gelu_tanh'
+  /** norm of the feed-forward's inner vector (hidden_dim) before w2 */
+  ffn_inner_norm: boolean
+}
+
+/** A model without how its matrices are stored: what an importer finds out. */
+export interface ModelStructure extends Features {
+  /** where the model comes from, such as llama; nothing is computed by it */
+  architecture: string
+  vocab_size: number
+  /** width of the residual stream */
+  dim: number
+  /** feed-forward width */
+  hidden_dim: number
+  n_layers: number
+  n_heads: number
+  n_kv_heads: number
+  head_dim: number
+  context_length: number
+  norm_eps: number
+  rope_theta: number
+  /** half: pairs (i, i + rope_dims/2), as Hugging Face stores; interleaved: pairs (2i, 2i+1), as llama2.c and GGUF llama */
+  rope_style: 'half' | 'interleaved'
+  rope_scaling: RopeScaling
+  tied_head: boolean
+}
+
+/** Always complete. */
+export interface ModelConfig extends ModelStructure {
+  embedding: LinearKind
+  /** equal to `embedding` when tied */
+  head: LinearKind
+  /** kinds of the linears of every layer; a key "3.wq" overrides "wq" in layer 3 */
+  linears: Record<string, LinearKind>
+}
+
+/** A config as a file has it, in this order of keys: features with their defaults are left out. */
+export type WrittenConfig = Omit<ModelConfig, keyof Features> & Partial<Features>

@@ -1,0 +1,180 @@
+/**
+ * The one table of tensors: which a model consists of, under which names, dtypes and shapes, and in which order. The
+ * writer lays a file out by it, the reader compares a file with it, importers take their tensors by it, and the native
+ * loader walks its slots in the same order (binding/model/bind.cpp), computing each size again from the config.
+ */
+import { OnebitError } from '../errors.js'
+import type { ModelConfig, ModelStructure } from './config.js'
+import type { LinearKind } from './kinds.js'
+
+export const ROLES = ['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3'] as const
+export type Role = (typeof ROLES)[number]
+
+/** What a tensor belongs to. */
+type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'head'
+
+export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'I8' | 'U8'
+
+export interface TensorSpec {
+  name: string
+  dtype: TensorDtype
+  shape: number[]
+  /** what the numbers are, for `info` and for bits per weight */
+  part: PartOf | 'blob'
+}
+
+/** Sizes in bytes of the U8 tensors that hold JSON; 0: the tensor is not there. */
+export interface Blobs {
+  tokenizer: number
+  chat_template: number
+}
+
+const DENSE_DTYPE = { f32: 'F32', f16: 'F16', bf16: 'BF16', q8: 'I8' } as const
+const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2, I8: 1, U8: 1 } as const
+
+export function tensorBytes(spec: Pick<TensorSpec, 'dtype' | 'shape'>): number {
+  return spec.shape.reduce((product, size) => product * size, DTYPE_BYTES[spec.dtype])
+}
+
+export function linearKind(config: ModelConfig, layer: number, role: Role): LinearKind {
+  const kind = config.linears[`${layer}.${role}`] ?? config.linears[role]
+  if (!kind) throw new OnebitError('ERR_CONFIG', `config.linears has no kind for ${role}`)
+  return kind
+}
+
+/** The linears that each layer has. */
+export function rolesOf({ feed_forward }: Pick<ModelStructure, 'feed_forward'>): readonly Role[] {
+  return feed_forward === 'gated' ? ROLES : ROLES.filter((role) => role !== 'w3')
+}
+
+/** [rows, cols] of a linear: rows are output features. */
+export function linearShape(config: ModelStructure, role: Role): [number, number] {
+  const { dim, hidden_dim, n_heads, n_kv_heads, head_dim, output_gate } = config
+  switch (role) {
+    case 'wq':
+      return [(output_gate ? 2 : 1) * n_heads * head_dim, dim]
+    case 'wk':
+    case 'wv':
+      return [n_kv_heads * head_dim, dim]
+    case 'wo':
+      return [dim, n_heads * head_dim]
+    case 'w1':
+    case 'w3':
+      return [hidden_dim, dim]
+    case 'w2':
+      return [dim, hidden_dim]
+  }
+}
+
+/** The tensors of one matrix, in file order. */
+export function matrixTensors(
+  name: string,
+  kind: LinearKind,
+  rows: number,
+  cols: number,
+  part: TensorSpec['part'],
+): TensorSpec[] {
+  const tensor = (suffix: string, dtype: TensorDtype, ...shape: number[]): TensorSpec => ({
+    name: `${name}.${suffix}`,
+    dtype,
+    shape,
+    part,
+  })
+  const bias = kind.bias ? [tensor('bias', 'F32', rows)] : []
+  switch (kind.kind) {
+    case 'dense': {
+      const scale = kind.dtype === 'q8' ? [tensor('scale', 'F32', rows)] : []
+      return [tensor('weight', DENSE_DTYPE[kind.dtype], rows, cols), ...scale, ...bias]
+    }
+    case 'q1_0':
+      return [tensor('sign', 'U8', rows, cols / 8), tensor('scale', 'F16', rows, cols / 128), ...bias]
+    case 'sign': {
+      if (kind.rank === 0) {
+        return [tensor('g', 'F32', cols), tensor('sign', 'U8', rows, cols / 8), tensor('h', 'F32', rows), ...bias]
+      }
+      const mid = kind.mid_scale ? [tensor('mid', 'F32', kind.rank)] : []
+      return [
+        tensor('g', 'F32', cols),
+        tensor('sign1', 'U8', kind.rank, cols / 8),
+        ...mid,
+        tensor('sign2', 'U8', rows, kind.rank / 8),
+        tensor('h', 'F32', rows),
+        ...bias,
+      ]
+    }
+  }
+}
+
+/** A matrix or a vector of a model, whatever it is stored as. */
+export interface ModelPart {
+  /** such as tok_embeddings, layers.0.wq, layers.0.attention_norm or layers.0.attention_norm.bias */
+  name: string
+  part: PartOf
+  /** [rows, cols] of a matrix, [length] of a vector */
+  shape: [number, number] | [number]
+  /** of a linear */
+  linear?: { layer: number; role: Role }
+}
+
+function* norm(config: ModelStructure, name: string, length: number): Generator<ModelPart> {
+  yield { name, part: 'norm', shape: [length] }
+  if (config.norm_bias) yield { name: `${name}.bias`, part: 'norm', shape: [length] }
+}
+
+function* layerParts(config: ModelStructure, layer: number): Generator<ModelPart> {
+  const prefix = `layers.${layer}`
+  const linear = (role: Role): ModelPart => {
+    return { name: `${prefix}.${role}`, part: 'linear', shape: linearShape(config, role), linear: { layer, role } }
+  }
+  yield* norm(config, `${prefix}.attention_norm`, config.dim)
+  yield linear('wq')
+  yield linear('wk')
+  yield linear('wv')
+  if (config.qk_norm) {
+    yield { name: `${prefix}.q_norm`, part: 'norm', shape: [config.head_dim] }
+    yield { name: `${prefix}.k_norm`, part: 'norm', shape: [config.head_dim] }
+  }
+  if (config.attention_inner_norm) {
+    yield* norm(config, `${prefix}.attention_inner_norm`, config.n_heads * config.head_dim)
+  }
+  yield linear('wo')
+  yield* norm(config, `${prefix}.ffn_norm`, config.dim)
+  yield linear('w1')
+  if (config.ffn_inner_norm) yield* norm(config, `${prefix}.ffn_inner_norm`, config.hidden_dim)
+  yield linear('w2')
+  if (config.feed_forward === 'gated') yield linear('w3')
+}
+
+/** Everything a model consists of, in file order. */
+export function* modelParts(config: ModelStructure): Generator<ModelPart> {
+  const { vocab_size, dim, context_length, position_offset } = config
+  yield { name: 'tok_embeddings', part: 'embedding', shape: [vocab_size, dim] }
+  if (config.positions === 'learned') {
+    yield { name: 'position_embeddings', part: 'positions', shape: [context_length + position_offset, dim] }
+  }
+  for (let layer = 0; layer < config.n_layers; layer++) yield* layerParts(config, layer)
+  yield* norm(config, 'norm', dim)
+  if (!config.tied_head) yield { name: 'output', part: 'head', shape: [vocab_size, dim] }
+}
+
+/** The kind of a part that is stored as some kind; norms and positions are always f32. */
+function kindOf(config: ModelConfig, { part, linear }: ModelPart): LinearKind | undefined {
+  if (linear !== undefined) return linearKind(config, linear.layer, linear.role)
+  if (part === 'embedding') return config.embedding
+  return part === 'head' ? config.head : undefined
+}
+
+/** Every tensor of a model in file order: each has exactly one legal name, dtype and shape. */
+export function tensorTable(config: ModelConfig, blobs: Blobs): TensorSpec[] {
+  const table: TensorSpec[] = []
+  for (const piece of modelParts(config)) {
+    const { name, part, shape } = piece
+    const kind = kindOf(config, piece)
+    if (kind === undefined) table.push({ name, dtype: 'F32', shape, part })
+    else table.push(...matrixTensors(name, kind, shape[0], shape[1]!, part))
+  }
+  for (const name of ['tokenizer', 'chat_template'] as const) {
+    if (blobs[name] > 0) table.push({ name, dtype: 'U8', shape: [blobs[name]], part: 'blob' })
+  }
+  return table
+}

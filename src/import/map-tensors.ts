@@ -1,0 +1,77 @@
+/** Takes a model's tensors out of a source, by the one table of parts and an architecture's names. */
+import { type BiasRules, type TensorNames, theirName } from '../architectures/architecture.js'
+import type { ModelStructure } from '../config/config.js'
+import { modelParts } from '../config/tensors.js'
+import { missingTensor, type SourceTensor, unusedTensor } from './source.js'
+
+/** Tensors of a source by their own names. What is left at the end is what nobody asked for. */
+export abstract class Taker<Raw> {
+  readonly #raw: ReadonlyMap<string, Raw>
+  readonly #left: Set<string>
+
+  constructor(raw: ReadonlyMap<string, Raw>, isIgnored: (name: string) => boolean = () => false) {
+    this.#raw = raw
+    this.#left = new Set([...raw.keys()].filter((name) => !isIgnored(name)))
+  }
+
+  /** A tensor of this shape, [rows, cols] or [length]. @throws OnebitError ERR_TENSOR_SHAPE and what the format adds */
+  protected abstract open(raw: Raw, shape: readonly number[]): SourceTensor
+
+  /** The name in this source of a tensor that has this name usually. */
+  protected nameOf(usual: string): string {
+    return usual
+  }
+
+  raw(usual: string): Raw | undefined {
+    const name = this.nameOf(usual)
+    this.#left.delete(name)
+    return this.#raw.get(name)
+  }
+
+  optional(name: string, ...shape: number[]): SourceTensor | undefined {
+    const raw = this.raw(name)
+    return raw === undefined ? undefined : this.open(raw, shape)
+  }
+
+  required(name: string, ...shape: number[]): SourceTensor {
+    const found = this.optional(name, ...shape)
+    if (found === undefined) throw missingTensor(this.nameOf(name))
+    return found
+  }
+
+  checkNothingLeft(): void {
+    const [name] = this.#left
+    if (name !== undefined) throw unusedTensor(name)
+  }
+}
+
+/** The tensors of one linear but its bias, by what comes behind our name of it. */
+export type ReadLinear = (theirs: string, rows: number, cols: number) => Iterable<[string, SourceTensor]>
+
+/**
+ * All tensors of a model under our names, as SourceModel has them. The source has to have each of them, and no other.
+ * @throws OnebitError ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE
+ */
+export function mapTensors(
+  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames },
+  take: Taker<unknown>,
+  readLinear: ReadLinear = (theirs, rows, cols) => [['weight', take.required(`${theirs}.weight`, rows, cols)]],
+): Map<string, SourceTensor> {
+  const out = new Map<string, SourceTensor>()
+  for (const part of modelParts(model.structure)) {
+    const theirs = theirName(model.names, part)
+    const [rows, cols] = part.shape
+    if (part.linear === undefined) {
+      const isTable = part.part === 'embedding' || part.part === 'head'
+      const suffix = part.name.endsWith('.bias') ? 'bias' : 'weight'
+      out.set(isTable ? `${part.name}.weight` : part.name, take.required(`${theirs}.${suffix}`, ...part.shape))
+      continue
+    }
+    for (const [suffix, tensor] of readLinear(theirs, rows, cols!)) out.set(`${part.name}.${suffix}`, tensor)
+    const rule = model.biases[part.linear.role]
+    const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, rows)
+    if (bias !== undefined) out.set(`${part.name}.bias`, bias)
+  }
+  take.checkNothingLeft()
+  return out
+}

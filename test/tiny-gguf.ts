@@ -1,0 +1,43 @@
+/** The small Llama of tiny-source.ts as a GGUF file. */
+import { encodeTensor, type GgufTensor, type MetadataValue } from './gguf-writer.js'
+import { TINY, tinyTensors } from './tiny-source.js'
+
+const NAMES: Record<string, string> = {
+  'self_attn.q_proj': 'attn_q',
+  'self_attn.k_proj': 'attn_k',
+  'self_attn.v_proj': 'attn_v',
+  'self_attn.o_proj': 'attn_output',
+  'mlp.gate_proj': 'ffn_gate',
+  'mlp.up_proj': 'ffn_up',
+  'mlp.down_proj': 'ffn_down',
+  input_layernorm: 'attn_norm',
+  post_attention_layernorm: 'ffn_norm',
+  'model.layers': 'blk',
+  'model.norm': 'output_norm',
+  'model.embed_tokens': 'token_embd',
+  lm_head: 'output',
+}
+
+function ggufName(name: string): string {
+  return Object.entries(NAMES).reduce((made, [theirs, ours]) => made.replace(theirs, ours), name)
+}
+
+/** The tensors of the small Llama in f32, under GGUF's names. */
+export function tinyGgufTensors(options: { tied?: boolean; bias?: boolean } = {}): GgufTensor[] {
+  return tinyTensors(options).map(({ name, shape, values }) => {
+    return { name: ggufName(name), type: 'f32', shape, data: encodeTensor('f32', values) }
+  })
+}
+
+/** What a file of it says about itself. */
+export const TINY_METADATA: Record<string, MetadataValue> = {
+  'general.architecture': { string: 'llama' },
+  'llama.context_length': { u32: TINY.context },
+  'llama.embedding_length': { u32: TINY.dim },
+  'llama.block_count': { u32: TINY.layers },
+  'llama.feed_forward_length': { u32: TINY.hidden },
+  'llama.attention.head_count': { u32: TINY.heads },
+  'llama.attention.head_count_kv': { u32: TINY.kvHeads },
+  'llama.attention.layer_norm_rms_epsilon': { f32: 1e-5 },
+  'llama.rope.freq_base': { f32: 10000 },
+}
