@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readGgufText } from '../dist/import/gguf.js'
+import { readGgufText } from '../dist/import/gguf-text.js'
 import { tokenizerFromGguf } from '../dist/text/gguf-vocabulary.js'
 import { tokenizerFromLlama2c } from '../dist/text/llama2c-vocabulary.js'
 import { tokenizerFromSentencePiece } from '../dist/text/sentencepiece.js'
@@ -15,8 +15,8 @@ const SMOLLM = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
 const TOK512 = 'tokenizers/tok512.model'
 
 async function fromGguf(name: string): Promise<Tokenizer> {
-  const { tokenizer } = await readGgufText(dataFile(name))
-  return Tokenizer.fromBytes(tokenizer!)
+  const { blob } = (await (await readGgufText(dataFile(name))).readTokenizer())!
+  return Tokenizer.fromBlob(blob)
 }
 
 /** A byte-level vocabulary small enough to check by hand. */

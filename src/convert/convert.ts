@@ -13,23 +13,21 @@ import { openFile, readFully } from '../files/file-reading.js'
 import { openGguf } from '../import/gguf.js'
 import { openHuggingFace } from '../import/hf.js'
 import { openLlama2c } from '../import/llama2c.js'
-import type { SourceModel, SourceText } from '../import/source.js'
-import { readTokenizerFile } from '../import/tokenizer-file.js'
+import type { SourceModel } from '../import/source.js'
 import type { Provenance } from '../obt/obt-header.js'
 import { writeObt } from '../obt/obt-writer.js'
 import { packageVersion } from '../package-version.js'
 import { Encoder, type SvidOptions } from './convert-encode.js'
 import { type ConvertType, planConversion } from './convert-plan.js'
+import { convertedText, type TextOptions } from './convert-text.js'
 
 export type { ConvertType } from './convert-plan.js'
 
-export interface ConvertOptions {
+export interface ConvertOptions extends TextOptions {
   /** of the linear layers; absent: signs stay signs, models up to 50 MB stay f32, everything else becomes q8 */
   type?: ConvertType | undefined
   /** of the embedding and the head; absent: as `type` (onebit: q8) */
   embed?: 'f32' | 'f16' | 'q8' | undefined
-  /** a tokenizer.json, tokenizer.model, llama2.c tokenizer or GGUF file to use instead of the source's own */
-  tokenizer?: string | undefined
   /** with type onebit: how |W| is factorised (default svd; nmf stops and shares the scale as the official scripts) */
   method?: 'svd' | 'nmf' | undefined
   /** with type onebit: |h| = sigma^split, |g| = sigma^(1 - split), 0 to 1 (default: svd 0.5, nmf as it falls out) */
@@ -162,13 +160,9 @@ async function samePath(a: string, b: string): Promise<boolean> {
   return first === second
 }
 
-function warningsOf(planned: string[], options: ConvertOptions, text: SourceText): string[] {
-  const warnings = [...planned]
-  if (options.type === 'onebit') {
-    warnings.push('Signs without training give poor text; distillation is what makes them good.')
-  }
-  if (text.tokenizer === undefined) warnings.push('The source has no tokenizer: the model works with token ids only.')
-  return warnings
+function warningsOf(planned: string[], options: ConvertOptions, ofText: string[]): string[] {
+  const untrained = 'Signs without training give poor text; distillation is what makes them good.'
+  return [...planned, ...(options.type === 'onebit' ? [untrained] : []), ...ofText]
 }
 
 async function checkPaths(path: string, output: string): Promise<void> {
@@ -183,8 +177,7 @@ async function convertSource(
   options: ConvertOptions,
 ): Promise<ConvertReport> {
   const { config, notes } = planConversion(source, options)
-  const text = options.tokenizer ? await readTokenizerFile(options.tokenizer, config.vocab_size) : source
-  const { tokenizer, chatTemplate } = text
+  const { tokenizer, chatTemplate, warnings } = await convertedText(source.text, options, config.vocab_size)
   const blobs = { tokenizer: tokenizer?.length ?? 0, chat_template: chatTemplate?.length ?? 0 }
   const tensorSizes = tensorTable(config, blobs).reduce((sum, spec) => sum + tensorBytes(spec), 0)
   const sourceBytes = await totalSize(source.files)
@@ -219,7 +212,7 @@ async function convertSource(
     errors,
     hasTokenizer: tokenizer !== undefined,
     hasChatTemplate: chatTemplate !== undefined,
-    warnings: warningsOf(notes, options, text),
+    warnings: warningsOf(notes, options, warnings),
   }
 }
 

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
 import { huggingFaceDescription } from '../architectures/list.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
-import { noConfig, readFolderText, readJson } from './hf-text.js'
+import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
 import { floatTensor, packedTensor, type RawTensor, type RawTensors } from './raw-tensors.js'
 import { openSafetensors } from './safetensors.js'
@@ -102,7 +102,6 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
   const { description, hasSigns, structure, biases } = readHfConfig(json)
-  const text = await readFolderText(folder, json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -116,7 +115,7 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       config: structure,
       tensors,
-      ...text,
+      text: folderText(folder, json),
       layernorm: layout !== undefined,
       files: raw.files,
       close: () => raw.close(),

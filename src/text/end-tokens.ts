@@ -3,7 +3,6 @@
  * type than control, and a model that ends its turn with one would talk on and print it.
  */
 import type { AddedToken } from './tokenizer-json.js'
-import type { Vocabulary } from './vocabulary.js'
 
 /** Wherever a vocabulary has them (llama.cpp, src/llama-vocab.cpp, special_eog_ids). */
 const NAMES = [
@@ -21,13 +20,16 @@ const END_INSIDE = [
   ['<|flush|>', '<|calls|>'],
 ]
 
+/** The id of a token in a vocabulary. */
+type IdOf = (token: string) => number | undefined
+
 /** The known ends that a vocabulary has, as special tokens. */
-export function knownEnds(vocabulary: Vocabulary, added: readonly AddedToken[]): AddedToken[] {
+export function knownEnds(idOf: IdOf, added: readonly AddedToken[]): AddedToken[] {
   const byContent = new Map(added.map((token) => [token.content, token]))
-  const isInside = END_INSIDE.some((names) => names.every((name) => vocabulary.idOf(name) !== undefined))
+  const isInside = END_INSIDE.some((names) => names.every((name) => idOf(name) !== undefined))
   const names = NAMES.filter((name) => !(isInside && name === '<|end|>'))
   const own = names.flatMap((content) => {
-    const id = vocabulary.idOf(content)
+    const id = idOf(content)
     return id === undefined ? [] : [{ normalized: false, ...byContent.get(content), id, content, special: true }]
   })
   const others = NAMES_OF_ADDED.flatMap((name) => byContent.get(name) ?? [])
@@ -35,8 +37,8 @@ export function knownEnds(vocabulary: Vocabulary, added: readonly AddedToken[]):
 }
 
 /** `added` with the known ends among them as special tokens, and with those that were ordinary entries. */
-export function withKnownEnds(vocabulary: Vocabulary, added: readonly AddedToken[]): AddedToken[] {
-  const ends = knownEnds(vocabulary, added)
+export function withKnownEnds(idOf: IdOf, added: readonly AddedToken[]): AddedToken[] {
+  const ends = knownEnds(idOf, added)
   const names = new Set(ends.map(({ content }) => content))
   return [...added.filter(({ content }) => !names.has(content)), ...ends]
 }

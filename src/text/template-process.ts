@@ -3,9 +3,9 @@
  * stopped and sees nothing but its own variables. A thread would not do: an allocation beyond its heap's limit ends the
  * whole process that the thread belongs to.
  */
-import { Template } from './jinja/template.js'
+import { Template, templateProblem } from './jinja/template.js'
 import { FOREIGN, type Origin, TEMPLATE, TRUSTED } from './jinja/text.js'
-import { Dict, fromData, List, TemplateError, type Value } from './jinja/values.js'
+import { Dict, fromData, List, type Value } from './jinja/values.js'
 
 export type TemplateRequest = { template: string } | ChatVariables
 
@@ -57,11 +57,6 @@ function render({ messages, given, own, addGenerationPrompt }: ChatVariables): R
   return template.render(variables).runs()
 }
 
-function failure(error: unknown): string {
-  if (!(error instanceof TemplateError)) return error instanceof Error ? error.message : String(error)
-  return error.line === undefined ? error.message : `line ${error.line}: ${error.message}`
-}
-
 process.on('message', (request: TemplateRequest) => {
   if ('template' in request) {
     source = request.template
@@ -71,7 +66,7 @@ process.on('message', (request: TemplateRequest) => {
   try {
     process.send?.({ result: render(request) })
   } catch (error) {
-    const message = `The chat template failed: ${failure(error).slice(0, 500)}`
+    const message = `The chat template failed: ${templateProblem(error).slice(0, 500)}`
     process.send?.({ error: { code: 'ERR_TEMPLATE', message } })
   }
 })

@@ -52,7 +52,7 @@ export interface UnigramModel {
 }
 
 export interface TokenizerJson {
-  added_tokens?: AddedToken[]
+  added_tokens?: AddedToken[] | null
   normalizer?: Step | null
   pre_tokenizer?: Step | null
   post_processor?: Step | null
@@ -61,6 +61,9 @@ export interface TokenizerJson {
   [key: string]: unknown
 }
 
+/** The tokens that tokenizer_config.json gives a part to, and that templates may mention. */
+export const TOKEN_NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const
+
 type TokenName = string | { content: string } | null
 
 export interface TokenizerConfig {
@@ -68,7 +71,7 @@ export interface TokenizerConfig {
   eos_token?: TokenName
   unk_token?: TokenName
   pad_token?: TokenName
-  add_bos_token?: boolean
+  add_bos_token?: boolean | null
   /** Ours: ids that end an answer, from generation_config.json, besides eos_token. */
   eos_token_ids?: number[]
   /** Ours: SentencePiece's rule, a space before the text and after special tokens. */
@@ -122,9 +125,24 @@ export function checkTokenizerBlob(value: unknown): TokenizerBlob {
       throw tokenizerFileError(`\`${key}\` is not an object with a type`)
     }
   }
+  checkConfig(config)
   checkAddedTokens(tokenizer.added_tokens ?? [])
   checkModel(tokenizer.model)
   return value as unknown as TokenizerBlob
+}
+
+/** The fields of tokenizer_config.json that are used; what is null says nothing. */
+function checkConfig(config: Record<string, unknown>): void {
+  for (const name of TOKEN_NAMES) {
+    const value = config[name] ?? ''
+    if (typeof value === 'string' || (isRecord(value) && typeof value.content === 'string')) continue
+    throw tokenizerFileError(`\`${name}\` is not the text of a token`)
+  }
+  for (const name of ['add_bos_token', 'add_dummy_prefix']) {
+    if (typeof (config[name] ?? false) !== 'boolean') throw tokenizerFileError(`\`${name}\` is not true or false`)
+  }
+  const ends = config.eos_token_ids ?? []
+  if (!Array.isArray(ends) || !ends.every(isTokenId)) throw tokenizerFileError('`eos_token_ids` is not a list of ids')
 }
 
 function checkAddedTokens(tokens: unknown): void {

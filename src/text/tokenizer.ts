@@ -233,7 +233,8 @@ export class Tokenizer {
     const eos = this.#idOfName(tokenName(config.eos_token))
     if (eos !== undefined) ends.add(eos)
     for (const id of config.eos_token_ids ?? []) ends.add(id)
-    for (const { id } of knownEnds(this.#vocabulary, this.#vocabulary.added)) ends.add(id)
+    const { added } = this.#vocabulary
+    for (const { id } of knownEnds((token) => this.#vocabulary.idOf(token), added)) ends.add(id)
     return [...ends].sort((a, b) => a - b)
   }
 }

@@ -20,14 +20,15 @@ export class Vocabulary {
   #tokens: (string | undefined)[] | undefined
 
   /** ERR_TOKENIZER_FILE when an id or a piece is not one. */
-  constructor({ model, added_tokens: added = [] }: TokenizerJson) {
+  constructor({ model, added_tokens }: TokenizerJson) {
+    const added = added_tokens ?? []
     this.modelIds = model.type === 'BPE' ? bpeIds(model) : unigramIds(model)
     for (const { content, id } of added) this.#addedIds.set(content, id)
     let size = 0
     for (const id of this.modelIds.values()) if (id >= size) size = id + 1
     for (const id of this.#addedIds.values()) if (id >= size) size = id + 1
     this.size = size
-    this.added = withKnownEnds(this, added)
+    this.added = withKnownEnds((token) => this.idOf(token), added)
     for (const { content, id } of this.added) this.#addedIds.set(content, id)
   }
 

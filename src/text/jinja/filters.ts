@@ -1,6 +1,7 @@
 /** Jinja2's filters (jinja2/filters.py) and transformers' own `tojson`. */
-import { type BoundArguments, bind } from './arguments.js'
+import type { BoundArguments } from './arguments.js'
 import { getAttribute } from './attributes.js'
+import { type Filter, filter } from './filter.js'
 import { formatPercent } from './formatting.js'
 import { toJson } from './json.js'
 import { roundFloat } from './number-format.js'
@@ -11,7 +12,6 @@ import { SEQUENCE_FILTERS } from './sequence-filters.js'
 import { EMPTY, Text } from './text.js'
 import { padText, replaceText, splitLines, stripText } from './text-methods.js'
 import {
-  type Arguments,
   Callable,
   Dict,
   DictView,
@@ -29,25 +29,8 @@ import {
   type Value,
 } from './values.js'
 
-/** What filters that apply others need. */
-export interface Engine {
-  filter(name: string, value: Value, args: Arguments): Value
-  test(name: string, value: Value, args: Arguments): boolean
-}
-
-export type Filter = (value: Value, args: Arguments, engine: Engine) => Value
-
 /** Jinja2 has them; for a prompt they make no sense, or their result hangs on tables that are not here. */
 export const UNSUPPORTED_FILTERS = ['filesizeformat', 'pprint', 'random', 'striptags', 'urlize', 'wordwrap', 'xmlattr']
-
-/** A filter with named parameters. */
-export function filter(
-  name: string,
-  parameters: string[],
-  apply: (value: Value, args: BoundArguments) => Value,
-): Filter {
-  return (value, args) => apply(value, bind(name, parameters, args))
-}
 
 /** A filter of text: what is no text is printed first. */
 function textFilter(name: string, parameters: string[], apply: (text: Text, args: BoundArguments) => Value): Filter {

@@ -1,6 +1,7 @@
 /** Runs a template: statements write to an output, expressions give values. */
 import { getAttribute, getItem, getSlice } from './attributes.js'
-import { type Engine, findFilter, UNSUPPORTED_FILTERS } from './filters.js'
+import type { Engine } from './filter.js'
+import { findFilter, UNSUPPORTED_FILTERS } from './filters.js'
 import { setAttribute } from './globals.js'
 import { Loop } from './loop.js'
 import { binary, compare, concatenate, negate, plus } from './operators.js'

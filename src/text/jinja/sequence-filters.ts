@@ -1,7 +1,7 @@
 /** Jinja2's filters of lists, dicts and whatever can be looped over. */
-import { type BoundArguments, bind } from './arguments.js'
+import type { BoundArguments } from './arguments.js'
 import { getPath } from './attributes.js'
-import type { Engine, Filter } from './filters.js'
+import { type Engine, type Filter, filter } from './filter.js'
 import { binary, equals, order } from './operators.js'
 import { toText } from './printing.js'
 import { EMPTY, Text } from './text.js'
@@ -21,47 +21,41 @@ import {
   type Value,
 } from './values.js'
 
-type Apply = (value: Value, args: BoundArguments) => Value
-
-function named(name: string, parameters: string[], apply: Apply): Filter {
-  return (value, args) => apply(value, bind(name, parameters, args))
-}
-
 export const SEQUENCE_FILTERS: Record<string, Filter> = {
-  batch: named('batch', ['linecount', 'fill_with'], batch),
-  dictsort: named('dictsort', ['case_sensitive', 'by', 'reverse'], dictSort),
-  first: named('first', [], (value) => firstOf(value)),
-  groupby: named('groupby', ['attribute', 'default', 'case_sensitive'], groupBy),
-  items: named('items', [], (value) => {
+  batch: filter('batch', ['linecount', 'fill_with'], batch),
+  dictsort: filter('dictsort', ['case_sensitive', 'by', 'reverse'], dictSort),
+  first: filter('first', [], (value) => firstOf(value)),
+  groupby: filter('groupby', ['attribute', 'default', 'case_sensitive'], groupBy),
+  items: filter('items', [], (value) => {
     if (value instanceof Undefined) return new Generator('generator', [])
     if (!(value instanceof Dict)) throw new TemplateError(`items of a value of type ${typeName(value)}`)
     return new Generator('generator', new DictView(value, 'items').items)
   }),
-  join: named('join', ['d', 'attribute'], (value, args) => {
+  join: filter('join', ['d', 'attribute'], (value, args) => {
     const path = args.value('attribute')
     const items = iterate(value).map((item) => toText(path === null ? item : getPath(item, path)))
     return Text.join(items, toText(args.value('d', EMPTY)))
   }),
-  last: named('last', [], (value) => lastOf(value)),
-  list: named('list', [], (value) => new List(iterate(value))),
+  last: filter('last', [], (value) => lastOf(value)),
+  list: filter('list', [], (value) => new List(iterate(value))),
   map: (value, args, engine) => new Generator('generator', mapped(value, args, engine)),
-  max: named('max', ['case_sensitive', 'attribute'], (value, args) => extreme(value, args, 1)),
-  min: named('min', ['case_sensitive', 'attribute'], (value, args) => extreme(value, args, -1)),
+  max: filter('max', ['case_sensitive', 'attribute'], (value, args) => extreme(value, args, 1)),
+  min: filter('min', ['case_sensitive', 'attribute'], (value, args) => extreme(value, args, -1)),
   reject: (value, args, engine) => selected(value, args, engine, false, false),
   rejectattr: (value, args, engine) => selected(value, args, engine, true, false),
-  reverse: named('reverse', [], reverse),
+  reverse: filter('reverse', [], reverse),
   select: (value, args, engine) => selected(value, args, engine, false, true),
   selectattr: (value, args, engine) => selected(value, args, engine, true, true),
-  slice: named('slice', ['slices', 'fill_with'], slices),
-  sort: named('sort', ['reverse', 'case_sensitive', 'attribute'], sort),
-  sum: named('sum', ['attribute', 'start'], (value, args) => {
+  slice: filter('slice', ['slices', 'fill_with'], slices),
+  sort: filter('sort', ['reverse', 'case_sensitive', 'attribute'], sort),
+  sum: filter('sum', ['attribute', 'start'], (value, args) => {
     const path = args.value('attribute')
     const items = iterate(value).map((item) => (path === null ? item : getPath(item, path)))
     const start = args.value('start', 0n)
     if (start instanceof Text) throw new TemplateError('sum of texts')
     return items.reduce((total, item) => binary('+', total, item), start)
   }),
-  unique: named('unique', ['case_sensitive', 'attribute'], unique),
+  unique: filter('unique', ['case_sensitive', 'attribute'], unique),
 }
 
 function firstOf(value: Value): Value {

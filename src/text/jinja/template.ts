@@ -45,6 +45,12 @@ export class Template {
   }
 }
 
+/** What went wrong, with its line where that is known. */
+export function templateProblem(error: unknown): string {
+  if (!(error instanceof TemplateError)) return error instanceof Error ? error.message : String(error)
+  return error.line === undefined ? error.message : `line ${error.line}: ${error.message}`
+}
+
 function visit(node: unknown, problems: Set<string>): void {
   if (Array.isArray(node)) {
     for (const item of node) visit(item, problems)
