@@ -10,6 +10,7 @@ import { Tokenizer } from '../dist/text/tokenizer.js'
 import type { TokenizerBlob } from '../dist/text/tokenizer-json.js'
 import { parseWithVocabulary } from '../dist/text/vocabulary-json.js'
 import { dataFile, missing } from './data.js'
+import { field, sentencePiece } from './sentencepiece-writer.js'
 
 const SMOLLM = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
 const TOK512 = 'tokenizers/tok512.model'
@@ -203,27 +204,6 @@ describe.skipIf(missing(TOK512, 'tokenizers/tok512.bin', 'tokenizers/tok105.mode
   })
 })
 
-/** A field of a protocol buffer: text and nested messages with their length, numbers as varints or floats. */
-function field(number: number, value: string | Buffer | number, float = false): Buffer {
-  if (typeof value === 'number' && !float) return Buffer.from([number * 8, value])
-  if (typeof value === 'number') {
-    const bytes = Buffer.alloc(5, number * 8 + 5)
-    bytes.writeFloatLE(value, 1)
-    return bytes
-  }
-  const body = Buffer.from(value)
-  return Buffer.concat([Buffer.from([number * 8 + 2, body.length]), body])
-}
-
-/** Pieces as [text, score, type]; model type 1 is unigram, 2 is BPE. */
-function sentencePiece(modelType: number, pieces: [string, number, number][], normalizer: Buffer[] = []): Buffer {
-  const trainer = field(3, modelType)
-  const encoded = pieces.map(([text, score, type]) =>
-    field(1, Buffer.concat([field(1, text), field(2, score, true), field(3, type)])),
-  )
-  return Buffer.concat([...encoded, field(2, trainer), field(3, Buffer.concat(normalizer))])
-}
-
 describe('SentencePiece made by hand', () => {
   const control: [string, number, number][] = [
     ['<unk>', 0, 2],
@@ -296,12 +276,14 @@ describe('a vocabulary made by hand', () => {
     }
     expect(split('gpt-2', '12')).toBe('12')
     expect(split('qwen2', '12')).toBe('1|2')
-    expect(split('llama-bpe', '12')).toBe('12')
+    for (const name of ['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']) {
+      expect(split(name, '12'), name).toBe('12')
+    }
   })
 
   it.each([
     [{ 'tokenizer.ggml.pre': 'deepseek-v9' }, 'ERR_UNSUPPORTED_TOKENIZER', 'deepseek-v9'],
-    [{ 'tokenizer.ggml.pre': undefined }, 'ERR_UNSUPPORTED_TOKENIZER', 'none'],
+    [{ 'tokenizer.ggml.pre': undefined }, 'ERR_UNSUPPORTED_TOKENIZER', 'does not name its pre-tokenizer'],
     [{ 'tokenizer.ggml.model': 'bert' }, 'ERR_UNSUPPORTED_TOKENIZER', 'bert'],
     [{ 'tokenizer.ggml.model': undefined }, 'ERR_TOKENIZER_FILE', 'tokenizer.ggml.model'],
     [{ 'tokenizer.ggml.tokens': 'abc' }, 'ERR_TOKENIZER_FILE', 'tokenizer.ggml.tokens'],

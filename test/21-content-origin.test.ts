@@ -7,32 +7,14 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { type ChatMessage, ChatTemplate } from '../dist/text/chat-template.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
-import type { TokenizerBlob } from '../dist/text/tokenizer-json.js'
+import type { TokenizerJson } from '../dist/text/tokenizer-json.js'
+import { type Added, byteLevelJson } from './byte-level.js'
 import { PROJECT } from './data.js'
 import { SeededRandom } from './gguf-writer.js'
 
-/** GPT-2's characters for the 256 bytes. */
-const BYTES = (() => {
-  const own = (byte: number) => (byte > 32 && byte < 127) || (byte > 160 && byte !== 173)
-  let next = 256
-  return Array.from({ length: 256 }, (_, byte) => String.fromCharCode(own(byte) ? byte : next++))
-})()
-
-type Added = { content: string; special?: boolean; normalized?: boolean }
-
 /** One token a byte, and these. */
-function tokenizerWith(added: Added[], normalizer: { type: string; [key: string]: unknown } | null = null): Tokenizer {
-  const blob: TokenizerBlob = {
-    config: {},
-    tokenizer: {
-      added_tokens: added.map((token, i) => ({ id: 256 + i, special: false, normalized: false, ...token })),
-      normalizer,
-      pre_tokenizer: { type: 'ByteLevel', add_prefix_space: false, use_regex: true },
-      decoder: { type: 'ByteLevel' },
-      model: { type: 'BPE', vocab: Object.fromEntries(BYTES.map((c, byte) => [c, byte])), merges: [] },
-    },
-  }
-  return Tokenizer.fromBlob(blob)
+function tokenizerWith(added: Added[], normalizer: { type: string } | null = null): Tokenizer {
+  return Tokenizer.fromBlob({ config: {}, tokenizer: byteLevelJson(added, { normalizer }) as unknown as TokenizerJson })
 }
 
 const opened: ChatTemplate[] = []

@@ -100,10 +100,11 @@ async function readTemplate(folder: string, config: Fields): Promise<FoundTempla
 
 /** tokenizer_config.json, with the names that older folders keep in special_tokens_map.json. */
 async function readConfig(folder: string): Promise<Fields> {
-  const config: Fields = { ...(await readJson(join(folder, 'tokenizer_config.json'))) }
+  const config = await readJson(join(folder, 'tokenizer_config.json'))
   const map = await readJson(join(folder, 'special_tokens_map.json'))
-  for (const name of [...TOKEN_NAMES, 'additional_special_tokens']) config[name] ??= map?.[name]
-  return config
+  const names = [...TOKEN_NAMES, 'additional_special_tokens']
+  const mapped = names.filter((name) => map?.[name] !== undefined).map((name) => [name, map![name]])
+  return { ...Object.fromEntries(mapped), ...config }
 }
 
 /** What of the config the tokenizer is kept with: the template and the added tokens have places of their own. */
