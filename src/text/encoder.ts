@@ -3,12 +3,12 @@
  * added tokens may match, how long texts are cut and what is remembered is decided here. Special tokens are taken out
  * of the model's vocabulary, so no path leads from ordinary text to a special id.
  */
-import { ByteLevelPreTokenizer, SequenceNormalizer, SequencePreTokenizer, type Unigram } from '@huggingface/tokenizers'
+import { ByteLevelPreTokenizer, SequenceNormalizer, SequencePreTokenizer } from '@huggingface/tokenizers'
 import { type Accept, AddedTokenSplitter, type Section } from './added-tokens.js'
+import { Bpe } from './bpe.js'
 import { BYTE_OF_CHARACTER, BYTE_TOKENS } from './byte-names.js'
 import type { IdBuffer } from './id-buffer.js'
 import { cutLongText, cutWords, piecesSpanningWords, SPACE_SIGN } from './long-text.js'
-import { buildUnigram, RankedBpe } from './models.js'
 import { escapeRegex, planPreTokenizer } from './pre-tokenizers.js'
 import {
   type AddedToken,
@@ -18,6 +18,7 @@ import {
   type UnigramModel,
   unsupportedTokenizer,
 } from './tokenizer-json.js'
+import { buildUnigram } from './unigram.js'
 import type { Vocabulary } from './vocabulary.js'
 
 /** Above this many entries the memory of encoded words is dropped and starts again. */
@@ -36,7 +37,10 @@ export class Encoder {
   readonly #byteLevel: ByteLevelPreTokenizer | undefined
   readonly #prefixSpace: boolean
   readonly #dummyPrefix: boolean
-  readonly #model: RankedBpe | Unigram
+  /** a word as its tokens; characters that no token has come back as they are */
+  readonly #split: (word: string) => string[]
+  readonly #modelIds: ReadonlyMap<string, number>
+  readonly #fusesUnknown: boolean
   readonly #byteIds: Int32Array | undefined
   readonly #spanning: Set<string>
   readonly #unknownId: number | undefined
@@ -57,7 +61,11 @@ export class Encoder {
     this.#unknownId = unknownId(tokenizer.model, vocabulary)
     if (plan.byteLevel && this.#unknownId === undefined) this.#absentBytes = absentBytes(vocabulary)
     const special = this.#added.filter((token) => token.special).map((token) => token.content)
-    this.#model = buildModel(tokenizer.model, vocabulary, new Set(special))
+    // From here on no text leads to them.
+    for (const token of special) vocabulary.modelIds.delete(token)
+    this.#modelIds = vocabulary.modelIds
+    this.#split = buildModel(tokenizer.model, vocabulary, new Set(special))
+    this.#fusesUnknown = tokenizer.model.type === 'BPE' && tokenizer.model.fuse_unk === true
     const spansWords = !plan.byteLevel && !plan.splitAtSpaces
     this.#spanning = spansWords ? piecesSpanningWords(vocabulary.modelIds.keys()) : new Set()
   }
@@ -191,11 +199,14 @@ export class Encoder {
 
   #runModel(word: string): Int32Array {
     const ids: number[] = []
-    for (const token of this.#model._call([this.#modelText(word)])) {
-      const id = this.#model.tokens_to_ids.get(token)
+    let isUnknown = false
+    for (const token of this.#split(this.#modelText(word))) {
+      const id = this.#modelIds.get(token)
+      const follows = isUnknown
+      isUnknown = id === undefined
       if (id !== undefined) ids.push(id)
       else if (this.#byteIds) ids.push(...bytesOf(token, this.#byteIds))
-      else if (this.#unknownId !== undefined) ids.push(this.#unknownId)
+      else if (this.#unknownId !== undefined && !(follows && this.#fusesUnknown)) ids.push(this.#unknownId)
     }
     return Int32Array.from(ids)
   }
@@ -261,7 +272,15 @@ function byteTokenIds(vocabulary: Vocabulary): Int32Array | undefined {
   return found.includes(undefined) ? undefined : Int32Array.from(found as number[])
 }
 
-function buildModel(model: BpeModel | UnigramModel, vocabulary: Vocabulary, special: Set<string>): RankedBpe | Unigram {
-  if (model.type === 'BPE') return new RankedBpe(model, vocabulary, special)
-  return buildUnigram(model, model.byte_fallback ? new Set([...special, ...BYTE_TOKENS]) : special)
+function buildModel(
+  model: BpeModel | UnigramModel,
+  vocabulary: Vocabulary,
+  special: Set<string>,
+): (word: string) => string[] {
+  if (model.type === 'BPE') {
+    const bpe = new Bpe(model, vocabulary.modelIds, special)
+    return (word) => bpe.split(word)
+  }
+  const unigram = buildUnigram(model, model.byte_fallback ? new Set([...special, ...BYTE_TOKENS]) : special)
+  return (word) => unigram._call([word])
 }
