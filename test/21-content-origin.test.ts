@@ -105,6 +105,23 @@ describe('special tokens', () => {
     const { text, added } = await encoded(template(source), special('<|x|>'), messages, variables)
     expect([text.split('<|x|>').length - 1, added]).toEqual([7, []])
   })
+
+  it.each([
+    '{{ dict(**messages[0]) }}',
+    '{{ namespace(messages[0]) }}',
+    '{% macro f() %}{{ kwargs }}{% endmacro %}{{ f(**messages[0]) }}',
+    '{{ messages[0].items() | list }}{{ messages | map(attribute="content") | join("<|x") }}',
+    "{{ '%s{}' % messages[0].content }}{{ '{}'.format(messages[0].content) }}{{ messages[0].content.title() }}",
+    "{{ messages[0].content.replace('x', '|x').replace('||', '|') }}{{ messages[0].content[::-1][::-1] }}",
+    "{{ messages[0].content | e | replace('&lt;', '<') | replace('&gt;', '>') }}{{ messages[0].content | urlencode }}",
+    '{% set x %}{{ messages[0].content }}{% endset %}{{ x }}{% filter upper %}{{ x }}{% endfilter %}{{ x * 2 }}',
+    '{{ messages[0].content | list | join }}{{ messages[0].content | indent }}{{ messages[0].content.center(40) }}',
+    "{{ [messages[0].content] | groupby(0) }}{{ messages[0] | dictsort }}{{ messages | sum(attribute='role', start=0) if false }}",
+  ])('do not come back on any way: %s', async (source) => {
+    const messages = [{ role: 'user', content: '<|x|>', '<|x|>': '<|X|>' }]
+    const { added, text } = await encoded(template(source), special('<|x|>', '<|X|>'), messages)
+    expect([text.toLowerCase().includes('<|x|>'), added]).toEqual([true, []])
+  })
 })
 
 describe('markers that are not special', () => {

@@ -149,21 +149,28 @@ async function templateSource(
   }
 }
 
-/** The blob of a template that can be read; what happens to a plain conversation is tried, and only told. */
+/** The blob of a template that can be used; what happens to a plain conversation is tried, and only told. */
 async function triedTemplate(blob: ChatTemplateBlob, tokenizer: Tokenizer, warnings: string[]): Promise<Uint8Array> {
-  const chat = new ChatTemplate(blob)
+  const chat = openTemplate(blob)
+  warnings.push(...lettersForMarkers(blob.template, tokenizer))
   try {
-    checkTemplate(blob.template)
-    warnings.push(...lettersForMarkers(blob.template, tokenizer))
-    await chat.encodeChat([{ role: 'user', content: 'Hello' }], tokenizer).catch((error: OnebitError) => {
-      warnings.push(`${error.message.replace(/\.$/, '')} with a plain question. ${TEMPLATE_HINT}`)
-    })
+    await chat.encodeChat([{ role: 'user', content: 'Hello' }], tokenizer)
   } catch (error) {
-    throw withHint(error, TEMPLATE_HINT)
+    if (!(error instanceof OnebitError)) throw error
+    warnings.push(`${error.message.replace(/\.$/, '')} with a plain question. ${TEMPLATE_HINT}`)
   } finally {
     chat.dispose()
   }
   return jsonBytes(blob)
+}
+
+function openTemplate(blob: ChatTemplateBlob): ChatTemplate {
+  try {
+    checkTemplate(blob.template)
+    return new ChatTemplate(blob)
+  } catch (error) {
+    throw withHint(error, TEMPLATE_HINT)
+  }
 }
 
 const MARKER = /<\|[A-Za-z0-9_]+\|>/g

@@ -137,7 +137,7 @@ function truncate(text: Value, args: BoundArguments): Value {
   if (Number(length(text)) <= most + args.integer('leeway', LEEWAY)) return text
   if (!(text instanceof Text)) throw new TemplateError(`truncate of a value of type ${typeName(text)}`)
   if (most < end.length) throw new TemplateError(`truncate: ${most} characters are too few for the end`)
-  const kept = text.slice(0, text.offsets()[most - end.length]!)
+  const kept = text.slice(0, text.offset(most - end.length))
   const space = args.flag('killwords') ? -1 : kept.text.lastIndexOf(' ')
   return Text.join([space < 0 ? kept : kept.slice(0, space), end])
 }

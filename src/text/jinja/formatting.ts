@@ -120,7 +120,7 @@ function formatValue(value: Value, specification: Text): Text {
 }
 
 function cut(text: Text, { precision }: Style): Text {
-  return precision === undefined || precision >= text.length ? text : text.slice(0, text.offsets()[precision]!)
+  return precision === undefined || precision >= text.length ? text : text.slice(0, text.offset(precision))
 }
 
 function formatNumber(value: boolean | bigint | number, style: Style): Text {

@@ -2,7 +2,7 @@
 import { bind } from './arguments.js'
 import { toText } from './printing.js'
 import { strftime } from './strftime.js'
-import { EMPTY, Text } from './text.js'
+import { EMPTY, FOREIGN, Text } from './text.js'
 import {
   type Arguments,
   Callable,
@@ -58,7 +58,12 @@ function makeDict(name: string, { positional, named }: Arguments): Dict {
   if (positional.length > 1) throw new TemplateError(`${name}() takes one value and names`)
   const [source] = positional
   const entries = source instanceof Dict ? source.entries() : source === undefined ? [] : iterate(source).map(pairOf)
-  return new Dict([...entries, ...[...named].map(([key, value]): [Value, Value] => [new Text(key), value])])
+  return new Dict([...entries, ...[...named].map(([key, value]): [Value, Value] => [nameText(key), value])])
+}
+
+/** Names of arguments may have come out of a dict that was given. */
+export function nameText(name: string): Text {
+  return Text.of(name, FOREIGN)
 }
 
 function pairOf(item: Value): [Value, Value] {

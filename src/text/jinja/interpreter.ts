@@ -2,7 +2,7 @@
 import { getAttribute, getItem, getSlice } from './attributes.js'
 import type { Engine } from './filter.js'
 import { findFilter, UNSUPPORTED_FILTERS } from './filters.js'
-import { setAttribute } from './globals.js'
+import { nameText, setAttribute } from './globals.js'
 import { Loop } from './loop.js'
 import { binary, compare, concatenate, negate, plus } from './operators.js'
 import { toText } from './printing.js'
@@ -214,7 +214,7 @@ export class Interpreter implements Engine {
     if (uses.has('caller') && !names.includes('caller')) {
       scope.set('caller', given(take(named, 'caller'), new Undefined('there is no caller')))
     }
-    if (uses.has('kwargs')) scope.set('kwargs', new Dict([...named].map(([key, value]) => [new Text(key), value])))
+    if (uses.has('kwargs')) scope.set('kwargs', new Dict([...named].map(([key, value]) => [nameText(key), value])))
     else if (named.size > 0) throw new TemplateError(`macro ${name} takes no argument ${[...named.keys()][0]}`)
     if (uses.has('varargs')) scope.set('varargs', new Tuple(args.positional.slice(names.length)))
     else if (args.positional.length > names.length)

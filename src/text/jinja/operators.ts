@@ -232,8 +232,7 @@ function isHashable(key: Value): boolean {
 }
 
 function characterAt(text: Text, index: number): Text {
-  const offsets = text.offsets()
-  return text.slice(offsets[index]!, offsets[index + 1]!)
+  return text.slice(text.offset(index), text.offset(index + 1))
 }
 
 /** `of[start:stop:step]`; undefined when the type has no slices. */
@@ -270,9 +269,8 @@ function bounds(start: number | undefined, stop: number | undefined, step: numbe
 }
 
 function sliceText(text: Text, from: number, to: number, step: number): Text {
-  const offsets = text.offsets()
-  if (step === 1) return text.slice(offsets[from]!, offsets[Math.max(from, to)]!)
+  if (step === 1) return text.slice(text.offset(from), text.offset(Math.max(from, to)))
   const parts: Text[] = []
-  for (let i = from; step > 0 ? i < to : i > to; i += step) parts.push(text.slice(offsets[i]!, offsets[i + 1]!))
+  for (let i = from; step > 0 ? i < to : i > to; i += step) parts.push(characterAt(text, i))
   return Text.join(parts)
 }

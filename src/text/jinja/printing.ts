@@ -1,5 +1,5 @@
 /** Values as Python prints them: str() and repr(). */
-import { type Origin, TEMPLATE, Text } from './text.js'
+import { FOREIGN, type Origin, TEMPLATE, Text } from './text.js'
 import {
   Callable,
   Dict,
@@ -42,7 +42,7 @@ export function repr(value: Value): Text {
     )
   if (value instanceof DictView) return wrap(`dict_${value.kind}([`, value.items.map(repr), '])')
   if (value instanceof Namespace) {
-    const entries = [...value.attributes].map(([name, item]) => pair(quoted(new Text(name)), repr(item)))
+    const entries = [...value.attributes].map(([name, item]) => pair(quoted(Text.of(name, FOREIGN)), repr(item)))
     return wrap('<Namespace {', entries, '}>')
   }
   throw unprintable(value)

@@ -120,11 +120,10 @@ function every(pattern: RegExp): Method {
 function part(text: Text, args: BoundArguments): Text {
   const [start, end] = [args.integer('start'), args.integer('end')]
   if (start === undefined && end === undefined) return text
-  const offsets = text.offsets()
-  const length = offsets.length - 1
+  const { length } = text
   const clip = (value: number) => Math.min(Math.max(value < 0 ? value + length : value, 0), length)
   const from = clip(start ?? 0)
-  return text.slice(offsets[from]!, offsets[Math.max(from, clip(end ?? length))]!)
+  return text.slice(text.offset(from), text.offset(Math.max(from, clip(end ?? length))))
 }
 
 function affixes(args: BoundArguments, name: string): string[] {
@@ -179,8 +178,9 @@ export function replaceText(text: Text, old: string, replacement: Text, count: n
   const parts: Text[] = []
   let at = 0
   let left = count < 0 ? Number.POSITIVE_INFINITY : count
-  const offsets = old === '' ? Array.from(text.offsets()) : []
-  const next = () => (old === '' ? (offsets.shift() ?? -1) : text.text.indexOf(old, at))
+  let character = 0
+  const nextCharacter = () => (character > text.length ? -1 : text.offset(character++))
+  const next = () => (old === '' ? nextCharacter() : text.text.indexOf(old, at))
   for (let found = next(); found >= 0 && left > 0; found = next(), left--) {
     parts.push(text.slice(at, found), replacement)
     at = found + old.length

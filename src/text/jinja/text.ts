@@ -28,6 +28,8 @@ export class Text {
   readonly spans: readonly Span[]
   /** the filters `safe` and `escape` made it: `+` escapes what is joined to it, as markupsafe does */
   readonly markup: boolean
+  /** null: every unit is a code point; undefined: not looked at yet */
+  #points: readonly number[] | null | undefined
 
   constructor(text: string, spans: readonly Span[] = NO_SPANS, markup = false) {
     this.text = text
@@ -42,13 +44,17 @@ export class Text {
   static join(parts: readonly Text[], separator = EMPTY): Text {
     const spans: Span[] = []
     let text = ''
-    for (const [index, part] of parts.entries()) {
-      for (const piece of index > 0 && separator.text !== '' ? [separator, part] : [part]) {
-        for (const { start, end, origin } of piece.spans) {
-          spans.push({ start: start + text.length, end: end + text.length, origin })
-        }
-        text += piece.text
+    const add = (piece: Text) => {
+      for (const { start, end, origin } of piece.spans) {
+        const last = spans.at(-1)
+        if (last?.end === start + text.length && last.origin === origin) last.end = end + text.length
+        else spans.push({ start: start + text.length, end: end + text.length, origin })
       }
+      text += piece.text
+    }
+    for (const [index, part] of parts.entries()) {
+      if (index > 0) add(separator)
+      add(part)
     }
     return new Text(text, spans)
   }
@@ -102,20 +108,25 @@ export class Text {
 
   /** How many code points: Python's length. */
   get length(): number {
-    return ASTRAL.test(this.text) ? codePoints(this.text).length - 1 : this.text.length
+    const points = this.#codePoints()
+    return points === undefined ? this.text.length : points.length - 1
+  }
+
+  /** Where a code point begins in UTF-16; the end for the one after the last. */
+  offset(index: number): number {
+    return this.#codePoints()?.[index] ?? index
   }
 
   /** Its code points, each a text and no markup, as iterating over it gives them. */
   characters(): Text[] {
-    const [offsets, plain] = [this.offsets(), this.markup ? new Text(this.text, this.spans) : this]
-    return Array.from({ length: offsets.length - 1 }, (_, i) => plain.slice(offsets[i]!, offsets[i + 1]!))
+    const plain = this.markup ? new Text(this.text, this.spans) : this
+    return Array.from({ length: this.length }, (_, i) => plain.slice(this.offset(i), this.offset(i + 1)))
   }
 
-  /** Where each code point begins in UTF-16, and the end. */
-  offsets(): ArrayLike<number> {
-    return ASTRAL.test(this.text)
-      ? codePoints(this.text)
-      : Uint32Array.from({ length: this.text.length + 1 }, (_, i) => i)
+  /** Where each code point begins, and the end; undefined when every unit is one. */
+  #codePoints(): readonly number[] | undefined {
+    if (this.#points === undefined) this.#points = ASTRAL.test(this.text) ? codePoints(this.text) : null
+    return this.#points ?? undefined
   }
 }
 
