@@ -14,7 +14,7 @@ import { progressBar } from './progress.js'
 export const convertCommand: Command = {
   name: 'convert',
   summary: 'Make a .obt file from a Hugging Face folder, a GGUF, an official OneBit checkpoint or a llama2.c file.',
-  usage: 'convert SOURCE -o OUT.obt [--type T] [--embed T] [--tokenizer FILE]',
+  usage: 'convert SOURCE -o OUT.obt [--type T] [--embed T] [--tokenizer FILE] [--chat-template FILE]',
   positionals: { min: 1, max: 1 },
   options: {
     output: { type: 'string', short: 'o', value: 'OUT.obt', help: 'the file to write' },
@@ -24,7 +24,17 @@ export const convertCommand: Command = {
       help: 'kind of the linear layers (default: signs stay as they are, small f32 models stay f32, else q8)',
     },
     embed: { type: 'string', choices: EMBED_TYPES, help: 'kind of the embedding and the head' },
-    tokenizer: { type: 'string', value: 'FILE', help: 'tokenizer.json, tokenizer.model or tok512.bin' },
+    tokenizer: {
+      type: 'string',
+      value: 'FILE',
+      help: "tokenizer.json, tokenizer.model, tok512.bin or a .gguf instead of the source's own; none: without one",
+    },
+    'chat-template': {
+      type: 'string',
+      api: 'chatTemplate',
+      value: 'FILE',
+      help: "a Jinja file instead of the source's own chat template; none: without one",
+    },
     method: { type: 'string', choices: SVID_METHODS, help: 'onebit: rank-1 factorisation of |W| (default svd)' },
     split: { type: 'number', help: 'onebit: share of the scale given to h, 0 to 1 (default 0.5)' },
     layernorm: { type: 'boolean', help: "onebit: the paper's LayerNorm after every linear (for training on)" },
@@ -72,6 +82,6 @@ export const convertCommand: Command = {
 }
 
 function conversionOptions(values: OptionValues): ConvertOptions {
-  const names = ['type', 'embed', 'tokenizer', 'method', 'split', 'layernorm']
-  return Object.fromEntries(names.map((name) => [name, values[name]]))
+  const names = ['type', 'embed', 'tokenizer', 'chat-template', 'method', 'split', 'layernorm']
+  return Object.fromEntries(names.map((name) => [convertCommand.options[name]!.api ?? name, values[name]]))
 }

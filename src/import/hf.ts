@@ -8,7 +8,7 @@ import type { HuggingFaceDescription, Reading } from '../architectures/architect
 import { huggingFaceDescription } from '../architectures/list.js'
 import { shown } from '../shown-value.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
-import { noConfig, readFolderText, readJson } from './hf-text.js'
+import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
 import { floatTensor, packedTensor, type RawTensor, type RawTensors } from './raw-tensors.js'
 import { openSafetensors } from './safetensors.js'
@@ -103,7 +103,6 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
   const { description, hasSigns, structure, biases } = readHfConfig(json)
-  const text = await readFolderText(folder, json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -117,7 +116,7 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       config: structure,
       tensors,
-      ...text,
+      text: folderText(folder, json),
       layernorm: layout !== undefined,
       files: raw.files,
       close: () => raw.close(),

@@ -6,7 +6,7 @@ import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptio
 export interface GenerateOptions extends SamplingOptions {
   /** new tokens at most; default: until a stop token or the end of the context */
   maxTokens?: number
-  /** the text ends before the first of these */
+  /** the text ends before the first of these; a special token's text stops at that token */
   stop?: string | readonly string[]
   /** ids that end the text, besides the model's own */
   stopTokens?: readonly number[]

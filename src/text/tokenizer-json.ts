@@ -13,6 +13,8 @@ export interface AddedToken {
   special?: boolean
   /** matched after the normalizer instead of before it */
   normalized?: boolean
+  /** matched only where no letter or digit is beside it */
+  single_word?: boolean
   /** swallow white space before or after the token */
   lstrip?: boolean
   rstrip?: boolean
@@ -51,7 +53,7 @@ export interface UnigramModel {
 }
 
 export interface TokenizerJson {
-  added_tokens?: AddedToken[]
+  added_tokens?: AddedToken[] | null
   normalizer?: Step | null
   pre_tokenizer?: Step | null
   post_processor?: Step | null
@@ -60,6 +62,9 @@ export interface TokenizerJson {
   [key: string]: unknown
 }
 
+/** The tokens that tokenizer_config.json gives a part to, and that templates may mention. */
+export const TOKEN_NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const
+
 type TokenName = string | { content: string } | null
 
 export interface TokenizerConfig {
@@ -67,7 +72,7 @@ export interface TokenizerConfig {
   eos_token?: TokenName
   unk_token?: TokenName
   pad_token?: TokenName
-  add_bos_token?: boolean
+  add_bos_token?: boolean | null
   /** Ours: ids that end an answer, from generation_config.json, besides eos_token. */
   eos_token_ids?: number[]
   /** Ours: SentencePiece's rule, a space before the text and after special tokens. */
@@ -156,7 +161,13 @@ function checkAddedTokens(tokens: unknown): void {
   }
 }
 
+/** The fields of tokenizer_config.json that are used; what is null says nothing. */
 function checkConfig(config: Record<string, unknown>): void {
+  for (const name of TOKEN_NAMES) {
+    const value = config[name] ?? ''
+    if (typeof value === 'string' || (isRecord(value) && typeof value.content === 'string')) continue
+    throw tokenizerFileError(`\`${name}\` is ${shown(value)}, not the text of a token`)
+  }
   checkFlags('the tokenizer config', config, ['add_bos_token', 'add_dummy_prefix'])
   const ends = config.eos_token_ids ?? []
   if (!Array.isArray(ends) || !ends.every(isTokenId)) {
@@ -182,7 +193,7 @@ function checkModel(model: unknown): void {
   else throw unsupportedTokenizer(`a model of type ${JSON.stringify(model.type)}`)
 }
 
-/** Only the shape: the entries, which are many, are looked at while they are read. */
+/** Only the shape: the entries of the vocabulary, which are many, are looked at while they are read. */
 function checkBpe(model: Record<string, unknown>): void {
   const { vocab, merges, merge_ranks: ranks } = model
   checkFlags('`model`', model, ['byte_fallback', 'fuse_unk', 'ignore_merges'])
@@ -193,6 +204,10 @@ function checkBpe(model: Record<string, unknown>): void {
 
 function checkUnigram({ vocab, unk_id: unknown }: Record<string, unknown>): void {
   if (!Array.isArray(vocab) || vocab.length === 0) throw tokenizerFileError('`model.vocab` is not an array')
+  const wrong = vocab.findIndex(
+    (entry) => !Array.isArray(entry) || typeof entry[0] !== 'string' || !Number.isFinite(entry[1]),
+  )
+  if (wrong >= 0) throw tokenizerFileError(`entry ${wrong} of \`model.vocab\` is not a piece and its score`)
   if (!isTokenId(unknown) || unknown >= vocab.length) {
     throw tokenizerFileError('`model.unk_id` is not in the vocabulary')
   }
