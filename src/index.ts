@@ -1,4 +1,5 @@
-/** What `import … from 'onebit-run'` gives. */
+/// <reference types="node" preserve="true" />
+/** What `import … from 'onebit-run'` gives. Its types use those of Node (`npm install --save-dev @types/node`). */
 
 export type { Features, ModelConfig } from './config/config.js'
 export type { LinearKind } from './config/kinds.js'

@@ -112,7 +112,9 @@ describe('the numbers arrive', () => {
 })
 
 test('the tokenizer files of a folder arrive in one blob, the template in another', async () => {
-  const tokenizer = { version: '1.0', added_tokens: [], model: { type: 'BPE', vocab: { a: 0 }, merges: [] } }
+  const model = { type: 'BPE', vocab: { a: 0, '<s>': 1, '</s>': 2 }, merges: [] }
+  const decoder = { type: 'ByteLevel' }
+  const tokenizer = { version: '1.0', added_tokens: [], pre_tokenizer: decoder, decoder, model }
   const source = writeFolder(folder.path('text'), tinyHfConfig({ eos_token_id: 3 }), {
     'model.safetensors': safetensorsFile(tensors),
     'tokenizer.json': JSON.stringify(tokenizer),

@@ -8,6 +8,7 @@ import { golden } from './data.js'
 import { codeOf } from './expect-code.js'
 import { SeededRandom } from './gguf-writer.js'
 import { floats, readTensors } from './read-tensors.js'
+import { type Piece, sentencePiece } from './sentencepiece-writer.js'
 import { temporaryFolder } from './tiny-model.js'
 import {
   encodeFloats,
@@ -115,6 +116,22 @@ describe('made here', () => {
     const dense = writeFolder(folder.path('dense'), CONFIG, { 'model.safetensors': safetensorsFile(tinyTensors()) })
     expect(await codeOf(() => convert(dense, folder.path('x.obt')))).toBe('ERR_MISSING_TENSOR')
   })
+})
+
+test('tokenizer.model, which is all the released checkpoints have', async () => {
+  const letters = Array.from('helo', (letter): Piece => [letter, -3, 1])
+  const pieces: Piece[] = [['<unk>', 0, 2], ['<s>', 0, 3], ['</s>', 0, 3], ['▁', -2, 1], ...letters]
+  const files = { 'pytorch_model.bin': torchFile(asTorch(trainingTensors(), 'packed')) }
+  const source = writeFolder(folder.path('spm'), CONFIG, {
+    ...files,
+    'tokenizer.model': sentencePiece(2, pieces),
+    'tokenizer_config.json': JSON.stringify({ add_bos_token: true }),
+  })
+  const report = await convert(source, folder.path('spm.obt'))
+  expect(report.hasTokenizer).toBe(true)
+  const model = await Model.load(folder.path('spm.obt'))
+  expect([...(await model.encode('hello'))]).toEqual([1, 3, 4, 5, 6, 6, 7])
+  await model.dispose()
 })
 
 describe('the golden checkpoints, as PyTorch wrote them', () => {

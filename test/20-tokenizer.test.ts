@@ -2,21 +2,22 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { readGgufText } from '../dist/import/gguf.js'
+import { readGgufText } from '../dist/import/gguf-text.js'
 import { tokenizerFromGguf } from '../dist/text/gguf-vocabulary.js'
 import { tokenizerFromLlama2c } from '../dist/text/llama2c-vocabulary.js'
 import { tokenizerFromSentencePiece } from '../dist/text/sentencepiece.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
-import type { TokenizerBlob } from '../dist/text/tokenizer-json.js'
+import type { TokenizerBlob, TokenizerJson } from '../dist/text/tokenizer-json.js'
 import { parseWithVocabulary } from '../dist/text/vocabulary-json.js'
 import { dataFile, missing } from './data.js'
+import { field, sentencePiece } from './sentencepiece-writer.js'
 
 const SMOLLM = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
 const TOK512 = 'tokenizers/tok512.model'
 
 async function fromGguf(name: string): Promise<Tokenizer> {
-  const { tokenizer } = await readGgufText(dataFile(name))
-  return Tokenizer.fromBytes(tokenizer!)
+  const { blob } = (await (await readGgufText(dataFile(name))).readTokenizer())!
+  return Tokenizer.fromBlob(blob)
 }
 
 /** A byte-level vocabulary small enough to check by hand. */
@@ -60,6 +61,44 @@ describe.skipIf(missing('gguf/ggml-vocab-gpt-2.gguf', 'gguf/ggml-vocab-llama-spm
     })
   },
 )
+
+const GOLDEN = 'golden/tokenizers'
+const PRE_TOKENIZERS = ['gpt-2', 'smollm', 'qwen2', 'qwen35', 'olmo', 'llama-bpe', 'falcon3']
+
+describe.skipIf(missing(`${GOLDEN}/texts.json`))('pre-tokenizers against Hugging Face tokenizers', () => {
+  const read = (name: string) => JSON.parse(readFileSync(dataFile(`${GOLDEN}/${name}`), 'utf8'))
+
+  /** A tokenizer.json of BPE in the form of a GGUF file. */
+  function ggufForm(pre: string, json: TokenizerJson) {
+    const model = json.model as { vocab: Record<string, number>; merges: [string, string][] | string[] }
+    const tokens: string[] = []
+    const types: number[] = []
+    for (const [token, id] of Object.entries(model.vocab)) [tokens[id], types[id]] = [token, 1]
+    for (const { content, id, special } of json.added_tokens!) [tokens[id], types[id]] = [content, special ? 3 : 4]
+    return {
+      'tokenizer.ggml.model': 'gpt2',
+      'tokenizer.ggml.pre': pre,
+      'tokenizer.ggml.tokens': tokens,
+      'tokenizer.ggml.token_type': types,
+      'tokenizer.ggml.merges': model.merges.map((merge) => (typeof merge === 'string' ? merge : merge.join(' '))),
+    }
+  }
+
+  it.each(PRE_TOKENIZERS)('%s: from tokenizer.json and from the name that GGUF files use', (pre) => {
+    const json = read(`${pre}/tokenizer.json`) as TokenizerJson
+    const texts = Object.entries(read('texts.json') as Record<string, string>)
+    const { ids } = read(`${pre}/ids.json`) as { ids: Record<string, number[]> }
+    const own = Tokenizer.fromBlob({ tokenizer: json, config: {} })
+    const gguf = Tokenizer.fromBlob(tokenizerFromGguf(ggufForm(pre, json)))
+    expect(texts.length).toBeGreaterThan(40)
+    for (const [name, text] of texts) {
+      for (const tokenizer of [own, gguf]) {
+        const found = Array.from(tokenizer.encode(text, { special: true, bos: false }))
+        expect(found, `${name}: ${JSON.stringify(text)}`).toEqual(ids[name])
+      }
+    }
+  })
+})
 
 describe.skipIf(missing(SMOLLM))("the teacher's tokenizer", () => {
   let tokenizer: Tokenizer
@@ -203,27 +242,6 @@ describe.skipIf(missing(TOK512, 'tokenizers/tok512.bin', 'tokenizers/tok105.mode
   })
 })
 
-/** A field of a protocol buffer: text and nested messages with their length, numbers as varints or floats. */
-function field(number: number, value: string | Buffer | number, float = false): Buffer {
-  if (typeof value === 'number' && !float) return Buffer.from([number * 8, value])
-  if (typeof value === 'number') {
-    const bytes = Buffer.alloc(5, number * 8 + 5)
-    bytes.writeFloatLE(value, 1)
-    return bytes
-  }
-  const body = Buffer.from(value)
-  return Buffer.concat([Buffer.from([number * 8 + 2, body.length]), body])
-}
-
-/** Pieces as [text, score, type]; model type 1 is unigram, 2 is BPE. */
-function sentencePiece(modelType: number, pieces: [string, number, number][], normalizer: Buffer[] = []): Buffer {
-  const trainer = field(3, modelType)
-  const encoded = pieces.map(([text, score, type]) =>
-    field(1, Buffer.concat([field(1, text), field(2, score, true), field(3, type)])),
-  )
-  return Buffer.concat([...encoded, field(2, trainer), field(3, Buffer.concat(normalizer))])
-}
-
 describe('SentencePiece made by hand', () => {
   const control: [string, number, number][] = [
     ['<unk>', 0, 2],
@@ -296,12 +314,14 @@ describe('a vocabulary made by hand', () => {
     }
     expect(split('gpt-2', '12')).toBe('12')
     expect(split('qwen2', '12')).toBe('1|2')
-    expect(split('llama-bpe', '12')).toBe('12')
+    for (const name of ['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']) {
+      expect(split(name, '12'), name).toBe('12')
+    }
   })
 
   it.each([
     [{ 'tokenizer.ggml.pre': 'deepseek-v9' }, 'ERR_UNSUPPORTED_TOKENIZER', 'deepseek-v9'],
-    [{ 'tokenizer.ggml.pre': undefined }, 'ERR_UNSUPPORTED_TOKENIZER', 'none'],
+    [{ 'tokenizer.ggml.pre': undefined }, 'ERR_UNSUPPORTED_TOKENIZER', 'does not name its pre-tokenizer'],
     [{ 'tokenizer.ggml.model': 'bert' }, 'ERR_UNSUPPORTED_TOKENIZER', 'bert'],
     [{ 'tokenizer.ggml.model': undefined }, 'ERR_TOKENIZER_FILE', 'tokenizer.ggml.model'],
     [{ 'tokenizer.ggml.tokens': 'abc' }, 'ERR_TOKENIZER_FILE', 'tokenizer.ggml.tokens'],

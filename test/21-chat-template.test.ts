@@ -1,7 +1,7 @@
 /** Chat templates: what they render, that contents stay text, and that a hostile template is only an error. */
 import { readFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { readGgufText } from '../dist/import/gguf.js'
+import { readGgufText } from '../dist/import/gguf-text.js'
 import { ChatTemplate } from '../dist/text/chat-template.js'
 import { tokenizerFromGguf } from '../dist/text/gguf-vocabulary.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
@@ -41,8 +41,9 @@ describe.skipIf(missing(SMOLLM, GOLDEN))("the teacher's template", () => {
   let chat: ChatTemplate
   beforeAll(async () => {
     const text = await readGgufText(dataFile(SMOLLM))
-    tokenizer = Tokenizer.fromBytes(text.tokenizer!)
-    chat = ChatTemplate.fromBytes(text.chatTemplate!)
+    tokenizer = Tokenizer.fromBlob((await text.readTokenizer())!.blob)
+    const { template, tokens } = await text.readChat()
+    chat = new ChatTemplate({ template: template!, ...tokens })
   })
   afterAll(() => chat.dispose())
 

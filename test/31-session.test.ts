@@ -163,6 +163,14 @@ describe('generation', () => {
     const byText = await model.createSession().complete(ids(5), { ...options, stop, maxTokens: 12 })
     expect([byText.finishReason, byText.text]).toEqual(['stop', free.text.slice(0, free.text.indexOf(stop))])
 
+    // A special token gives no text: its name as a stop string stops at the token.
+    const bias = { [model.tokenizer!.tokenToId('<|im_start|>')!]: 100 }
+    const named = { ...options, ignoreEos: true, logitBias: bias, maxTokens: 4 }
+    const unstopped = await model.createSession().complete(ids(5), named)
+    expect([unstopped.finishReason, unstopped.text, unstopped.ids.length]).toEqual(['length', '', 4])
+    const byName = await model.createSession().complete(ids(5), { ...named, stop: ['nothing', '<|im_start|>'] })
+    expect([byName.finishReason, byName.ids]).toEqual(['stop', []])
+
     const small = model.createSession({ context: 10 })
     const byContext = await small.complete(ids(5), options)
     expect([byContext.finishReason, byContext.ids]).toEqual(['context', free.ids.slice(0, 6)])

@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { onebit, program, programWords } from './command.js'
 import { PROJECT } from './data.js'
 import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 
@@ -17,14 +18,7 @@ beforeAll(async () => {
 })
 afterAll(() => folder.remove())
 
-function program(name: string, args: string[], input = '', env: Record<string, string> = {}) {
-  const argv = [join(PROJECT, 'dist', 'cli', `${name}.js`), ...args]
-  const options = { input, encoding: 'utf8' as const, env: { ...process.env, ONEBIT_ISA: '', ...env } }
-  const { status, stdout, stderr, signal } = spawnSync(process.execPath, argv, options)
-  return { status, stdout, stderr, signal }
-}
-const onebit = (...args: string[]) => program('onebit', args)
-const CLI = [join(PROJECT, 'dist', 'cli', 'onebit.js')]
+const CLI = programWords().slice(1)
 
 async function ending(child: ChildProcessWithoutNullStreams) {
   let stderr = ''
@@ -51,7 +45,7 @@ describe('run', () => {
     const options = ['-n', '8', '--temp', '0', '-q']
     const direct = onebit('run', MODEL, '-p', 'Once upon', ...options)
     const file = onebit('run', MODEL, '-f', folder.path('prompt.txt'), ...options)
-    const piped = program('onebit-run', [MODEL, ...options], 'Once upon')
+    const piped = program('onebit-run', [MODEL, ...options], { input: 'Once upon' })
     expect(direct.stderr).toBe('')
     expect(file.stdout).toBe(direct.stdout)
     expect(piped.stdout).toBe(direct.stdout)
@@ -279,7 +273,7 @@ describe('wrong usage is status 2, bad input status 1, and neither shows a stack
 
   it('an instruction set that is unknown or not there', () => {
     for (const isa of ['mmx', process.arch === 'x64' ? 'neon' : 'avx2']) {
-      const { status, stderr } = program('onebit', ['run', MODEL, '-p', 'a'], '', { ONEBIT_ISA: isa })
+      const { status, stderr } = program('onebit', ['run', MODEL, '-p', 'a'], { env: { ONEBIT_ISA: isa } })
       expect(status).toBe(1)
       expect(stderr).toContain('ERR_ISA')
     }

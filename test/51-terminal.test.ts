@@ -17,12 +17,12 @@ class Terminal {
   readonly status: Promise<number | null>
   output = ''
 
-  constructor(args: string[]) {
+  constructor(args: string[], term = 'dumb') {
     const words = [process.execPath, join(PROJECT, 'dist', 'cli', 'onebit-run.js'), ...args]
     // `exec`: a shell that stayed would get every Ctrl-C too, and dash then says 130 whatever its child said.
     const command = `echo "pid $$"; exec ${words.map((word) => `'${word}'`).join(' ')}`
     this.#child = spawn('script', ['-qfec', command, '/dev/null'], {
-      env: { ...process.env, NO_COLOR: '1', TERM: 'dumb' },
+      env: { ...process.env, NO_COLOR: '1', TERM: term },
     })
     this.#child.stdout.on('data', (data: Buffer) => {
       this.output += data.toString('utf8')
@@ -126,6 +126,82 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
       }
       await new Promise((resolve) => setImmediate(resolve))
     }
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('answers every line, typed before the first question, pasted, or typed during an answer', async () => {
+    const terminal = chat('-n', '4')
+    terminal.type('early\r')
+    await terminal.until('4 new')
+    terminal.type('first\rsecond\rthird\r')
+    for (let i = 0; i < 3; i++) await terminal.until('4 new')
+    terminal.type('long\r')
+    await terminal.until('\r\n') // its answer begins
+    terminal.type('/what\r/reset\r/exit\r')
+    await terminal.until('There is no /what')
+    await terminal.until('forgotten')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('takes a paste in brackets for one message', async () => {
+    const terminal = new Terminal([MODEL, '--seed', '1', '-n', '1'], 'xterm')
+    await terminal.until('\x1b[?2004h')
+    const tokens = async (typed: string) => {
+      terminal.type(typed)
+      return Number(/\[(\d+) prompt tokens/.exec(await terminal.until(' prompt tokens'))![1])
+    }
+    const short = await tokens('abcdef\r')
+    await terminal.until('ended by')
+    terminal.type('/reset\r')
+    await terminal.until('forgotten')
+    // One token a byte.
+    expect(await tokens('a\x1b[200~bc\rdef\rghi\r\x1b[201~jk\r')).toBe(
+      short + 'abc\ndef\nghijk'.length - 'abcdef'.length,
+    )
+    terminal.type('/exit\r')
+    await terminal.until('\x1b[?2004l')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('loses nothing of a long line that is typed during an answer', async () => {
+    const terminal = chat('-n', '100')
+    await terminal.until('> ')
+    terminal.type('hello\r')
+    await terminal.until('\r\n')
+    // A terminal in its normal mode keeps 4095 letters of a line.
+    terminal.type(`${'x'.repeat(6000)}\r`)
+    expect(await terminal.until('ERR_CONTEXT_FULL')).toMatch(/The message has 60\d\d tokens/)
+    terminal.type('/exit\r')
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('forgets at Ctrl-C what was typed during the answer', async () => {
+    const terminal = chat()
+    await terminal.until('> ')
+    terminal.type('hello\r')
+    await terminal.until('The context is full')
+    terminal.type(`one\rtwo\r${CTRL_C}`)
+    await terminal.until('stopped, and 2 waiting lines forgotten')
+    terminal.type('/what\r')
+    await terminal.until('There is no /what')
+    terminal.type(CTRL_C)
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('goes on after Ctrl-Z, at a question and in an answer', async () => {
+    const terminal = chat('-n', '20')
+    const pid = await terminal.pid()
+    await terminal.until('> ')
+    // `script` makes a session of its own for us, whose processes the system does not stop: as if continued at once.
+    terminal.type('\x1a/what\r')
+    await terminal.until('There is no /what')
+    terminal.type('hello\r\x1a')
+    await terminal.until('20 new')
+    process.kill(pid, 'SIGSTOP')
+    process.kill(pid, 'SIGCONT')
+    terminal.type('again\r')
+    await terminal.until('20 new')
+    terminal.type('/exit\r')
     expect(await terminal.status).toBe(0)
   })
 

@@ -244,7 +244,7 @@ describe('lists and statistics', () => {
   it.each(['', '1,', 'a', '1-', '-1', '1.5', '5-1', '1-9*1', '0-8*2', '1-9+0', '1e3', '0-99999999'])(
     'refuses %j',
     async (text) => {
-      expect(await codeOf(() => parseIntegers('p', text, 0, 1e9))).toBe('ERR_USAGE')
+      expect(await codeOf(() => parseIntegers('p', text, 0, 1e9))).toBe('ERR_BAD_OPTION')
     },
   )
 

@@ -1,6 +1,7 @@
 /** The architectures that can be converted. */
 import type { OnebitError } from '../errors.js'
 import { unsupportedArchitecture } from '../import/source.js'
+import { shown } from '../shown-value.js'
 import type { Architecture, GgufDescription, HuggingFaceDescription } from './architecture.js'
 import { llama } from './llama.js'
 import { mistral } from './mistral.js'
@@ -12,7 +13,7 @@ export const ARCHITECTURES: readonly Architecture[] = [llama, mistral, qwen2, qw
 function unknown(found: unknown): OnebitError {
   const titles = ARCHITECTURES.map(({ title }) => title)
   const listed = `${titles.slice(0, -1).join(', ')} and ${titles.at(-1)}`
-  return unsupportedArchitecture(JSON.stringify(found)?.slice(0, 60) ?? 'unnamed', `${listed} models can be converted.`)
+  return unsupportedArchitecture(found === undefined ? 'unnamed' : shown(found), `${listed} models can be converted.`)
 }
 
 /** By config.json's model_type. @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE */

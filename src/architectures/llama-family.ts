@@ -9,6 +9,7 @@ import { readGgufRope } from '../import/gguf-rope.js'
 import type { HfFields } from '../import/hf-fields.js'
 import { readHfRope, unsupportedRope } from '../import/hf-rope.js'
 import { unsupportedArchitecture } from '../import/source.js'
+import { shown } from '../shown-value.js'
 import type { BiasRules, GgufFacts, HuggingFaceDescription, TensorNames } from './architecture.js'
 
 export const ATTENTION: readonly Role[] = ['wq', 'wk', 'wv', 'wo']
@@ -81,7 +82,7 @@ export interface HfDefaults {
 function checkHf(config: HfFields): void {
   const act = config.get('hidden_act') ?? 'silu'
   if (act !== 'silu' && act !== 'swish') {
-    throw unsupportedArchitecture(`${config.get('model_type')} with hidden_act ${JSON.stringify(act)?.slice(0, 60)}`)
+    throw unsupportedArchitecture(`${config.get('model_type')} with hidden_act ${shown(act)}`)
   }
   if (config.get('quantization_config') !== undefined) {
     const message = 'config.json: the weights are quantised (quantization_config)'

@@ -1,5 +1,5 @@
 /** Which measurements a command line asks for: lists and ranges as llama-bench reads them, and their combinations. */
-import { OnebitError } from '../errors.js'
+import { badOption, OptionError } from '../errors.js'
 import type { KvType } from '../run/session.js'
 
 /** One line of the table: what is computed and timed. Keys that llama-bench has carry its names. */
@@ -22,7 +22,10 @@ export interface BenchTest {
 /** The native step takes at most so many tokens at once (binding/run/step.h). */
 export const MOST_UBATCH = 256
 
-/** "512", "512,1024", "1-4", "64-256+64", "1-8*2", or any of these joined by commas, as in llama-bench. */
+/**
+ * "512", "512,1024", "1-4", "64-256+64", "1-8*2", or any of these joined by commas, as in llama-bench.
+ * @throws OnebitError ERR_BAD_OPTION
+ */
 export function parseIntegers(option: string, text: string, min: number, max: number): number[] {
   const values = text.split(',').flatMap((part) => {
     const match = /^(\d+)(?:-(\d+)(?:([+*])(\d+))?)?$/.exec(part.trim())
@@ -31,12 +34,12 @@ export function parseIntegers(option: string, text: string, min: number, max: nu
     return range(option, part, Number(first), Number(last), operator, Number(by))
   })
   const wrong = values.find((value) => !(value >= min && value <= max))
-  if (wrong !== undefined) throw new OnebitError('ERR_USAGE', `--${option}: ${wrong} is not from ${min} to ${max}.`)
+  if (wrong !== undefined) throw badOption(option, `${wrong} is not from ${min} to ${max}.`)
   return values
 }
 
-function badList(option: string, part: string): OnebitError {
-  return new OnebitError('ERR_USAGE', `--${option}: ${JSON.stringify(part)} is not a whole number or a range.`, {
+function badList(option: string, part: string): OptionError {
+  return new OptionError(option, `${JSON.stringify(part)} is not a whole number or a range.`, {
     hint: 'Write 512, or 512,1024, or 1-4, or 64-256+64, or 1-8*2.',
   })
 }
@@ -49,11 +52,11 @@ function range(option: string, part: string, first: number, last: number, operat
   return values
 }
 
-/** "512,128" -> [512, 128] */
+/** "512,128" -> [512, 128]; ERR_BAD_OPTION */
 export function parsePair(option: string, text: string): [number, number] {
   const match = /^(\d{1,7}),(\d{1,7})$/.exec(text.trim())
   if (match) return [Number(match[1]), Number(match[2])]
-  throw new OnebitError('ERR_USAGE', `--${option}: ${JSON.stringify(text)} is not a pair such as 512,128.`)
+  throw badOption(option, `${JSON.stringify(text)} is not a pair such as 512,128.`)
 }
 
 export interface MatrixAxes {

@@ -1,22 +1,27 @@
 /**
  * Command lines: each command declares its options once, and parsing, checking and `--help` all read that declaration.
+ * All options are checked before a command does anything, and what is wrong is told under the name that was typed.
  */
 import { parseArgs } from 'node:util'
-import { OnebitError } from '../errors.js'
+import { OnebitError, OptionError } from '../errors.js'
 
 export interface OptionSpec {
   type: 'string' | 'boolean' | 'number' | 'integer'
   help: string
   short?: string
+  /** what the API calls it, where that is another name */
+  api?: string
   /** shown in help instead of the type's own word */
   value?: string
   choices?: readonly string[]
+  /** limits of options that the API does not know; those of the others are the API's, see Command.check */
   min?: number
   max?: number
   multiple?: boolean
 }
 
-export type OptionValue = string | boolean | number
+/** Integers that JavaScript's numbers cannot hold are bigints. */
+export type OptionValue = string | boolean | number | bigint
 export type OptionValues = Record<string, OptionValue | OptionValue[] | undefined>
 
 export interface Command {
@@ -30,6 +35,8 @@ export interface Command {
   aliases?: Record<string, string>
   /** paragraphs below the options */
   notes?: string[]
+  /** Checks what can be checked without reading any file, by the API's own checks. Its OptionErrors are wrong usage. */
+  check?(values: OptionValues, positionals: string[]): void
   /** returns the exit status */
   run(values: OptionValues, positionals: string[]): Promise<number>
 }
@@ -37,85 +44,136 @@ export interface Command {
 /** The command line itself is wrong: exit status 2. */
 export class UsageError extends OnebitError {
   constructor(message: string, hint?: string) {
-    super('ERR_USAGE', message, hint === undefined ? {} : { hint })
+    super('ERR_USAGE', message, { hint })
   }
 }
 
-export function parseCommand(command: Command, args: string[]): { values: OptionValues; positionals: string[] } {
-  const options = Object.fromEntries(
-    Object.entries(command.options).map(([name, spec]) => [
-      name,
-      {
-        type: spec.type === 'boolean' ? ('boolean' as const) : ('string' as const),
-        ...(spec.short ? { short: spec.short } : {}),
-        ...(spec.multiple ? { multiple: true } : {}),
-      },
-    ]),
-  )
+/** A command line that makes sense. */
+export interface CommandLine {
+  values: OptionValues
+  positionals: string[]
+  /** The same error, under the name that was typed when it is about an option. */
+  asTyped(error: unknown): unknown
+}
+
+/** @throws UsageError */
+export function parseCommand(command: Command, args: string[]): CommandLine {
   const help = `See \`onebit ${command.name} --help\`.`
-  let parsed: ReturnType<typeof parseArgs>
+  const words = joinValues(command, args, help)
+  const parsed = parseWords(command, words, help)
+  const typed = new Map<string, string>()
+  for (const token of parsed.tokens ?? []) {
+    if (token.kind === 'option') typed.set(token.name, words[token.index]!.name ?? token.rawName)
+  }
+  const asTyped = (error: unknown) => {
+    if (!(error instanceof OptionError)) return error
+    const name = Object.keys(command.options).find((own) => [own, command.options[own]!.api].includes(error.option))
+    return name === undefined ? error : error.called(typed.get(name) ?? `--${name}`)
+  }
+  const { positionals } = parsed
+  const { min, max } = command.positionals
+  if (positionals.length < min) throw new UsageError(`Usage: onebit ${command.usage}`, help)
+  if (positionals.length > max) throw new UsageError(`Unexpected argument ${JSON.stringify(positionals[max])}.`, help)
   try {
-    const own = args.map((arg) => command.aliases?.[arg] ?? arg)
-    parsed = parseArgs({ args: own, options, allowPositionals: true, strict: true })
+    const values = convertAll(command, parsed.values)
+    command.check?.(values, positionals)
+    return { values, positionals, asTyped }
+  } catch (error) {
+    const known = asTyped(error)
+    throw known instanceof OptionError ? new UsageError(known.message, known.hint ?? help) : known
+  }
+}
+
+interface Word {
+  text: string
+  /** the option's name as it was typed, where `text` has it no more */
+  name?: string
+}
+
+/** What looks like an option is one, and not the value of the option before it. */
+const OPTION = /^--?[a-z][\w-]*(=.*)?$/is
+
+/**
+ * Puts values that follow their option after a space into the same word, because parseArgs refuses all that begin with
+ * a dash: negative numbers, and texts such as "- a list".
+ */
+function joinValues(command: Command, args: string[], help: string): Word[] {
+  const words: Word[] = []
+  for (let i = 0; i < args.length; i++) {
+    const typed = args[i]!
+    if (typed === '--') return [...words, ...args.slice(i).map((text) => ({ text }))]
+    const own = command.aliases?.[typed] ?? typed
+    const name = optionWithValue(command, own)
+    if (name === undefined) {
+      words.push({ text: own, ...(own === typed ? {} : { name: typed }) })
+      continue
+    }
+    const value = args[++i]
+    if (value === undefined || value === '--' || OPTION.test(value)) {
+      const meant = value === undefined ? help : `If ${value} is the value, write --${name}=${value}`
+      throw new UsageError(`${typed}: a value must follow.`, meant)
+    }
+    words.push({ text: `--${name}=${value}`, name: typed })
+  }
+  return words
+}
+
+/** The option that a word names, when its value has to be the next word. */
+function optionWithValue({ options }: Command, word: string): string | undefined {
+  const name = word.startsWith('--')
+    ? word.slice(2)
+    : Object.keys(options).find((own) => options[own]!.short !== undefined && word === `-${options[own]!.short}`)
+  if (name === undefined || !Object.hasOwn(options, name)) return undefined
+  return options[name]!.type === 'boolean' ? undefined : name
+}
+
+function parseWords({ options }: Command, words: Word[], help: string): ReturnType<typeof parseArgs> {
+  const own = Object.entries(options).map(([name, spec]) => [
+    name,
+    {
+      type: spec.type === 'boolean' ? ('boolean' as const) : ('string' as const),
+      ...(spec.short ? { short: spec.short } : {}),
+      ...(spec.multiple ? { multiple: true } : {}),
+    },
+  ])
+  try {
+    const args = words.map(({ text }) => text)
+    return parseArgs({ args, options: Object.fromEntries(own), allowPositionals: true, strict: true, tokens: true })
   } catch (error) {
     // Node's sentences ("Unknown option '--x'. To specify …") are good; only their first one concerns our users.
     const message = error instanceof Error ? error.message : String(error)
     throw new UsageError(message.split('. To specify')[0] ?? message, help)
   }
-  const { min, max } = command.positionals
-  if (parsed.positionals.length < min) throw new UsageError(`Usage: onebit ${command.usage}`, help)
-  if (parsed.positionals.length > max) {
-    throw new UsageError(`Unexpected argument ${JSON.stringify(parsed.positionals[max])}.`, help)
-  }
+}
+
+function convertAll(command: Command, given: ReturnType<typeof parseArgs>['values']): OptionValues {
   const values: OptionValues = {}
-  for (const [name, raw] of Object.entries(parsed.values)) {
+  for (const [name, raw] of Object.entries(given)) {
     const spec = command.options[name]
     if (!spec || raw === undefined) continue
-    values[name] = Array.isArray(raw) ? raw.map((one) => checked(name, spec, one)) : checked(name, spec, raw)
+    values[name] = Array.isArray(raw) ? raw.map((one) => converted(name, spec, one)) : converted(name, spec, raw)
   }
-  return { values, positionals: parsed.positionals }
+  return values
 }
 
-function checked(name: string, spec: OptionSpec, raw: string | boolean): OptionValue {
+function converted(name: string, spec: OptionSpec, raw: string | boolean): OptionValue {
   if (typeof raw === 'boolean') return raw
   if (spec.choices && !spec.choices.includes(raw)) {
-    throw new UsageError(`--${name}: ${JSON.stringify(raw)} is not one of ${spec.choices.join(', ')}.`)
+    throw new OptionError(name, `${JSON.stringify(raw)} is not one of ${spec.choices.join(', ')}.`)
   }
   if (spec.type === 'string') return raw
-  const number = raw.trim() === '' ? Number.NaN : Number(raw)
   const whole = spec.type === 'integer'
-  const { min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = spec
-  const usable = Number.isFinite(number) && (!whole || Number.isSafeInteger(number)) && number >= min && number <= max
-  if (usable) return number
-  const range = [
-    ...(spec.min === undefined ? [] : [`at least ${spec.min}`]),
-    ...(spec.max === undefined ? [] : [`at most ${spec.max}`]),
-  ]
+  const value = numberFrom(raw, whole)
+  const { min, max } = spec
+  if (value !== undefined && value >= (min ?? value) && value <= (max ?? value)) return value
+  const range = [...(min === undefined ? [] : [`at least ${min}`]), ...(max === undefined ? [] : [`at most ${max}`])]
   const wanted = [whole ? 'a whole number' : 'a number', ...range].join(', ')
-  throw new UsageError(`--${name}: ${JSON.stringify(raw)} is not ${wanted}.`)
+  throw new OptionError(name, `${JSON.stringify(raw)} is not ${wanted}.`)
 }
 
-export function commandHelp(command: Command): string {
-  const rows = Object.entries(command.options).map(([name, spec]) => {
-    const value = spec.type === 'boolean' ? '' : ` ${spec.value ?? spec.choices?.join('|') ?? 'N'}`
-    return [`${spec.short ? `-${spec.short}, ` : '    '}--${name}${value}`, spec.help] as const
-  })
-  const width = Math.min(34, Math.max(...rows.map(([left]) => left.length)))
-  const lines = rows.flatMap(([left, help]) => {
-    const indent = ' '.repeat(width + 4)
-    const text = wrapped(help, 100 - width - 4).join(`\n${indent}`)
-    return left.length <= width ? [`  ${left.padEnd(width)}  ${text}`] : [`  ${left}`, `${indent}${text}`]
-  })
-  const notes = (command.notes ?? []).map((note) => `\n${wrapped(note, 100).join('\n')}`)
-  return [`Usage: onebit ${command.usage}`, '', command.summary, '', 'Options:', ...lines, ...notes].join('\n')
-}
-
-function wrapped(text: string, width: number): string[] {
-  const lines: string[] = []
-  for (const word of text.split(' ')) {
-    const last = lines.at(-1)
-    if (last === undefined || last.length + word.length + 1 > width) lines.push(word)
-    else lines[lines.length - 1] = `${last} ${word}`
-  }
-  return lines
+function numberFrom(text: string, whole: boolean): number | bigint | undefined {
+  const value = text.trim() === '' ? Number.NaN : Number(text)
+  if (!Number.isFinite(value)) return undefined
+  if (!whole || Number.isSafeInteger(value)) return value
+  return /^\s*[+-]?\d+\s*$/.test(text) ? BigInt(text) : undefined
 }

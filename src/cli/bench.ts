@@ -4,7 +4,7 @@ import { writeReport } from '../bench/report.js'
 import { defaultThreads, runTable, type TablePlan } from '../bench/run-table.js'
 import { parseWeightType, SHAPE_NAMES } from '../bench/shapes.js'
 import { MOST_UBATCH, parseIntegers, parsePair, testMatrix } from '../bench/test-matrix.js'
-import { OnebitError } from '../errors.js'
+import { badOption } from '../errors.js'
 import { ACTIVATIONS } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
@@ -90,24 +90,26 @@ export const benchCommand: Command = {
     'For exact figures leave the machine alone and run node itself: node node_modules/onebit-run/dist/cli/onebit.js bench …',
     'A report without a model measures random ones of several shapes and types; -p, -n and the other lists do not apply to it, and what does not fit into memory or time is left out by name.',
   ],
-  async run(values, positionals) {
+  check(values, positionals) {
     const sources = sourcesOf(values, positionals)
-    if (values.report !== undefined) {
-      refuseLists(values)
-      const minutes = (values.budget as number | undefined) ?? 12
-      const repetitions = (values.repetitions as number | undefined) ?? 5
-      await writeReport(values.report as string, {
-        sources,
-        minutes,
-        repetitions,
-        command: repeatable(values, sources),
-        progress: note,
-      })
-      return 0
-    }
+    if (values.report !== undefined) return refuseLists(values)
     if (values.budget !== undefined) throw new UsageError('--budget belongs to --report.')
     if (sources.length === 0) throw new UsageError('Name a MODEL.obt, or a --shape.', 'See `onebit bench --help`.')
-    return table(tablePlan(values, sources), (values.output as Format | undefined) ?? 'md')
+    tablePlan(values, sources)
+  },
+  async run(values, positionals) {
+    const sources = sourcesOf(values, positionals)
+    if (values.report === undefined) {
+      return table(tablePlan(values, sources), (values.output as Format | undefined) ?? 'md')
+    }
+    await writeReport(values.report as string, {
+      sources,
+      minutes: (values.budget as number | undefined) ?? 12,
+      repetitions: (values.repetitions as number | undefined) ?? 5,
+      command: repeatable(values, sources),
+      progress: note,
+    })
+    return 0
   },
 }
 
@@ -115,7 +117,7 @@ export const benchCommand: Command = {
 function refuseLists(values: OptionValues): void {
   const allowed = ['report', 'budget', 'repetitions', 'model', 'shape', 'type']
   const other = Object.keys(values).find((name) => !allowed.includes(name))
-  if (other !== undefined) throw new UsageError(`--${other} does not apply to --report, which chooses its own tests.`)
+  if (other !== undefined) throw badOption(other, 'does not apply to --report, which chooses its own tests.')
 }
 
 /** The command that makes the same report again, spelt out. */
@@ -144,62 +146,40 @@ function sourcesOf(values: OptionValues, positionals: string[]): ModelSource[] {
   const files = [...((values.model as string[] | undefined) ?? []), ...positionals]
   const shapes = strings(values, 'shape')
   if (values.type !== undefined && shapes.length === 0) throw new UsageError('--type belongs to --shape.')
-  const unknown = shapes.find((shape) => !(SHAPE_NAMES as string[]).includes(shape))
-  if (unknown !== undefined) {
-    throw new UsageError(`--shape: ${JSON.stringify(unknown)} is not one of ${SHAPE_NAMES.join(', ')}.`)
-  }
+  checkKnown('shape', shapes, SHAPE_NAMES)
   const types = values.type === undefined ? ['onebit'] : strings(values, 'type')
-  for (const type of types) checkType(type)
+  for (const type of types) parseWeightType(type)
   return [...files.map((file) => ({ file })), ...shapes.flatMap((shape) => types.map((type) => ({ shape, type })))]
 }
 
-function checkType(type: string): void {
-  try {
-    parseWeightType(type)
-  } catch (error) {
-    if (error instanceof OnebitError) throw new UsageError(`--${error.message}.`)
-    throw error
-  }
+function checkKnown(name: string, given: readonly string[], known: readonly string[]): void {
+  const unknown = given.find((text) => !known.includes(text))
+  if (unknown !== undefined) throw badOption(name, `${JSON.stringify(unknown)} is not one of ${known.join(', ')}.`)
 }
 
 function integers(values: OptionValues, name: string, min: number, max: number, otherwise: number[]): number[] {
   const value = values[name]
   if (value === undefined) return otherwise
-  const texts = Array.isArray(value) ? value : [value]
-  try {
-    return texts.flatMap((text) => parseIntegers(name, String(text), min, max))
-  } catch (error) {
-    throw usage(error)
-  }
-}
-
-/** What was wrong in a list is wrong in the command line. */
-function usage(error: unknown): unknown {
-  return error instanceof OnebitError && error.code === 'ERR_USAGE' ? new UsageError(error.message, error.hint) : error
+  return (Array.isArray(value) ? value : [value]).flatMap((text) => parseIntegers(name, String(text), min, max))
 }
 
 function choices<T extends string>(values: OptionValues, name: string, known: readonly T[]): T[] {
   const given = strings(values, name)
-  const unknown = given.find((text) => !(known as readonly string[]).includes(text))
-  if (unknown === undefined) return given as T[]
-  throw new UsageError(`--${name}: ${JSON.stringify(unknown)} is not one of ${known.join(', ')}.`)
+  checkKnown(name, given, known)
+  return given as T[]
 }
 
 function cacheTypes(values: OptionValues): KvType[] {
   const k = choices(values, 'cache-type-k', KV_TYPES)
   const v = choices(values, 'cache-type-v', KV_TYPES)
   if (k.length > 0 && v.length > 0 && k.join() !== v.join()) {
-    throw new UsageError('--cache-type-v: K and V have the same type here; give the same list as for K.')
+    throw badOption('cache-type-v', 'K and V have the same type here; give the same list as for K.')
   }
   return k.length > 0 ? k : v.length > 0 ? v : ['f16']
 }
 
 function pairs(values: OptionValues): [number, number][] {
-  try {
-    return ((values.pg as string[] | undefined) ?? []).map((text) => parsePair('pg', text))
-  } catch (error) {
-    throw usage(error)
-  }
+  return ((values.pg as string[] | undefined) ?? []).map((text) => parsePair('pg', text))
 }
 
 function tablePlan(values: OptionValues, sources: ModelSource[]): TablePlan {

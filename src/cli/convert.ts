@@ -1,5 +1,12 @@
-import { convert } from '../convert/convert.js'
-import { type Command, UsageError } from './arguments.js'
+import {
+  CONVERT_TYPES,
+  type ConvertOptions,
+  checkConvertOptions,
+  convert,
+  EMBED_TYPES,
+  SVID_METHODS,
+} from '../convert/convert.js'
+import { type Command, type OptionValues, UsageError } from './arguments.js'
 import { formatBytes } from './format.js'
 import { Interrupts } from './interrupts.js'
 import { progressBar } from './progress.js'
@@ -7,41 +14,49 @@ import { progressBar } from './progress.js'
 export const convertCommand: Command = {
   name: 'convert',
   summary: 'Make a .obt file from a Hugging Face folder, a GGUF, an official OneBit checkpoint or a llama2.c file.',
-  usage: 'convert SOURCE -o OUT.obt [--type T] [--embed T] [--tokenizer FILE]',
+  usage: 'convert SOURCE -o OUT.obt [--type T] [--embed T] [--tokenizer FILE] [--chat-template FILE]',
   positionals: { min: 1, max: 1 },
   options: {
     output: { type: 'string', short: 'o', value: 'OUT.obt', help: 'the file to write' },
     type: {
       type: 'string',
-      choices: ['f32', 'f16', 'bf16', 'q8', 'onebit'],
+      choices: CONVERT_TYPES,
       help: 'kind of the linear layers (default: signs stay as they are, small f32 models stay f32, else q8)',
     },
-    embed: { type: 'string', choices: ['f32', 'f16', 'q8'], help: 'kind of the embedding and the head' },
-    tokenizer: { type: 'string', value: 'FILE', help: 'tokenizer.json, tokenizer.model or tok512.bin' },
-    method: { type: 'string', choices: ['svd', 'nmf'], help: 'onebit: rank-1 factorisation of |W| (default svd)' },
-    split: { type: 'number', min: 0, max: 1, help: 'onebit: share of the scale given to h, 0 to 1 (default 0.5)' },
+    embed: { type: 'string', choices: EMBED_TYPES, help: 'kind of the embedding and the head' },
+    tokenizer: {
+      type: 'string',
+      value: 'FILE',
+      help: "tokenizer.json, tokenizer.model, tok512.bin or a .gguf instead of the source's own; none: without one",
+    },
+    'chat-template': {
+      type: 'string',
+      api: 'chatTemplate',
+      value: 'FILE',
+      help: "a Jinja file instead of the source's own chat template; none: without one",
+    },
+    method: { type: 'string', choices: SVID_METHODS, help: 'onebit: rank-1 factorisation of |W| (default svd)' },
+    split: { type: 'number', help: 'onebit: share of the scale given to h, 0 to 1 (default 0.5)' },
     layernorm: { type: 'boolean', help: "onebit: the paper's LayerNorm after every linear (for training on)" },
     quiet: { type: 'boolean', short: 'q', help: 'no report on stderr' },
   },
   notes: [
     '--type onebit starts a 1-bit model by SVID: each weight matrix becomes its signs and two vectors g and h. Without training after it, the result talks nonsense; the relative error printed per layer says how far it is from the source.',
   ],
+  check(values) {
+    if (values.output === undefined) throw new UsageError('Say where to write: -o OUT.obt')
+    checkConvertOptions(conversionOptions(values))
+  },
   async run(values, [source]) {
-    const output = values.output as string | undefined
-    if (output === undefined) throw new UsageError('Say where to write: -o OUT.obt')
+    const output = values.output as string
     const say = (line: string) => {
       if (!values.quiet) process.stderr.write(`${line}\n`)
     }
     const bar = progressBar('converting')
     const interrupted = new Interrupts().begin()
-    const chosen = Object.fromEntries(
-      ['type', 'embed', 'tokenizer', 'method', 'split', 'layernorm']
-        .filter((name) => values[name] !== undefined)
-        .map((name) => [name, values[name]]),
-    )
     try {
       const report = await convert(source!, output, {
-        ...chosen,
+        ...conversionOptions(values),
         signal: interrupted.signal,
         onProgress: bar.update,
         onLayer: ({ name, relativeError }) => {
@@ -64,4 +79,9 @@ export const convertCommand: Command = {
       bar.done()
     }
   },
+}
+
+function conversionOptions(values: OptionValues): ConvertOptions {
+  const names = ['type', 'embed', 'tokenizer', 'chat-template', 'method', 'split', 'layernorm']
+  return Object.fromEntries(names.map((name) => [convertCommand.options[name]!.api ?? name, values[name]]))
 }

@@ -17,6 +17,11 @@ export class Interrupts {
     })
   }
 
+  /** Ctrl-C as a key, in a terminal that sends no signal for it: it comes once. */
+  key(): void {
+    this.#current.abort()
+  }
+
   /** Something new begins, which the next Ctrl-C aborts. */
   begin(): AbortController {
     this.#mayComeAgain = false

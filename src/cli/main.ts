@@ -1,7 +1,9 @@
 /** What `onebit` and `onebit-run` share: finding the command, and turning errors into one line and an exit status. */
-import { OnebitError } from '../errors.js'
 import { packageVersion } from '../package-version.js'
-import { type Command, commandHelp, parseCommand, UsageError } from './arguments.js'
+import { type Command, parseCommand, UsageError } from './arguments.js'
+import { commandHelp } from './command-help.js'
+import { describeError } from './describe-error.js'
+import { allPrinted, guardStreams } from './streams.js'
 
 /** Commands are loaded when they are called: starting fast is part of the product. */
 const COMMANDS: Record<string, () => Promise<Command>> = {
@@ -54,27 +56,17 @@ async function dispatch(args: string[], assumed: string | undefined): Promise<nu
     console.log(commandHelp(command))
     return 0
   }
-  const { values, positionals } = parseCommand(command, rest)
-  return command.run(values, positionals)
-}
-
-/** One sentence for people, never a stack; the code in brackets is what to search for. */
-export function describeError(error: unknown): string {
-  if (error instanceof OnebitError) {
-    const code = error instanceof UsageError ? '' : ` [${error.code}]`
-    return `onebit: ${error.message}${code}${error.hint ? `\n        ${error.hint}` : ''}`
+  const { values, positionals, asTyped } = parseCommand(command, rest)
+  try {
+    return await command.run(values, positionals)
+  } catch (error) {
+    throw asTyped(error)
   }
-  const message = error instanceof Error ? error.message : String(error)
-  return `onebit: ${message} [ERR_INTERNAL]\n        This is a bug of ours; please report it with the command that caused it.`
 }
 
 /** Runs a command line and sets the process's exit status. `assumed`: the command when none is named. */
 export async function main(args: string[], assumed?: string): Promise<void> {
-  // A closed pipe (`onebit run … | head -1`) is the reader's way of saying "enough".
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0)
-    throw error
-  })
+  guardStreams()
   try {
     process.exitCode = await dispatch(args, assumed)
   } catch (error) {
@@ -85,7 +77,7 @@ export async function main(args: string[], assumed?: string): Promise<void> {
   // At the end of a program Node takes handlers away while it still cleans up: one more Ctrl-C then would make a killed
   // process of one that was leaving. So what handles Ctrl-C leaves by itself, when all is written.
   if (process.listenerCount('SIGINT') > 0) {
-    for (const stream of [process.stdout, process.stderr]) await new Promise((resolve) => stream.write('', resolve))
+    await allPrinted()
     process.exit()
   }
 }

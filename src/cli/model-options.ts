@@ -1,13 +1,18 @@
 /** Options that every command with a model understands, and loading by them. */
 import { type Activations, Model, type ModelOptions } from '../index.js'
-import { ACTIVATIONS } from '../run/model-options.js'
+import { ACTIVATIONS, checkModelOptions } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
 import { progressBar } from './progress.js'
 
 export const MODEL_OPTIONS: Record<string, OptionSpec> = {
-  threads: { type: 'integer', short: 't', min: 1, max: 256, help: 'threads that compute (default: physical cores)' },
-  ctx: { type: 'integer', short: 'c', min: 1, help: "positions of context (default: the model's own, at most 32768)" },
+  threads: { type: 'integer', short: 't', help: 'threads that compute (default: physical cores)' },
+  ctx: {
+    type: 'integer',
+    short: 'c',
+    api: 'context',
+    help: "positions of context (default: the model's own, at most 32768)",
+  },
   activations: {
     type: 'string',
     choices: [...ACTIVATIONS],
@@ -23,6 +28,11 @@ export function modelOptions(values: OptionValues): ModelOptions {
   if (values.activations !== undefined) options.activations = values.activations as Activations
   if (values.kv !== undefined) options.kv = values.kv as KvType
   return options
+}
+
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkModelValues(values: OptionValues): void {
+  checkModelOptions(modelOptions(values))
 }
 
 /** Loads a model, with a bar on a terminal when it takes long enough to wonder. */

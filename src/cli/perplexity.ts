@@ -1,8 +1,9 @@
-import { perplexity } from '../eval/perplexity.js'
-import type { Command } from './arguments.js'
+import { LIMITS } from '../config/limits.js'
+import { checkPerplexityOptions, type PerplexityOptions, perplexity } from '../eval/perplexity.js'
+import type { Command, OptionValues } from './arguments.js'
 import { formatRate } from './format.js'
-import { readTextFile } from './input.js'
-import { loadModel, MODEL_OPTIONS } from './model-options.js'
+import { readWholeText } from './input.js'
+import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { progressBar } from './progress.js'
 
 export const perplexityCommand: Command = {
@@ -12,24 +13,29 @@ export const perplexityCommand: Command = {
   positionals: { min: 2, max: 2 },
   options: {
     ...MODEL_OPTIONS,
-    ctx: { type: 'integer', short: 'c', min: 2, help: 'tokens a block (default 2048, or the context if shorter)' },
-    chunks: { type: 'integer', min: 1, help: 'use the first N blocks only' },
+    ctx: {
+      ...MODEL_OPTIONS.ctx!,
+      help: 'tokens a block, and positions of context (default 2048, or the context if shorter)',
+    },
+    chunks: { type: 'integer', help: 'use the first N blocks only' },
     json: { type: 'boolean', help: 'print JSON' },
   },
   notes: [
-    "The file is tokenised whole, once, special tokens parsed and BOS as the tokenizer's own flag says; consecutive blocks of --ctx tokens each start from nothing (the GPTQ convention).",
+    "The file is UTF-8 text. It is tokenised whole, once, special tokens parsed and BOS as the tokenizer's own flag says; consecutive blocks of --ctx tokens each start from nothing (the GPTQ convention).",
   ],
+  check(values) {
+    checkModelValues(values)
+    checkPerplexityOptions(blockOptions(values), LIMITS.context)
+  },
   async run(values, [path, file]) {
-    const text = await readTextFile(file!)
-    const { ctx, ...others } = values
-    const model = await loadModel(path!, others)
+    const text = await readWholeText(file!)
+    const model = await loadModel(path!, values)
     try {
       const ids = await model.encode(text)
       const bar = progressBar('perplexity')
       const started = performance.now()
       const result = await perplexity(model, ids, {
-        ...(ctx === undefined ? {} : { ctx: ctx as number }),
-        ...(values.chunks === undefined ? {} : { chunks: values.chunks as number }),
+        ...blockOptions(values),
         onBlock: bar.update,
       }).finally(bar.done)
       const ms = performance.now() - started
@@ -46,4 +52,11 @@ export const perplexityCommand: Command = {
       await model.dispose()
     }
   },
+}
+
+function blockOptions({ ctx, chunks }: OptionValues): PerplexityOptions {
+  return {
+    ...(ctx === undefined ? {} : { ctx: ctx as number }),
+    ...(chunks === undefined ? {} : { chunks: chunks as number }),
+  }
 }

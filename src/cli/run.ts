@@ -1,22 +1,41 @@
+import { LIMITS } from '../config/limits.js'
 import { defaultModelPath } from '../run/default-model.js'
+import { checkGenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'
-import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
+import type { GenerateOptions, Piece } from '../run/session.js'
 import { type Command, type OptionSpec, type OptionValues, UsageError } from './arguments.js'
-import { formatRate } from './format.js'
-import { readStandardInput, readTextFile } from './input.js'
+import { optionText, readStandardInput, readTextFile, TEXT_RULES } from './input.js'
 import { Interrupts } from './interrupts.js'
-import { loadModel, MODEL_OPTIONS } from './model-options.js'
+import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
+import { reportSpeed } from './speed-line.js'
+import { printSlowly } from './streams.js'
 
 const SAMPLING: Record<string, OptionSpec> = {
-  temp: { type: 'number', min: 0, help: 'temperature; 0 always takes the likeliest token (default 0.8)' },
-  'top-k': { type: 'integer', min: 0, help: 'sample from the k likeliest tokens; 0: from all (default 40)' },
-  'top-p': { type: 'number', min: 0, max: 1, help: 'sample from the likeliest tokens that sum to p (default 0.95)' },
-  'min-p': { type: 'number', min: 0, max: 1, help: 'leave out tokens below p times the likeliest one (default 0.05)' },
-  'repeat-penalty': { type: 'number', min: 0, help: 'divide the logits of recent tokens by this (default 1: off)' },
-  'repeat-last-n': { type: 'integer', min: 0, help: 'how many tokens count as recent (default 64)' },
-  'presence-penalty': { type: 'number', help: 'subtract this from tokens that occurred' },
-  'frequency-penalty': { type: 'number', help: 'subtract this per occurrence' },
-  seed: { type: 'integer', min: 0, help: 'same seed, same text (default: random)' },
+  temp: {
+    type: 'number',
+    api: 'temperature',
+    help: 'temperature; 0 always takes the likeliest token (default 0.8)',
+  },
+  'top-k': { type: 'integer', api: 'topK', help: 'sample from the k likeliest tokens; 0: from all (default 40)' },
+  'top-p': {
+    type: 'number',
+    api: 'topP',
+    help: 'sample from the likeliest tokens that sum to p, 0 to 1 (default 0.95)',
+  },
+  'min-p': {
+    type: 'number',
+    api: 'minP',
+    help: 'leave out tokens below p times the likeliest one, 0 to 1 (default 0.05)',
+  },
+  'repeat-penalty': {
+    type: 'number',
+    api: 'repeatPenalty',
+    help: 'divide the logits of recent tokens by this (default 1: off)',
+  },
+  'repeat-last-n': { type: 'integer', api: 'repeatLastN', help: 'how many tokens count as recent (default 64)' },
+  'presence-penalty': { type: 'number', api: 'presencePenalty', help: 'subtract this from tokens that occurred' },
+  'frequency-penalty': { type: 'number', api: 'frequencyPenalty', help: 'subtract this per occurrence' },
+  seed: { type: 'integer', help: 'same seed, same text (default: random)' },
   stop: { type: 'string', value: 'TEXT', multiple: true, help: 'stop before this text; may be given several times' },
 }
 
@@ -28,7 +47,7 @@ export const runCommand: Command = {
   options: {
     prompt: { type: 'string', short: 'p', value: 'TEXT', help: 'complete this text and exit' },
     file: { type: 'string', short: 'f', value: 'FILE', help: 'the same with the text of a file' },
-    n: { type: 'integer', short: 'n', min: 0, help: 'at most N new tokens (default: until the model ends)' },
+    n: { type: 'integer', short: 'n', api: 'maxTokens', help: 'at most N new tokens (default: until the model ends)' },
     chat: { type: 'boolean', help: 'put the prompt through the chat template' },
     system: { type: 'string', value: 'TEXT', help: 'system message of the chat' },
     ...SAMPLING,
@@ -38,14 +57,19 @@ export const runCommand: Command = {
   notes: [
     "Without a model, the one that comes with onebit-run tells children's stories: begin one, and it goes on.",
     'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer, a second one leaves; /reset, /exit), and anything else on standard input is the prompt. Only generated text goes to stdout.',
+    `Files and standard input are ${TEXT_RULES}`,
     "Prompts are raw text: special tokens in them are parsed, BOS is added as the tokenizer's own flag says.",
   ],
+  check(values) {
+    if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
+    checkGenerateOptions(generateOptions(values), LIMITS.vocab)
+    checkModelValues(values)
+  },
   async run(values, [given]) {
     const path = given ?? defaultModelPath()
     if (given === undefined && !values.quiet) {
       process.stderr.write("No model was given: this one, made for trying things out, tells children's stories.\n")
     }
-    if (values.prompt !== undefined && values.file !== undefined) throw new UsageError('Give -p or -f, not both.')
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
     if (interactive) return talk(path, values)
     if (values.system !== undefined && !values.chat) {
@@ -74,7 +98,7 @@ async function talk(path: string, values: OptionValues): Promise<number> {
     warnOfUntrained(model, values)
     return await converse(model, {
       generate: generateOptions(values),
-      ...(values.system === undefined ? {} : { system: values.system as string }),
+      ...(values.system === undefined ? {} : { system: optionText(values.system as string) }),
       quiet: values.quiet === true,
     })
   } finally {
@@ -83,28 +107,14 @@ async function talk(path: string, values: OptionValues): Promise<number> {
 }
 
 async function promptOf(values: OptionValues): Promise<string> {
-  if (values.prompt !== undefined) return values.prompt as string
+  if (values.prompt !== undefined) return optionText(values.prompt as string)
   if (values.file !== undefined) return readTextFile(values.file as string)
   return readStandardInput()
 }
 
 export function generateOptions(values: OptionValues): GenerateOptions {
-  const options: GenerateOptions = {}
-  const take = (from: string, to: keyof GenerateOptions) => {
-    if (values[from] !== undefined) Object.assign(options, { [to]: values[from] })
-  }
-  take('n', 'maxTokens')
-  take('temp', 'temperature')
-  take('top-k', 'topK')
-  take('top-p', 'topP')
-  take('min-p', 'minP')
-  take('repeat-penalty', 'repeatPenalty')
-  take('repeat-last-n', 'repeatLastN')
-  take('presence-penalty', 'presencePenalty')
-  take('frequency-penalty', 'frequencyPenalty')
-  take('seed', 'seed')
-  take('stop', 'stop')
-  return options
+  const named = ['n', ...Object.keys(SAMPLING)].filter((name) => values[name] !== undefined)
+  return Object.fromEntries(named.map((name) => [runCommand.options[name]!.api ?? name, values[name]]))
 }
 
 function warnOfUntrained(model: Model, values: OptionValues): void {
@@ -122,7 +132,8 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
     if (!values.quiet) process.stderr.write(`${line}\n`)
   }
   const startChat = values.chat ? (await import('./terminal.js')).startChat : undefined
-  const chat = startChat?.(model, values.system as string | undefined, note)
+  const system = values.system === undefined ? undefined : optionText(values.system as string)
+  const chat = startChat?.(model, system, note)
   const session = chat?.session ?? model.createSession()
   try {
     await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))
@@ -135,20 +146,5 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
 }
 
 async function print(pieces: AsyncIterable<Piece>): Promise<void> {
-  for await (const piece of pieces) {
-    if (piece.text !== '' && !process.stdout.write(piece.text)) {
-      await new Promise((resolve) => process.stdout.once('drain', resolve))
-    }
-  }
-}
-
-/** One line on stderr: what was computed, what the cache already held, how fast. */
-export function reportSpeed(last: GenerationSummary | undefined): void {
-  if (!last) return
-  const { promptTokens, cachedTokens, newTokens } = last.usage
-  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : ''
-  const computed = promptTokens - cachedTokens
-  const prefill = `${promptTokens} prompt tokens${cached}, ${formatRate(computed, last.timings.prefillMs)}`
-  const decode = `${newTokens} new, ${formatRate(newTokens, last.timings.decodeMs)}`
-  process.stderr.write(`[${prefill}; ${decode}; ended by ${last.finishReason}]\n`)
+  for await (const piece of pieces) await printSlowly(piece.text)
 }

@@ -1,8 +1,11 @@
+import { LIMITS } from '../config/limits.js'
+import { badOption } from '../errors.js'
 import type { Model } from '../run/model.js'
+import { checkScoreOptions, type ScoreOptions } from '../run/session.js'
 import type { Command, OptionValues } from './arguments.js'
 import { UsageError } from './arguments.js'
-import { readTextFile } from './input.js'
-import { loadModel, MODEL_OPTIONS } from './model-options.js'
+import { optionText, readTextFile, TEXT_RULES } from './input.js'
+import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 
 export const scoreCommand: Command = {
   name: 'score',
@@ -13,24 +16,31 @@ export const scoreCommand: Command = {
     text: { type: 'string', value: 'T', help: 'the text' },
     file: { type: 'string', value: 'F', help: 'a UTF-8 file with the text' },
     ids: { type: 'string', value: '1,2,3', help: 'token ids instead of a text' },
-    top: { type: 'integer', min: 0, max: 100, help: 'how many of the likeliest tokens to print (default 5)' },
+    top: { type: 'integer', help: 'how many of the likeliest tokens to print (default 5)' },
     ...MODEL_OPTIONS,
     json: { type: 'boolean', help: 'print JSON: {ids, token_logprobs, top_logprobs}' },
   },
-  notes: ["Texts are raw: special tokens are parsed, BOS is added as the tokenizer's own flag says."],
-  async run(values, [path]) {
+  notes: [
+    `Files are ${TEXT_RULES}`,
+    "Texts are raw: special tokens are parsed, BOS is added as the tokenizer's own flag says.",
+  ],
+  check(values) {
     if (['text', 'file', 'ids'].filter((name) => values[name] !== undefined).length !== 1) {
       throw new UsageError('Give one of --text, --file and --ids.')
     }
-    const text = values.file === undefined ? (values.text as string) : await readTextFile(values.file as string)
-    const given = values.ids === undefined ? undefined : parseIds(values.ids as string)
+    if (values.ids !== undefined) parseIds(values.ids as string)
+    checkScoreOptions(scoreOptions(values, LIMITS.vocab), LIMITS.vocab)
+    checkModelValues(values)
+  },
+  async run(values, [path]) {
+    const { file, text } = values
+    const scored = file === undefined ? optionText((text ?? '') as string) : await readTextFile(file as string)
     const model = await loadModel(path!, values)
     try {
-      const ids = given ?? (await model.encode(text))
+      const ids = values.ids === undefined ? await model.encode(scored) : parseIds(values.ids as string)
       if (ids.length === 0) throw new UsageError('The text is empty: there is nothing to score.')
       const session = model.createSession()
-      const top = (values.top as number | undefined) ?? 5
-      const scores = await session.score(ids, { top })
+      const scores = await session.score(ids, scoreOptions(values, model.config.vocab_size))
       print(model, ids, scores, values)
       return 0
     } finally {
@@ -39,10 +49,14 @@ export const scoreCommand: Command = {
   },
 }
 
+function scoreOptions({ top }: OptionValues, vocabSize: number): ScoreOptions {
+  return { top: (top as number | undefined) ?? Math.min(5, vocabSize) }
+}
+
 function parseIds(list: string): Int32Array {
   const ids = list.split(',').map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN))
   if (ids.some((id) => !(id <= 0x7fffffff))) {
-    throw new UsageError(`--ids: ${JSON.stringify(list)} is not a list of token ids such as 1,2,3.`)
+    throw badOption('ids', `${JSON.stringify(list)} is not a list of token ids such as 1,2,3.`)
   }
   return Int32Array.from(ids)
 }

@@ -1,13 +1,14 @@
 /** The chat in a terminal. Prompts and notes go to stderr, so that `onebit run MODEL > answers.txt` holds answers only. */
-import { createInterface } from 'node:readline/promises'
 import { styleText } from 'node:util'
 import { OnebitError } from '../errors.js'
 import { Chat } from '../run/chat.js'
 import type { Model } from '../run/model.js'
 import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
+import { describeError } from './describe-error.js'
 import { Interrupts } from './interrupts.js'
-import { describeError } from './main.js'
-import { reportSpeed } from './run.js'
+import { Keyboard } from './keyboard.js'
+import { reportSpeed } from './speed-line.js'
+import { printSlowly } from './streams.js'
 
 export interface ConverseOptions {
   generate: GenerateOptions
@@ -29,29 +30,41 @@ export async function converse(model: Model, options: ConverseOptions): Promise<
   }
   const talk = startTalk(model, options, note)
   note('Ctrl-C stops an answer, a second one leaves. /reset forgets the conversation, /exit leaves.')
-  return takeTurns(talk, new Interrupts(), options, note)
+  const interrupts = new Interrupts()
+  const keyboard = new Keyboard(process.stdin, screen(), () => interrupts.key())
+  try {
+    return await takeTurns({ talk, interrupts, keyboard, options, note })
+  } finally {
+    keyboard.close()
+  }
 }
 
-async function takeTurns(
-  talk: Talk,
-  interrupts: Interrupts,
-  options: ConverseOptions,
-  note: (line: string) => void,
-): Promise<number> {
-  let history: string[] = []
+/** Where what is typed can be seen. */
+function screen(): NodeJS.WriteStream {
+  return process.stdout.isTTY && !process.stderr.isTTY ? process.stdout : process.stderr
+}
+
+interface Conversation {
+  talk: Talk
+  interrupts: Interrupts
+  keyboard: Keyboard
+  options: ConverseOptions
+  note: (line: string) => void
+}
+
+async function takeTurns(conversation: Conversation): Promise<number> {
+  const { talk, interrupts, keyboard, note } = conversation
   for (;;) {
-    const asked = await ask(history, interrupts.wait())
-    if (asked === undefined) return 0
-    history = asked.history
-    const line = asked.line.trim()
-    if (line === '/exit') return 0
-    if (line === '/reset') {
+    const message = await keyboard.ask(styled('bold', '> '), interrupts.wait().signal)
+    const command = message?.trim()
+    if (command === undefined || command === '/exit') return 0
+    if (command === '/reset') {
       talk.reset()
       note('The conversation is forgotten.')
-    } else if (line.startsWith('/') && /^\/\w+$/.test(line)) {
-      note(`There is no ${line}; there are /reset and /exit.`)
-    } else if (line !== '') {
-      await answer(talk, asked.line, interrupts.begin(), options)
+    } else if (/^\/\w+$/.test(command)) {
+      note(`There is no ${command}; there are /reset and /exit.`)
+    } else if (command !== '') {
+      await answer(conversation, message!)
     }
   }
 }
@@ -86,40 +99,19 @@ function startTalk(model: Model, options: ConverseOptions, note: (line: string) 
   }
 }
 
-/**
- * One line from the user; undefined at Ctrl-C or Ctrl-D. The interface lives only while we ask: with it gone the
- * terminal is in its normal mode, and Ctrl-C during an answer arrives as a signal.
- */
-async function ask(
-  history: string[],
-  leaving: AbortController,
-): Promise<{ line: string; history: string[] } | undefined> {
-  const lines = createInterface({ input: process.stdin, output: process.stderr, terminal: true, history: [...history] })
-  lines.on('SIGINT', () => leaving.abort())
-  lines.on('close', () => leaving.abort())
+async function answer({ talk, interrupts, keyboard, options, note }: Conversation, message: string): Promise<void> {
+  const { signal } = interrupts.begin()
   try {
-    const line = await lines.question(styled('bold', '> '), { signal: leaving.signal })
-    return { line, history: line.trim() === '' ? history : [line, ...history].slice(0, 200) }
-  } catch (error) {
-    if (!leaving.signal.aborted) throw error
-    process.stderr.write('\n')
-    return undefined
-  } finally {
-    lines.close()
-  }
-}
-
-async function answer(talk: Talk, line: string, stop: AbortController, options: ConverseOptions): Promise<void> {
-  try {
-    for await (const piece of talk.say(line, { ...options.generate, signal: stop.signal }))
-      process.stdout.write(piece.text)
+    for await (const piece of talk.say(message, { ...options.generate, signal })) await printSlowly(piece.text)
     process.stdout.write('\n')
     if (!options.quiet) reportSpeed(talk.last())
   } catch (error) {
     process.stdout.write('\n')
     // The conversation outlives a bad turn (a message that is too long, say).
-    if (!stop.signal.aborted) process.stderr.write(`${describeError(error)}\n`)
-    else if (!options.quiet) process.stderr.write(`${styled('dim', 'stopped')}\n`)
+    if (!signal.aborted) return void process.stderr.write(`${describeError(error)}\n`)
+    // As a terminal does in its normal mode: Ctrl-C takes back what was typed and not read yet.
+    const lines = keyboard.forget()
+    note(lines === 0 ? 'stopped' : `stopped, and ${lines} waiting ${lines === 1 ? 'line' : 'lines'} forgotten`)
   }
 }
 

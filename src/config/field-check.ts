@@ -1,5 +1,6 @@
 /** Checks of single fields of a config. Each gives the value back or throws OnebitError ERR_CONFIG, naming the field. */
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 
 export type Fields = Record<string, unknown>
 
@@ -7,11 +8,6 @@ export function fail(path: string, problem: string): never {
   throw new OnebitError('ERR_CONFIG', `config${path === '' ? '' : '.'}${path}: ${problem}`, {
     hint: 'The file was not written by this program or is damaged; convert the model again.',
   })
-}
-
-function show(value: unknown): string {
-  const text = JSON.stringify(value) ?? String(value)
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }
 
 /** The fields of an object that has no other than these keys, and none of them missing but the optional ones. */
@@ -22,7 +18,7 @@ export function fieldsOf(
   optional: ReadonlySet<string> = new Set(),
 ): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    fail(path, `must be an object, found ${show(value)}`)
+    fail(path, `must be an object, found ${shown(value)}`)
   }
   const present = Object.keys(value)
   const prefix = path === '' ? '' : `${path}.`
@@ -35,7 +31,7 @@ export function fieldsOf(
 
 export function integer(path: string, value: unknown, min: number, max: number): number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
-    fail(path, `must be a whole number from ${min} to ${max}, found ${show(value)}`)
+    fail(path, `must be a whole number from ${min} to ${max}, found ${shown(value)}`)
   }
   return value
 }
@@ -43,24 +39,24 @@ export function integer(path: string, value: unknown, min: number, max: number):
 /** A number that is greater than `above` and at most `max`. */
 export function positive(path: string, value: unknown, max: number, above = 0): number {
   if (typeof value !== 'number' || !(value > above && value <= max)) {
-    fail(path, `must be a number above ${above} and at most ${max}, found ${show(value)}`)
+    fail(path, `must be a number above ${above} and at most ${max}, found ${shown(value)}`)
   }
   return value
 }
 
 export function flag(path: string, value: unknown): boolean {
-  if (typeof value !== 'boolean') fail(path, `must be true or false, found ${show(value)}`)
+  if (typeof value !== 'boolean') fail(path, `must be true or false, found ${shown(value)}`)
   return value
 }
 
 export function oneOf<T extends string>(path: string, value: unknown, choices: readonly T[]): T {
-  if (!choices.includes(value as T)) fail(path, `must be ${choices.join(' or ')}, found ${show(value)}`)
+  if (!choices.includes(value as T)) fail(path, `must be ${choices.join(' or ')}, found ${shown(value)}`)
   return value as T
 }
 
 export function matching(path: string, value: unknown, pattern: string): string {
   if (typeof value !== 'string' || !new RegExp(pattern).test(value)) {
-    fail(path, `must match ${pattern}, found ${show(value)}`)
+    fail(path, `must match ${pattern}, found ${shown(value)}`)
   }
   return value
 }

@@ -13,23 +13,22 @@ import { openFile, readFully } from '../files/file-reading.js'
 import { openGguf } from '../import/gguf.js'
 import { openHuggingFace } from '../import/hf.js'
 import { openLlama2c } from '../import/llama2c.js'
-import type { SourceModel, SourceText } from '../import/source.js'
-import { readTokenizerFile } from '../import/tokenizer-file.js'
+import type { SourceModel } from '../import/source.js'
 import type { Provenance } from '../obt/obt-header.js'
 import { writeObt } from '../obt/obt-writer.js'
 import { packageVersion } from '../package-version.js'
+import { booleanOption, choiceOption, numberOption, optionFields, signalOption, stringOption } from '../run/options.js'
 import { Encoder, type SvidOptions } from './convert-encode.js'
 import { type ConvertType, planConversion } from './convert-plan.js'
+import { convertedText, type TextOptions } from './convert-text.js'
 
 export type { ConvertType } from './convert-plan.js'
 
-export interface ConvertOptions {
+export interface ConvertOptions extends TextOptions {
   /** of the linear layers; absent: signs stay signs, models up to 50 MB stay f32, everything else becomes q8 */
   type?: ConvertType | undefined
   /** of the embedding and the head; absent: as `type` (onebit: q8) */
   embed?: 'f32' | 'f16' | 'q8' | undefined
-  /** a tokenizer.json, tokenizer.model, llama2.c tokenizer or GGUF file to use instead of the source's own */
-  tokenizer?: string | undefined
   /** with type onebit: how |W| is factorised (default svd; nmf stops and shares the scale as the official scripts) */
   method?: 'svd' | 'nmf' | undefined
   /** with type onebit: |h| = sigma^split, |g| = sigma^(1 - split), 0 to 1 (default: svd 0.5, nmf as it falls out) */
@@ -126,24 +125,31 @@ async function totalSize(paths: readonly string[]): Promise<number> {
   return sizes.reduce((sum, size) => sum + size, 0)
 }
 
-const TYPES = ['f32', 'f16', 'bf16', 'q8', 'onebit']
-const EMBED_TYPES = ['f32', 'f16', 'q8']
+export const CONVERT_TYPES = ['f32', 'f16', 'bf16', 'q8', 'onebit'] as const
+export const EMBED_TYPES = ['f32', 'f16', 'q8'] as const
+export const SVID_METHODS = ['svd', 'nmf'] as const
+const ONEBIT_ONLY = ['layernorm', 'method', 'split']
+const OPTION_NAMES = ['type', 'embed', 'tokenizer', 'chatTemplate', ...ONEBIT_ONLY, 'onProgress', 'onLayer', 'signal']
 
-function checkOptions(options: ConvertOptions): SvidOptions {
-  const { type, embed, method = 'svd', split } = options
-  if (type !== undefined && !TYPES.includes(type)) throw badOption('type', `must be one of ${TYPES.join(', ')}`)
-  if (embed !== undefined && !EMBED_TYPES.includes(embed)) {
-    throw badOption('embed', `must be one of ${EMBED_TYPES.join(', ')}`)
-  }
-  const unused = (['layernorm', 'method', 'split'] as const).find((name) => options[name] !== undefined)
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkConvertOptions(options: ConvertOptions): SvidOptions {
+  const fields = optionFields('options', options, OPTION_NAMES)
+  const type = choiceOption(fields, 'type', CONVERT_TYPES)
+  choiceOption(fields, 'embed', EMBED_TYPES)
+  stringOption(fields, 'tokenizer')
+  stringOption(fields, 'chatTemplate')
+  const unused = ONEBIT_ONLY.find((name) => fields[name] !== undefined)
   if (type !== 'onebit' && unused !== undefined) throw badOption(unused, 'is used only with type onebit')
-  if (method !== 'svd' && method !== 'nmf') throw badOption('method', 'must be svd or nmf')
-  if (split !== undefined && !(split >= 0 && split <= 1)) throw badOption('split', 'must be from 0 to 1')
-  return { method, split }
+  booleanOption(fields, 'layernorm')
+  signalOption(fields)
+  return {
+    method: choiceOption(fields, 'method', SVID_METHODS) ?? 'svd',
+    split: numberOption(fields, 'split', 0, 1),
+  }
 }
 
 function provenanceOf(source: SourceModel, path: string, files: SourceFile[], options: ConvertOptions): Provenance {
-  const { method, split } = checkOptions(options)
+  const { method, split } = checkConvertOptions(options)
   const how: Provenance =
     options.type === 'onebit'
       ? { method: 'svid', svid: method, ...(split !== undefined && { split }), trained: false }
@@ -162,13 +168,9 @@ async function samePath(a: string, b: string): Promise<boolean> {
   return first === second
 }
 
-function warningsOf(planned: string[], options: ConvertOptions, text: SourceText): string[] {
-  const warnings = [...planned]
-  if (options.type === 'onebit') {
-    warnings.push('Signs without training give poor text; distillation is what makes them good.')
-  }
-  if (text.tokenizer === undefined) warnings.push('The source has no tokenizer: the model works with token ids only.')
-  return warnings
+function warningsOf(planned: string[], options: ConvertOptions, ofText: string[]): string[] {
+  const untrained = 'Signs without training give poor text; distillation is what makes them good.'
+  return [...planned, ...(options.type === 'onebit' ? [untrained] : []), ...ofText]
 }
 
 async function checkPaths(path: string, output: string): Promise<void> {
@@ -183,8 +185,7 @@ async function convertSource(
   options: ConvertOptions,
 ): Promise<ConvertReport> {
   const { config, notes } = planConversion(source, options)
-  const text = options.tokenizer ? await readTokenizerFile(options.tokenizer, config.vocab_size) : source
-  const { tokenizer, chatTemplate } = text
+  const { tokenizer, chatTemplate, warnings } = await convertedText(source.text, options, config.vocab_size)
   const blobs = { tokenizer: tokenizer?.length ?? 0, chat_template: chatTemplate?.length ?? 0 }
   const tensorSizes = tensorTable(config, blobs).reduce((sum, spec) => sum + tensorBytes(spec), 0)
   const sourceBytes = await totalSize(source.files)
@@ -193,7 +194,7 @@ async function convertSource(
   for (const file of source.files) files.push(await hashFile(file, progress))
   const errors: LayerError[] = []
   const encoder = new Encoder(source, config, {
-    svid: checkOptions(options),
+    svid: checkConvertOptions(options),
     signal: options.signal,
     onMatrix: (name, relativeError) => {
       errors.push({ name, relativeError })
@@ -219,7 +220,7 @@ async function convertSource(
     errors,
     hasTokenizer: tokenizer !== undefined,
     hasChatTemplate: chatTemplate !== undefined,
-    warnings: warningsOf(notes, options, text),
+    warnings: warningsOf(notes, options, warnings),
   }
 }
 
@@ -229,7 +230,7 @@ async function convertSource(
  * @throws OnebitError what the importers and writeObt throw, ERR_BAD_OPTION; and the signal's reason
  */
 export async function convert(path: string, output: string, options: ConvertOptions = {}): Promise<ConvertReport> {
-  checkOptions(options)
+  checkConvertOptions(options)
   options.signal?.throwIfAborted()
   const source = await openSource(path)
   try {

@@ -3,8 +3,9 @@
  * cut into consecutive blocks of `ctx` tokens, each block starts from nothing, and the result is exp of the mean over
  * blocks of the mean negative log-likelihood of a block's ctx - 1 predictable tokens. A last partial block is left out.
  */
-import { badOption, OnebitError } from '../errors.js'
+import { OnebitError } from '../errors.js'
 import type { Model } from '../run/model.js'
+import { integerOption, optionFields, signalOption } from '../run/options.js'
 
 export interface PerplexityOptions {
   /** tokens a block; default 2048 or the model's context when that is shorter */
@@ -25,33 +26,36 @@ export interface PerplexityResult {
   tokens: number
 }
 
+/** `most`: the positions of the model; `usual`: those of its sessions. @throws OnebitError ERR_BAD_OPTION */
+export function checkPerplexityOptions(options: PerplexityOptions, most: number, usual: number = most) {
+  const fields = optionFields('options', options, ['ctx', 'chunks', 'signal', 'onBlock'])
+  return {
+    ctx: integerOption({ ctx: fields.ctx ?? Math.min(2048, usual) }, 'ctx', 2, most)!,
+    chunks: integerOption(fields, 'chunks', 1, Number.MAX_SAFE_INTEGER) ?? Number.MAX_SAFE_INTEGER,
+    signal: signalOption(fields),
+  }
+}
+
 export async function perplexity(
   model: Model,
   ids: Int32Array,
   options: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
-  const ctx = options.ctx ?? Math.min(2048, model.context)
-  const { context_length } = model.config
-  if (!Number.isInteger(ctx) || ctx < 2 || ctx > context_length) {
-    throw badOption('ctx', `${ctx} is not a whole number from 2 to ${context_length}, the positions of the model`)
-  }
-  if (options.chunks !== undefined && !(Number.isInteger(options.chunks) && options.chunks >= 1)) {
-    throw badOption('chunks', `${options.chunks} is not a whole number from 1 on`)
-  }
-  const total = Math.min(Math.floor(ids.length / ctx), options.chunks ?? Number.POSITIVE_INFINITY)
+  const { ctx, chunks, signal } = checkPerplexityOptions(options, model.config.context_length, model.context)
+  const total = Math.min(Math.floor(ids.length / ctx), chunks)
   if (total === 0) {
     throw new OnebitError('ERR_TEXT_TOO_SHORT', `The text has ${ids.length} tokens, less than one block of ${ctx}.`, {
-      hint: 'Give a longer text or a smaller --ctx.',
+      hint: 'Give a longer text or smaller blocks (`ctx` in code, -c on the command line).',
     })
   }
   const session = model.createSession({ context: ctx })
   try {
     let sum = 0
     for (let block = 0; block < total; block++) {
-      options.signal?.throwIfAborted()
+      signal?.throwIfAborted()
       session.rewind(0)
       const { logprobs } = await session.score(ids.subarray(block * ctx, (block + 1) * ctx), {
-        ...(options.signal ? { signal: options.signal } : {}),
+        ...(signal ? { signal } : {}),
       })
       let blockSum = 0
       for (let i = 1; i < ctx; i++) blockSum -= logprobs[i]!

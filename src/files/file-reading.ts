@@ -2,6 +2,7 @@
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { OnebitError } from '../errors.js'
 import { fileError } from './file-errors.js'
+import { refuseLfsPointer } from './lfs-pointer.js'
 
 /** Fills `length` bytes from `position`; fewer only when the file ends there. */
 export async function readFully(file: FileHandle, position: number, length: number): Promise<Buffer> {
@@ -15,7 +16,7 @@ export async function readFully(file: FileHandle, position: number, length: numb
   return bytes
 }
 
-/** Opens an ordinary file; a pipe would block and a folder would fail later. */
+/** Opens an ordinary file; a pipe would block, a folder and a Git LFS pointer would fail later. */
 export async function openFile(path: string): Promise<{ file: FileHandle; bytes: number }> {
   try {
     const found = await stat(path)
@@ -24,7 +25,14 @@ export async function openFile(path: string): Promise<{ file: FileHandle; bytes:
     }
     if (!found.isFile()) throw new OnebitError('ERR_NOT_A_FILE', `${path} is not an ordinary file`)
     const file = await open(path, 'r')
-    return { file, bytes: (await file.stat()).size }
+    try {
+      const bytes = (await file.stat()).size
+      await refuseLfsPointer(path, file, bytes)
+      return { file, bytes }
+    } catch (cause) {
+      await file.close()
+      throw cause
+    }
   } catch (cause) {
     throw fileError(cause, path, 'reading')
   }

@@ -2,6 +2,8 @@
  * The metadata of one architecture in a GGUF file, read under its prefix. A key that nobody asked for may change what the
  * model computes, so at the end it is an error by its name.
  */
+
+import { shown } from '../shown-value.js'
 import type { GgufValue } from './gguf-reader.js'
 import { badSource, checkDimension, unsupportedArchitecture } from './source.js'
 
@@ -32,7 +34,7 @@ export class GgufKeys {
     const value = this.get(key) ?? fallback
     const plain = typeof value === 'bigint' ? Number(value) : value
     if (typeof plain === 'number' && Number.isFinite(plain)) return plain
-    throw badSource(`${this.#prefix}${key} must be a number, found ${plain === undefined ? 'nothing' : typeof plain}`)
+    throw badSource(`${this.#prefix}${key} must be a number, found ${shown(plain)}`)
   }
 
   /** A whole number from 1 to `max`. */
@@ -48,9 +50,8 @@ export class GgufKeys {
   }
 
   unsupported(key: string): Error {
-    const value = this.#metadata.get(this.#prefix + key)
-    const shown = Array.isArray(value) ? 'a list' : JSON.stringify(typeof value === 'bigint' ? Number(value) : value)
-    return unsupportedArchitecture(`${this.#prefix.slice(0, -1)} with ${key} ${shown.slice(0, 60)}`)
+    const value = shown(this.#metadata.get(this.#prefix + key))
+    return unsupportedArchitecture(`${this.#prefix.slice(0, -1)} with ${key} ${value}`)
   }
 
   /** @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, naming a key that was never asked for */

@@ -4,6 +4,7 @@
  */
 import { readSync } from 'node:fs'
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import { badSource } from './source.js'
 
 /** Real vocabularies have at most 300,000 entries with a few tokenizer arrays beside it. */
@@ -148,9 +149,9 @@ function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
     const type = cursor.u32()
     const scalar = SCALARS[type]
     if (scalar === undefined && type !== ARRAY) {
-      throw cursor.bad(`the value of ${JSON.stringify(key.slice(0, 80))} has the unknown type ${type}`)
+      throw cursor.bad(`the value of ${shown(key)} has the unknown type ${type}`)
     }
-    if (metadata.has(key)) throw cursor.bad(`the key ${JSON.stringify(key.slice(0, 80))} is there twice`)
+    if (metadata.has(key)) throw cursor.bad(`the key ${shown(key)} is there twice`)
     metadata.set(key, scalar === undefined ? readArray(cursor) : scalar.read(cursor))
   }
   return metadata
@@ -158,28 +159,30 @@ function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
 
 function readTensorInfo(cursor: Cursor, alignment: number): GgufTensorInfo {
   const name = cursor.string()
-  const shown = JSON.stringify(name.slice(0, 80))
+  const quoted = shown(name)
   const n = cursor.u32()
-  if (n < 1 || n > MAX_DIMENSIONS) throw cursor.bad(`tensor ${shown} has ${n} dimensions`)
+  if (n < 1 || n > MAX_DIMENSIONS) throw cursor.bad(`tensor ${quoted} has ${n} dimensions`)
   const dimensions: number[] = []
   let elements = 1
   for (let i = 0; i < n; i++) {
-    const size = cursor.size(`a dimension of tensor ${shown}`, MAX_ELEMENTS)
+    const size = cursor.size(`a dimension of tensor ${quoted}`, MAX_ELEMENTS)
     elements *= size
     if (size < 1 || elements > MAX_ELEMENTS)
-      throw cursor.bad(`tensor ${shown} has the dimensions ${[...dimensions, size].join(' x ')}`)
+      throw cursor.bad(`tensor ${quoted} has the dimensions ${[...dimensions, size].join(' x ')}`)
     dimensions.push(size)
   }
   const type = cursor.u32()
-  const offset = cursor.size(`the offset of tensor ${shown}`, Number.MAX_SAFE_INTEGER)
-  if (offset % alignment !== 0) throw cursor.bad(`tensor ${shown} is at ${offset}, not a multiple of ${alignment}`)
+  const offset = cursor.size(`the offset of tensor ${quoted}`, Number.MAX_SAFE_INTEGER)
+  if (offset % alignment !== 0) throw cursor.bad(`tensor ${quoted} is at ${offset}, not a multiple of ${alignment}`)
   return { name, type, dimensions, offset }
 }
 
 function alignmentOf(cursor: Cursor, metadata: Map<string, GgufValue>): number {
   const value = metadata.get('general.alignment') ?? DEFAULT_ALIGNMENT
   if (typeof value === 'number' && value >= 8 && value <= MAX_ALIGNMENT && (value & (value - 1)) === 0) return value
-  throw cursor.bad(`general.alignment is ${JSON.stringify(value)}`)
+  throw cursor.bad(
+    `general.alignment is ${shown(value)}; a power of 2 from 8 to ${MAX_ALIGNMENT} in 32 bits makes sense`,
+  )
 }
 
 /**

@@ -2,6 +2,7 @@
 import { LIMITS } from '../config/limits.js'
 import { type RopeScaling, yarnMagnitude } from '../config/rope.js'
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import type { GgufKeys } from './gguf-keys.js'
 import { badSource, wrongShape } from './source.js'
 
@@ -51,7 +52,7 @@ export function readGgufRope(
   keys.mustBe('rope.scaling.alpha', 0)
   keys.mustBe('rope.scaling.yarn_log_multiplier', 0)
   if (type !== 'none' && type !== 'linear' && type !== 'yarn') {
-    throw new OnebitError('ERR_UNSUPPORTED_ROPE', `RoPE scaling of type ${JSON.stringify(type).slice(0, 40)}`, {
+    throw new OnebitError('ERR_UNSUPPORTED_ROPE', `RoPE scaling of type ${shown(type)}`, {
       hint: 'linear, yarn and rope_freqs.weight can be converted.',
     })
   }

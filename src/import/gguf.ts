@@ -7,17 +7,15 @@ import { OnebitError } from '../errors.js'
 import { openFile, readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
-import { tokenizerFromGguf } from '../text/gguf-vocabulary.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
-import { type GgufHeader, type GgufTensorInfo, type GgufValue, readGgufHeader } from './gguf-reader.js'
-import { chatTemplateBlob, jsonBytes } from './hf-text.js'
+import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
+import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
 import {
   badSource,
   checkDimension,
   type SourceModel,
   type SourceTensor,
-  type SourceText,
   unsupportedArchitecture,
   wrongShape,
 } from './source.js'
@@ -138,16 +136,6 @@ async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker
   }
 }
 
-function readText(metadata: Map<string, GgufValue>): SourceText {
-  const entries = [...metadata].filter(([key]) => key.startsWith('tokenizer.'))
-  if (!metadata.has('tokenizer.ggml.model')) return {}
-  const { tokenizer, config, chatTemplate } = tokenizerFromGguf(Object.fromEntries(entries))
-  return {
-    tokenizer: jsonBytes({ tokenizer, config }),
-    chatTemplate: chatTemplate === undefined ? undefined : chatTemplateBlob(chatTemplate, config),
-  }
-}
-
 /** The architecture of a file that holds a whole model. */
 function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
   const architecture = metadata.get('general.architecture')
@@ -168,20 +156,10 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
   return architecture
 }
 
-/** The tokenizer of a GGUF file, which may have nothing else in it. */
-export async function readGgufText(path: string): Promise<SourceText> {
-  const { file, bytes } = await openFile(path)
-  try {
-    return readText(readGgufHeader(path, file.fd, bytes).metadata)
-  } finally {
-    await file.close()
-  }
-}
-
 /**
  * Opens a GGUF file.
  * @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_UNSUPPORTED_ROPE,
- *   ERR_UNSUPPORTED_TOKENIZER, ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED
+ *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED
  */
 export async function openGguf(path: string): Promise<SourceModel> {
   const { file, bytes } = await openFile(path)
@@ -195,12 +173,11 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
     const tensors = mapTensors({ structure, biases, names }, take)
-    const text = readText(header.metadata)
     return {
       format: 'gguf',
       config: structure,
       tensors,
-      ...text,
+      text: ggufText(header.metadata),
       layernorm: false,
       files: [path],
       close: () => file.close(),

@@ -1,4 +1,5 @@
 /** The fields of a Hugging Face `config.json`, each checked when it is asked for. */
+import { shown } from '../shown-value.js'
 import { badSource, checkDimension } from './source.js'
 
 export type Fields = Record<string, unknown>
@@ -33,7 +34,7 @@ export class HfFields {
   number(key: string, fallback?: number): number {
     const value = this.get(key) ?? fallback
     if (typeof value === 'number' && Number.isFinite(value)) return value
-    throw badSource(`config.json: ${key} must be a number, found ${JSON.stringify(value) ?? 'nothing'}`)
+    throw badSource(`config.json: ${key} must be a number, found ${shown(value)}`)
   }
 
   /** A whole number from 1 to `max`. */
@@ -44,6 +45,6 @@ export class HfFields {
   flag(key: string): boolean {
     const value = this.get(key) ?? false
     if (typeof value === 'boolean') return value
-    throw badSource(`config.json: ${key} must be true or false, found ${JSON.stringify(value)}`)
+    throw badSource(`config.json: ${key} must be true or false, found ${shown(value)}`)
   }
 }

@@ -1,6 +1,7 @@
 /** How config.json says which rotation a model has. */
 import { type RopeScaling, yarnMagnitude } from '../config/rope.js'
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import { HfFields, isObject } from './hf-fields.js'
 import { badSource } from './source.js'
 
@@ -71,6 +72,6 @@ function readScaling(rope: HfFields, maxPositions: number): RopeScaling {
     case 'yarn':
       return yarn(rope, maxPositions)
     default:
-      throw unsupportedRope(`RoPE scaling of type ${JSON.stringify(type)?.slice(0, 40)}`)
+      throw unsupportedRope(`RoPE scaling of type ${shown(type)}`)
   }
 }

@@ -6,8 +6,9 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
 import { huggingFaceDescription } from '../architectures/list.js'
+import { shown } from '../shown-value.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
-import { noConfig, readFolderText, readJson } from './hf-text.js'
+import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
 import { floatTensor, packedTensor, type RawTensor, type RawTensors } from './raw-tensors.js'
 import { openSafetensors } from './safetensors.js'
@@ -74,7 +75,7 @@ function shardNames(index: Fields, file: string): string[] {
   if (names.length === 0) throw badSource(`${file} has no weight_map`)
   return names.map((name) => {
     if (typeof name === 'string' && /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) return name
-    throw badSource(`${file} names a file ${JSON.stringify(name)?.slice(0, 80)}, which is not a plain file name`)
+    throw badSource(`${file} names a file ${shown(name)}, which is not a plain file name`)
   })
 }
 
@@ -102,7 +103,6 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
   const { description, hasSigns, structure, biases } = readHfConfig(json)
-  const text = await readFolderText(folder, json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -116,7 +116,7 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       config: structure,
       tensors,
-      ...text,
+      text: folderText(folder, json),
       layernorm: layout !== undefined,
       files: raw.files,
       close: () => raw.close(),

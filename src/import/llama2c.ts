@@ -5,6 +5,7 @@ import { linearShape, ROLES, type Role } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readExactly, readFully } from '../files/file-reading.js'
 import { badSource, type SourceModel, type SourceTensor } from './source.js'
+import { NO_TEXT } from './source-text.js'
 
 const HEADER_BYTES = 28
 /** Later versions of the format start with "ak42". */
@@ -90,7 +91,15 @@ export async function openLlama2c(path: string): Promise<SourceModel> {
       const message = `${path} has ${bytes} bytes; as a llama2.c model it would have ${at}`
       throw new OnebitError('ERR_UNKNOWN_FORMAT', message, { hint: 'The file is damaged, or of another format.' })
     }
-    return { format: 'llama2c', config, tensors, layernorm: false, files: [path], close: () => file.close() }
+    return {
+      format: 'llama2c',
+      config,
+      tensors,
+      text: NO_TEXT,
+      layernorm: false,
+      files: [path],
+      close: () => file.close(),
+    }
   } catch (cause) {
     await file.close()
     throw cause

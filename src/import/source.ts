@@ -5,6 +5,8 @@
 import type { ModelStructure } from '../config/config.js'
 import { OnebitError } from '../errors.js'
 import type { SourceType } from '../native/native.js'
+import { shown } from '../shown-value.js'
+import type { SourceText } from './source-text.js'
 
 /** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
 export type TensorForm = SourceType | 'packed'
@@ -20,13 +22,7 @@ export interface SourceTensor {
   read(first: number, count: number): Promise<Uint8Array>
 }
 
-/** `tokenizer.json` and friends as the text of a `.obt` file's blobs. */
-export interface SourceText {
-  tokenizer?: Uint8Array | undefined
-  chatTemplate?: Uint8Array | undefined
-}
-
-export interface SourceModel extends SourceText {
+export interface SourceModel {
   format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
   config: ModelStructure
   /**
@@ -34,6 +30,7 @@ export interface SourceModel extends SourceText {
    * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent.
    */
   tensors: Map<string, SourceTensor>
+  text: SourceText
   /** sign layers have the paper's LayerNorm */
   layernorm: boolean
   /** every file that was read, for the provenance */
@@ -73,8 +70,7 @@ export function unusedTensor(name: string): OnebitError {
 /** Everything we allocate or loop over follows from these, so they are checked before anything else. */
 export function checkDimension(field: string, value: unknown, max: number): number {
   if (typeof value !== 'number' || !Number.isInteger(value) || value < 1 || value > max) {
-    const found = typeof value === 'bigint' ? String(value) : JSON.stringify(value)
-    throw badSource(`${field} must be a whole number from 1 to ${max}, found ${found ?? 'nothing'}`)
+    throw badSource(`${field} must be a whole number from 1 to ${max}, found ${shown(value)}`)
   }
   return value
 }

@@ -4,18 +4,8 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { OnebitError } from '../errors.js'
+import { NATIVE_HINTS } from './hints.js'
 import type { NativeAddon } from './native.js'
-
-/** What a user can do about an error that native code found; the sentence itself comes from there. */
-const HINTS: Record<string, string> = {
-  ERR_OUT_OF_MEMORY: 'Close other programs, use a smaller context, or a smaller model.',
-  ERR_NO_THREAD:
-    'Close other programs, or raise the limit on processes and threads (`ulimit -u`, or that of the container).',
-  ERR_ISA: 'Unset ONEBIT_ISA to let the program choose; `onebit doctor` lists what this machine has.',
-  ERR_CHECKSUM: 'The file is damaged. Copy or convert it again.',
-  ERR_CONTEXT_FULL: 'Use a larger context (at most what the model allows), or drop old tokens with rewind().',
-  ERR_BUSY: 'Wait for the generation under way, abort it, or use another session of the same model.',
-}
 
 const BUILD_HERE = 'Build it with `npm run build` in the folder of onebit-run (needs CMake and a C++20 compiler).'
 /** A package as npm installs it: without sources, and without a binary for this machine. */
@@ -63,8 +53,7 @@ export function addon(): NativeAddon {
     })
   }
   loaded.useErrors((code, message) => {
-    const hint = HINTS[code]
-    return new OnebitError(code, message, hint === undefined ? {} : { hint })
+    return new OnebitError(code, message, { hint: NATIVE_HINTS[code] })
   })
   return loaded
 }

@@ -3,8 +3,12 @@
  * hold yet, and lets the oldest turns go when the context is full.
  */
 import { OnebitError } from '../errors.js'
+import { CONTEXT_OPTION } from '../native/hints.js'
 import type { ChatMessage } from '../text/chat-template.js'
+import { type CachedAnswer, ChatTurn } from './chat-turn.js'
+import { checkGenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
+import { functionOption, optionFields, stringOption } from './options.js'
 import type { GenerateOptions, GenerationSummary, Piece, Session } from './session.js'
 
 export interface ChatOptions {
@@ -12,7 +16,7 @@ export interface ChatOptions {
   system?: string
   /** positions of context (default: the model's) */
   context?: number
-  /** called when turns had to go, with how many messages went */
+  /** called when turns had to go, with how many messages went; 0: the beginning of the answer itself */
   onTrim?: (messages: number) => void
 }
 
@@ -21,57 +25,68 @@ const ANSWER_SHARE = 4
 const LEAST_ANSWER = 16
 
 /**
- * An answer whose own ids stand in the cache. Encoding its text again can give other ids (a tokenizer has many ways to
- * spell a text), and everything after them would have to be computed again.
+ * A chat has at most one turn under way. `send` begins it, on a copy of the conversation; the end of `send` is the only
+ * place where a turn changes the chat, and only while it is still the chat's turn. `reset` takes it away, so that it
+ * ends without changing anything.
  */
-interface CachedAnswer {
-  /** where it begins in the encoded conversation */
-  at: number
-  /** what its text encodes to */
-  encoded: Int32Array
-  /** what was generated */
-  ids: Int32Array
-}
-
 export class Chat {
   readonly session: Session<Model>
   readonly #model: Model
-  readonly #options: ChatOptions
-  #messages: ChatMessage[]
-  /** in order; forgotten when turns go, because everything moves then */
-  #answers: CachedAnswer[] = []
+  readonly #opening: readonly ChatMessage[]
+  readonly #onTrim: ((messages: number) => void) | undefined
+  #messages: readonly ChatMessage[]
+  #answers: readonly CachedAnswer[] = []
   #last: GenerationSummary | undefined
+  #turn: ChatTurn | undefined
+  /** Resolves when no turn that was taken away uses the session any more. */
+  #sessionFree: Promise<unknown> = Promise.resolve()
 
-  /** ERR_NO_CHAT_TEMPLATE when the model has none: use session.generate with plain text then. */
+  /**
+   * @throws OnebitError ERR_NO_CHAT_TEMPLATE when the model has none: use session.generate with plain text then;
+   *   ERR_BAD_OPTION, and those of `model.createSession`
+   */
   constructor(model: Model, options: ChatOptions = {}) {
     if (!model.hasChatTemplate) {
       throw new OnebitError('ERR_NO_CHAT_TEMPLATE', 'This model has no chat template.', {
         hint: 'Use it for plain text: session.generate(prompt), or `onebit run MODEL -p "…"`.',
       })
     }
+    const fields = optionFields('options', options, ['system', 'context', 'onTrim'])
+    const system = stringOption(fields, 'system')
+    this.#onTrim = functionOption(fields, 'onTrim')
     this.#model = model
-    this.#options = options
-    this.session = model.createSession(options.context === undefined ? {} : { context: options.context })
-    this.#messages = this.#opening()
+    this.#opening = system === undefined ? [] : [{ role: 'system', content: system }]
+    this.#messages = this.#opening
+    this.session = model.createSession(fields.context === undefined ? {} : { context: fields.context as number })
   }
 
-  /** The turns so far, the system message first if there is one. */
+  /**
+   * The conversation, the system message first if there is one. The turn under way joins it when it has ended; the array
+   * itself never changes.
+   */
   get messages(): readonly ChatMessage[] {
     return this.#messages
   }
 
   /**
-   * How the last answer ended and what it cost, as `session.last` of a generation. When turns went in mid-answer, what was
-   * left was read again and counts again.
+   * How the last answer ended and what it cost, as `session.last` of a generation; undefined while the next is under
+   * way. When turns went in mid-answer, what was left was read again and counts again.
    */
   get last(): GenerationSummary | undefined {
     return this.#last
   }
 
-  /** Forgets every turn but the system message. */
+  /**
+   * Forgets every turn but the system message. An answer under way is stopped: whoever reads it gets ERR_CHAT_RESET. The
+   * next `send` may come at once.
+   */
   reset(): void {
-    this.#messages = this.#opening()
+    const turn = this.#turn
+    this.#turn = undefined
+    this.#messages = this.#opening
     this.#answers = []
+    this.#last = undefined
+    if (turn) this.#sessionFree = Promise.allSettled([this.#sessionFree, turn.reset()])
   }
 
   dispose(): void {
@@ -79,112 +94,113 @@ export class Chat {
   }
 
   /**
-   * Says `text` and streams the answer. An aborted answer stays in the conversation as far as it came. When the
-   * context fills up in mid-answer, old turns go and the answer goes on.
-   * @throws ERR_CONTEXT_FULL when the message does not fit even alone
+   * Says `text` and streams the answer. An answer that is aborted, or left by its reader, stays in the conversation as
+   * far as it came; a question without an answer leaves no trace. When the context fills up in mid-answer, old turns go
+   * and the answer goes on. The iterator throws the errors of `session.generate`, and:
+   * @throws OnebitError ERR_BUSY while another answer is under way; ERR_CHAT_RESET when the chat is reset meanwhile;
+   *   ERR_CONTEXT_FULL when the message does not fit even alone
    */
   async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<Piece, void, undefined> {
-    this.#messages.push({ role: 'user', content: text })
+    const { maxTokens, signal } = checkGenerateOptions(options, this.#model.config.vocab_size)
+    signal?.throwIfAborted()
+    if (this.#turn) {
+      throw new OnebitError('ERR_BUSY', 'The chat is in the middle of another answer.', {
+        hint: 'Read that answer to its end, abort it, or reset the chat.',
+      })
+    }
+    const turn = new ChatTurn(this.#messages, text, this.#answers, signal)
+    this.#turn = turn
     this.#last = undefined
-    let answer = ''
-    const answerIds: number[] = []
-    let start = 0
-    let budget = options.maxTokens ?? Number.POSITIVE_INFINITY
     try {
-      for (;;) {
-        const prompt = await this.#fitted(answerIds)
-        start = prompt.length - answerIds.length
-        const limits = Number.isFinite(budget) ? { maxTokens: budget } : {}
-        const before = this.session.last
-        try {
-          for await (const piece of this.session.generate(this.#reuse(prompt), { ...options, ...limits })) {
-            answer += piece.text
-            answerIds.push(piece.id)
-            budget--
-            yield piece
-          }
-        } finally {
-          const part = this.session.last
-          if (part && part !== before) this.#last = this.#last ? inAll(this.#last, part) : part
-        }
-        if (this.session.last?.finishReason !== 'context' || budget <= 0) return
-      }
+      await this.#sessionFree
+      yield* this.#answer(turn, maxTokens, { ...options, signal: turn.signal })
     } finally {
-      // Without an answer the turn never happened: a prompt that did not fit must not haunt the next one.
-      if (answerIds.length === 0) {
-        this.#messages.pop()
-      } else {
-        this.#rememberIds(answer, start)
-        this.#messages.push({ role: 'assistant', content: answer })
-      }
+      if (this.#turn === turn) this.#end(turn)
     }
   }
 
-  #opening(): ChatMessage[] {
-    return this.#options.system === undefined ? [] : [{ role: 'system', content: this.#options.system }]
+  async *#answer(turn: ChatTurn, maxTokens: number, options: GenerateOptions): AsyncGenerator<Piece, void, undefined> {
+    for (;;) {
+      const left = maxTokens - turn.ids.length
+      const prompt = await this.#fitted(turn)
+      turn.signal.throwIfAborted()
+      turn.start = prompt.length - turn.ids.length
+      const before = this.session.last
+      try {
+        const pieces = this.session.generate(this.#reuse(prompt), { ...options, maxTokens: left })
+        for await (const piece of turn.open(pieces)) {
+          turn.add(piece)
+          this.#tell(turn)
+          yield piece
+        }
+      } finally {
+        const part = this.session.last
+        if (part && part !== before) turn.addCost(part)
+      }
+      if (turn.isReset) throw turn.signal.reason
+      if (turn.cost?.finishReason !== 'context' || turn.ids.length >= maxTokens) return
+    }
+  }
+
+  /** The turn has ended, in whatever way: what there is of an answer joins the conversation. */
+  #end(turn: ChatTurn): void {
+    this.#turn = undefined
+    this.#last = turn.cost
+    if (turn.ids.length === 0) return
+    const remembered = this.#remembered(turn)
+    this.#answers = remembered ? [...turn.answers, remembered] : turn.answers
+    this.#messages = [...turn.messages, { role: 'assistant', content: turn.text }]
+    this.#tell(turn)
+  }
+
+  /** Once there is something of an answer, the turns that went are gone for good. */
+  #tell(turn: ChatTurn): void {
+    for (const gone of turn.trims.splice(0)) this.#onTrim?.(gone)
   }
 
   /** The conversation's ids with the answer so far, after letting go of as many turns as the context asks for. */
-  async #fitted(answerIds: readonly number[]): Promise<Int32Array> {
+  async #fitted(turn: ChatTurn): Promise<Int32Array> {
     const { capacity } = this.session
-    const room = answerIds.length === 0 ? Math.max(LEAST_ANSWER, Math.floor(capacity / ANSWER_SHARE)) : LEAST_ANSWER
+    const room = turn.ids.length === 0 ? Math.max(LEAST_ANSWER, Math.floor(capacity / ANSWER_SHARE)) : LEAST_ANSWER
     let gone = 0
     for (;;) {
-      const head = this.#withCachedIds(await this.#model.encodeChat(this.#messages))
-      const ids = concatenated([head, Int32Array.from(answerIds)])
+      const head = withCachedIds(await this.#model.encodeChat(turn.messages, { signal: turn.signal }), turn.answers)
+      const ids = concatenated([head, Int32Array.from(turn.ids)])
       const fits = ids.length + room <= capacity
-      const oldest = this.#messages[0]?.role === 'system' ? 1 : 0
-      // The last message is the question itself.
-      if (fits || oldest >= this.#messages.length - 1) {
-        if (gone > 0) this.#options.onTrim?.(gone)
-        return this.#lastResort(ids, answerIds.length, room)
+      const dropped = fits ? 0 : turn.dropOldest()
+      if (dropped === 0) {
+        if (gone > 0) turn.trims.push(gone)
+        return fits ? ids : this.#lastResort(turn, ids, room)
       }
-      const turn = this.#messages[oldest + 1]?.role === 'assistant' ? 2 : 1
-      this.#messages.splice(oldest, turn)
-      this.#answers = []
-      gone += turn
+      gone += dropped
     }
-  }
-
-  /** Notes the ids that the session holds from `start` on, if they are the answer and nothing but the answer. */
-  #rememberIds(answer: string, start: number): void {
-    const tokenizer = this.#model.requireTokenizer()
-    let end = this.session.tokens.length
-    // The token that ended the answer belongs to the template.
-    if (end > start && tokenizer.eosIds.includes(this.session.tokens[end - 1]!)) end--
-    const ids = Int32Array.from(this.session.tokens.slice(start, end))
-    if (tokenizer.decode(ids, { continuation: true }) !== answer) return
-    const grown = this.#answers.reduce((sum, { ids, encoded }) => sum + ids.length - encoded.length, 0)
-    this.#answers.push({ at: start - grown, encoded: tokenizer.encode(answer, { bos: false }), ids })
-  }
-
-  /** The encoded conversation with the answers as they stand in the cache. */
-  #withCachedIds(encoded: Int32Array): Int32Array {
-    const parts: Int32Array[] = []
-    let done = 0
-    for (const { at, encoded: expected, ids } of this.#answers) {
-      // A template may change an answer, by trimming it for example.
-      if (!expected.every((id, i) => encoded[at + i] === id)) break
-      parts.push(encoded.subarray(done, at), ids)
-      done = at + expected.length
-    }
-    parts.push(encoded.subarray(done))
-    return concatenated(parts)
   }
 
   /** Only the question is left. It must fit; a long answer to it goes on without its own beginning. */
-  #lastResort(ids: Int32Array, answered: number, room: number): Int32Array {
+  #lastResort(turn: ChatTurn, ids: Int32Array, room: number): Int32Array {
     const { capacity } = this.session
     if (ids.length + LEAST_ANSWER <= capacity) return ids
-    const question = ids.length - answered
+    const question = ids.length - turn.ids.length
     if (question + 2 * LEAST_ANSWER > capacity) {
       throw new OnebitError('ERR_CONTEXT_FULL', `The message has ${question} tokens; the context has ${capacity}.`, {
-        hint: 'Say it shorter, or load the model with a larger context.',
+        hint: `Say it shorter, or use a larger context ${CONTEXT_OPTION}.`,
       })
     }
     const kept = Math.floor((capacity - question - room) / 2)
-    this.#options.onTrim?.(0)
+    turn.trims.push(0)
     return concatenated([ids.subarray(0, question), ids.subarray(ids.length - kept)])
+  }
+
+  /** The ids that the session holds of an answer, if they are the answer and nothing but the answer. */
+  #remembered({ start, text, answers }: ChatTurn): CachedAnswer | undefined {
+    const tokenizer = this.#model.requireTokenizer()
+    const { tokens } = this.session
+    // The token that ended the answer belongs to the template.
+    const end = tokens.length > start && tokenizer.eosIds.includes(tokens.at(-1)!) ? tokens.length - 1 : tokens.length
+    const ids = tokens.slice(start, end)
+    if (tokenizer.decode(ids, { continuation: true }) !== text) return undefined
+    const grown = answers.reduce((sum, { ids, encoded }) => sum + ids.length - encoded.length, 0)
+    return { at: start - grown, encoded: tokenizer.encode(text, { bos: false }), ids }
   }
 
   /** Rewinds the session to what it shares with `ids` and returns the rest: at least one token, to have logits from. */
@@ -197,23 +213,18 @@ export class Chat {
   }
 }
 
-/** What two parts of one answer cost; it ended as the second did. */
-function inAll(first: GenerationSummary, second: GenerationSummary): GenerationSummary {
-  const decodeMs = first.timings.decodeMs + second.timings.decodeMs
-  const weighted = ({ timings }: GenerationSummary) => timings.tokensPerSecond * timings.decodeMs
-  return {
-    finishReason: second.finishReason,
-    usage: {
-      promptTokens: first.usage.promptTokens + second.usage.promptTokens,
-      cachedTokens: first.usage.cachedTokens + second.usage.cachedTokens,
-      newTokens: first.usage.newTokens + second.usage.newTokens,
-    },
-    timings: {
-      prefillMs: first.timings.prefillMs + second.timings.prefillMs,
-      decodeMs,
-      tokensPerSecond: decodeMs > 0 ? (weighted(first) + weighted(second)) / decodeMs : 0,
-    },
+/** The encoded conversation with the answers as they stand in the cache. */
+function withCachedIds(encoded: Int32Array, answers: readonly CachedAnswer[]): Int32Array {
+  const parts: Int32Array[] = []
+  let done = 0
+  for (const { at, encoded: expected, ids } of answers) {
+    // A template may change an answer, by trimming it for example.
+    if (!expected.every((id, i) => encoded[at + i] === id)) break
+    parts.push(encoded.subarray(done, at), ids)
+    done = at + expected.length
   }
+  parts.push(encoded.subarray(done))
+  return concatenated(parts)
 }
 
 function concatenated(parts: readonly Int32Array[]): Int32Array {

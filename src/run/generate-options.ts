@@ -1,12 +1,12 @@
 /** What can be asked of a generation, and the checks of it. */
 import { badOption } from '../errors.js'
-import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
+import { booleanOption, integerOption, likeliestOption, optionFields, signalOption, tokenIds } from './options.js'
 import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
 
 export interface GenerateOptions extends SamplingOptions {
   /** new tokens at most; default: until a stop token or the end of the context */
   maxTokens?: number
-  /** the text ends before the first of these */
+  /** the text ends before the first of these; a special token's text stops at that token */
   stop?: string | readonly string[]
   /** ids that end the text, besides the model's own */
   stopTokens?: readonly number[]
@@ -53,7 +53,7 @@ function stopStrings(value: unknown): string[] {
 /** @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE */
 export function checkGenerateOptions(options: GenerateOptions | undefined, vocabSize: number): CheckedGenerateOptions {
   const fields = optionFields('options', options, [...NAMES, ...SAMPLING_NAMES])
-  const topLogprobs = integerOption(fields, 'topLogprobs', 0, Math.min(100, vocabSize)) ?? 0
+  const topLogprobs = likeliestOption(fields, 'topLogprobs', vocabSize)
   return {
     maxTokens: integerOption(fields, 'maxTokens', 0, Number.MAX_SAFE_INTEGER) ?? Number.MAX_SAFE_INTEGER,
     stop: stopStrings(fields.stop),

@@ -116,7 +116,10 @@ export class Generation {
     if (options.maxTokens > 0) {
       this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice()))
     }
-    this.#stopIds = new Set([...options.stopTokens, ...(options.ignoreEos ? [] : (tokenizer?.eosIds ?? []))])
+    // A special token gives no text that a stop string could be found in.
+    const named = options.stop.flatMap((stop) => tokenizer?.specialTokens.get(stop) ?? [])
+    const ends = options.ignoreEos ? [] : (tokenizer?.eosIds ?? [])
+    this.#stopIds = new Set([...options.stopTokens, ...named, ...ends])
     // After nothing but BOS a text begins, and SentencePiece's first space is no part of it.
     const begins = timeline.length === 1 && timeline.slice()[0] === tokenizer?.bosId
     this.#text = tokenizer?.stream({ continuation: !begins })

@@ -68,7 +68,9 @@ export function describeModel(
 
 function checkMemory(fileBytes: number, limit: number | undefined): void {
   if (limit === undefined || fileBytes <= limit) return
-  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`)
+  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`, {
+    hint: 'Raise `memoryLimit`, or use a smaller model.',
+  })
 }
 
 /** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */

@@ -1,14 +1,9 @@
 /** Checks of options: every value is looked at before anything is done with it, and an unknown name is an error. */
 import { badOption, OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 
 /** Numbers from JavaScript callers may be anything; TypeScript types are only promises. */
 type Fields = Record<string, unknown>
-
-function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)
-  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value)
-  return value === null ? 'null' : typeof value
-}
 
 /**
  * The options as a plain record.
@@ -16,7 +11,7 @@ function show(value: unknown): string {
  */
 export function optionFields(what: string, options: unknown, known: readonly string[]): Fields {
   if (options === undefined) return {}
-  if (typeof options !== 'object' || options === null) throw badOption(what, `must be an object, not ${show(options)}`)
+  if (typeof options !== 'object' || options === null) throw badOption(what, `must be an object, not ${shown(options)}`)
   for (const name of Object.keys(options)) {
     if (!known.includes(name)) throw badOption(name, `is not an option here; known are ${known.join(', ')}`)
   }
@@ -27,37 +22,51 @@ export function integerOption(fields: Fields, name: string, min: number, max: nu
   const value = fields[name]
   if (value === undefined) return undefined
   if (Number.isInteger(value) && (value as number) >= min && (value as number) <= max) return value as number
-  throw badOption(name, `must be an integer from ${min} to ${max}, not ${show(value)}`)
+  throw badOption(name, `must be an integer from ${min} to ${max}, not ${shown(value)}`)
+}
+
+export function numberOption(fields: Fields, name: string, min: number, max: number): number | undefined {
+  const value = fields[name]
+  if (value === undefined) return undefined
+  if (typeof value === 'number' && value >= min && value <= max) return value
+  throw badOption(name, `must be a number from ${min} to ${max}, not ${shown(value)}`)
+}
+
+/** Likeliest tokens that can be asked for at each position. */
+const MOST_LIKELIEST = 100
+
+export function likeliestOption(fields: Fields, name: string, vocabSize: number): number {
+  return integerOption(fields, name, 0, Math.min(MOST_LIKELIEST, vocabSize)) ?? 0
 }
 
 export function choiceOption<T extends string>(fields: Fields, name: string, choices: readonly T[]): T | undefined {
   const value = fields[name]
   if (value === undefined || choices.includes(value as T)) return value as T | undefined
-  throw badOption(name, `must be one of ${choices.join(', ')}, not ${show(value)}`)
+  throw badOption(name, `must be one of ${choices.join(', ')}, not ${shown(value)}`)
 }
 
 export function booleanOption(fields: Fields, name: string): boolean | undefined {
   const value = fields[name]
   if (value === undefined || typeof value === 'boolean') return value
-  throw badOption(name, `must be true or false, not ${show(value)}`)
+  throw badOption(name, `must be true or false, not ${shown(value)}`)
 }
 
 export function stringOption(fields: Fields, name: string): string | undefined {
   const value = fields[name]
   if (value === undefined || typeof value === 'string') return value
-  throw badOption(name, `must be a string, not ${show(value)}`)
+  throw badOption(name, `must be a string, not ${shown(value)}`)
 }
 
 export function functionOption<T>(fields: Fields, name: string): T | undefined {
   const value = fields[name]
   if (value === undefined || typeof value === 'function') return value as T | undefined
-  throw badOption(name, `must be a function, not ${show(value)}`)
+  throw badOption(name, `must be a function, not ${shown(value)}`)
 }
 
 export function signalOption(fields: Fields): AbortSignal | undefined {
   const value = fields.signal
   if (value === undefined || value instanceof AbortSignal) return value
-  throw badOption('signal', `must be an AbortSignal, not ${show(value)}`)
+  throw badOption('signal', `must be an AbortSignal, not ${shown(value)}`)
 }
 
 /**
@@ -66,7 +75,7 @@ export function signalOption(fields: Fields): AbortSignal | undefined {
  */
 export function tokenIds(what: string, ids: unknown, vocabSize: number): Int32Array {
   if (!Array.isArray(ids) && !(ids instanceof Int32Array)) {
-    throw badOption(what, `must be an array or an Int32Array of token ids, not ${show(ids)}`)
+    throw badOption(what, `must be an array or an Int32Array of token ids, not ${shown(ids)}`)
   }
   const copy = new Int32Array(ids.length)
   for (let i = 0; i < ids.length; i++) {
@@ -74,7 +83,7 @@ export function tokenIds(what: string, ids: unknown, vocabSize: number): Int32Ar
     if (!(Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize)) {
       throw new OnebitError(
         'ERR_TOKEN_RANGE',
-        `${what}[${i}] is ${show(id)}; the model knows ids 0 to ${vocabSize - 1}`,
+        `${what}[${i}] is ${shown(id)}; the model knows ids 0 to ${vocabSize - 1}`,
       )
     }
     copy[i] = id as number

@@ -2,6 +2,8 @@
 import { randomInt } from 'node:crypto'
 import { badOption } from '../errors.js'
 import type { NativeSamplerOptions } from '../native/native.js'
+import { shown } from '../shown-value.js'
+import { integerOption, numberOption } from './options.js'
 
 export interface SamplingOptions {
   /** 0 takes the likeliest token always; default 0.8 */
@@ -57,6 +59,8 @@ export interface CheckedSampling {
 /** Candidates to look at first when options do not bound them: nearly always enough, and quick to sort. */
 const SHORTLIST = 256
 const SEED_BELOW = 1n << 64n
+/** Native code counts in signed 32-bit integers. */
+const MOST_COUNT = 2 ** 31 - 1
 
 /** Checks every value; missing ones get their defaults. ERR_BAD_OPTION names the field. */
 export function checkSampling(options: SamplingOptions, vocabSize: number): CheckedSampling {
@@ -64,65 +68,45 @@ export function checkSampling(options: SamplingOptions, vocabSize: number): Chec
   const { ids, values } = checkBias(fields.logitBias, vocabSize)
   return {
     vocabSize,
-    temperature: numberIn(fields, 'temperature', 0, 100, 0.8),
-    topK: integerIn(fields, 'topK', 40),
-    topP: numberIn(fields, 'topP', 0, 1, 0.95),
-    minP: numberIn(fields, 'minP', 0, 1, 0.05),
-    repeatPenalty: numberIn(fields, 'repeatPenalty', 0.01, 100, 1),
-    repeatLastN: integerIn(fields, 'repeatLastN', 64),
-    presencePenalty: numberIn(fields, 'presencePenalty', -100, 100, 0),
-    frequencyPenalty: numberIn(fields, 'frequencyPenalty', -100, 100, 0),
+    temperature: numberOption(fields, 'temperature', 0, 100) ?? 0.8,
+    topK: integerOption(fields, 'topK', 0, MOST_COUNT) ?? 40,
+    topP: numberOption(fields, 'topP', 0, 1) ?? 0.95,
+    minP: numberOption(fields, 'minP', 0, 1) ?? 0.05,
+    repeatPenalty: numberOption(fields, 'repeatPenalty', 0.01, 100) ?? 1,
+    repeatLastN: integerOption(fields, 'repeatLastN', 0, MOST_COUNT) ?? 64,
+    presencePenalty: numberOption(fields, 'presencePenalty', -100, 100) ?? 0,
+    frequencyPenalty: numberOption(fields, 'frequencyPenalty', -100, 100) ?? 0,
     biasIds: ids,
     biasValues: values,
     seed: checkSeed(fields.seed),
   }
 }
 
-function numberIn(fields: Record<string, unknown>, name: string, low: number, high: number, otherwise: number): number {
-  const value = fields[name]
-  if (value === undefined) return otherwise
-  if (typeof value === 'number' && value >= low && value <= high) return value
-  throw badOption(name, `must be a number from ${low} to ${high}, not ${show(value)}`)
-}
-
-function integerIn(fields: Record<string, unknown>, name: string, otherwise: number): number {
-  const value = fields[name]
-  if (value === undefined) return otherwise
-  if (Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 31) return value as number
-  throw badOption(name, `must be an integer from 0 to 2147483647, not ${show(value)}`)
-}
-
 function checkSeed(seed: unknown): number | bigint {
   if (seed === undefined) return randomInt(2 ** 48 - 1)
   if (typeof seed === 'bigint' && seed >= 0n && seed < SEED_BELOW) return seed
   if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number
-  throw badOption('seed', `must be an integer from 0 to 2^53 - 1 or a bigint below 2^64, not ${show(seed)}`)
+  throw badOption('seed', `must be an integer from 0 to 2^64 - 1 (in code a bigint above 2^53 - 1), not ${shown(seed)}`)
 }
 
 function checkBias(bias: unknown, vocabSize: number): { ids: Int32Array; values: Float32Array } {
   if (bias === undefined) return { ids: new Int32Array(0), values: new Float32Array(0) }
   if (typeof bias !== 'object' || bias === null || Array.isArray(bias)) {
-    throw badOption('logitBias', `must be an object from token ids to numbers, not ${show(bias)}`)
+    throw badOption('logitBias', `must be an object from token ids to numbers, not ${shown(bias)}`)
   }
   const entries = Object.entries(bias)
   for (const [key, value] of entries) {
     if (!/^(0|[1-9]\d{0,9})$/.test(key) || Number(key) >= vocabSize) {
-      throw badOption('logitBias', `${show(key)} is not a token id below ${vocabSize}`)
+      throw badOption('logitBias', `${shown(key)} is not a token id below ${vocabSize}`)
     }
     if (!(typeof value === 'number' && Math.abs(value) <= 1000)) {
-      throw badOption('logitBias', `the bias of token ${key} must be a number from -1000 to 1000, not ${show(value)}`)
+      throw badOption('logitBias', `the bias of token ${key} must be a number from -1000 to 1000, not ${shown(value)}`)
     }
   }
   return {
     ids: Int32Array.from(entries, ([key]) => Number(key)),
     values: Float32Array.from(entries, ([, value]) => value as number),
   }
-}
-
-function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
-  if (Array.isArray(value)) return 'an array'
-  return typeof value === 'object' && value !== null ? 'an object' : String(value)
 }
 
 /** The options as native code takes them; `tokens`: those on the timeline. */

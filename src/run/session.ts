@@ -8,7 +8,7 @@ import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
-import { booleanOption, integerOption, optionFields, signalOption, tokenIds } from './options.js'
+import { booleanOption, integerOption, likeliestOption, optionFields, signalOption, tokenIds } from './options.js'
 import type { Timeline } from './timeline.js'
 
 export type { GenerateOptions } from './generate-options.js'
@@ -69,6 +69,12 @@ export interface Scores {
   logprobs: Float32Array
   /** top[i]: the likeliest tokens where ids[i] is, descending; empty where unknown. Empty without `top`. */
   top: TokenLogprob[][]
+}
+
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkScoreOptions(options: ScoreOptions | undefined, vocabSize: number) {
+  const fields = optionFields('options', options, ['top', 'signal'])
+  return { top: likeliestOption(fields, 'top', vocabSize), signal: signalOption(fields) }
 }
 
 /** Logits that one native call returns at most: their copy must not hold the event loop up. */
@@ -281,10 +287,8 @@ export class Session<M extends SessionModel = SessionModel> {
    * @throws OnebitError as `append`
    */
   async score(ids: readonly number[] | Int32Array, options?: ScoreOptions): Promise<Scores> {
-    const fields = optionFields('options', options, ['top', 'signal'])
     const { vocab_size } = this.#model.config
-    const top = integerOption(fields, 'top', 0, Math.min(100, vocab_size)) ?? 0
-    const signal = signalOption(fields)
+    const { top, signal } = checkScoreOptions(options, vocab_size)
     const tokens = tokenIds('ids', ids, vocab_size)
     return this.#exclusive(signal, (cancel) => this.#score(tokens, top, cancel, signal))
   }

@@ -5,6 +5,7 @@
 
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
+import { CONTEXT_OPTION } from '../native/hints.js'
 import type {
   NativeCancel,
   NativeGeneration,
@@ -74,7 +75,7 @@ export class Timeline {
     throw new OnebitError(
       'ERR_CONTEXT_FULL',
       `The prompt has ${count} tokens${cached}; the session's context is ${this.capacity}.`,
-      { hint: 'Use a larger context (at most what the model allows), or a shorter prompt.' },
+      { hint: `Use a larger context ${CONTEXT_OPTION}, at most what the model allows, or a shorter prompt.` },
     )
   }
 

@@ -2,11 +2,11 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { badOption, OnebitError } from '../errors.js'
-import { ContentGuard } from './content-guard.js'
+import { TEMPLATE, TRUSTED } from './jinja/text.js'
 import { type Remote, RemoteCalls, remoteProcess } from './remote-calls.js'
-import type { TemplateRequest } from './template-process.js'
+import type { RenderedRun, TemplateRequest } from './template-process.js'
 import type { Tokenizer } from './tokenizer.js'
-import { isRecord } from './tokenizer-json.js'
+import { type AddedToken, isRecord } from './tokenizer-json.js'
 
 export interface ChatMessage {
   role: string
@@ -40,7 +40,7 @@ const IDLE_MS = 60_000
 export class ChatTemplate {
   readonly source: string
   readonly #variables: Record<string, unknown>
-  readonly #calls: RemoteCalls<TemplateRequest, string>
+  readonly #calls: RemoteCalls<TemplateRequest, RenderedRun[]>
 
   /** From the bytes of the blob (JSON in UTF-8). ERR_TEMPLATE when it is no such thing. */
   static fromBytes(bytes: Uint8Array): ChatTemplate {
@@ -85,12 +85,13 @@ export class ChatTemplate {
    * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
    */
   async render(messages: readonly ChatMessage[], options: RenderOptions = {}): Promise<string> {
-    checkMessages(messages)
-    return this.#render(messages, options.variables ?? {}, options)
+    const runs = await this.#render(messages, options)
+    return runs.map(({ text }) => text).join('')
   }
 
   /**
-   * The ids of a conversation. Special tokens come only from the template: written in a message they are plain text.
+   * The ids of a conversation. Special tokens come only from the template: written in a message they are plain text. Other
+   * tokens that the template itself writes, such as `<think>`, may also stand in what the model or a system message says.
    * BOS is there when the template puts it there.
    * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
    */
@@ -99,17 +100,12 @@ export class ChatTemplate {
     tokenizer: Tokenizer,
     options: RenderOptions = {},
   ): Promise<Int32Array> {
-    checkMessages(messages)
-    const variables = options.variables ?? {}
-    const guard = new ContentGuard(tokenizer.specialTokens.keys(), [messages, variables])
-    const guarded = guard.guard(messages) as ChatMessage[]
-    const rendered = await this.#render(guarded, guard.guard(variables) as Record<string, unknown>, options)
-    const parts = tokenizer.splitSpecial(rendered)
+    const runs = await this.#render(messages, options)
+    const origins = new OriginMap(runs)
+    const accept = ({ special }: AddedToken, start: number, end: number) =>
+      origins.leastTrusted(start, end) <= (special ? TEMPLATE : TRUSTED)
     const signal = options.signal === undefined ? {} : { signal: options.signal }
-    return tokenizer.encodeParts(
-      parts.map((part) => (typeof part === 'string' ? guard.unmark(part) : part)),
-      signal,
-    )
+    return tokenizer.encodeMarked(origins.text, markersIn(this.source, tokenizer), accept, signal)
   }
 
   /** Ends the process that renders. */
@@ -117,26 +113,72 @@ export class ChatTemplate {
     this.#calls.stop()
   }
 
-  #render(
-    messages: readonly ChatMessage[],
-    variables: Record<string, unknown>,
-    { addGenerationPrompt, signal }: RenderOptions,
-  ): Promise<string> {
-    const all = { ...this.#variables, ...variables, messages, add_generation_prompt: addGenerationPrompt ?? true }
-    return this.#calls.call({ variables: all }, signal)
+  async #render(messages: readonly ChatMessage[], options: RenderOptions): Promise<RenderedRun[]> {
+    checkMessages(messages)
+    const { addGenerationPrompt = true, variables: given = {}, signal } = options
+    return this.#calls.call({ messages, given, own: this.#variables, addGenerationPrompt }, signal)
   }
+}
+
+/** Where the characters of a rendered text come from. */
+class OriginMap {
+  readonly text: string
+  /** where each run ends */
+  readonly #ends: number[] = []
+  readonly #runs: readonly RenderedRun[]
+
+  constructor(runs: readonly RenderedRun[]) {
+    this.#runs = runs
+    this.text = runs.map(({ text }) => text).join('')
+    let end = 0
+    for (const { text } of runs) {
+      end += text.length
+      this.#ends.push(end)
+    }
+  }
+
+  leastTrusted(start: number, end: number): number {
+    let [low, high] = [0, this.#ends.length]
+    while (low < high) {
+      const middle = (low + high) >> 1
+      if (this.#ends[middle]! <= start) low = middle + 1
+      else high = middle
+    }
+    let least: number = TEMPLATE
+    for (let run = low; run < this.#runs.length && (run === low || this.#ends[run - 1]! < end); run++) {
+      least = Math.max(least, this.#runs[run]!.origin)
+    }
+    return least
+  }
+}
+
+/** Names that look like markup, so that no word or line end that a template happens to contain is taken for a marker. */
+const MARKUP = /^[\p{P}\p{S}].*[\p{L}\p{N}].*[\p{P}\p{S}]$/su
+
+/** Added tokens that are not special and that a template writes itself, such as `<think>` and `<tool_response>`. */
+function markersIn(source: string, tokenizer: Tokenizer): AddedToken[] {
+  return tokenizer.addedTokens.filter(
+    ({ special, content }) => !special && MARKUP.test(content) && source.includes(content),
+  )
 }
 
 function startProcess(template: string): Remote {
   const child = fork(fileURLToPath(new URL('./template-process.js', import.meta.url)), [], {
     execArgv: [`--max-old-space-size=${MEMORY_MB}`],
-    // Windows programs do not start without it; nothing else of the environment is the template's business.
-    env: process.platform === 'win32' ? { SystemRoot: process.env.SystemRoot } : {},
+    env: templateEnvironment(),
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
   })
   child.send({ template }, () => {})
   return remoteProcess(child)
+}
+
+/** Windows programs do not start without SystemRoot, and dates need the time zone; the rest is no template's business. */
+function templateEnvironment(): NodeJS.ProcessEnv {
+  const names = process.platform === 'win32' ? ['SystemRoot', 'TZ'] : ['TZ']
+  return Object.fromEntries(
+    names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
+  )
 }
 
 function checkMessages(messages: unknown): void {

@@ -6,15 +6,15 @@ import { IdBuffer } from './id-buffer.js'
 import { parseTokenizerBlob } from './tokenizer-json.js'
 import { Vocabulary } from './vocabulary.js'
 
-/** A text, or the parts of one that was cut at special tokens before. */
-export type EncodeRequest = { text: string; special: boolean } | { parts: Section[] }
+/** A text, or the parts of one that tokens were cut out of before. */
+export type EncodeRequest = { text: string; special: boolean } | { parts: Section[]; without: string[] }
 
 const blob = parseTokenizerBlob(workerData as Uint8Array)
 const encoder = new Encoder(blob, new Vocabulary(blob.tokenizer))
 
 parentPort?.on('message', (request: EncodeRequest) => {
   const ids = new IdBuffer()
-  if ('parts' in request) encoder.encodeParts(request.parts, ids)
+  if ('parts' in request) encoder.encodeParts(request.parts, request.without, ids)
   else encoder.encode(request.text, request.special, ids)
   const result = ids.take()
   parentPort?.postMessage({ result }, [result.buffer as ArrayBuffer])

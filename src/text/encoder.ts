@@ -3,12 +3,12 @@
  * added tokens may match, how long texts are cut and what is remembered is decided here. Special tokens are taken out
  * of the model's vocabulary, so no path leads from ordinary text to a special id.
  */
-import { ByteLevelPreTokenizer, SequenceNormalizer, SequencePreTokenizer, type Unigram } from '@huggingface/tokenizers'
-import { AddedTokenSplitter, type Section } from './added-tokens.js'
+import { ByteLevelPreTokenizer, SequenceNormalizer, SequencePreTokenizer } from '@huggingface/tokenizers'
+import { type Accept, AddedTokenSplitter, type Section } from './added-tokens.js'
+import { Bpe } from './bpe.js'
 import { BYTE_OF_CHARACTER, BYTE_TOKENS } from './byte-names.js'
 import type { IdBuffer } from './id-buffer.js'
 import { cutLongText, cutWords, piecesSpanningWords, SPACE_SIGN } from './long-text.js'
-import { buildUnigram, RankedBpe } from './models.js'
 import { escapeRegex, planPreTokenizer } from './pre-tokenizers.js'
 import {
   type AddedToken,
@@ -18,11 +18,18 @@ import {
   type UnigramModel,
   unsupportedTokenizer,
 } from './tokenizer-json.js'
+import { buildUnigram } from './unigram.js'
 import type { Vocabulary } from './vocabulary.js'
 
 /** Above this many entries the memory of encoded words is dropped and starts again. */
 const REMEMBERED_WORDS = 1 << 16
 const LONGEST_REMEMBERED = 48
+
+/** Of added tokens: those that are matched as they are written, and those that are matched after the normalizer. */
+interface Splitters {
+  raw: AddedTokenSplitter
+  normalized: AddedTokenSplitter
+}
 
 export class Encoder {
   readonly #normalizer: SequenceNormalizer | undefined
@@ -30,18 +37,20 @@ export class Encoder {
   readonly #byteLevel: ByteLevelPreTokenizer | undefined
   readonly #prefixSpace: boolean
   readonly #dummyPrefix: boolean
-  readonly #model: RankedBpe | Unigram
+  /** a word as its tokens; characters that no token has come back as they are */
+  readonly #split: (word: string) => string[]
+  readonly #modelIds: ReadonlyMap<string, number>
+  readonly #fusesUnknown: boolean
   readonly #byteIds: Int32Array | undefined
   readonly #spanning: Set<string>
   readonly #unknownId: number | undefined
   readonly #absentBytes: RegExp | undefined
   readonly #words = new Map<string, Int32Array>()
-  readonly #special: AddedTokenSplitter
-  readonly #raw: Record<'plain' | 'special', AddedTokenSplitter>
-  readonly #normalized: Record<'plain' | 'special', AddedTokenSplitter>
+  readonly #added: readonly AddedToken[]
+  readonly #splitters = new Map<string, Splitters>()
 
   constructor({ tokenizer, config }: TokenizerBlob, vocabulary: Vocabulary) {
-    const added = tokenizer.added_tokens ?? []
+    this.#added = vocabulary.added
     const plan = planPreTokenizer(tokenizer.pre_tokenizer)
     this.#normalizer = buildNormalizer(tokenizer.normalizer)
     this.#splits = plan.splits.length > 0 ? buildSplits(plan.splits) : undefined
@@ -51,36 +60,49 @@ export class Encoder {
     this.#byteIds = tokenizer.model.byte_fallback ? byteTokenIds(vocabulary) : undefined
     this.#unknownId = unknownId(tokenizer.model, vocabulary)
     if (plan.byteLevel && this.#unknownId === undefined) this.#absentBytes = absentBytes(vocabulary)
-    const special = added.filter((token) => token.special).map((token) => token.content)
-    this.#model = buildModel(tokenizer.model, vocabulary, new Set(special))
+    const special = this.#added.filter((token) => token.special).map((token) => token.content)
+    // From here on no text leads to them.
+    for (const token of special) vocabulary.modelIds.delete(token)
+    this.#modelIds = vocabulary.modelIds
+    this.#split = buildModel(tokenizer.model, vocabulary, new Set(special))
+    this.#fusesUnknown = tokenizer.model.type === 'BPE' && tokenizer.model.fuse_unk === true
     const spansWords = !plan.byteLevel && !plan.splitAtSpaces
     this.#spanning = spansWords ? piecesSpanningWords(vocabulary.modelIds.keys()) : new Set()
-
-    const raw = added.filter((token) => !this.#isNormalized(token))
-    const normalized = added.filter((token) => this.#isNormalized(token))
-    const normalize = (token: AddedToken) => this.#normalizer?.normalize(token.content) ?? token.content
-    const ordinary = (token: AddedToken) => !token.special
-    this.#special = new AddedTokenSplitter(added.filter((token) => token.special))
-    this.#raw = { plain: new AddedTokenSplitter(raw.filter(ordinary)), special: new AddedTokenSplitter(raw) }
-    this.#normalized = {
-      plain: new AddedTokenSplitter(normalized.filter(ordinary), normalize),
-      special: new AddedTokenSplitter(normalized, normalize),
-    }
   }
 
   /** Appends the ids of `text`; `special` says whether special tokens written out in it count as such. */
   encode(text: string, special: boolean, out: IdBuffer): void {
-    const mode = special ? 'special' : 'plain'
-    this.#encodeSections(this.#raw[mode].split(text), mode, out)
+    const splitters = this.#splittersFor(special, [])
+    this.#encodeSections(splitters.raw.split(text), splitters, out)
   }
 
-  /** Appends the ids of text that was cut before: the strings are plain, whatever is written in them. */
-  encodeParts(parts: readonly Section[], out: IdBuffer): void {
-    const plain = (part: Section) => (typeof part === 'string' ? this.#raw.plain.split(part) : [part])
-    this.#encodeSections(parts.flatMap(plain), 'plain', out)
+  /**
+   * Appends the ids of text that was cut before: the strings are plain, whatever is written in them, and hold no token of
+   * `without`.
+   */
+  encodeParts(parts: readonly Section[], without: readonly string[], out: IdBuffer): void {
+    const splitters = this.#splittersFor(false, without)
+    const plain = (part: Section) => (typeof part === 'string' ? splitters.raw.split(part) : [part])
+    this.#encodeSections(parts.flatMap(plain), splitters, out)
   }
 
-  #encodeSections(sections: readonly Section[], mode: 'plain' | 'special', out: IdBuffer): void {
+  /** Those in use: with special tokens, without them, and without what a chat template writes itself. */
+  #splittersFor(special: boolean, without: readonly string[]): Splitters {
+    const key = special ? 'special' : JSON.stringify(without)
+    let splitters = this.#splitters.get(key)
+    if (!splitters) {
+      const tokens = this.#added.filter((token) => (special || !token.special) && !without.includes(token.content))
+      const normalized = tokens.filter((token) => this.#isNormalized(token))
+      splitters = {
+        raw: new AddedTokenSplitter(tokens.filter((token) => !this.#isNormalized(token))),
+        normalized: new AddedTokenSplitter(normalized, (token) => this.normalizedContent(token)!),
+      }
+      this.#splitters.set(key, splitters)
+    }
+    return splitters
+  }
+
+  #encodeSections(sections: readonly Section[], splitters: Splitters, out: IdBuffer): void {
     for (const [index, section] of sections.entries()) {
       if (typeof section !== 'string') {
         // A user-defined piece does not take the dummy prefix in: it stands before it, alone.
@@ -91,16 +113,35 @@ export class Encoder {
         continue
       }
       const normalized = this.#normalize(section, sections[index - 1])
-      for (const inner of this.#normalized[mode].split(normalized)) {
+      for (const inner of splitters.normalized.split(normalized)) {
         if (typeof inner === 'string') this.#encodePlain(inner, index, out)
         else out.push(inner.id)
       }
     }
   }
 
-  /** Cuts out special tokens that are written out in a text; the rest of it stays text. */
-  splitSpecial(text: string): Section[] {
-    return this.#special.split(text)
+  /**
+   * Cuts tokens out of a text where `accept` lets them stand: all special ones and `markers`. What is left is plain text
+   * for `encodeParts`, and so are the tokens that it must not find there.
+   */
+  cutOut(text: string, markers: readonly AddedToken[], accept: Accept): { parts: Section[]; without: string[] } {
+    const cut = [
+      ...this.#added.filter((token) => token.special),
+      ...markers.filter((token) => !this.#isNormalized(token)),
+    ]
+    // A normalized token's surroundings are normalized with it, so it is cut out only when it must be.
+    for (const marker of markers.filter((token) => this.#isNormalized(token))) {
+      const all = new AddedTokenSplitter([marker], (token) => this.normalizedContent(token)!)
+      const allowed = new AddedTokenSplitter([marker]).count(text, accept)
+      if (all.count(this.#normalizer!.normalize(text)) > allowed) cut.push(marker)
+    }
+    const without = cut.filter((token) => !token.special).map(({ content }) => content)
+    return { parts: new AddedTokenSplitter(cut).split(text, accept), without }
+  }
+
+  /** A token as it stands in normalized text when it is matched there; undefined for one that is matched as it is written. */
+  normalizedContent(token: AddedToken): string | undefined {
+    return this.#isNormalized(token) ? this.#normalizer!.normalize(token.content) : undefined
   }
 
   #isNormalized(token: AddedToken): boolean {
@@ -158,11 +199,14 @@ export class Encoder {
 
   #runModel(word: string): Int32Array {
     const ids: number[] = []
-    for (const token of this.#model._call([this.#modelText(word)])) {
-      const id = this.#model.tokens_to_ids.get(token)
+    let isUnknown = false
+    for (const token of this.#split(this.#modelText(word))) {
+      const id = this.#modelIds.get(token)
+      const follows = isUnknown
+      isUnknown = id === undefined
       if (id !== undefined) ids.push(id)
       else if (this.#byteIds) ids.push(...bytesOf(token, this.#byteIds))
-      else if (this.#unknownId !== undefined) ids.push(this.#unknownId)
+      else if (this.#unknownId !== undefined && !(follows && this.#fusesUnknown)) ids.push(this.#unknownId)
     }
     return Int32Array.from(ids)
   }
@@ -228,7 +272,15 @@ function byteTokenIds(vocabulary: Vocabulary): Int32Array | undefined {
   return found.includes(undefined) ? undefined : Int32Array.from(found as number[])
 }
 
-function buildModel(model: BpeModel | UnigramModel, vocabulary: Vocabulary, special: Set<string>): RankedBpe | Unigram {
-  if (model.type === 'BPE') return new RankedBpe(model, vocabulary, special)
-  return buildUnigram(model, model.byte_fallback ? new Set([...special, ...BYTE_TOKENS]) : special)
+function buildModel(
+  model: BpeModel | UnigramModel,
+  vocabulary: Vocabulary,
+  special: Set<string>,
+): (word: string) => string[] {
+  if (model.type === 'BPE') {
+    const bpe = new Bpe(model, vocabulary.modelIds, special)
+    return (word) => bpe.split(word)
+  }
+  const unigram = buildUnigram(model, model.byte_fallback ? new Set([...special, ...BYTE_TOKENS]) : special)
+  return (word) => unigram._call([word])
 }

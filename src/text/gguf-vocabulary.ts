@@ -3,25 +3,17 @@ import { namedPreTokenizer } from './pre-tokenizers.js'
 import { PIECE_TYPE, type ScoredPiece, scoredVocabularyBlob } from './scored-pieces.js'
 import { type AddedToken, type TokenizerBlob, tokenizerFileError, unsupportedTokenizer } from './tokenizer-json.js'
 
-export interface GgufTokenizer extends TokenizerBlob {
-  /** Jinja, as the file has it */
-  chatTemplate?: string
-}
-
 /**
  * From all `tokenizer.*` keys (arrays may be plain or typed). ERR_TOKENIZER_FILE when they do not fit together,
  * ERR_UNSUPPORTED_TOKENIZER for a model or pre-tokenizer that is not known.
  */
-export function tokenizerFromGguf(metadata: Record<string, unknown>): GgufTokenizer {
+export function tokenizerFromGguf(metadata: Record<string, unknown>): TokenizerBlob {
   const file = new Metadata(metadata)
   const model = file.string('tokenizer.ggml.model')
   if (model === undefined) throw tokenizerFileError('the GGUF file has no tokenizer.ggml.model')
-  let blob: TokenizerBlob
-  if (model === 'gpt2') blob = byteLevelBlob(file)
-  else if (model === 'llama') blob = sentencePieceBlob(file)
-  else throw unsupportedTokenizer(`a GGUF vocabulary of model ${JSON.stringify(model.slice(0, 60))}`)
-  const chatTemplate = file.string('tokenizer.chat_template')
-  return chatTemplate === undefined ? blob : { ...blob, chatTemplate }
+  if (model === 'gpt2') return byteLevelBlob(file)
+  if (model === 'llama') return sentencePieceBlob(file)
+  throw unsupportedTokenizer(`a GGUF vocabulary of model ${JSON.stringify(model.slice(0, 60))}`)
 }
 
 /** Typed access to metadata; every value that has another type than it should is an error that names its key. */
@@ -81,7 +73,10 @@ class Metadata {
 
 function byteLevelBlob(file: Metadata): TokenizerBlob {
   const { names, types } = vocabulary(file)
-  const steps = namedPreTokenizer(file.string('tokenizer.ggml.pre') ?? 'none')
+  const pre = file.string('tokenizer.ggml.pre')
+  if (pre === undefined)
+    throw unsupportedTokenizer('a GGUF file that does not name its pre-tokenizer (tokenizer.ggml.pre)')
+  const steps = namedPreTokenizer(pre)
   const added: AddedToken[] = []
   const vocab = new Map<string, number>()
   for (const [id, content] of names.entries()) {

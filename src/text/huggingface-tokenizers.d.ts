@@ -16,35 +16,6 @@ declare module '@huggingface/tokenizers' {
     _call(tokens: string[]): string[]
   }
 
-  /** An element of a word's linked list, while it is being merged. */
-  export interface BpeNode {
-    token: string
-    next: BpeNode
-    /** in [0, 1), growing along the word */
-    bias: number
-    /** the lowest goes first */
-    score: number
-  }
-
-  export interface BpeQueue {
-    push(node: BpeNode): void
-  }
-
-  export class BPE extends Model {
-    constructor(config: {
-      type: 'BPE'
-      vocab: Record<string, number>
-      merges: [string, string][]
-      ignore_merges?: boolean
-      byte_fallback?: boolean
-      fuse_unk?: boolean
-      unk_token?: string | null
-      [key: string]: unknown
-    })
-    /** queues a node when it and the next one can be merged */
-    add_node(queue: BpeQueue, node: BpeNode): void
-  }
-
   export class Unigram extends Model {
     constructor(config: { type: 'Unigram'; vocab: [string, number][]; unk_id: number }, eosToken: string)
   }

@@ -23,16 +23,29 @@ interface NamedPreTokenizer {
   addBos?: boolean
 }
 
+const LLAMA3: NamedPreTokenizer = {
+  splits: [`${CONTRACTIONS}|${WORDS}|\\p{N}{1,3}|${REST}`],
+  ignoreMerges: true,
+  addBos: true,
+}
+
 /**
  * The values of `tokenizer.ggml.pre` that we know (llama.cpp, src/llama-vocab.cpp). smollm: every digit alone, then
- * GPT-2's. qwen2's NFC comes from the tokenizer.json in Qwen's own repositories.
+ * GPT-2's. The NFC of qwen2, qwen35 and olmo comes from the tokenizer.json in their makers' repositories.
  */
 const NAMED: Record<string, NamedPreTokenizer> = {
   'gpt-2': { splits: [GPT2] },
+  olmo: { splits: [GPT2], nfc: true },
   smollm: { splits: ['\\p{N}', GPT2] },
   qwen2: { splits: [`${CONTRACTIONS}|${WORDS}|\\p{N}|${REST}`], nfc: true },
-  'llama-bpe': { splits: [`${CONTRACTIONS}|${WORDS}|\\p{N}{1,3}|${REST}`], ignoreMerges: true, addBos: true },
+  qwen35: {
+    splits: [`${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}|${REST.replace('\\p{L}', '\\p{L}\\p{M}')}`],
+    nfc: true,
+  },
+  'llama-bpe': LLAMA3,
 }
+/** Other names of the same thing, which converters have used. */
+for (const name of ['llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']) NAMED[name] = LLAMA3
 
 export interface PreTokenization extends NamedPreTokenizer {
   preTokenizer: Step

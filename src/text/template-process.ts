@@ -1,20 +1,60 @@
 /**
  * The process that renders chat templates. A template comes with the model file and is a program: here it can be
- * stopped and sees nothing but its own variables. A thread would not do: an allocation beyond its heap's limit, and
- * `range(1000000000)` is one, ends the whole process that the thread belongs to.
+ * stopped and sees nothing but its own variables. A thread would not do: an allocation beyond its heap's limit ends the
+ * whole process that the thread belongs to.
  */
-import { Template } from '@huggingface/jinja'
+import { Template, templateProblem } from './jinja/template.js'
+import { FOREIGN, type Origin, TEMPLATE, TRUSTED } from './jinja/text.js'
+import { Dict, fromData, List, type Value } from './jinja/values.js'
 
-export type TemplateRequest = { template: string } | { variables: Record<string, unknown> }
+export type TemplateRequest = { template: string } | ChatVariables
+
+export interface ChatVariables {
+  messages: readonly Record<string, unknown>[]
+  /** what callers give beside the messages */
+  given: Record<string, unknown>
+  /** what came with the template, such as the texts of special tokens */
+  own: Record<string, unknown>
+  addGenerationPrompt: boolean
+}
+
+/** A piece of rendered text and where its characters come from. */
+export interface RenderedRun {
+  text: string
+  origin: Origin
+}
+
+/** Roles that templates name tokens after (`<|user|>`): they are words of the format, not contents. */
+const ROLES = new Set(['system', 'user', 'assistant', 'tool', 'developer', 'ipython', 'function'])
+/** Who writes a message with such a role: whoever made the application, or the model itself. */
+const TRUSTED_ROLES = new Set(['system', 'developer', 'assistant'])
 
 let source = ''
 let template: Template | undefined
 
-function render(variables: Record<string, unknown>): string {
+/** transformers leaves fields out that are None: many templates print them or fail. */
+function messageValue(message: Record<string, unknown>): Value {
+  const { role } = message
+  const origin = typeof role === 'string' && TRUSTED_ROLES.has(role) ? TRUSTED : FOREIGN
+  const present = Object.entries(message).filter(([, value]) => value !== null && value !== undefined)
+  return new Dict(
+    present.map(([name, value]): [Value, Value] => {
+      const isWord = name === 'role' && typeof value === 'string' && ROLES.has(value)
+      return [fromData(name, origin), fromData(value, isWord ? TEMPLATE : origin)]
+    }),
+  )
+}
+
+function render({ messages, given, own, addGenerationPrompt }: ChatVariables): RenderedRun[] {
   template ??= new Template(source)
-  const text: unknown = template.render(variables)
-  if (typeof text !== 'string') throw new Error('it gave no text')
-  return text
+  const variables = new Map<string, Value>()
+  // transformers passes these two whether there are any or not.
+  for (const name of ['tools', 'documents']) variables.set(name, null)
+  for (const [name, value] of Object.entries(own)) variables.set(name, fromData(value, TEMPLATE))
+  for (const [name, value] of Object.entries(given)) variables.set(name, fromData(value, FOREIGN))
+  variables.set('add_generation_prompt', addGenerationPrompt)
+  variables.set('messages', new List(messages.map(messageValue)))
+  return template.render(variables).runs()
 }
 
 process.on('message', (request: TemplateRequest) => {
@@ -24,10 +64,9 @@ process.on('message', (request: TemplateRequest) => {
     return
   }
   try {
-    process.send?.({ result: render(request.variables) })
+    process.send?.({ result: render(request) })
   } catch (error) {
-    const problem = error instanceof Error ? error.message : String(error)
-    const message = `The chat template failed: ${problem.slice(0, 500)}`
+    const message = `The chat template failed: ${templateProblem(error).slice(0, 500)}`
     process.send?.({ error: { code: 'ERR_TEMPLATE', message } })
   }
 })

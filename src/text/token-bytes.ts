@@ -6,6 +6,8 @@ import { type Step, type TokenizerJson, unsupportedTokenizer } from './tokenizer
 export interface TokenBytes {
   /** the bytes of an ordinary token's name */
   of(token: string): Uint8Array
+  /** the bytes of an added token, as it stands in the vocabulary or in normalized text */
+  ofAdded(content: string): Uint8Array
   /** the first space of a text was put there by the encoder and is no part of it */
   stripsFirstSpace: boolean
 }
@@ -15,7 +17,10 @@ const utf8 = new TextEncoder()
 export function tokenBytesOf(tokenizer: TokenizerJson): TokenBytes {
   const steps = flatten(tokenizer.decoder)
   const types = new Set(steps.map((step) => step.type))
-  if (types.has('ByteLevel')) return { of: byteLevelBytes, stripsFirstSpace: false }
+  if (types.has('ByteLevel')) {
+    // Added tokens are text there: their letters do not stand for bytes.
+    return { of: byteLevelBytes, ofAdded: (content) => utf8.encode(content), stripsFirstSpace: false }
+  }
   const known = ['Replace', 'ByteFallback', 'Fuse', 'Strip', 'Metaspace']
   const strange = [...types].find((type) => !known.includes(type))
   if (strange !== undefined) throw unsupportedTokenizer(`a decoder of type ${JSON.stringify(strange)}`)
@@ -25,7 +30,8 @@ export function tokenBytesOf(tokenizer: TokenizerJson): TokenBytes {
       (step.type === 'Strip' && step.content === ' ' && step.start === 1) ||
       (step.type === 'Metaspace' && step.prepend_scheme !== 'never' && step.add_prefix_space !== false),
   )
-  return { of: types.has('ByteFallback') ? withByteTokens() : spaceSignBytes, stripsFirstSpace: strips }
+  const of = types.has('ByteFallback') ? withByteTokens() : spaceSignBytes
+  return { of, ofAdded: of, stripsFirstSpace: strips }
 }
 
 function flatten(step: Step | null | undefined): Step[] {

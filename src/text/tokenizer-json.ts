@@ -3,6 +3,7 @@
  * source (GGUF, SentencePiece, llama2.c) is turned into this one form, so there is one way to encode.
  */
 import { OnebitError } from '../errors.js'
+import { shown } from '../shown-value.js'
 import { isTokenId, parseWithVocabulary } from './vocabulary-json.js'
 
 export interface AddedToken {
@@ -12,6 +13,8 @@ export interface AddedToken {
   special?: boolean
   /** matched after the normalizer instead of before it */
   normalized?: boolean
+  /** matched only where no letter or digit is beside it */
+  single_word?: boolean
   /** swallow white space before or after the token */
   lstrip?: boolean
   rstrip?: boolean
@@ -50,7 +53,7 @@ export interface UnigramModel {
 }
 
 export interface TokenizerJson {
-  added_tokens?: AddedToken[]
+  added_tokens?: AddedToken[] | null
   normalizer?: Step | null
   pre_tokenizer?: Step | null
   post_processor?: Step | null
@@ -59,6 +62,9 @@ export interface TokenizerJson {
   [key: string]: unknown
 }
 
+/** The tokens that tokenizer_config.json gives a part to, and that templates may mention. */
+export const TOKEN_NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const
+
 type TokenName = string | { content: string } | null
 
 export interface TokenizerConfig {
@@ -66,7 +72,7 @@ export interface TokenizerConfig {
   eos_token?: TokenName
   unk_token?: TokenName
   pad_token?: TokenName
-  add_bos_token?: boolean
+  add_bos_token?: boolean | null
   /** Ours: ids that end an answer, from generation_config.json, besides eos_token. */
   eos_token_ids?: number[]
   /** Ours: SentencePiece's rule, a space before the text and after special tokens. */
@@ -115,15 +121,35 @@ export function checkTokenizerBlob(value: unknown): TokenizerBlob {
   if (!isRecord(tokenizer)) throw tokenizerFileError('`tokenizer` is not an object')
   if (!isRecord(config)) throw tokenizerFileError('`config` is not an object')
   for (const key of ['normalizer', 'pre_tokenizer', 'post_processor', 'decoder']) {
-    const step = tokenizer[key]
-    if (step !== undefined && step !== null && !(isRecord(step) && typeof step.type === 'string')) {
-      throw tokenizerFileError(`\`${key}\` is not an object with a type`)
-    }
+    if (tokenizer[key] !== undefined && tokenizer[key] !== null) checkStep(key, tokenizer[key])
   }
-  checkAddedTokens(tokenizer.added_tokens ?? [])
+  tokenizer.added_tokens ??= []
+  checkAddedTokens(tokenizer.added_tokens)
   checkModel(tokenizer.model)
+  checkConfig(config)
   return value as unknown as TokenizerBlob
 }
+
+/** Where a step of several keeps the others. */
+const STEP_LISTS = ['normalizers', 'pretokenizers', 'processors', 'decoders']
+
+function checkStep(key: string, step: unknown): void {
+  if (!isRecord(step) || typeof step.type !== 'string') {
+    throw tokenizerFileError(`\`${key}\` is not an object with a type`)
+  }
+  for (const list of STEP_LISTS) {
+    const steps = step[list]
+    if (steps === undefined) continue
+    if (!Array.isArray(steps)) throw tokenizerFileError(`\`${key}.${list}\` is not an array`)
+    for (const [i, inner] of steps.entries()) checkStep(`${key}.${list}.${i}`, inner)
+  }
+  const { pattern } = step
+  if (pattern === undefined) return
+  const text = isRecord(pattern) ? (pattern.String ?? pattern.Regex) : undefined
+  if (typeof text !== 'string') throw tokenizerFileError(`\`${key}.pattern\` is neither a String nor a Regex`)
+}
+
+const TOKEN_FLAGS = ['special', 'normalized', 'single_word', 'lstrip', 'rstrip']
 
 function checkAddedTokens(tokens: unknown): void {
   if (!Array.isArray(tokens)) throw tokenizerFileError('`added_tokens` is not an array')
@@ -131,6 +157,30 @@ function checkAddedTokens(tokens: unknown): void {
     if (!isRecord(token) || typeof token.content !== 'string' || !isTokenId(token.id)) {
       throw tokenizerFileError('an added token has no content or no id')
     }
+    checkFlags(`the added token ${shown(token.content)}`, token, TOKEN_FLAGS)
+  }
+}
+
+/** The fields of tokenizer_config.json that are used; what is null says nothing. */
+function checkConfig(config: Record<string, unknown>): void {
+  for (const name of TOKEN_NAMES) {
+    const value = config[name] ?? ''
+    if (typeof value === 'string' || (isRecord(value) && typeof value.content === 'string')) continue
+    throw tokenizerFileError(`\`${name}\` is ${shown(value)}, not the text of a token`)
+  }
+  checkFlags('the tokenizer config', config, ['add_bos_token', 'add_dummy_prefix'])
+  const ends = config.eos_token_ids ?? []
+  if (!Array.isArray(ends) || !ends.every(isTokenId)) {
+    throw tokenizerFileError(`\`eos_token_ids\` must be a list of token ids, found ${shown(ends)}`)
+  }
+}
+
+/** Flags are true, false, null or not there: any other value would count as true, whatever was meant. */
+function checkFlags(what: string, fields: Record<string, unknown>, names: readonly string[]): void {
+  for (const name of names) {
+    const value = fields[name] ?? false
+    if (typeof value !== 'boolean')
+      throw tokenizerFileError(`\`${name}\` of ${what} is ${shown(value)}, not true or false`)
   }
 }
 
@@ -143,8 +193,10 @@ function checkModel(model: unknown): void {
   else throw unsupportedTokenizer(`a model of type ${JSON.stringify(model.type)}`)
 }
 
-/** Only the shape: the entries, which are many, are looked at while they are read. */
-function checkBpe({ vocab, merges, merge_ranks: ranks }: Record<string, unknown>): void {
+/** Only the shape: the entries of the vocabulary, which are many, are looked at while they are read. */
+function checkBpe(model: Record<string, unknown>): void {
+  const { vocab, merges, merge_ranks: ranks } = model
+  checkFlags('`model`', model, ['byte_fallback', 'fuse_unk', 'ignore_merges'])
   if (!isRecord(vocab)) throw tokenizerFileError('`model.vocab` is not an object')
   if (!Array.isArray(merges)) throw tokenizerFileError('`model.merges` is not an array')
   if (ranks !== undefined && !Array.isArray(ranks)) throw tokenizerFileError('`model.merge_ranks` is not an array')
@@ -152,6 +204,10 @@ function checkBpe({ vocab, merges, merge_ranks: ranks }: Record<string, unknown>
 
 function checkUnigram({ vocab, unk_id: unknown }: Record<string, unknown>): void {
   if (!Array.isArray(vocab) || vocab.length === 0) throw tokenizerFileError('`model.vocab` is not an array')
+  const wrong = vocab.findIndex(
+    (entry) => !Array.isArray(entry) || typeof entry[0] !== 'string' || !Number.isFinite(entry[1]),
+  )
+  if (wrong >= 0) throw tokenizerFileError(`entry ${wrong} of \`model.vocab\` is not a piece and its score`)
   if (!isTokenId(unknown) || unknown >= vocab.length) {
     throw tokenizerFileError('`model.unk_id` is not in the vocabulary')
   }

@@ -2,13 +2,15 @@
 import { setImmediate as otherEvents } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { OnebitError } from '../errors.js'
-import type { Section } from './added-tokens.js'
+import type { Accept } from './added-tokens.js'
 import type { EncodeRequest } from './encode-worker.js'
 import { Encoder } from './encoder.js'
+import { knownEnds } from './end-tokens.js'
 import { IdBuffer } from './id-buffer.js'
 import { RemoteCalls, remoteThread } from './remote-calls.js'
 import { type TokenBytes, tokenBytesOf } from './token-bytes.js'
 import {
+  type AddedToken,
   checkTokenizerBlob,
   parseTokenizerBlob,
   type Step,
@@ -37,20 +39,6 @@ export interface DecodeOptions {
 const LONG_TEXT = 8192
 const WORKER_IDLE_MS = 30_000
 
-/**
- * Tokens that end an answer in the chat formats in use. Many files name only one of them as eos_token, and a model
- * that ends its turn with another one would talk on.
- */
-const END_TOKENS = [
-  '<|im_end|>',
-  '<|eot_id|>',
-  '<|eom_id|>',
-  '<|end_of_text|>',
-  '<|endoftext|>',
-  '<|end|>',
-  '<end_of_turn>',
-]
-
 export class Tokenizer {
   /** put in front of a text by `encode` when `addsBos`; undefined when the vocabulary has none */
   readonly bosId: number | undefined
@@ -66,7 +54,7 @@ export class Tokenizer {
   /** special tokens by their text */
   readonly #special: Map<string, number>
   readonly #specialIds: Set<number>
-  readonly #addedIds: Set<number>
+  readonly #addedById: Map<number, AddedToken>
   readonly #tokenBytes: TokenBytes
   readonly #bytes = new Map<number, Uint8Array>()
   readonly #longTexts: RemoteCalls<EncodeRequest, Int32Array>
@@ -100,12 +88,12 @@ export class Tokenizer {
     encoder = new Encoder(blob, vocabulary),
   ) {
     const { tokenizer, config } = blob
-    const added = tokenizer.added_tokens ?? []
+    const { added } = vocabulary
     this.config = config
     this.#vocabulary = vocabulary
     this.#encoder = encoder
     this.#tokenBytes = tokenBytesOf(tokenizer)
-    this.#addedIds = new Set(added.map((token) => token.id))
+    this.#addedById = new Map(added.map((token) => [token.id, token]))
     this.#special = new Map(added.filter((token) => token.special).map((token) => [token.content, token.id]))
     this.#specialIds = new Set(this.#special.values())
     this.vocabSize = this.#vocabulary.size
@@ -150,18 +138,21 @@ export class Tokenizer {
     return ids
   }
 
-  /** @internal A text cut at the special tokens written out in it: strings, and tokens with their ids. */
-  splitSpecial(text: string): Section[] {
-    return this.#encoder.splitSpecial(wellFormed(text))
-  }
-
-  /** @internal The ids of such parts, in which strings are plain text. No BOS. */
-  async encodeParts(parts: Section[], options: { signal?: AbortSignal } = {}): Promise<Int32Array> {
+  /**
+   * The ids of a text in which special tokens, and the added tokens `markers`, count only where `accept` says so; written
+   * anywhere else they are plain text. No BOS.
+   */
+  async encodeMarked(
+    text: string,
+    markers: readonly AddedToken[],
+    accept: Accept,
+    options: { signal?: AbortSignal } = {},
+  ): Promise<Int32Array> {
     options.signal?.throwIfAborted()
-    const length = parts.reduce((sum, part) => sum + (typeof part === 'string' ? part.length : 0), 0)
-    if (length > LONG_TEXT) return this.#longTexts.call({ parts }, options.signal)
+    const { parts, without } = this.#encoder.cutOut(wellFormed(text), markers, accept)
+    if (text.length > LONG_TEXT) return this.#longTexts.call({ parts, without }, options.signal)
     const ids = new IdBuffer()
-    this.#encoder.encodeParts(parts, ids)
+    this.#encoder.encodeParts(parts, without, ids)
     return ids.take()
   }
 
@@ -190,6 +181,11 @@ export class Tokenizer {
     return this.#specialIds.has(id)
   }
 
+  /** Tokens that were added to the model's own vocabulary, special or not. */
+  get addedTokens(): readonly AddedToken[] {
+    return this.#vocabulary.added
+  }
+
   /** The texts of all special tokens. */
   get specialTokens(): ReadonlyMap<string, number> {
     return this.#special
@@ -203,12 +199,17 @@ export class Tokenizer {
       throw new OnebitError('ERR_TOKEN_ID', `token id ${id} is not an integer from 0 on`)
     }
     const token = this.#vocabulary.tokens[id]
-    let bytes = new Uint8Array(0)
-    if (token !== undefined) {
-      bytes = (this.#addedIds.has(id) ? new TextEncoder().encode(token) : this.#tokenBytes.of(token)) as typeof bytes
-    }
+    const bytes = token === undefined ? new Uint8Array(0) : this.#bytesOf(id, token)
     this.#bytes.set(id, bytes)
     return bytes
+  }
+
+  #bytesOf(id: number, token: string): Uint8Array {
+    const added = this.#addedById.get(id)
+    if (!added) return this.#tokenBytes.of(token)
+    // What the normalizer put beside a token, a space for example, is part of it.
+    const normalized = this.#encoder.normalizedContent(added)
+    return this.#tokenBytes.ofAdded(normalized ?? added.content)
   }
 
   /** Ends the thread for long texts, if there is one. */
@@ -232,10 +233,8 @@ export class Tokenizer {
     const eos = this.#idOfName(tokenName(config.eos_token))
     if (eos !== undefined) ends.add(eos)
     for (const id of config.eos_token_ids ?? []) ends.add(id)
-    for (const token of END_TOKENS) {
-      const id = this.#special.get(token)
-      if (id !== undefined) ends.add(id)
-    }
+    const { added } = this.#vocabulary
+    for (const { id } of knownEnds((token) => this.#vocabulary.idOf(token), added)) ends.add(id)
     return [...ends].sort((a, b) => a - b)
   }
 }

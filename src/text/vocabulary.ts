@@ -1,8 +1,17 @@
 /** Tokens by id and ids by token, built once from a blob and shared by encoder and decoder. */
-import { type BpeModel, type TokenizerJson, tokenizerFileError, type UnigramModel } from './tokenizer-json.js'
+import { withKnownEnds } from './end-tokens.js'
+import {
+  type AddedToken,
+  type BpeModel,
+  type TokenizerJson,
+  tokenizerFileError,
+  type UnigramModel,
+} from './tokenizer-json.js'
 import { isTokenId } from './vocabulary-json.js'
 
 export class Vocabulary {
+  /** added tokens; those that are known to end an answer are special, whatever their file says */
+  readonly added: readonly AddedToken[]
   /** one more than the highest id */
   readonly size: number
   /** ids of the model's own tokens; the encoder takes special ones out */
@@ -11,13 +20,16 @@ export class Vocabulary {
   #tokens: (string | undefined)[] | undefined
 
   /** ERR_TOKENIZER_FILE when an id or a piece is not one. */
-  constructor({ model, added_tokens: added = [] }: TokenizerJson) {
+  constructor({ model, added_tokens }: TokenizerJson) {
+    const added = added_tokens ?? []
     this.modelIds = model.type === 'BPE' ? bpeIds(model) : unigramIds(model)
     for (const { content, id } of added) this.#addedIds.set(content, id)
     let size = 0
     for (const id of this.modelIds.values()) if (id >= size) size = id + 1
     for (const id of this.#addedIds.values()) if (id >= size) size = id + 1
     this.size = size
+    this.added = withKnownEnds((token) => this.idOf(token), added)
+    for (const { content, id } of this.added) this.#addedIds.set(content, id)
   }
 
   /** Names by id, added tokens included; unused ids are undefined. Made when first asked for: encoding needs none. */
@@ -47,12 +59,5 @@ function bpeIds({ vocab }: BpeModel): Map<string, number> {
 }
 
 function unigramIds({ vocab }: UnigramModel): Map<string, number> {
-  const ids = new Map<string, number>()
-  for (const [id, entry] of vocab.entries()) {
-    if (!Array.isArray(entry) || typeof entry[0] !== 'string' || !Number.isFinite(entry[1])) {
-      throw tokenizerFileError(`entry ${id} of \`model.vocab\` is not a piece and its score`)
-    }
-    ids.set(entry[0], id)
-  }
-  return ids
+  return new Map(vocab.map(([piece], id) => [piece, id]))
 }

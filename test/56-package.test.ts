@@ -1,0 +1,95 @@
+/** What a program gets that installs the package: declarations that compile, and maps that lead to the sources. */
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { PROJECT } from './data.js'
+import { temporaryFolder } from './tiny-model.js'
+
+const folder = temporaryFolder()
+const consumer = folder.path('consumer')
+afterAll(() => folder.remove())
+
+/** Everything in the public declarations that needs types of Node, and some that does not. */
+const PROGRAM = `
+import { Chat, Model, OnebitError, readObtHeader, type GenerateOptions, type Piece } from 'onebit-run'
+
+const stop = new AbortController()
+const options: GenerateOptions = { maxTokens: 3, temperature: 0, signal: stop.signal }
+const model: Model = await Model.load('model.obt', { threads: 1 })
+const pieces: Piece[] = []
+for await (const piece of model.createSession().generate('a', options)) pieces.push(piece)
+for await (const { text } of new Chat(model, { system: 'b' }).send('c', options)) text satisfies string
+const ids: Int32Array | undefined = model.tokenizer?.encode('d')
+const { fileBytes } = await readObtHeader('model.obt')
+await model[Symbol.asyncDispose]()
+export const seen: unknown[] = [ids, fileBytes satisfies number, OnebitError, process.version]
+`
+
+function link(name: string): void {
+  const target = join(consumer, 'node_modules', name)
+  mkdirSync(dirname(target), { recursive: true })
+  if (!existsSync(target)) symlinkSync(join(PROJECT, 'node_modules', name), target, 'junction')
+}
+
+function compile(options: Record<string, unknown> = {}) {
+  const compilerOptions = {
+    target: 'ES2022',
+    module: 'NodeNext',
+    moduleResolution: 'NodeNext',
+    strict: true,
+    noEmit: true,
+    skipLibCheck: false,
+    ...options,
+  }
+  writeFileSync(join(consumer, 'tsconfig.json'), JSON.stringify({ compilerOptions, include: ['main.ts'] }))
+  const tsc = join(PROJECT, 'node_modules', 'typescript', 'bin', 'tsc')
+  const { status, stdout } = spawnSync(process.execPath, [tsc, '-p', consumer], { encoding: 'utf8' })
+  return { status, stdout }
+}
+
+describe('declarations', () => {
+  beforeAll(() => {
+    const installed = join(consumer, 'node_modules', 'onebit-run')
+    mkdirSync(installed, { recursive: true })
+    cpSync(join(PROJECT, 'dist'), join(installed, 'dist'), { recursive: true })
+    cpSync(join(PROJECT, 'package.json'), join(installed, 'package.json'))
+    writeFileSync(join(consumer, 'package.json'), '{"type": "module"}')
+    writeFileSync(join(consumer, 'main.ts'), PROGRAM)
+  })
+
+  it('without the types of Node say that these are missing', () => {
+    const { status, stdout } = compile({ types: [] })
+    expect(stdout).toContain("Cannot find type definition file for 'node'")
+    expect(status).not.toBe(0)
+  })
+
+  it.each([
+    ['as TypeScript is', {}],
+    ['with no types named', { types: [] }],
+    ['with all that is new in the language', { target: 'ESNext', types: ['node'] }],
+    ['beside those of browsers', { lib: ['ES2022', 'DOM'], types: [] }],
+  ])('compile %s', (_, options) => {
+    link('@types/node')
+    link('undici-types')
+    expect(compile(options)).toEqual({ status: 0, stdout: '' })
+  })
+
+  it('need what the package says that it needs', () => {
+    const manifest = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8'))
+    expect(manifest.peerDependencies).toEqual({ '@types/node': '>=20' })
+    // Programs in JavaScript do without.
+    expect(manifest.peerDependenciesMeta).toEqual({ '@types/node': { optional: true } })
+  })
+})
+
+it('source maps bring their sources, which are no part of the package', () => {
+  const sources = readdirSync(join(PROJECT, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+    /(?<!\.d)\.ts$/.test(name),
+  )
+  expect(sources.length).toBeGreaterThan(100)
+  for (const name of sources) {
+    const map = JSON.parse(readFileSync(join(PROJECT, 'dist', name.replace(/ts$/, 'js.map')), 'utf8'))
+    expect(map.sourcesContent, name).toEqual([readFileSync(join(PROJECT, 'src', name), 'utf8')])
+  }
+})
