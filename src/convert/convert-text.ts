@@ -59,10 +59,12 @@ export async function convertedText(
   return { tokenizer: tokenizer.bytes, chatTemplate, warnings }
 }
 
+/** The error with the way out behind what it says itself. */
 function withHint(error: unknown, hint: string): unknown {
   if (!(error instanceof OnebitError)) return error
-  const parts = error.hint === undefined ? [hint] : [error.hint, hint]
-  return new OnebitError(error.code, error.message, { hint: parts.join(' '), cause: error })
+  // The hint of a damaged blob is for those who have nothing but the `.obt` file.
+  const own = error.code === 'ERR_TOKENIZER_FILE' ? undefined : error.hint
+  return new OnebitError(error.code, error.message, { hint: own === undefined ? hint : `${own} ${hint}`, cause: error })
 }
 
 async function readTokenizer(text: SourceText): Promise<SourceTokenizer | undefined> {

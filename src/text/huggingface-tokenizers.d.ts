@@ -9,8 +9,6 @@ declare module '@huggingface/tokenizers' {
   }
 
   class Model {
-    tokens_to_ids: Map<string, number>
-    unk_token_id: number | undefined
     config: object
     /** pre-tokens to token names; characters that no token has come back as they are */
     _call(tokens: string[]): string[]

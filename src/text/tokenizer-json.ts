@@ -99,7 +99,7 @@ export function tokenizerFileError(problem: string): OnebitError {
 
 export function unsupportedTokenizer(what: string): OnebitError {
   return new OnebitError('ERR_UNSUPPORTED_TOKENIZER', `tokenizer: ${what} is not supported`, {
-    hint: 'Byte-level BPE (gpt-2, smollm, qwen2, llama-bpe) and SentencePiece vocabularies are supported.',
+    hint: 'Byte-level BPE (gpt-2, olmo, smollm, qwen2, qwen35, llama-bpe) and SentencePiece vocabularies are supported.',
   })
 }
 

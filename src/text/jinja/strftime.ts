@@ -31,110 +31,87 @@ function isoWeek(date: Date): [number, number] {
   return [thursday.getFullYear(), Math.floor(dayOfYear(thursday) / 7) + 1]
 }
 
-/** A directive's value; undefined for one that there is not. */
-function part(date: Date, directive: string): Part | undefined {
-  const all = (format: string) => ({ text: strftime(date, format) })
-  const hour = date.getHours()
-  const yearDay = dayOfYear(date)
-  switch (directive) {
-    case 'a':
-      return { text: DAYS[date.getDay()]!.slice(0, 3) }
-    case 'A':
-      return { text: DAYS[date.getDay()]! }
-    case 'b':
-    case 'h':
-      return { text: MONTHS[date.getMonth()]!.slice(0, 3) }
-    case 'B':
-      return { text: MONTHS[date.getMonth()]! }
-    case 'c':
-      return all('%a %b %e %H:%M:%S %Y')
-    case 'C':
-      return number(Math.floor(date.getFullYear() / 100), 2)
-    case 'd':
-      return number(date.getDate(), 2)
-    case 'D':
-    case 'x':
-      return all('%m/%d/%y')
-    case 'e':
-      return number(date.getDate(), 2, ' ')
-    case 'f':
-      return number(date.getMilliseconds() * 1000, 6)
-    case 'F':
-      return all('%Y-%m-%d')
-    case 'g':
-      return number(isoWeek(date)[0] % 100, 2)
-    case 'G':
-      return number(isoWeek(date)[0], 1)
-    case 'H':
-      return number(hour, 2)
-    case 'I':
-      return number(hour % 12 || 12, 2)
-    case 'j':
-      return number(yearDay + 1, 3)
-    case 'k':
-      return number(hour, 2, ' ')
-    case 'l':
-      return number(hour % 12 || 12, 2, ' ')
-    case 'm':
-      return number(date.getMonth() + 1, 2)
-    case 'M':
-      return number(date.getMinutes(), 2)
-    case 'n':
-      return { text: '\n' }
-    case 'p':
-      return { text: hour < 12 ? 'AM' : 'PM' }
-    case 'P':
-      return { text: hour < 12 ? 'am' : 'pm' }
-    case 'r':
-      return all('%I:%M:%S %p')
-    case 'R':
-      return all('%H:%M')
-    case 's':
-      return number(Math.floor(date.getTime() / 1000), 1)
-    case 'S':
-      return number(date.getSeconds(), 2)
-    case 't':
-      return { text: '\t' }
-    case 'T':
-    case 'X':
-      return all('%H:%M:%S')
-    case 'u':
-      return number(date.getDay() || 7, 1)
-    case 'U':
-      return number(Math.floor((yearDay + 7 - date.getDay()) / 7), 2)
-    case 'V':
-      return number(isoWeek(date)[1], 2)
-    case 'w':
-      return number(date.getDay(), 1)
-    case 'W':
-      return number(Math.floor((yearDay + 7 - ((date.getDay() + 6) % 7)) / 7), 2)
-    case 'y':
-      return number(date.getFullYear() % 100, 2)
-    case 'Y':
-      return number(date.getFullYear(), 1)
-    case 'z':
-    case 'Z':
-      return { text: '' } // a datetime without a time zone
-    case '%':
-      return { text: '%' }
-  }
-  return undefined
+type Directive = (date: Date) => Part
+
+const text =
+  (make: (date: Date) => string): Directive =>
+  (date) => ({ text: make(date) })
+const all = (format: string) => text((date) => strftime(date, format))
+const digits =
+  (width: number, make: (date: Date) => number, fill: '0' | ' ' = '0'): Directive =>
+  (date) =>
+    number(make(date), width, fill)
+
+const dayName = (date: Date) => DAYS[date.getDay()]!
+const monthName = (date: Date) => MONTHS[date.getMonth()]!
+const halfDay = (date: Date) => date.getHours() % 12 || 12
+const weekOf = (date: Date, daysSinceFirst: number) => Math.floor((dayOfYear(date) + 7 - daysSinceFirst) / 7)
+
+const DIRECTIVES: Record<string, Directive> = {
+  a: text((date) => dayName(date).slice(0, 3)),
+  A: text(dayName),
+  b: text((date) => monthName(date).slice(0, 3)),
+  B: text(monthName),
+  c: all('%a %b %e %H:%M:%S %Y'),
+  C: digits(2, (date) => Math.floor(date.getFullYear() / 100)),
+  d: digits(2, (date) => date.getDate()),
+  D: all('%m/%d/%y'),
+  e: digits(2, (date) => date.getDate(), ' '),
+  f: digits(6, (date) => date.getMilliseconds() * 1000),
+  F: all('%Y-%m-%d'),
+  g: digits(2, (date) => isoWeek(date)[0] % 100),
+  G: digits(1, (date) => isoWeek(date)[0]),
+  h: text((date) => monthName(date).slice(0, 3)),
+  H: digits(2, (date) => date.getHours()),
+  I: digits(2, halfDay),
+  j: digits(3, (date) => dayOfYear(date) + 1),
+  k: digits(2, (date) => date.getHours(), ' '),
+  l: digits(2, halfDay, ' '),
+  m: digits(2, (date) => date.getMonth() + 1),
+  M: digits(2, (date) => date.getMinutes()),
+  n: text(() => '\n'),
+  p: text((date) => (date.getHours() < 12 ? 'AM' : 'PM')),
+  P: text((date) => (date.getHours() < 12 ? 'am' : 'pm')),
+  r: all('%I:%M:%S %p'),
+  R: all('%H:%M'),
+  s: digits(1, (date) => Math.floor(date.getTime() / 1000)),
+  S: digits(2, (date) => date.getSeconds()),
+  t: text(() => '\t'),
+  T: all('%H:%M:%S'),
+  u: digits(1, (date) => date.getDay() || 7),
+  U: digits(2, (date) => weekOf(date, date.getDay())),
+  V: digits(2, (date) => isoWeek(date)[1]),
+  w: digits(1, (date) => date.getDay()),
+  W: digits(2, (date) => weekOf(date, (date.getDay() + 6) % 7)),
+  x: all('%m/%d/%y'),
+  X: all('%H:%M:%S'),
+  y: digits(2, (date) => date.getFullYear() % 100),
+  Y: digits(1, (date) => date.getFullYear()),
+  // A datetime without a time zone has neither an offset nor a name.
+  z: text(() => ''),
+  Z: text(() => ''),
+  '%': text(() => '%'),
 }
 
 /** `date` in local time. Flags and widths are glibc's; a directive that there is not stays as it is written, as there. */
 export function strftime(date: Date, format: string): string {
   return format.replace(
-    /%([-_0^#]*)(\d*)([EO]?)([a-zA-Z%])/g,
-    (whole, flags: string, width: string, _era, directive) => {
-      const found = part(date, directive)
-      if (found === undefined) return whole
-      let { text, fill = ' ' } = found
-      if (flags.includes('^')) text = text.toUpperCase()
-      if (flags.includes('#')) text = directive === 'p' ? text.toLowerCase() : text.toUpperCase()
-      const padding = /[-_0](?!.*[-_0])/.exec(flags)?.[0]
-      if (padding === '-') return text
-      if (padding) fill = padding === '0' ? '0' : ' '
-      return text.padStart(Math.max(found.width ?? 0, Number(width)), fill)
+    /%([-_0^#]*)(\d*)[EO]?([a-zA-Z%])/g,
+    (whole, flags: string, width: string, directive: string) => {
+      const found = DIRECTIVES[directive]?.(date)
+      return found === undefined ? whole : padded(cased(found.text, flags, directive), found, flags, Number(width))
     },
   )
+}
+
+function cased(made: string, flags: string, directive: string): string {
+  if (flags.includes('#')) return directive === 'p' ? made.toLowerCase() : made.toUpperCase()
+  return flags.includes('^') ? made.toUpperCase() : made
+}
+
+/** The last of the flags for padding counts; `-` means none. */
+function padded(made: string, { fill = ' ', width = 0 }: Part, flags: string, least: number): string {
+  const flag = /[-_0](?!.*[-_0])/.exec(flags)?.[0]
+  if (flag === '-') return made
+  return made.padStart(Math.max(width, least), flag === undefined ? fill : flag === '0' ? '0' : ' ')
 }
