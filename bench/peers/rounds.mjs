@@ -18,6 +18,7 @@ function measure(script, argument, prefix, Failed = Error) {
   const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: PATIENCE_MS }
   const { status, signal, error, stdout, stderr } = spawnSync(argv[0], argv.slice(1), options)
   if (status === 0) return JSON.parse(stdout)
+  if (signal === 'SIGINT' || signal === 'SIGTERM') throw new Error(`interrupted by ${signal}`)
   const words = error?.message ?? /^.*Error: .*$/m.exec(stderr)?.[0] ?? stderr.trim().split('\n').at(-1)
   throw new Failed(`${script} ended with ${signal ?? `exit status ${status}`}: ${words}`)
 }
