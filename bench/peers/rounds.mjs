@@ -15,8 +15,9 @@ const PATIENCE_MS = 3_600_000
 /** One measurement in a process of its own; what the process printed, or an error with its last words. */
 function measure(script, argument, prefix, Failed = Error) {
   const argv = [...prefix, process.execPath, join(HERE, script), JSON.stringify(argument)]
-  const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], timeout: PATIENCE_MS }
-  const { status, signal, error, stdout, stderr } = spawnSync(argv[0], argv.slice(1), options)
+  const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }
+  const limits = { timeout: PATIENCE_MS, killSignal: 'SIGKILL' }
+  const { status, signal, error, stdout, stderr } = spawnSync(argv[0], argv.slice(1), { ...options, ...limits })
   if (status === 0) return JSON.parse(stdout)
   if (signal === 'SIGINT' || signal === 'SIGTERM') throw new Error(`interrupted by ${signal}`)
   const words = error?.message ?? /^.*Error: .*$/m.exec(stderr)?.[0] ?? stderr.trim().split('\n').at(-1)
