@@ -98,7 +98,7 @@ describe('a table of peers', () => {
     }
     const text = markdown(report)
     for (const line of text.split('\n')) if (!line.startsWith('|')) expect(line.length).toBeLessThanOrEqual(120)
-    const words = text.replaceAll('\n', ' ')
+    const words = text.replaceAll(/\s+/g, ' ')
     expect(words).toContain('2026-11-28, 2 cores of A Processor,')
     expect(words).toContain('peer 1 with AVX2, FMA, at the better of 1 and 2 threads')
     expect(words).toContain('medians of 3 rounds')

@@ -56,14 +56,19 @@ function leftOut({ shape, configurations, misfits }) {
   return notes.map((note) => `- ${shape}: ${note}`)
 }
 
-/** Lines of at most 120 characters, as the README's are. */
-function wrapped(text) {
-  const lines = ['']
+/** Lines of at most 120 characters, as the README's are; `indent` before all but the first. */
+function wrapped(text, indent = '') {
+  const lines = []
+  let line = ''
   for (const word of text.split(' ')) {
-    if (lines.at(-1) !== '' && lines.at(-1).length + 1 + word.length > 120) lines.push('')
-    lines[lines.length - 1] += `${lines.at(-1) === '' ? '' : ' '}${word}`
+    if (line !== '' && line.length + 1 + word.length > 120) {
+      lines.push(line)
+      line = `${indent}${word}`
+    } else {
+      line += line === '' ? word : ` ${word}`
+    }
   }
-  return lines.join('\n')
+  return [...lines, line].join('\n')
 }
 
 function introduction({ date, machine, peer, onebit, rounds, shapes }) {
@@ -92,6 +97,6 @@ export function markdown(report) {
     `|---|---|${'---:|'.repeat(columns.length - 2)}`,
     ...rows,
     ...(notes.length > 0 ? ['', 'Not in the table:', ''] : []),
-    ...notes.map((note) => wrapped(note)),
+    ...notes.map((note) => wrapped(note, '  ')),
   ].join('\n')
 }

@@ -132,8 +132,8 @@ function writeReport(report) {
 
 /** What the later rounds of a shape will take, by what its configurations have taken. */
 function secondsLeft(rounds, plan, round) {
-  const round_seconds = rounds.alive().reduce((sum, { pairs }) => sum + pairs.at(-1).seconds, 0)
-  return (plan.rounds - round) * round_seconds
+  const roundSeconds = rounds.alive().reduce((sum, { pairs }) => sum + pairs.at(-1).seconds, 0)
+  return (plan.rounds - round) * roundSeconds
 }
 
 function measureShape(plan, report, laterSeconds) {
