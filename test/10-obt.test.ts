@@ -255,7 +255,7 @@ describe('mutants of a header', () => {
         }
         return performance.now() - started
       }
-      // A header is read in well under a millisecond; the largest number of entries that any may have, in some 50.
+      // The slowest of all takes some milliseconds, 78 on a machine with ten other busy programs.
       slowest = Math.max(slowest, await bestOf({ limit: 100, most: 5000 }, once))
       if (header === undefined) continue
       count.accepted++

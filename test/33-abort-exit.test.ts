@@ -209,7 +209,10 @@ describe('a worker thread', () => {
   })
 })
 
-/** Runs a script in a process of its own, and `end` in it shortly after it has said something. */
+/**
+ * Runs a script in a process of its own, and `end` in it shortly after it has said something; `ms`: how long it went on
+ * after its word.
+ */
 async function runScript(body: string, end = '', onWord?: (kill: (signal: NodeJS.Signals) => void) => void) {
   const code = `
     import { Model } from ${JSON.stringify(INDEX)}
@@ -222,9 +225,12 @@ async function runScript(body: string, end = '', onWord?: (kill: (signal: NodeJS
     ${onWord ? '// A signal may come late.\nsetInterval(() => {}, 1000)' : ''}
     ${body}`
   const child = spawn(process.execPath, ['--input-type=module', '-e', code, slow])
-  let [output, errors] = ['', '']
+  let [output, errors, said] = ['', '', 0]
   child.stdout.on('data', (data) => {
-    if (output === '') onWord?.((signal) => child.kill(signal))
+    if (output === '') {
+      said = performance.now()
+      onWord?.((signal) => child.kill(signal))
+    }
     output += data
   })
   child.stderr.on('data', (data) => {
@@ -233,25 +239,30 @@ async function runScript(body: string, end = '', onWord?: (kill: (signal: NodeJS
   const [status, signal] = await new Promise<[number | null, string | null]>((resolve) =>
     child.on('close', (...ending) => resolve(ending)),
   )
-  return { status, signal, output, errors }
+  return { status, signal, output, errors, ms: performance.now() - said }
 }
 
 describe('a process', () => {
   describe.each(Object.keys(PHASES))('in the middle of %s', (phase) => {
     it('exits with the status it was given', async () => {
-      const { status, signal } = await runScript(PHASES[phase]!, 'process.exit(7)')
+      const { status, signal, ms } = await runScript(PHASES[phase]!, 'process.exit(7)')
       expect([status, signal]).toEqual([7, null])
+      expect(ms).toBeLessThan(STOPS.most)
     })
 
     it('dies of an uncaught exception as others do', async () => {
-      const { status, signal, errors } = await runScript(PHASES[phase]!, "throw new Error('nobody caught this')")
+      const { status, signal, errors, ms } = await runScript(PHASES[phase]!, "throw new Error('nobody caught this')")
       expect([status, signal]).toEqual([1, null])
+      expect(ms).toBeLessThan(STOPS.most)
       expect(errors).toContain('nobody caught this')
     })
 
     it.skipIf(process.platform === 'win32')('is killed by SIGTERM', async () => {
-      const { status, signal } = await runScript(PHASES[phase]!, '', (kill) => setTimeout(() => kill('SIGTERM'), 10))
+      const { status, signal, ms } = await runScript(PHASES[phase]!, '', (kill) =>
+        setTimeout(() => kill('SIGTERM'), 10),
+      )
       expect([status, signal]).toEqual([null, 'SIGTERM'])
+      expect(ms).toBeLessThan(STOPS.most)
     })
   })
 

@@ -12,7 +12,6 @@ export async function bestOf(
   for (let round = 0; round < times || (best >= limit && round < atMost); round++) {
     const figure = await measure(round)
     if (!(figure < most)) throw new Error(`run ${round + 1} took ${figure.toFixed(1)}; no run may take ${most}`)
-    console.log('RUN', limit, figure)
     best = Math.min(best, figure)
   }
   return best
