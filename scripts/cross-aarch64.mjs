@@ -1,7 +1,14 @@
 // The NEON paths on an x86-64 machine: cross-compiles the native test programs for aarch64 and runs them under
 // qemu-user, once as a CPU with everything and once as one without dot products (there neondot must be skipped).
 // The logits of whole small models must have the same hash as those of this machine's own run.
-import { buildTestPrograms, present, runTestProgram, testPrograms } from './native-tests.mjs'
+import {
+  buildTestPrograms,
+  crossBuildTestPrograms,
+  onAllProcessors,
+  present,
+  runTestProgram,
+  testPrograms,
+} from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
 const COMPILER = 'aarch64-linux-gnu-g++'
@@ -25,28 +32,32 @@ function compareHashes(cpu, expected, found) {
   }
 }
 
-function runEverywhere(qemu) {
-  buildTestPrograms('build-test')
-  buildTestPrograms(FOLDER, [
+function build() {
+  buildTestPrograms('build')
+  crossBuildTestPrograms(FOLDER, [
     '-DCMAKE_SYSTEM_NAME=Linux',
     '-DCMAKE_SYSTEM_PROCESSOR=aarch64',
     `-DCMAKE_CXX_COMPILER=${COMPILER}`,
     // Static, so that the emulator needs no aarch64 system libraries.
     '-DCMAKE_EXE_LINKER_FLAGS=-static',
   ])
-  let hashes = 0
-  for (const name of testPrograms()) {
-    const here = logitsHashes(runTestProgram('build-test', name, { env }).output)
-    hashes += here.size
-    for (const cpu of CPUS) {
-      console.log(`\n${name} on aarch64 ${cpu}`)
-      const run = runTestProgram(FOLDER, name, { prefix: [qemu, '-cpu', cpu], env })
-      process.stdout.write(run.output)
-      tally.addRun(`${name} on aarch64 ${cpu}`, run)
-      compareHashes(cpu, here, logitsHashes(run.output))
-    }
-  }
-  if (hashes === 0) tally.fail('no test program printed the hash of any logits')
+}
+
+async function runEverywhere(qemu) {
+  const names = testPrograms()
+  const here = new Map()
+  await onAllProcessors(names, async (name) => {
+    here.set(name, logitsHashes((await runTestProgram('build', name, { env })).output))
+  })
+  if ([...here.values()].every((hashes) => hashes.size === 0))
+    tally.fail('no test program printed the hash of any logits')
+  const runs = names.flatMap((name) => CPUS.map((cpu) => ({ name, cpu })))
+  await onAllProcessors(runs, async ({ name, cpu }) => {
+    const run = await runTestProgram(FOLDER, name, { prefix: [qemu, '-cpu', cpu], env })
+    process.stdout.write(`\n${name} on aarch64 ${cpu}\n${run.output}`)
+    tally.addRun(`${name} on aarch64 ${cpu}`, run)
+    compareHashes(cpu, here.get(name), logitsHashes(run.output))
+  })
 }
 
 const qemu = ['qemu-aarch64', 'qemu-aarch64-static'].find((command) => present(command))
@@ -55,7 +66,8 @@ else if (!present(COMPILER)) tally.skip(`aarch64 under qemu: ${COMPILER} is not 
 else if (!qemu) tally.skip('aarch64 under qemu: qemu-aarch64 is not installed')
 else {
   try {
-    runEverywhere(qemu)
+    build()
+    await runEverywhere(qemu)
   } catch (error) {
     tally.fail(error.message)
   }

@@ -1,6 +1,7 @@
 // The Python half: pytest on distill/, in a virtual environment of its own (distill/.venv, about 5.5 GB with PyTorch), which
 // is made when Python 3.10 or newer and PyPI are at hand. Whoever only runs models never needs this: without Python these
-// tests are skipped, with the reason. ONEBIT_PYTHON names an interpreter to use instead, as it is.
+// tests are skipped, with the reason. ONEBIT_PYTHON names an interpreter to use instead, as it is. With --install alone, the
+// environment is made and nothing tested.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -79,7 +80,13 @@ function run(python, filters) {
   else if (tally.passed + tally.failed + tally.skipped === 0) tally.fail('distill: pytest ran nothing')
 }
 
+const filters = process.argv.slice(2)
 const found = findPython()
+if (filters[0] === '--install') {
+  // Whoever runs the tests later counts what this could not do.
+  console.log(found.skip ?? `installed: ${found.python}`)
+  process.exit()
+}
 if (found.skip) tally.skip(`distill/tests: ${found.skip}`)
-else run(found.python, process.argv.slice(2))
+else run(found.python, filters)
 tally.finish()

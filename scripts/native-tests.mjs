@@ -1,9 +1,11 @@
-// Configures, builds and runs the native test programs (test/native/*_test.cpp) in a build folder of their own.
-import { spawnSync } from 'node:child_process'
+// Builds and runs the native test programs (test/native/*_test.cpp).
+import { execFile, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { cmakeJs } from './cmake-js.mjs'
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..')
 
@@ -40,8 +42,20 @@ export function testPrograms() {
     .sort()
 }
 
-/** Builds the test programs in `folder` (relative to the project) with further CMake options. */
+const TESTS = ['--target', 'native_tests']
+
+/**
+ * Builds the test programs from the objects of the addon in the same folder, with the same options of cmake-js. Not its
+ * `compile`, which answers a failure by removing the folder, and the addon with it.
+ */
 export function buildTestPrograms(folder, options = []) {
+  const { status, error } = cmakeJs(['build', '--out', folder, ...options, ...TESTS])
+  if (error) throw error
+  if (status !== 0) throw new Error(`cmake-js: exit status ${status}`)
+}
+
+/** Builds them in a folder without Node, for another kind of processor. */
+export function crossBuildTestPrograms(folder, options) {
   const build = join(ROOT, folder)
   const ninja = present('ninja')
   const cache = join(build, 'CMakeCache.txt')
@@ -49,8 +63,8 @@ export function buildTestPrograms(folder, options = []) {
   if (existsSync(cache) && readFileSync(cache, 'utf8').includes('CMAKE_GENERATOR:INTERNAL=Ninja') !== ninja) {
     rmSync(build, { recursive: true })
   }
-  must('cmake', [...(ninja ? ['-G', 'Ninja'] : []), '-S', ROOT, '-B', build, '-DONEBIT_TESTS=ON', ...options])
-  must('cmake', ['--build', build, '--config', 'Release', '--parallel', String(availableParallelism())])
+  must('cmake', [...(ninja ? ['-G', 'Ninja'] : []), '-S', ROOT, '-B', build, ...options])
+  must('cmake', ['--build', build, ...TESTS, '--parallel', String(availableParallelism())])
 }
 
 function programPath(folder, name) {
@@ -59,12 +73,28 @@ function programPath(folder, name) {
   return [join(ROOT, folder, file), join(ROOT, folder, 'Release', file)].find(existsSync)
 }
 
-/** Runs one test program, `prefix` before it (an emulator), and returns { status, signal, output }. */
-export function runTestProgram(folder, name, { prefix = [], env = process.env, timeoutMs = 900_000 } = {}) {
+/** Runs one test program, `prefix` before it (an emulator), and resolves with { status, signal, output }. */
+export async function runTestProgram(folder, name, { prefix = [], env = process.env, timeoutMs = 900_000 } = {}) {
   const path = programPath(folder, name)
   if (!path) return { status: 1, signal: null, output: `${name} was not built in ${folder}\n` }
   const [command, ...argv] = [...prefix, path]
-  const run = spawnSync(command, argv, { cwd: ROOT, env, encoding: 'utf8', timeout: timeoutMs, maxBuffer: 1 << 26 })
-  const output = `${run.stdout ?? ''}${run.stderr ?? ''}${run.error ? `${run.error.message}\n` : ''}`
-  return { status: run.status, signal: run.signal, output }
+  try {
+    const options = { cwd: ROOT, env, timeout: timeoutMs, maxBuffer: 1 << 26 }
+    const { stdout, stderr } = await promisify(execFile)(command, argv, options)
+    return { status: 0, signal: null, output: `${stdout}${stderr}` }
+  } catch (error) {
+    // A status is a number; anything else (it could not be started, it printed too much, it took too long) has a word.
+    const { code, signal, killed, stdout = '', stderr = '' } = error
+    const why = killed ? `stopped after ${timeoutMs / 1000} s\n` : typeof code === 'string' ? `${error.message}\n` : ''
+    return { status: typeof code === 'number' ? code : null, signal, output: `${stdout}${stderr}${why}` }
+  }
+}
+
+/** `work` on every item, as many at once as there are processors. */
+export async function onAllProcessors(items, work) {
+  const waiting = [...items]
+  const lane = async () => {
+    while (waiting.length > 0) await work(waiting.shift())
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, lane))
 }

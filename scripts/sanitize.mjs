@@ -4,13 +4,22 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { cmakeJs } from './cmake-js.mjs'
 import { importTypeScript } from './import-typescript.mjs'
-import { missingBuildTool, ROOT, runTestProgram, testPrograms } from './native-tests.mjs'
+import {
+  buildTestPrograms,
+  missingBuildTool,
+  onAllProcessors,
+  ROOT,
+  runTestProgram,
+  testPrograms,
+} from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
 // node-gyp-build looks below this folder, instead of below the package, when ONEBIT_RUN_PREBUILD names it.
 const ADDON_ROOT = join(ROOT, 'build-asan')
 const BUILD = 'build-asan/build'
+const OPTIONS = ['--CDONEBIT_SANITIZE=ON']
 const ADDON = join(ROOT, BUILD, 'Release', 'onebit.node')
 const tally = new Tally()
 // Random cases cost ten times as much here, except where the sanitizers are the point: the loader gets its full two million.
@@ -26,13 +35,12 @@ function node(argv, env, capture) {
   return spawnSync(process.execPath, argv, { cwd: ROOT, stdio, env, encoding: 'utf8', timeout: 1_200_000 })
 }
 
-function nativePrograms() {
-  for (const name of testPrograms()) {
-    console.log(`\n${name} under sanitizers`)
-    const run = runTestProgram(BUILD, name, { env: { ...FEWER, ...process.env, ...SANITIZERS } })
-    process.stdout.write(run.output)
+async function nativePrograms() {
+  await onAllProcessors(testPrograms(), async (name) => {
+    const run = await runTestProgram(BUILD, name, { env: { ...FEWER, ...process.env, ...SANITIZERS } })
+    process.stdout.write(`\n${name} under sanitizers\n${run.output}`)
     tally.addRun(`${name} under sanitizers`, run)
-  }
+  })
 }
 
 /** node is not built with the sanitizers, so their library must be in the process before anything else. */
@@ -43,12 +51,11 @@ function preloaded() {
   return [file('libasan.so'), file('libstdc++.so.6')].join(' ')
 }
 
-/** The addon and the test programs from one configuration, so that the engine is compiled once. */
+/** The addon and the test programs from the same objects. */
 function build() {
-  const cmakeJs = join(ROOT, 'node_modules', 'cmake-js', 'bin', 'cmake-js')
-  const argv = ['compile', '--out', BUILD, '--CDONEBIT_SANITIZE=ON', '--CDONEBIT_TESTS=ON']
-  const { status } = spawnSync(process.execPath, [cmakeJs, ...argv], { cwd: ROOT, stdio: ['ignore', 2, 2] })
+  const { status } = cmakeJs(['compile', '--out', BUILD, ...OPTIONS])
   if (status !== 0 || !existsSync(ADDON)) throw new Error('the engine does not build with sanitizers')
+  buildTestPrograms(BUILD, OPTIONS)
 }
 
 /** Otherwise everything below would quietly pass with the ordinary addon. */
@@ -113,7 +120,7 @@ else if (missing) tally.fail(missing)
 else {
   try {
     build()
-    nativePrograms()
+    await nativePrograms()
     await addonInNode()
   } catch (error) {
     tally.fail(error.message)

@@ -5,7 +5,14 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
-import { buildTestPrograms, missingBuildTool, ROOT, runTestProgram, testPrograms } from './native-tests.mjs'
+import {
+  buildTestPrograms,
+  missingBuildTool,
+  onAllProcessors,
+  ROOT,
+  runTestProgram,
+  testPrograms,
+} from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
 const tally = new Tally()
@@ -42,19 +49,17 @@ function countVitest(files, ending, ended_well) {
   if (!ended_well && tally.failed === before) tally.fail(`vitest: ${ending}`)
 }
 
-function nativeTests() {
-  const programs = testPrograms()
+async function nativeTests() {
   try {
-    if (programs.length > 0) buildTestPrograms('build-test')
+    buildTestPrograms('build')
   } catch (error) {
     return tally.fail(`the native test programs do not build: ${error.message}`)
   }
-  for (const name of programs) {
-    console.log(`\n${name}`)
-    const run = runTestProgram('build-test', name)
-    process.stdout.write(run.output)
+  await onAllProcessors(testPrograms(), async (name) => {
+    const run = await runTestProgram('build', name)
+    process.stdout.write(`\n${name}\n${run.output}`)
     tally.addRun(name, run)
-  }
+  })
 }
 
 function pythonTests() {
@@ -74,7 +79,7 @@ if (missing) {
   tally.fail('the addon or dist/ does not build (see above)')
 } else {
   vitest(filters)
-  if (filters.length === 0) nativeTests()
+  if (filters.length === 0) await nativeTests()
 }
 if (filters.length === 0) pythonTests()
 tally.finish()

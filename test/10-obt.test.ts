@@ -274,7 +274,8 @@ describe('mutants of a header', () => {
         }
         return performance.now() - started
       }
-      slowest = Math.max(slowest, await bestOf({ limit: 100 }, once))
+      // The slowest of all takes some milliseconds, 78 on a machine with ten other busy programs.
+      slowest = Math.max(slowest, await bestOf({ limit: 100, most: 5000 }, once))
       if (header === undefined) continue
       count.accepted++
       checkInvariants(header)

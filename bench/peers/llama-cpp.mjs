@@ -12,7 +12,8 @@ export const PEER_VERSION = '3.22.1'
 const FOLDER = join(SCRATCH, 'peers')
 const PACKAGE = join(FOLDER, 'node_modules', 'node-llama-cpp')
 
-function install() {
+/** Installs the peer unless it is there. */
+export function ensurePeer() {
   const manifest = join(PACKAGE, 'package.json')
   if (existsSync(manifest) && JSON.parse(readFileSync(manifest, 'utf8')).version === PEER_VERSION) return
   mkdirSync(FOLDER, { recursive: true })
@@ -27,11 +28,20 @@ function install() {
 }
 
 /**
+ * The instruction sets that the peer's chosen build computes with, from a line such as `CPU : SSE3 = 1 | AVX2 = 1 |`.
+ * It loads the build that fits the processor when it starts.
+ */
+function instructionSets(systemInfo) {
+  const on = [...systemInfo.matchAll(/(\w+) = 1\b/g)].map(([, name]) => name)
+  return on.filter((name) => /^(AVX|FMA|F16C|NEON|DOTPROD|MATMUL_INT8|SVE|SME|AMX)/.test(name))
+}
+
+/**
  * A model of the peer, on the CPU, with one sequence.
  * @param {{ path: string, threads?: number, context?: number, kv?: 'F16' | 'F32', flashAttention?: boolean }} options
  */
 export async function openPeer({ path, threads = 1, context = 1024, kv = 'F16', flashAttention = false }) {
-  install()
+  ensurePeer()
   const { getLlama } = await import(pathToFileURL(join(PACKAGE, 'dist', 'index.js')).href)
   const llama = await getLlama({ gpu: false, build: 'never', logLevel: 'error', maxThreads: threads })
   const model = await llama.loadModel({ modelPath: path })
@@ -46,6 +56,7 @@ export async function openPeer({ path, threads = 1, context = 1024, kv = 'F16', 
   })
   return {
     version: `node-llama-cpp ${PEER_VERSION} (llama.cpp ${tag})`,
+    uses: instructionSets(llama.systemInfo),
     vocabSize: model.fileInfo.metadata.tokenizer.ggml.tokens.length,
     context: opened,
     sequence: opened.getSequence(),

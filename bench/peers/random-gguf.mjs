@@ -1,6 +1,7 @@
 // A GGUF file of a known shape with random weights, for the peer: speed does not depend on what the weights are. Blocks
-// hold random bits and one sane scale, so that activations stay finite. Written piece by piece: 7B is 2 GB.
-import { closeSync, existsSync, openSync, renameSync, writeSync } from 'node:fs'
+// hold random bits and one sane scale, so that activations stay finite. Written piece by piece: 7B in Q8_0 is 7 GB.
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, statfsSync, writeSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { SHAPES } from '../../dist/bench/shapes.js'
 import { importTypeScript } from '../../scripts/import-typescript.mjs'
 
@@ -8,9 +9,10 @@ const { ALIGNMENT, ggufHeader, halfBits, SeededRandom } = await importTypeScript
 
 /**
  * ggml's number of a type, the columns and bytes of a block, where its f16 scale lies, and how large the numbers are that
- * the scale multiplies.
+ * the scale multiplies (the root of their mean square, roughly). Layouts: ggml-common.h of llama.cpp; any bits are a
+ * legal block of these types.
  */
-const TYPES = {
+export const TYPES = {
   Q4_0: { id: 2, columns: 32, bytes: 18, scaleAt: 0, size: 5 },
   Q8_0: { id: 8, columns: 32, bytes: 34, scaleAt: 0, size: 74 },
   IQ2_XXS: { id: 16, columns: 256, bytes: 66, scaleAt: 0, size: 50 },
@@ -19,9 +21,15 @@ const TYPES = {
   TQ1_0: { id: 34, columns: 256, bytes: 54, scaleAt: 52, size: 1 },
   TQ2_0: { id: 35, columns: 256, bytes: 66, scaleAt: 64, size: 1 },
   Q1_0: { id: 41, columns: 128, bytes: 18, scaleAt: 0, size: 1 },
+  Q2_0: { id: 42, columns: 64, bytes: 18, scaleAt: 0, size: 1.2 },
 }
 
 export const bitsPerWeight = (type) => (8 * TYPES[type].bytes) / TYPES[type].columns
+
+/** Whether every matrix of the shape has whole blocks of the type in its rows. */
+export function fits(type, { dim, hidden_dim, n_heads, head_dim }) {
+  return [dim, hidden_dim, n_heads * head_dim].every((cols) => cols % TYPES[type].columns === 0)
+}
 
 const F32 = { id: 0, columns: 1, bytes: 4 }
 
@@ -103,22 +111,31 @@ function pieceOf({ shape, kind }, random) {
   return piece
 }
 
-/** Makes `path` unless it is there: `shape` with its linears of `type`. */
-export function makeRandomGguf(path, shapeName, type) {
-  if (existsSync(path)) return
-  console.error(`writing ${path}`)
-  const shape = SHAPES[shapeName]
-  const random = new SeededRandom(1)
-  const tensors = tensorsOf(shape, type)
-  const entries = tensors.map((tensor) => ({
+/** The shape and type of every tensor as the header lists them, and the bytes of the whole file's weights. */
+function entriesOf(tensors) {
+  return tensors.map((tensor) => ({
     name: tensor.name,
     typeId: kindOf(tensor.kind).id,
     shape: tensor.shape,
     bytes: bytesOf(tensor),
   }))
-  const part = `${path}.part`
-  const file = openSync(part, 'w')
-  writeSync(file, ggufHeader(metadata(`${shapeName} ${type}`, shape), entries))
+}
+
+/** What a file of `shape` with its linears of `type` takes, without its header. */
+export function weightBytes(shapeName, type) {
+  return tensorsOf(SHAPES[shapeName], type).reduce((sum, tensor) => sum + bytesOf(tensor), 0)
+}
+
+function requireSpace(path, bytes) {
+  const { bavail, bsize } = statfsSync(dirname(path))
+  // A tenth for the vocabulary and for whatever else needs the disk meanwhile.
+  if (bavail * bsize > 1.1 * bytes) return
+  const gigabytes = (count) => (count / 1e9).toFixed(1)
+  throw new Error(`${path} needs ${gigabytes(bytes)} GB; the disk has ${gigabytes(bavail * bsize)} GB left`)
+}
+
+function writeTensors(file, tensors, entries) {
+  const random = new SeededRandom(1)
   const pieces = new Map()
   for (const [i, tensor] of tensors.entries()) {
     const key = `${tensor.kind} ${tensor.shape.at(-1)}`
@@ -129,6 +146,26 @@ export function makeRandomGguf(path, shapeName, type) {
     }
     writeSync(file, Buffer.alloc((ALIGNMENT - (entries[i].bytes % ALIGNMENT)) % ALIGNMENT))
   }
-  closeSync(file)
+}
+
+/** Makes the file `path`: `shape` with its linears of `type`. */
+export function makeRandomGguf(path, shapeName, type) {
+  const shape = SHAPES[shapeName]
+  const tensors = tensorsOf(shape, type)
+  const entries = entriesOf(tensors)
+  requireSpace(path, weightBytes(shapeName, type))
+  const part = `${path}.part`
+  const file = openSync(part, 'w')
+  try {
+    writeSync(file, ggufHeader(metadata(`${shapeName} ${type}`, shape), entries))
+    writeTensors(file, tensors, entries)
+    // Otherwise the system would still be writing while the first measurement runs.
+    fsyncSync(file)
+  } catch (error) {
+    rmSync(part)
+    throw error
+  } finally {
+    closeSync(file)
+  }
   renameSync(part, path)
 }

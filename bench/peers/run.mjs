@@ -1,121 +1,183 @@
-// `npm run bench:peers`: this engine in 1 bit against llama.cpp in its own small types, the same shapes with random
-// weights, both through their Node packages, on this machine and in this run.
+// `npm run bench:peers`: this engine in 1 bit against llama.cpp in its small types, the same shapes with random weights,
+// both through their Node packages, on this machine and in this run. Prints a table in Markdown for the README, and
+// writes every measurement as JSON.
 //
-//   npm run bench:peers -- [--shapes 135m,1.1b,7b] [--rounds 5] [--isa ,avx2] [--types TQ2_0,IQ2_XXS] [--with "nice -n -5"]
+//   npm run bench:peers -- [--shape smollm2-135m,tinyllama-1.1b,llama-7b] [--rounds 3] [--types Q4_0,TQ2_0] [--threads 1,2]
+//                          [--isa avx2,avx512vnni] [--prompt 512] [--tokens N] [--json PATH] [--with "nice -n -5"]
 //
-// Every round measures each configuration once, in a process of its own, one after the other, so that a machine that
-// grows slower or faster meanwhile does so for all. Figures are medians over the rounds; the peer's is its best over its
-// types and 1 or 2 threads, for each figure by itself; what is far behind in the first round is not measured again.
-// An empty --isa is the best there is. --with: a command to put before each measurement. Files for the peer are written
-// to scratch/ (7B: 2 GB each).
-import { spawnSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
-import { cpus } from 'node:os'
-import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+// Each configuration of the peer (a type on a number of threads) is measured with this engine right beside it, each
+// measurement in a process of its own, in as many rounds; a ratio is taken within such a pair, and the table has medians.
+// What is far behind in the first round is not measured again, and is named. --isa: this engine's instruction sets, the
+// best last. --with: a command to put before each measurement. Files for the peer lie below scratch/ meanwhile: of the 7B
+// shape 7 GB for the largest, and at most 20 GB at once.
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { ROOT, SCRATCH } from './llama-cpp.mjs'
-import { bitsPerWeight, makeRandomGguf } from './random-gguf.mjs'
+import { SHAPES } from '../../dist/bench/shapes.js'
+import { addon } from '../../dist/native/addon.js'
+import { tableRows } from './comparison.mjs'
+import { ensurePeer, ROOT, SCRATCH } from './llama-cpp.mjs'
+import { describeMachine } from './machine.mjs'
+import { markdown } from './markdown.mjs'
+import { bitsPerWeight, fits, TYPES, weightBytes } from './random-gguf.mjs'
+import { ShapeRounds } from './rounds.mjs'
 
-const HERE = dirname(fileURLToPath(import.meta.url))
+/** Those that were the peer's fastest for some figure on some machine, and its smallest. */
+const CANDIDATES = ['Q8_0', 'Q4_0', 'IQ4_NL', 'TQ2_0', 'IQ2_XXS', 'Q1_0']
 
-/**
- * The peer's fastest types on the machines we saw. Of TQ2_0, TQ1_0, IQ1_S, IQ2_XXS and Q1_0, the first decoded fastest
- * and IQ2_XXS read prompts fastest; 1.1B is compared with the type that has as many bits as ours. The columns of 135M
- * fit none of these. `warm`: tokens computed before the clock runs.
- */
-const SHAPES = {
-  '135m': { shape: 'smollm2-135m', types: ['Q8_0', 'Q4_0', 'IQ4_NL'], prompt: 512, warm: 512, tokens: 64 },
-  '1.1b': { shape: 'tinyllama-1.1b', types: ['Q1_0'], prompt: 512, warm: 64, tokens: 48 },
-  '7b': { shape: 'llama-7b', types: ['TQ2_0', 'IQ2_XXS'], prompt: 512, warm: 32, tokens: 24 },
+/** `warm`: tokens computed before the clock runs; `tokens`: how many are decoded. */
+const WORK = {
+  'smollm2-135m': { warm: 512, tokens: 64 },
+  'tinyllama-1.1b': { warm: 64, tokens: 48 },
+  'llama-7b': { warm: 32, tokens: 24 },
+  'llama-13b': { warm: 32, tokens: 16 },
 }
 
-/** Below this share of the best, in both figures of the first round, a configuration of the peer is given up. */
-const HOPELESS = 0.7
-
+const cores = availableParallelism()
 const { values } = parseArgs({
   options: {
-    shapes: { type: 'string', default: '135m,1.1b,7b' },
-    rounds: { type: 'string', default: '5' },
-    isa: { type: 'string', default: ',avx2' },
-    types: { type: 'string' },
-    with: { type: 'string' },
+    shape: { type: 'string', default: 'smollm2-135m,tinyllama-1.1b,llama-7b' },
+    rounds: { type: 'string', default: '3' },
+    types: { type: 'string', default: CANDIDATES.join(',') },
+    threads: { type: 'string', default: [...new Set([1, cores])].join(',') },
+    isa: { type: 'string', default: defaultIsas().join(',') },
+    prompt: { type: 'string', default: '512' },
+    tokens: { type: 'string' },
+    json: { type: 'string', default: join(SCRATCH, 'bench-peers.json') },
+    with: { type: 'string', default: '' },
   },
 })
-const rounds = Number(values.rounds)
-const unknown = values.shapes.split(',').find((name) => !SHAPES[name])
-if (unknown !== undefined || !(rounds >= 1)) {
-  console.error(`--shapes takes ${Object.keys(SHAPES).join(', ')}; --rounds a number from 1`)
+
+function refuse(message) {
+  console.error(message)
   process.exit(2)
 }
 
-/** One measurement in a process of its own. */
-function measure(script, argument, env = {}) {
-  const argv = [...(values.with?.split(' ') ?? []), process.execPath, join(HERE, script), JSON.stringify(argument)]
-  const options = { cwd: ROOT, env: { ...process.env, ...env }, encoding: 'utf8', stdio: ['ignore', 'pipe', 2] }
-  const run = spawnSync(argv[0], argv.slice(1), options)
-  if (run.status !== 0) throw new Error(`${argv.join(' ')}: ${run.signal ?? `exit status ${run.status}`}`)
-  return JSON.parse(run.stdout)
+/** AVX2 is what most processors have: beside the best path of this one, where that is another. */
+function defaultIsas() {
+  const { isas, chosen, why } = addon().info()
+  if (chosen === null) refuse(why)
+  const avx2 = isas.some(({ name, state }) => name === 'avx2' && state === 'usable')
+  return avx2 && chosen !== 'avx2' ? ['avx2', chosen] : [chosen]
 }
 
-function median(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
+function listOf(option, known) {
+  const names = values[option].split(',')
+  const unknown = names.find((name) => !known.includes(name))
+  if (unknown !== undefined) refuse(`--${option} takes ${known.join(', ')}; not ${JSON.stringify(unknown)}`)
+  return names
 }
 
-const plural = (threads) => `${threads} thread${threads > 1 ? 's' : ''}`
+function count(option, text = values[option]) {
+  const number = Number(text)
+  if (!Number.isInteger(number) || number < 1) refuse(`--${option} takes whole numbers from 1, not ${text}`)
+  return number
+}
 
-function configurations({ shape, types, ...work }) {
-  const peers = types.flatMap((type) => {
-    const path = join(SCRATCH, `${shape}.${type}.gguf`)
-    makeRandomGguf(path, shape, type)
-    return [1, 2].map((threads) => ({
-      name: `llama.cpp ${type} (${bitsPerWeight(type).toFixed(2)} bits), ${plural(threads)}`,
-      measure: () => measure('measure-peer.mjs', { path, threads, ...work }),
-      results: [],
-    }))
+/** What is measured of each shape. */
+function plans() {
+  const types = listOf('types', Object.keys(TYPES)).sort((a, b) => bitsPerWeight(a) - bitsPerWeight(b))
+  const common = {
+    threads: values.threads.split(',').map((text) => count('threads', text)),
+    isas: listOf('isa', usableIsas()),
+    ownThreads: cores,
+    rounds: count('rounds'),
+    prefix: values.with.split(' ').filter((word) => word !== ''),
+  }
+  return listOf('shape', Object.keys(WORK)).map((shape) => {
+    const fitting = types.filter((type) => fits(type, SHAPES[shape]))
+    if (fitting.length === 0) refuse(`none of ${types.join(', ')} fits the columns of ${shape}`)
+    const { warm, tokens } = WORK[shape]
+    const prompt = count('prompt')
+    const work = { prompt, warm: Math.min(warm, prompt), tokens: values.tokens ? count('tokens') : tokens }
+    return { ...common, shape, types: fitting, misfits: types.filter((type) => !fitting.includes(type)), work }
   })
-  const ours = values.isa.split(',').map((isa) => ({
-    name: `onebit-run 1 bit, ${isa || 'best path'}, ${plural(2)}`,
-    measure: () => measure('measure-onebit.mjs', { shape, threads: 2, ...work }, { ONEBIT_ISA: isa }),
-    results: [],
-  }))
-  return { peers, ours }
 }
 
-const figure = ({ results }, metric) => median(results.map((result) => result[metric]))
-const bestOf = (peers, metric) => Math.max(...peers.map((peer) => figure(peer, metric)))
-
-function hopeful(peers) {
-  return peers.filter((peer) =>
-    ['prefill', 'decode'].some((metric) => figure(peer, metric) >= HOPELESS * bestOf(peers, metric)),
-  )
+function usableIsas() {
+  const usable = addon()
+    .info()
+    .isas.filter(({ state }) => state === 'usable')
+  return usable.map(({ name }) => name)
 }
 
-/** @returns the rows of a table */
-function compare(name) {
-  const { peers, ours } = configurations({ ...SHAPES[name], ...(values.types && { types: values.types.split(',') }) })
-  let alive = peers
-  for (let round = 1; round <= rounds; round++) {
-    for (const configuration of [...alive, ...ours]) {
-      const result = configuration.measure()
-      configuration.results.push(result)
-      const speeds = `prefill ${result.prefill.toFixed(1)}, decode ${result.decode.toFixed(1)} tokens/s`
-      console.error(`${name}, round ${round}: ${configuration.name}: ${speeds}`)
-    }
-    if (round === 1) alive = hopeful(peers)
+/**
+ * Seconds that a plan's pair may take: a guess before anything is measured. An engine reads weights at some 8 GB/s and
+ * multiplies some 40 G weights in a second on each core; starting and loading are as much again for large files.
+ */
+function guessSeconds({ shape, types, threads, isas, work }) {
+  const guess = (bytes, weights, onThreads) =>
+    2 + bytes / 1e9 + ((work.prompt + work.warm) * weights) / (4e10 * onThreads) + (work.tokens * bytes) / 8e9
+  const weights = (8 * weightBytes(shape, 'Q8_0')) / bitsPerWeight('Q8_0')
+  const ours = isas.length * guess(weights / 8, weights, cores)
+  const pairs = types.flatMap((type) => threads.map((n) => guess(weightBytes(shape, type), weights, n) + ours))
+  return pairs.reduce((sum, seconds) => sum + seconds, 0)
+}
+
+/** About half of the configurations are given up in the first round, after a second try. */
+function guessShape(plan) {
+  return guessSeconds(plan) * (1.5 + (plan.rounds - 1) / 2)
+}
+
+const minutes = (seconds) => `${Math.max(1, Math.round(seconds / 60))} min`
+
+/** Written anew after each pair: a run that is cut off loses one. */
+function writeReport(report) {
+  const path = resolve(values.json)
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(`${path}.part`, `${JSON.stringify(report, null, 2)}\n`)
+  renameSync(`${path}.part`, path)
+}
+
+/** What the later rounds of a shape will take, by what its configurations have taken. */
+function secondsLeft(rounds, plan, round) {
+  const roundSeconds = rounds.alive().reduce((sum, { pairs }) => sum + pairs.at(-1).seconds, 0)
+  return (plan.rounds - round) * roundSeconds
+}
+
+function measureShape(plan, report, laterSeconds) {
+  const speeds = ({ prefill, decode }) => `${prefill.toFixed(1)}, ${decode.toFixed(1)}`
+  const rounds = new ShapeRounds(plan, ({ type, threads }, pair) => {
+    const ours = Object.entries(pair.ours).map(([isa, result]) => `${isa} ${speeds(result)}`)
+    const left = pair.round > 1 ? `; about ${minutes(secondsLeft(rounds, plan, pair.round) + laterSeconds)} left` : ''
+    const name = `${type} on ${threads} thread${threads === 1 ? '' : 's'} ${speeds(pair.peer)}`
+    console.error(`${plan.shape}, round ${pair.round}: ${name}; ${ours.join('; ')}${left}`)
+    report.peer ??= { ...rounds.state.peer, threads: plan.threads }
+    writeReport(report)
+  })
+  report.shapes.push(rounds.state)
+  rounds.run()
+}
+
+const sum = (numbers) => numbers.reduce((total, number) => total + number, 0)
+
+function main() {
+  const all = plans()
+  ensurePeer()
+  const guesses = all.map(guessShape)
+  console.error(`this takes roughly ${minutes(sum(guesses))}, more on a slow machine; leave it alone meanwhile`)
+  const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  const report = {
+    date: new Date().toISOString().slice(0, 10),
+    machine: describeMachine(),
+    onebit: { version, isas: all[0].isas, threads: cores },
+    peer: undefined,
+    rounds: all[0].rounds,
+    shapes: [],
   }
-  const row = (configuration) => {
-    const [prefill, decode] = ['prefill', 'decode'].map((metric) => figure(configuration, metric))
-    const ratios = [prefill / bestOf(alive, 'prefill'), decode / bestOf(alive, 'decode')]
-    const cells = [SHAPES[name].shape, configuration.name, prefill.toFixed(1), decode.toFixed(1)]
-    return [...cells, ...ratios.map((ratio) => ratio.toFixed(2))].join(' | ')
-  }
-  return { rows: [...alive, ...ours].map(row), version: peers[0].results[0].version }
+  for (const [i, plan] of all.entries()) measureShape(plan, report, sum(guesses.slice(i + 1)))
+  for (const shape of report.shapes) shape.rows = tableRows(shape, report.onebit.isas)
+  writeReport(report)
+  console.log(markdown(report))
+  console.error(`\nevery measurement: ${resolve(values.json)}`)
 }
 
-mkdirSync(SCRATCH, { recursive: true })
-const found = values.shapes.split(',').map(compare)
-console.log(`${cpus()[0].model}; ${found[0].version}; medians of ${rounds} rounds; prompts of 512, decode after them\n`)
-console.log('| shape | | prefill tokens/s | decode tokens/s | × prefill | × decode |\n|---|---|---:|---:|---:|---:|')
-for (const { rows } of found) for (const row of rows) console.log(`| ${row} |`)
+// A file of some gigabytes does not stay behind: an interrupted measurement fails, and the rest is cleaned up first.
+process.on('SIGINT', () => process.exit(130))
+try {
+  main()
+} catch (error) {
+  console.error(error.message)
+  process.exitCode = 1
+}

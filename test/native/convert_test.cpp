@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <thread>
 #include <vector>
 
@@ -73,8 +72,19 @@ void test_svid_threads() {
     }
 }
 
-// Whether it was cancelled in the middle, and how long it then went on.
-std::optional<double> cancelled_after_ms(const std::vector<float>& w, int size) {
+// Two singular values that are nearly equal: telling them apart takes SVID all its rounds, seconds in all.
+std::vector<float> two_blocks(int size) {
+    const size_t n = static_cast<size_t>(size), half = n / 2;
+    std::vector<float> w(n * n);
+    for (size_t row = 0; row < n; ++row) {
+        const size_t from = row * n + (row < half ? 0 : half);
+        std::fill_n(w.data() + from, half, row < half ? 1.0f : 0.999f);
+    }
+    return w;
+}
+
+// How long it went on after it was told to stop in the middle.
+double cancelled_after_ms(const std::vector<float>& w, int size) {
     std::atomic<bool> cancel{false};
     SvidOptions options;
     options.cancel = &cancel;
@@ -87,17 +97,20 @@ std::optional<double> cancelled_after_ms(const std::vector<float>& w, int size) 
     const Factors found = factorise(w, size, size, options, 2);
     const auto ended = std::chrono::steady_clock::now();
     canceller.join();
-    if (found.status.ok()) return std::nullopt;  // it was there first
-    CHECK(std::strcmp(found.status.code, "ERR_CANCELLED") == 0);
+    CHECK(!found.status.ok() && std::strcmp(found.status.code, "ERR_CANCELLED") == 0);
     return std::chrono::duration<double, std::milli>(ended - told).count();
 }
 
-// The best of several: on a busy machine any of them may wait for a processor.
+// The best of several: on a busy machine any of them may wait for a processor. But none may wait for as long as all the
+// rounds take: what ignores the flag nine times of ten has a good best, too.
 void test_svid_cancel() {
-    const std::vector<float> w = random_values(size_t{4096} * 4096);
+    const int size = 4096;
+    const std::vector<float> w = two_blocks(size);
     double best_ms = 1e9;
-    for (int i = 0; i < 20 && best_ms > 50; ++i) {
-        if (const auto ms = cancelled_after_ms(w, 4096)) best_ms = std::min(best_ms, *ms);
+    for (int i = 0; i < 3 || (i < 20 && best_ms > 50); ++i) {
+        const double ms = cancelled_after_ms(w, size);
+        CHECK(ms < 1000);
+        best_ms = std::min(best_ms, ms);
     }
     CHECK(best_ms <= 50);
 }
