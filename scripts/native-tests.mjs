@@ -54,8 +54,8 @@ export function buildTestPrograms(folder, options = []) {
   if (status !== 0) throw new Error(`cmake-js: exit status ${status}`)
 }
 
-/** Builds them in a folder without Node, for another kind of processor. */
-export function crossBuildTestPrograms(folder, options) {
+/** Builds some of them in a folder without Node: for another kind of processor, say. */
+export function crossBuildTestPrograms(folder, options, targets = ['native_tests']) {
   const build = join(ROOT, folder)
   const ninja = present('ninja')
   const cache = join(build, 'CMakeCache.txt')
@@ -64,7 +64,7 @@ export function crossBuildTestPrograms(folder, options) {
     rmSync(build, { recursive: true })
   }
   must('cmake', [...(ninja ? ['-G', 'Ninja'] : []), '-S', ROOT, '-B', build, ...options])
-  must('cmake', ['--build', build, ...TESTS, '--parallel', String(availableParallelism())])
+  must('cmake', ['--build', build, '--target', ...targets, '--parallel', String(availableParallelism())])
 }
 
 function programPath(folder, name) {

@@ -23,7 +23,7 @@ const OPTIONS = ['--CDONEBIT_SANITIZE=ON']
 const ADDON = join(ROOT, BUILD, 'Release', 'onebit.node')
 const tally = new Tally()
 // Random cases cost ten times as much here, except where the sanitizers are the point: the loader gets its full two million.
-const FEWER = { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '2000000' }
+const FEWER = { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '2000000', ONEBIT_FUZZ: '200' }
 const SANITIZERS = {
   // A signal, not an exit status that a test might take for a refusal.
   ASAN_OPTIONS: 'abort_on_error=1:detect_leaks=1',

@@ -55,8 +55,14 @@ async function nativeTests() {
   } catch (error) {
     return tally.fail(`the native test programs do not build: ${error.message}`)
   }
+  // Fuzzing goes on for as long as there is time: some minutes for a change, a night for a release.
+  const minutes = process.env.ONEBIT_LONG ? 480 : process.env.CI ? 3 : 1
+  const options = {
+    env: { ONEBIT_FUZZ_MINUTES: String(minutes), ...process.env },
+    timeoutMs: (minutes + 20) * 60_000,
+  }
   await onAllProcessors(testPrograms(), async (name) => {
-    const run = await runTestProgram('build', name)
+    const run = await runTestProgram('build', name, options)
     process.stdout.write(`\n${name}\n${run.output}`)
     tally.addRun(name, run)
   })

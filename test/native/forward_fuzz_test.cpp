@@ -2,8 +2,8 @@
 // rewinds and forks: every logit must be the same bits. Whatever the engine chooses by size has two sides, and some case
 // lies on each.
 //
-// ONEBIT_FUZZ: cases (default 400; under sanitizers and emulators fewer). ONEBIT_FUZZ_SEED: of the first case; each prints
-// its own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone.
+// ONEBIT_FUZZ: cases; without it they go on for ONEBIT_FUZZ_MINUTES (1). ONEBIT_FUZZ_SEED: of the first case; each prints its
+// own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone.
 #include <chrono>
 #include <cstdlib>
 
@@ -289,12 +289,15 @@ uint64_t number_from(const char* name, uint64_t otherwise) {
 }  // namespace
 
 int main() {
-    const uint64_t cases = number_from("ONEBIT_FUZZ", 400);
+    using Clock = std::chrono::steady_clock;
     const uint64_t now = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count());
     const uint64_t first = number_from("ONEBIT_FUZZ_SEED", now % 1'000'000'000);
-    std::printf("%llu cases from seed %llu on\n", static_cast<unsigned long long>(cases), static_cast<unsigned long long>(first));
-    for (uint64_t i = 0; i < cases && check::failed < 10; ++i) {
-        const uint64_t seed = first + i;
+    const uint64_t most = number_from("ONEBIT_FUZZ", UINT64_MAX);
+    const auto end = Clock::now() + std::chrono::minutes(number_from("ONEBIT_FUZZ_MINUTES", 1));
+    std::printf("from seed %llu on\n", static_cast<unsigned long long>(first));
+    uint64_t cases = 0;
+    for (; cases < most && check::failed < 10 && (most != UINT64_MAX || Clock::now() < end); ++cases) {
+        const uint64_t seed = first + cases;
         Random random{seed};
         const Case test = some_case(random, seed % 50 == 0);
         if (CHECK(Run(test, seed).run())) continue;
@@ -302,5 +305,6 @@ int main() {
         describe(test);
         std::fflush(stdout);
     }
+    std::printf("%llu cases\n", static_cast<unsigned long long>(cases));
     return check::summary();
 }
