@@ -214,10 +214,9 @@ inline Lanes gelu_tanh(Lanes x) {
 
 template <class F>
 inline void activate_with(float* out, const float* x, const float* up, int n, F f) {
-    by_lanes(n, [=](int i, auto part) {
-        const Lanes v = f(load(x + i, part));
-        store(out + i, up ? lanes_mul(v, load(up + i, part)) : v, part);
-    });
+    // Two loops, since a branch in one of them costs a quarter of it.
+    if (up) by_lanes(n, [=](int i, auto part) { store(out + i, lanes_mul(f(load(x + i, part)), load(up + i, part)), part); });
+    else by_lanes(n, [=](int i, auto part) { store(out + i, f(load(x + i, part)), part); });
 }
 
 void activate(float* out, const float* x, const float* up, int n, Activation activation) {

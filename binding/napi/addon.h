@@ -80,13 +80,12 @@ void throw_status(Napi::Env env, const Status& status);
 // The call, with memory that cannot be had as an exception of JavaScript.
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>
 Napi::Value guarded(const Napi::CallbackInfo& info) {
-    Napi::Value result;
-    const Status status = caught([&] {
-        result = call(info);
-        return Status{};
-    });
-    if (!status.ok()) throw_status(info.Env(), status);
-    return status.ok() ? result : Napi::Value();
+    try {
+        return call(info);
+    } catch (const std::exception&) {
+        throw_status(info.Env(), {"ERR_OUT_OF_MEMORY", {}});
+        return {};
+    }
 }
 // A function of the addon's exports.
 template <Napi::Value (*call)(const Napi::CallbackInfo&)>

@@ -99,18 +99,13 @@ bool Pool::take_task(uint64_t job, int share, bool own, int* task) {
     }
 }
 
-// Does tasks of the job until nobody has one left that is not begun.
-void Pool::take_part(uint64_t job, int thread) {
+// Claims a task for a thread: of its own share, or, when that is empty, of the next that is not. share: 0 at first.
+bool Pool::claim(uint64_t job, int thread, int* share, int* task) {
     const int n = threads();
-    for (int i = 0; i < n;) {
-        int task;
-        if (!take_task(job, (thread + i) % n, i == 0, &task)) {
-            ++i;
-            continue;
-        }
-        task_->run(task, thread);
-        finished_.fetch_add(1, std::memory_order_release);
+    for (; *share < n; ++*share) {
+        if (take_task(job, (thread + *share) % n, *share == 0, task)) return true;
     }
+    return false;
 }
 
 // Numbers come round again. Shares that no job has touched since would seem to be of a new one, so then all are made those
@@ -139,7 +134,10 @@ void Pool::run(int tasks, Task& job_task) {
         { std::lock_guard lock(mutex_); }
         wake_.notify_all();
     }
-    take_part(job, 0);
+    for (int share = 0, task; claim(job, 0, &share, &task);) {
+        job_task.run(task, 0);
+        finished_.fetch_add(1, std::memory_order_release);
+    }
     wait_for_others(tasks, started);
 }
 
@@ -167,7 +165,10 @@ Thread::Result Pool::work(void* member) {
     for (int spins = 1; !self.quit_.load(std::memory_order_relaxed); ++spins) {
         if (has_job()) {
             seen = self.job_.load(std::memory_order_acquire);
-            self.take_part(seen, thread);
+            for (int share = 0, task; self.claim(seen, thread, &share, &task);) {
+                self.task_->run(task, thread);
+                self.finished_.fetch_add(1, std::memory_order_release);
+            }
             idle_since = Clock::now();
             continue;
         }

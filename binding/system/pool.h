@@ -81,7 +81,7 @@ public:
 private:
     void wait_for_others(int tasks, std::chrono::steady_clock::time_point started);
     bool take_task(uint64_t job, int share, bool own, int* task);
-    void take_part(uint64_t job, int thread);
+    bool claim(uint64_t job, int thread, int* share, int* task);
     uint64_t next_number();
     uint64_t whole_share(uint64_t job, int share) const;
     static Thread::Result work(void* member);

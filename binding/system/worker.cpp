@@ -74,9 +74,9 @@ Thread::Result Worker::work(void* worker) {
         if (self.waiting_.empty()) self.wanted_.store(false, std::memory_order_relaxed);
         self.current_ = job->cancel;
         lock.unlock();
-        try {  // not by caught(): this is on the way from JavaScript to a kernel, and short
+        try {
             job->run(self.pool_);
-        } catch (const std::exception&) {  // bad_alloc, length_error: nothing else is thrown
+        } catch (const std::exception&) {
             job->status = {"ERR_OUT_OF_MEMORY", {}};
         }
         lock.lock();

@@ -32,6 +32,8 @@ CASES = {
     "bitnet without LayerNorm": ("bitnet", False, {}, "f32"),
     "dense": ("dense", False, {"biases": ("wq", "wk", "wv", "wo")}, "f32"),
     "biases": ("onebit", True, {"biases": ("wq", "w2"), "rope_scaling": YARN}, "q8"),
+    "window": ("onebit", True, {"architecture": "mistral", "window": 16}, "f32"),
+    "qwen2": ("onebit", False, {"architecture": "qwen2", "biases": ("wq", "wk", "wv")}, "f32"),
     "factors": ("onebit", True, {"rope_scaling": {"type": "factors", "factors": [1, 1.5, 2, 3, 4, 5, 6, 7.25]}}, "f16"),
 }
 
