@@ -24,7 +24,10 @@ function stackAt(symbol) {
   const node = [process.execPath, '--input-type=module', '-e', PROGRAM]
   const { stdout } = spawnSync('gdb', [...gdb, ...node], { cwd: ROOT, env, encoding: 'utf8', timeout: 300_000 })
   const ours = stdout.matchAll(/^#\d+ .*?(onebit::[^\n]*?) \([^\n]* at (\S*?binding\/\S+)$/gm)
-  return [...ours].map(([, name, place]) => `${name.replace('(anonymous namespace)::', '').replace(/\(.*/, '')}  ${place.replace(/.*binding/, 'binding')}`)
+  return [...ours].map(
+    ([, name, place]) =>
+      `${name.replace('(anonymous namespace)::', '').replace(/\(.*/, '')}  ${place.replace(/.*binding/, 'binding')}`,
+  )
 }
 
 function list() {

@@ -7,7 +7,15 @@ import { Tally } from './tally.mjs'
 const FOLDER = 'build-tsan'
 const PROGRAMS = ['forward_fuzz_test', 'generation_test', 'pool_test', 'worker_test']
 const tally = new Tally()
-const env = { ONEBIT_FUZZ: '60', ONEBIT_VARIANTS: 'few', ...process.env, TSAN_OPTIONS: 'halt_on_error=1' }
+// The scalar kernels see every access of the others', and are built in a tenth of the time.
+const UNCHECKED = ['avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot']
+const env = {
+  ONEBIT_ISA: 'scalar',
+  ONEBIT_FUZZ: '60',
+  ONEBIT_VARIANTS: 'few',
+  ...process.env,
+  TSAN_OPTIONS: 'halt_on_error=1',
+}
 
 /** Why there can be no such build here, or undefined. */
 function missing() {
@@ -27,7 +35,7 @@ else {
     ? ['setarch', process.arch === 'x64' ? 'x86_64' : process.arch, '-R']
     : []
   try {
-    crossBuildTestPrograms(FOLDER, ['-DONEBIT_TSAN=ON'], PROGRAMS)
+    crossBuildTestPrograms(FOLDER, ['-DONEBIT_TSAN=ON', `-DONEBIT_UNCHECKED_SETS=${UNCHECKED.join(';')}`], PROGRAMS)
     await onAllProcessors(PROGRAMS, async (name) => {
       const run = await runTestProgram(FOLDER, name, { env, prefix })
       process.stdout.write(`\n${name} under ThreadSanitizer\n${run.output}`)

@@ -153,6 +153,7 @@ Case some_case(Random& random, bool large) {
     test.threads = random.chance(3) ? random.between(1, 16) : one_of(random, {1, 2, 2, 3, 4, 8});
     // The scalar set is slow, so it gets a smaller share.
     test.kernels = random.chance(4) ? sets().front() : sets()[random.next() % sets().size()];
+    if (const char* forced = std::getenv("ONEBIT_ISA")) test.kernels = choose_kernels(forced, nullptr);
     const double most = (large ? kMostOfLarge : kMostWork) / (test.kernels == sets().front() ? 4 : 1);
     const int affordable = static_cast<int>(std::min(256.0, most / (2 * test.weights())));
     test.tokens = random.chance(3) ? std::max(1, affordable) : random.between(1, std::max(1, affordable));

@@ -176,7 +176,7 @@ int main() {
     const made::ModelFile file(config, made::kinds_of(config, sign, table), 3);
     Pool pool;
     std::shared_ptr<Model> model;
-    if (!CHECK(file.load(*choose_kernels(nullptr, nullptr), Activations::int8, pool, &model).ok())) return check::summary();
+    if (!CHECK(file.load(*choose_kernels(std::getenv("ONEBIT_ISA"), nullptr), Activations::int8, pool, &model).ok())) return check::summary();
     generations_share_a_worker(model);
     a_consumer_that_is_behind(model);
     const char* few = std::getenv("ONEBIT_VARIANTS");
