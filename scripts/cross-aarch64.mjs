@@ -6,6 +6,7 @@ import {
   crossBuildTestPrograms,
   onAllProcessors,
   present,
+  report,
   runTestProgram,
   testPrograms,
 } from './native-tests.mjs'
@@ -18,7 +19,7 @@ const FOLDER = 'build-aarch64'
 const tally = new Tally()
 const { ONEBIT_ISA: _forced, ...inherited } = process.env
 // The emulator is some twenty times slower than a CPU, so that a tenth of the random cases has to do by default.
-const env = { ONEBIT_CASES: '1000', ONEBIT_MUTANTS: '20000', ONEBIT_VARIANTS: 'few', ONEBIT_FUZZ: '60', ...inherited }
+const env = { ONEBIT_CASES: '1000', ONEBIT_MUTANTS: '20000', ONEBIT_VARIANTS: 'few', ONEBIT_FUZZ: '20', ...inherited }
 
 /** { name of a model: hash } from the lines `logits-hash NAME HEX`. */
 function logitsHashes(output) {
@@ -54,8 +55,7 @@ async function runEverywhere(qemu) {
   const runs = names.flatMap((name) => CPUS.map((cpu) => ({ name, cpu })))
   await onAllProcessors(runs, async ({ name, cpu }) => {
     const run = await runTestProgram(FOLDER, name, { prefix: [qemu, '-cpu', cpu], env })
-    process.stdout.write(`\n${name} on aarch64 ${cpu}\n${run.output}`)
-    tally.addRun(`${name} on aarch64 ${cpu}`, run)
+    report(tally, `${name} on aarch64 ${cpu}`, run)
     compareHashes(cpu, here.get(name), logitsHashes(run.output))
   })
 }

@@ -73,21 +73,30 @@ function programPath(folder, name) {
   return [join(ROOT, folder, file), join(ROOT, folder, 'Release', file)].find(existsSync)
 }
 
-/** Runs one test program, `prefix` before it (an emulator), and resolves with { status, signal, output }. */
+/** Runs one test program, `prefix` before it (an emulator), and resolves with { status, signal, output, seconds }. */
 export async function runTestProgram(folder, name, { prefix = [], env = process.env, timeoutMs = 900_000 } = {}) {
   const path = programPath(folder, name)
-  if (!path) return { status: 1, signal: null, output: `${name} was not built in ${folder}\n` }
+  if (!path) return { status: 1, signal: null, output: `${name} was not built in ${folder}\n`, seconds: 0 }
   const [command, ...argv] = [...prefix, path]
+  const from = performance.now()
+  const seconds = () => (performance.now() - from) / 1000
   try {
     const options = { cwd: ROOT, env, timeout: timeoutMs, maxBuffer: 1 << 26 }
     const { stdout, stderr } = await promisify(execFile)(command, argv, options)
-    return { status: 0, signal: null, output: `${stdout}${stderr}` }
+    return { status: 0, signal: null, output: `${stdout}${stderr}`, seconds: seconds() }
   } catch (error) {
     // A status is a number; anything else (it could not be started, it printed too much, it took too long) has a word.
     const { code, signal, killed, stdout = '', stderr = '' } = error
     const why = killed ? `stopped after ${timeoutMs / 1000} s\n` : typeof code === 'string' ? `${error.message}\n` : ''
-    return { status: typeof code === 'number' ? code : null, signal, output: `${stdout}${stderr}${why}` }
+    const output = `${stdout}${stderr}${why}`
+    return { status: typeof code === 'number' ? code : null, signal, output, seconds: seconds() }
   }
+}
+
+/** Prints what a test program said and how long it took, and counts it. */
+export function report(tally, title, run) {
+  process.stdout.write(`\n${title} (${run.seconds.toFixed(0)} s)\n${run.output}`)
+  tally.addRun(title, run)
 }
 
 /** `work` on every item, as many at once as there are processors. */

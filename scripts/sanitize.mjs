@@ -11,6 +11,7 @@ import {
   missingBuildTool,
   onAllProcessors,
   ROOT,
+  report,
   runTestProgram,
   testPrograms,
 } from './native-tests.mjs'
@@ -21,8 +22,10 @@ const ADDON_ROOT = join(ROOT, 'build-asan')
 const BUILD = 'build-asan/build'
 const ADDON = join(ROOT, BUILD, 'Release', 'onebit.node')
 const tally = new Tally()
-// Random cases cost ten times as much here, except where the sanitizers are the point: the loader gets its full two million.
-const FEWER = { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '2000000', ONEBIT_FUZZ: '200' }
+// Random cases cost ten times as much here. ONEBIT_LONG=1 gives the loader two million mutants, and the engine its large cases.
+const FEWER = process.env.ONEBIT_LONG
+  ? { ONEBIT_MUTANTS: '2000000', ONEBIT_FUZZ: '5000' }
+  : { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '200000', ONEBIT_FUZZ: '200' }
 const SANITIZERS = {
   // A signal, not an exit status that a test might take for a refusal.
   ASAN_OPTIONS: 'abort_on_error=1:detect_leaks=1',
@@ -37,8 +40,7 @@ function node(argv, env, capture) {
 async function nativePrograms() {
   await onAllProcessors(testPrograms(), async (name) => {
     const run = await runTestProgram(BUILD, name, { env: { ...FEWER, ...process.env, ...SANITIZERS } })
-    process.stdout.write(`\n${name} under sanitizers\n${run.output}`)
-    tally.addRun(`${name} under sanitizers`, run)
+    report(tally, `${name} under sanitizers`, run)
   })
 }
 
@@ -81,11 +83,11 @@ function mustLoadSanitized(env) {
 }
 
 function attacks(env, folder) {
-  const report = join(folder, 'vitest.json')
-  const argv = ['run', 'test/attacks', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
+  const json = join(folder, 'vitest.json')
+  const argv = ['run', 'test/attacks', '--reporter=default', '--reporter=json', `--outputFile.json=${json}`]
   const { status, signal } = node([join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'), ...argv], env)
-  if (!existsSync(report)) return tally.fail(`the attacks under sanitizers: ${signal ?? `exit status ${status}`}`)
-  const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(report, 'utf8'))
+  if (!existsSync(json)) return tally.fail(`the attacks under sanitizers: ${signal ?? `exit status ${status}`}`)
+  const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(json, 'utf8'))
   tally.add({ passed: numPassedTests, failed: numFailedTests, skipped: numPendingTests })
   if (status !== 0 && numFailedTests === 0) tally.fail('the attacks under sanitizers did not end well')
   if (numPassedTests === 0) tally.fail('no attack ran under sanitizers')

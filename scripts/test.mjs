@@ -10,6 +10,7 @@ import {
   missingBuildTool,
   onAllProcessors,
   ROOT,
+  report,
   runTestProgram,
   testPrograms,
 } from './native-tests.mjs'
@@ -23,10 +24,10 @@ function node(argv) {
 
 function vitest(filters) {
   const folder = mkdtempSync(join(tmpdir(), 'onebit-test-'))
-  const report = join(folder, 'vitest.json')
-  const argv = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${report}`, ...filters]
+  const json = join(folder, 'vitest.json')
+  const argv = ['run', '--reporter=default', '--reporter=json', `--outputFile.json=${json}`, ...filters]
   const { status, signal } = node([join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'), ...argv])
-  const files = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')).testResults : []
+  const files = existsSync(json) ? JSON.parse(readFileSync(json, 'utf8')).testResults : []
   rmSync(folder, { recursive: true })
   countVitest(files, signal ?? `exit status ${status}`, status === 0)
 }
@@ -62,9 +63,7 @@ async function nativeTests() {
     timeoutMs: (minutes + 20) * 60_000,
   }
   await onAllProcessors(testPrograms(), async (name) => {
-    const run = await runTestProgram('build', name, options)
-    process.stdout.write(`\n${name}\n${run.output}`)
-    tally.addRun(name, run)
+    report(tally, name, await runTestProgram('build', name, options))
   })
 }
 

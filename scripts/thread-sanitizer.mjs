@@ -1,7 +1,14 @@
 // The programs in which threads meet, under ThreadSanitizer: pool, worker, generations that are aborted at any moment, and
 // the engine against its plain reference with up to 16 threads.
 import { spawnSync } from 'node:child_process'
-import { crossBuildTestPrograms, missingBuildTool, onAllProcessors, present, runTestProgram } from './native-tests.mjs'
+import {
+  crossBuildTestPrograms,
+  missingBuildTool,
+  onAllProcessors,
+  present,
+  report,
+  runTestProgram,
+} from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
 const FOLDER = 'build-tsan'
@@ -38,8 +45,7 @@ else {
     crossBuildTestPrograms(FOLDER, ['-DONEBIT_TSAN=ON', `-DONEBIT_UNCHECKED_SETS=${UNCHECKED.join(';')}`], PROGRAMS)
     await onAllProcessors(PROGRAMS, async (name) => {
       const run = await runTestProgram(FOLDER, name, { env, prefix })
-      process.stdout.write(`\n${name} under ThreadSanitizer\n${run.output}`)
-      tally.addRun(`${name} under ThreadSanitizer`, run)
+      report(tally, `${name} under ThreadSanitizer`, run)
     })
   } catch (error) {
     tally.fail(error.message)

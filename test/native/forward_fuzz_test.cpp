@@ -3,8 +3,9 @@
 // lies on each.
 //
 // ONEBIT_FUZZ: cases; without it they go on for ONEBIT_FUZZ_MINUTES (1). ONEBIT_FUZZ_SEED: of the first case; each prints its
-// own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone.
+// own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone. ONEBIT_VARIANTS=few: small ones only, for slow machines.
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 
 #include "check.h"
@@ -17,8 +18,11 @@ using made::Random;
 
 namespace {
 
-// Multiply-adds of a case: weights times tokens of the sequences. What most cases may cost, and every fiftieth.
-constexpr double kMostWork = 1.5e8, kMostOfLarge = 4e9, kMostWeights = 4e6, kMostWeightsOfLarge = 6e7;
+// Multiply-adds of a case (weights times tokens of the sequences) and weights: at most, in most cases and in every fiftieth.
+struct Limits {
+    double work, weights;
+};
+constexpr Limits kSmall{4e7, 1e6}, kUsual{6e7, 2e6}, kLarge{1e10, 6e7};
 
 struct Case {
     Config config;
@@ -142,11 +146,16 @@ const std::vector<const KernelSet*>& sets() {
     return usable;
 }
 
-Case some_case(Random& random, bool large) {
+// Anything between the usual and the most, as many of each order of magnitude.
+Limits up_to(const Limits& most, Random& random) {
+    const double share = random.uniform(0, 1);
+    return {kUsual.work * std::pow(most.work / kUsual.work, share), kUsual.weights * std::pow(most.weights / kUsual.weights, share)};
+}
+
+Case some_case(Random& random, const Limits& limits) {
     Case test;
     do test.config = some_config(random);
-    while (test.config.wq_rows() > kMaxDim || test.weights() > (large ? kMostWeightsOfLarge : kMostWeights) ||
-           test.config.q_dim() > 16384);
+    while (test.config.wq_rows() > kMaxDim || test.weights() > limits.weights || test.config.q_dim() > 16384);
     choose_kinds(random, test);
     test.activations = one_of(random, {Activations::int8, Activations::int8, Activations::f32, Activations::int4});
     test.kv = one_of(random, {DType::f16, DType::f16, DType::f32, DType::q8});
@@ -154,7 +163,7 @@ Case some_case(Random& random, bool large) {
     // The scalar set is slow, so it gets a smaller share.
     test.kernels = random.chance(4) ? sets().front() : sets()[random.next() % sets().size()];
     if (const char* forced = std::getenv("ONEBIT_ISA")) test.kernels = choose_kernels(forced, nullptr);
-    const double most = (large ? kMostOfLarge : kMostWork) / (test.kernels == sets().front() ? 4 : 1);
+    const double most = limits.work / (test.kernels == sets().front() ? 8 : 1);
     const int affordable = static_cast<int>(std::min(256.0, most / (2 * test.weights())));
     test.tokens = random.chance(3) ? std::max(1, affordable) : random.between(1, std::max(1, affordable));
     while (test.tokens > 1 && test.attention() * test.tokens > most / 4) test.tokens /= 2;
@@ -296,11 +305,12 @@ int main() {
     const uint64_t most = number_from("ONEBIT_FUZZ", UINT64_MAX);
     const auto end = Clock::now() + std::chrono::minutes(number_from("ONEBIT_FUZZ_MINUTES", 1));
     std::printf("from seed %llu on\n", static_cast<unsigned long long>(first));
+    const bool few = std::getenv("ONEBIT_VARIANTS") != nullptr;
     uint64_t cases = 0;
     for (; cases < most && check::failed < 10 && (most != UINT64_MAX || Clock::now() < end); ++cases) {
         const uint64_t seed = first + cases;
         Random random{seed};
-        const Case test = some_case(random, seed % 50 == 0);
+        const Case test = some_case(random, few ? kSmall : seed % 50 == 0 ? up_to(kLarge, random) : kUsual);
         if (CHECK(Run(test, seed).run())) continue;
         std::printf("  ONEBIT_FUZZ=1 ONEBIT_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
         describe(test);

@@ -1,5 +1,6 @@
 // Memory that cannot be had: the n-th allocation fails, for every n, while a model is loaded, computes a step, samples,
 // generates, is forked and factorised. Each time that is an error by its name, nothing is lost, and the next try works.
+// ONEBIT_VARIANTS=few: a cache of one piece instead of two, for slow machines.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -146,6 +147,7 @@ void loading(const made::ModelFile& file) {
 void steps(const std::shared_ptr<Model>& model) {
     Pool pool;
     pool.resize(2);
+    const int tokens[] = {20, std::getenv("ONEBIT_VARIANTS") ? 30 : 270};
     every_allocation("a step", [&]() -> Status {
         Engine engine;
         engine.model = model;
@@ -162,7 +164,7 @@ void steps(const std::shared_ptr<Model>& model) {
         for (int i = 0; i < 2; ++i) {
             if (Status status = Session::create(model, 300, DType::f16, &sessions[i]); !status.ok()) return status;
             items[i].session = sessions[i].get();
-            items[i].tokens.assign(static_cast<size_t>(20 + 250 * i), 7);
+            items[i].tokens.assign(static_cast<size_t>(tokens[i]), 7);
             request.items.push_back(&items[i]);
         }
         items[0].logits = WantedLogits::all;
@@ -178,7 +180,7 @@ void steps(const std::shared_ptr<Model>& model) {
         if (!items[1].sampled.ok()) return items[1].sampled;
         std::unique_ptr<Session> fork;
         if (Status status = Session::create(model, 300, DType::f16, &fork); !status.ok()) return status;
-        return fork->copy_from(*sessions[1], 260);
+        return fork->copy_from(*sessions[1], tokens[1] - 10);
     });
 }
 

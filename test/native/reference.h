@@ -171,22 +171,20 @@ private:
     const int8_t* byte_row(int r) const { return bytes.data() + at(r, 0); }
     float group(int r, int g) const { return group_scale[static_cast<size_t>(r * (cols / 128) + g)]; }
 
+    // A sign is multiplied like any other weight: a product with +-1 is exact, so that adding it is adding x or -x.
     float float_row(int r, const Floats& x) const {
         Lanes lanes;
-        if (!group_scale.empty()) {
-            for (int g = 0; g < cols / 128; ++g) {
-                Lanes part;
-                for (int i = g * 128; i < g * 128 + 128; ++i) part.add(i, byte_row(r)[i] < 0 ? -x[static_cast<size_t>(i)] : x[static_cast<size_t>(i)]);
-                for (int l = 0; l < 16; ++l) lanes.lane[l] = std::fma(group(r, g), part.lane[l], lanes.lane[l]);
-            }
-        } else if (!w.empty()) {
+        if (!w.empty()) {
             float_dot(w.data() + at(r, 0), x.data(), cols, lanes);
-        } else if (signs) {
-            for (int i = 0; i < cols; ++i) lanes.add(i, byte_row(r)[i] < 0 ? -x[static_cast<size_t>(i)] : x[static_cast<size_t>(i)]);
-        } else {
-            Floats row(static_cast<size_t>(cols));
-            for (int i = 0; i < cols; ++i) row[static_cast<size_t>(i)] = static_cast<float>(byte_row(r)[i]);
-            float_dot(row.data(), x.data(), cols, lanes);
+            return lanes.total();
+        }
+        Floats row(static_cast<size_t>(cols));
+        for (int i = 0; i < cols; ++i) row[static_cast<size_t>(i)] = static_cast<float>(byte_row(r)[i]);
+        if (group_scale.empty()) float_dot(row.data(), x.data(), cols, lanes);
+        for (int g = 0; g < cols / 128 && !group_scale.empty(); ++g) {
+            Lanes part;
+            float_dot(row.data() + g * 128, x.data() + g * 128, 128, part);
+            for (int l = 0; l < 16; ++l) lanes.lane[l] = std::fma(group(r, g), part.lane[l], lanes.lane[l]);
         }
         return lanes.total();
     }

@@ -1,10 +1,16 @@
 // Sums in the order of the contract (lanes16, binding/kernels/kernels.h), and the three loops in which a plain forward pass
 // spends its time. Where the processor has FMA those are compiled for it, because without it each fused multiply-add is
-// a call.
+// a call. Sanitizers leave them alone and they are optimised in every build: what is looked for is in the engine.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define ONEBIT_QUICK __attribute__((no_sanitize("address", "undefined", "thread"), optimize("O3")))
+#else
+#define ONEBIT_QUICK
+#endif
 
 namespace reference {
 
@@ -24,7 +30,7 @@ struct Lanes {
 };
 
 // lanes[i % 16] = fma(a[i], b[i], lanes[i % 16])
-inline void float_dot_anywhere(const float* a, const float* b, int n, float* lanes) {
+ONEBIT_QUICK inline void float_dot_anywhere(const float* a, const float* b, int n, float* lanes) {
     int i = 0;
     for (; i + 16 <= n; i += 16) {
         for (int l = 0; l < 16; ++l) lanes[l] = std::fma(a[i + l], b[i + l], lanes[l]);
@@ -33,18 +39,18 @@ inline void float_dot_anywhere(const float* a, const float* b, int n, float* lan
 }
 
 // out[i] = fma(factor, x[i], out[i])
-inline void add_times_anywhere(float factor, const float* x, float* out, int n) {
+ONEBIT_QUICK inline void add_times_anywhere(float factor, const float* x, float* out, int n) {
     for (int i = 0; i < n; ++i) out[i] = std::fma(factor, x[i], out[i]);
 }
 
-inline int32_t int_dot_anywhere(const int8_t* a, const int8_t* b, int n) {
+ONEBIT_QUICK inline int32_t int_dot_anywhere(const int8_t* a, const int8_t* b, int n) {
     int32_t sum = 0;
     for (int i = 0; i < n; ++i) sum += a[i] * b[i];
     return sum;
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
-__attribute__((target("avx2,fma"))) inline void float_dot_fma(const float* a, const float* b, int n, float* lanes) {
+ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline void float_dot_fma(const float* a, const float* b, int n, float* lanes) {
     float l0[16];
     for (int l = 0; l < 16; ++l) l0[l] = lanes[l];
     int i = 0;
@@ -54,10 +60,10 @@ __attribute__((target("avx2,fma"))) inline void float_dot_fma(const float* a, co
     for (int l = 0; i + l < n; ++l) l0[l] = __builtin_fmaf(a[i + l], b[i + l], l0[l]);
     for (int l = 0; l < 16; ++l) lanes[l] = l0[l];
 }
-__attribute__((target("avx2,fma"))) inline void add_times_fma(float factor, const float* x, float* out, int n) {
+ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline void add_times_fma(float factor, const float* x, float* out, int n) {
     for (int i = 0; i < n; ++i) out[i] = __builtin_fmaf(factor, x[i], out[i]);
 }
-__attribute__((target("avx2,fma"))) inline int32_t int_dot_avx2(const int8_t* a, const int8_t* b, int n) {
+ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline int32_t int_dot_avx2(const int8_t* a, const int8_t* b, int n) {
     int32_t sum = 0;
     for (int i = 0; i < n; ++i) sum += a[i] * b[i];
     return sum;

@@ -6,14 +6,11 @@
 #include <string>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#endif
-
 #include "check.h"
 #include "kernels/math.h"
 #include "system/pool.h"
 #include "made_model.h"
+#include "no_memory.h"
 #include "probes/random_model.h"
 
 using namespace onebit;
@@ -110,25 +107,24 @@ void grows_as_it_is_used(const std::shared_ptr<Model>& model) {
     CHECK(session->can_rewind());
 }
 
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(ONEBIT_CAN_REFUSE_MEMORY)
 // A cache that cannot grow is an error that names the context, and the session goes on with what it has.
 void refused_memory_leaves_the_session_usable(const std::shared_ptr<Model>& model) {
+    if (!NoMemory::possible(RLIMIT_DATA)) return check::skip("a cache that cannot grow", "this system ignores limits of memory");
     std::unique_ptr<Session> session;
     if (!CHECK(Session::create(model, 1024, DType::f32, &session).ok())) return;
     fill(*session, 0, kKvChunk);
-    rlimit before;
-    CHECK(getrlimit(RLIMIT_DATA, &before) == 0);
-    const rlimit none{1, before.rlim_max};
-    CHECK(setrlimit(RLIMIT_DATA, &none) == 0);
-    const Status status = session->grow(kKvChunk + 1);
-    CHECK(setrlimit(RLIMIT_DATA, &before) == 0);
+    Status status;
+    {
+        const NoMemory none(RLIMIT_DATA);
+        status = session->grow(kKvChunk + 1);
+    }
     CHECK(!status.ok() && std::string(status.code) == "ERR_OUT_OF_MEMORY");
     CHECK(status.message.find("context") != std::string::npos);
     CHECK(session->length() == kKvChunk && holds(*session, kKvChunk));
     fill(*session, kKvChunk, kKvChunk + 5);
     CHECK(holds(*session, kKvChunk + 5));
 }
-#define ONEBIT_CAN_REFUSE 1
 #endif
 
 }  // namespace
@@ -152,7 +148,7 @@ int main() {
         CHECK(holds(*session, 700));
     }
     grows_as_it_is_used(model);
-#if defined(ONEBIT_CAN_REFUSE)
+#if defined(ONEBIT_CAN_REFUSE_MEMORY)
     refused_memory_leaves_the_session_usable(model);
 #else
     check::skip("a cache that cannot grow", "only Linux without sanitizers can refuse memory here");

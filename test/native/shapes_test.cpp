@@ -1,7 +1,7 @@
 // The sizes people use: one result with every number of threads and on every instruction set, for the shapes and prompt
 // lengths at which it once was several (13 and more query heads on a KV head; scratch memory that was too small for a
 // part that was shorter than the others), and one as long as a whole 1.1B model. Workspaces have guards.
-// ONEBIT_VARIANTS=few leaves the wide shapes out.
+// ONEBIT_VARIANTS=few leaves the wide shapes out, and most prompts and numbers of threads.
 #include <cstdlib>
 #include <string>
 
@@ -16,6 +16,7 @@ namespace {
 
 const std::vector<int> kPrompts = {9, 17, 23, 35, 46, 47, 71, 142, 143, 146, 210};
 const std::vector<int> kFewPrompts = {47, 71, 210};
+const std::vector<int> kThreads = {1, 2, 3, 8};
 constexpr int kScalarMost = 47;  // tokens: the scalar set is slow
 
 struct Shape {
@@ -71,6 +72,8 @@ std::vector<float> logits_of(const std::shared_ptr<Model>& model, int threads, i
     return logits;
 }
 
+bool few_variants() { return std::getenv("ONEBIT_VARIANTS") != nullptr; }
+
 std::vector<const KernelSet*> sets() {
     std::vector<const KernelSet*> usable;
     int count = 0;
@@ -83,14 +86,14 @@ std::vector<const KernelSet*> sets() {
 }
 
 void one_result(const Shape& shape, const LinearKind& linear, const char* kind, const std::vector<const KernelSet*>& usable,
-                const std::vector<int>& prompts = kPrompts) {
+                const std::vector<int>& prompts) {
     std::vector<std::vector<float>> expected(prompts.size());
     for (const KernelSet* kernels : usable) {
         const auto model = make(shape, linear, *kernels);
         if (!model) return;
         for (size_t i = 0; i < prompts.size(); ++i) {
             if (kernels == usable.front() && usable.size() > 1 && prompts[i] > kScalarMost) continue;
-            for (const int threads : {1, 2, 3, 8}) {
+            for (const int threads : few_variants() ? std::vector<int>{1, 3} : kThreads) {
                 std::vector<float> logits = logits_of(model, threads, prompts[i]);
                 if (expected[i].empty()) expected[i] = logits;
                 if (CHECK(logits == expected[i])) continue;
@@ -110,19 +113,20 @@ int main() {
     grouped.form = LinearKind::Form::grouped;
     q8.dtype = DType::q8;
     const std::vector<const KernelSet*> usable = sets();
+    const std::vector<int> prompts = few_variants() ? std::vector<int>{23, 71} : kPrompts;
     for (const Shape& shape : kHeads) {
-        one_result(shape, sign, "onebit", usable);
-        one_result(shape, chain, "chain", usable);
-        one_result(shape, grouped, "q1_0", usable);
-        one_result(shape, q8, "q8", usable);
+        one_result(shape, sign, "onebit", usable, prompts);
+        one_result(shape, chain, "chain", usable, prompts);
+        one_result(shape, grouped, "q1_0", usable, prompts);
+        one_result(shape, q8, "q8", usable, prompts);
     }
-    if (std::getenv("ONEBIT_VARIANTS")) {
+    if (few_variants()) {
         check::skip("wide shapes", "few variants are wanted");
         return check::summary();
     }
-    for (const Shape& shape : kWide) one_result(shape, sign, "onebit", usable, shape.vocab > 1500 ? kFewPrompts : kPrompts);
-    one_result(kWide[1], grouped, "q1_0", usable);
-    one_result(kWide[1], chain, "chain", usable);
+    for (const Shape& shape : kWide) one_result(shape, sign, "onebit", usable, shape.vocab > 1500 ? kFewPrompts : prompts);
+    one_result(kWide[1], grouped, "q1_0", usable, prompts);
+    one_result(kWide[1], chain, "chain", usable, prompts);
     std::vector<const KernelSet*> best{usable.back()};
     for (const KernelSet* kernels : usable) {
         if (std::string(kernels->name) == "avx2" && kernels != best[0]) best.push_back(kernels);

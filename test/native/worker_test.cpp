@@ -8,11 +8,8 @@
 #include <string>
 #include <thread>
 
-#if defined(__linux__)
-#include <sys/resource.h>
-#endif
-
 #include "check.h"
+#include "no_memory.h"
 
 using namespace onebit;
 using namespace std::chrono_literals;
@@ -172,23 +169,23 @@ void a_job_without_memory_is_an_error() {
     CHECK(std::strcmp(finished[0]->status.code, "ERR_OUT_OF_MEMORY") == 0);
 }
 
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define ONEBIT_CAN_REFUSE 1
+#if defined(ONEBIT_CAN_REFUSE_MEMORY)
 // No addresses for another stack: as a system at its limit, which refuses every thread. Must come before any thread of this
 // program has ended, for the C library keeps the stacks of those.
 void a_system_without_threads_is_an_error() {
+    if (!NoMemory::possible(RLIMIT_AS)) return check::skip("a system without threads", "this one ignores limits of memory");
     std::atomic<int> alive{0};
     std::atomic<bool> news{false};
     Worker worker([&] { news = true; });
     Pool pool;
     auto first = std::make_unique<SumJob>(0, 1, &alive), second = std::make_unique<SumJob>(1, 1, &alive);
-    rlimit before;
-    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
-    const rlimit none{1, before.rlim_max};
-    CHECK(setrlimit(RLIMIT_AS, &none) == 0);
-    const Status status = worker.post(std::move(first));
-    const int threads = pool.resize(4);
-    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    Status status;
+    int threads = 0;
+    {
+        const NoMemory none(RLIMIT_AS);
+        status = worker.post(std::move(first));
+        threads = pool.resize(4);
+    }
     CHECK(!status.ok() && std::strcmp(status.code, "ERR_NO_THREAD") == 0);
     CHECK(alive == 1 && worker.take_finished().empty());
     CHECK(threads == 1);
@@ -235,7 +232,7 @@ void threads_have_stacks_of_our_size() {
 }  // namespace
 
 int main() {
-#if defined(ONEBIT_CAN_REFUSE)
+#if defined(ONEBIT_CAN_REFUSE_MEMORY)
     a_system_without_threads_is_an_error();
 #else
     check::skip("a system without threads", "only Linux without sanitizers can refuse one here");
