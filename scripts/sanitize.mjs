@@ -84,7 +84,9 @@ function mustLoadSanitized(env) {
 
 function attacks(env, folder) {
   const json = join(folder, 'vitest.json')
-  const argv = ['run', 'test/attacks', '--reporter=default', '--reporter=json', `--outputFile.json=${json}`]
+  // Those on JSON's fields end before anything native, and take minutes.
+  const apart = ['--exclude', '**/fields-of-the-wrong-type.test.ts']
+  const argv = ['run', 'test/attacks', ...apart, '--reporter=default', '--reporter=json', `--outputFile.json=${json}`]
   const { status, signal } = node([join(ROOT, 'node_modules', 'vitest', 'vitest.mjs'), ...argv], env)
   if (!existsSync(json)) return tally.fail(`the attacks under sanitizers: ${signal ?? `exit status ${status}`}`)
   const { numPassedTests, numFailedTests, numPendingTests } = JSON.parse(readFileSync(json, 'utf8'))
