@@ -18,8 +18,8 @@ const FOLDER = 'build-aarch64'
 
 const tally = new Tally()
 const { ONEBIT_ISA: _forced, ...inherited } = process.env
-// The emulator is some twenty times slower than a CPU, so that a tenth of the random cases has to do by default.
-const env = { ONEBIT_CASES: '1000', ONEBIT_MUTANTS: '20000', ONEBIT_VARIANTS: 'few', ONEBIT_FUZZ: '20', ...inherited }
+// The emulator is some twenty times slower than a CPU, so that a twentieth of the random cases has to do by default.
+const env = { ONEBIT_CASES: '500', ONEBIT_MUTANTS: '20000', ONEBIT_VARIANTS: 'few', ONEBIT_FUZZ: '20', ...inherited }
 
 /** { name of a model: hash } from the lines `logits-hash NAME HEX`. */
 function logitsHashes(output) {

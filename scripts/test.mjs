@@ -57,7 +57,7 @@ async function nativeTests() {
     return tally.fail(`the native test programs do not build: ${error.message}`)
   }
   // Fuzzing goes on for as long as there is time: some minutes for a change, a night for a release.
-  const minutes = process.env.ONEBIT_LONG ? 480 : process.env.CI ? 3 : 1
+  const minutes = process.env.ONEBIT_LONG ? 480 : process.env.CI ? 2 : 1
   const options = {
     env: { ONEBIT_FUZZ_MINUTES: String(minutes), ...process.env },
     timeoutMs: (minutes + 20) * 60_000,

@@ -8,6 +8,7 @@ import { perplexity } from '../dist/eval/perplexity.js'
 import { Model } from '../dist/index.js'
 import { dataFile, golden, missing, readJson } from './data.js'
 
+const LONG = process.env.ONEBIT_LONG === '1'
 const FLOATS = { activations: 'f32', kv: 'f32' } as const
 
 let folder: string
@@ -95,14 +96,15 @@ describe.skipIf(missing(TEACHER, 'golden/smollm2-135m-logits.json'))('SmolLM2 13
   })
 
   it.skipIf(missing('text/wikitext2-raw-test.txt'))(
-    'has the teacher perplexity of 22.03 on WikiText-2',
+    "has PyTorch's perplexity on WikiText-2",
     async () => {
+      // Two blocks by distill's own teacher in float32; six, which take minutes, as the data's manifest has them.
+      const { chunks, expected } = LONG ? { chunks: 6, expected: 22.031 } : { chunks: 2, expected: 19.018 }
       const text = readFileSync(dataFile('text/wikitext2-raw-test.txt'), 'utf8').replaceAll('\r\n', '\n')
       const ids = await model.encode(text)
       expect(ids.length).toBe(301_948)
-      const result = await perplexity(model, ids, { ctx: 2048, chunks: 6 })
-      console.log(`perplexity ${result.perplexity.toFixed(4)}`)
-      expect(Math.abs(result.perplexity - 22.031)).toBeLessThan(0.05)
+      const result = await perplexity(model, ids, { ctx: 2048, chunks })
+      expect(Math.abs(result.perplexity - expected)).toBeLessThan(0.01)
     },
     600_000,
   )
