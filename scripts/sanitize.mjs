@@ -25,7 +25,7 @@ const tally = new Tally()
 // Random cases cost ten times as much here. ONEBIT_LONG=1 gives the loader two million mutants, and the engine its large cases.
 const FEWER = process.env.ONEBIT_LONG
   ? { ONEBIT_MUTANTS: '2000000', ONEBIT_FUZZ: '5000' }
-  : { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '200000', ONEBIT_FUZZ: '200' }
+  : { ONEBIT_CASES: '2000', ONEBIT_VARIANTS: 'few', ONEBIT_MUTANTS: '100000', ONEBIT_FUZZ: '100' }
 const SANITIZERS = {
   // A signal, not an exit status that a test might take for a refusal.
   ASAN_OPTIONS: 'abort_on_error=1:detect_leaks=1',
