@@ -14,7 +14,7 @@ import { Tally } from './tally.mjs'
 const FOLDER = 'build-tsan'
 const PROGRAMS = ['forward_fuzz_test', 'generation_test', 'pool_test', 'worker_test']
 const tally = new Tally()
-// The scalar kernels see every access of the others', and are built in a tenth of the time.
+// The scalar kernels touch the memory that the others touch, and are built in a tenth of the time.
 const UNCHECKED = ['avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot']
 const env = {
   ONEBIT_ISA: 'scalar',
