@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdio>
+#include <cstdlib>
+#include <string>
 
 namespace check {
 
@@ -20,6 +22,12 @@ inline bool that(bool ok, const char* what, const char* file, int line) {
 inline void skip(const char* what, const char* why) {
     ++skipped;
     std::printf("skipped: %s (%s)\n", what, why);
+}
+
+// ONEBIT_VARIANTS=few: emulators and sanitizers, which are slow, leave out what each program says at its top.
+inline bool few_variants() {
+    const char* wanted = std::getenv("ONEBIT_VARIANTS");
+    return wanted && std::string(wanted) == "few";
 }
 
 inline int summary() {

@@ -306,7 +306,7 @@ int main() {
     const uint64_t most = number_from("ONEBIT_FUZZ", UINT64_MAX);
     const auto end = Clock::now() + std::chrono::minutes(number_from("ONEBIT_FUZZ_MINUTES", 1));
     std::printf("from seed %llu on\n", static_cast<unsigned long long>(first));
-    const bool few = std::getenv("ONEBIT_VARIANTS") != nullptr;
+    const bool few = check::few_variants();
     uint64_t cases = 0;
     for (; cases < most && check::failed < 10 && (most != UINT64_MAX || Clock::now() < end); ++cases) {
         const uint64_t seed = first + cases;

@@ -163,8 +163,7 @@ struct Variants {
 };
 
 Variants wanted_variants() {
-    const char* wanted = std::getenv("ONEBIT_VARIANTS");
-    return wanted && std::string(wanted) == "few" ? Variants{{2}, {7}} : Variants{};
+    return check::few_variants() ? Variants{{2}, {7}} : Variants{};
 }
 
 // One model on one instruction set: all cache states, chunks and thread counts against `expected` (filled when empty).

@@ -179,7 +179,6 @@ int main() {
     if (!CHECK(file.load(*choose_kernels(std::getenv("ONEBIT_ISA"), nullptr), Activations::int8, pool, &model).ok())) return check::summary();
     generations_share_a_worker(model);
     a_consumer_that_is_behind(model);
-    const char* few = std::getenv("ONEBIT_VARIANTS");
-    stopped_at_any_moment(model, few ? 40 : 200);
+    stopped_at_any_moment(model, check::few_variants() ? 40 : 200);
     return check::summary();
 }

@@ -147,7 +147,7 @@ void loading(const made::ModelFile& file) {
 void steps(const std::shared_ptr<Model>& model) {
     Pool pool;
     pool.resize(2);
-    const int tokens[] = {20, std::getenv("ONEBIT_VARIANTS") ? 30 : 270};
+    const int tokens[] = {20, check::few_variants() ? 30 : 270};
     every_allocation("a step", [&]() -> Status {
         Engine engine;
         engine.model = model;

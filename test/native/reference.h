@@ -180,8 +180,11 @@ private:
         }
         Floats row(static_cast<size_t>(cols));
         for (int i = 0; i < cols; ++i) row[static_cast<size_t>(i)] = static_cast<float>(byte_row(r)[i]);
-        if (group_scale.empty()) float_dot(row.data(), x.data(), cols, lanes);
-        for (int g = 0; g < cols / 128 && !group_scale.empty(); ++g) {
+        if (group_scale.empty()) {
+            float_dot(row.data(), x.data(), cols, lanes);
+            return lanes.total();
+        }
+        for (int g = 0; g < cols / 128; ++g) {
             Lanes part;
             float_dot(row.data() + g * 128, x.data() + g * 128, 128, part);
             for (int l = 0; l < 16; ++l) lanes.lane[l] = std::fma(group(r, g), part.lane[l], lanes.lane[l]);

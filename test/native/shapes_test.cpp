@@ -2,10 +2,10 @@
 // lengths at which it once was several (13 and more query heads on a KV head; scratch memory that was too small for a
 // part that was shorter than the others), and one as long as a whole 1.1B model. Workspaces have guards.
 // ONEBIT_VARIANTS=few leaves the wide shapes out, and most prompts and numbers of threads.
-#include <cstdlib>
 #include <string>
 
 #include "check.h"
+#include "each_set.h"
 #include "made_model.h"
 #include "probes/random_model.h"
 #include "run/forward.h"
@@ -72,19 +72,6 @@ std::vector<float> logits_of(const std::shared_ptr<Model>& model, int threads, i
     return logits;
 }
 
-bool few_variants() { return std::getenv("ONEBIT_VARIANTS") != nullptr; }
-
-std::vector<const KernelSet*> sets() {
-    std::vector<const KernelSet*> usable;
-    int count = 0;
-    const IsaEntry* table = isa_table(&count);
-    for (int i = 0; i < count; ++i) {
-        if (table[i].kernels) usable.push_back(table[i].kernels);
-        else if (table[i].state == IsaState::not_present) check::skip(table[i].name, "not on this processor");
-    }
-    return usable;
-}
-
 void one_result(const Shape& shape, const LinearKind& linear, const char* kind, const std::vector<const KernelSet*>& usable,
                 const std::vector<int>& prompts) {
     std::vector<std::vector<float>> expected(prompts.size());
@@ -93,7 +80,7 @@ void one_result(const Shape& shape, const LinearKind& linear, const char* kind, 
         if (!model) return;
         for (size_t i = 0; i < prompts.size(); ++i) {
             if (kernels == usable.front() && usable.size() > 1 && prompts[i] > kScalarMost) continue;
-            for (const int threads : few_variants() ? std::vector<int>{1, 3} : kThreads) {
+            for (const int threads : check::few_variants() ? std::vector<int>{1, 3} : kThreads) {
                 std::vector<float> logits = logits_of(model, threads, prompts[i]);
                 if (expected[i].empty()) expected[i] = logits;
                 if (CHECK(logits == expected[i])) continue;
@@ -112,15 +99,16 @@ int main() {
     chain.rank = 256;
     grouped.form = LinearKind::Form::grouped;
     q8.dtype = DType::q8;
-    const std::vector<const KernelSet*> usable = sets();
-    const std::vector<int> prompts = few_variants() ? std::vector<int>{23, 71} : kPrompts;
+    std::vector<const KernelSet*> usable;
+    check::each_set([&](const KernelSet& kernels) { usable.push_back(&kernels); });
+    const std::vector<int> prompts = check::few_variants() ? std::vector<int>{23, 71} : kPrompts;
     for (const Shape& shape : kHeads) {
         one_result(shape, sign, "onebit", usable, prompts);
         one_result(shape, chain, "chain", usable, prompts);
         one_result(shape, grouped, "q1_0", usable, prompts);
         one_result(shape, q8, "q8", usable, prompts);
     }
-    if (few_variants()) {
+    if (check::few_variants()) {
         check::skip("wide shapes", "few variants are wanted");
         return check::summary();
     }
