@@ -109,6 +109,11 @@ export interface NativeSampler {
   choose(logits: Float32Array): { id: number; logprob: number; candidates: number /* that were looked at */ }
   /** The consumer of a generation's tokens has taken one more. */
   took(): void
+  /**
+   * Which tokens may be chosen from now on: a bit for each id, vocab_size / 32 words rounded up; undefined: all. Copied.
+   * ERR_BUSY. Without any allowed token the next choice is ERR_BAD_LOGITS.
+   */
+  allow(mask: Int32Array | undefined): void
 }
 
 export interface NativeStepItem {
@@ -123,6 +128,8 @@ export interface NativeStepItem {
    * last one (-1: unknown), and the `top` most likely tokens. Only the rows from `from` on are computed.
    */
   score?: { from: number; top: number; next: number }
+  /** hidden states after the final norm: the last token's, or the sum over all tokens (in double, in their order) */
+  hidden?: 0 | 1 | 2 // none last sum
 }
 
 export interface NativeStepResult {
@@ -132,6 +139,8 @@ export interface NativeStepResult {
   stepMs: number
   /** rows x vocab_size */
   logits?: Float32Array
+  /** (dim), when all tokens were processed */
+  hidden?: Float64Array
   /** with a sampler, when all tokens were processed: what follows, and how likely the model itself found it */
   id?: number
   logprob?: number
@@ -187,6 +196,15 @@ export interface NativeSession {
   rewind(length: number): void
   /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
   fork(length: number): Promise<NativeSession>
+  /**
+   * Bytes of one chunk of 256 positions as they lie in memory; positions from `length` on are zeros. The layout depends
+   * on the model's config and the kv type only. Copied off the main thread.
+   */
+  readChunk(index: number): Promise<Uint8Array>
+  /** The same back: chunks in order, from index 0 on, into an empty session; then `restored(length)`. */
+  writeChunk(index: number, bytes: Uint8Array): Promise<void>
+  /** `length` positions are in the cache now; their chunks were written. */
+  restored(length: number): void
   /** Stops the step under way between two layers; the memory is freed when it has ended. Any number of times. */
   dispose(): void
   readonly disposed: boolean
