@@ -35,6 +35,11 @@ const METHODS: Record<string, (session: Session) => Promise<unknown>> = {
   rewind: async (session) => session.rewind(0),
   fork: (session) => session.fork(),
   'fork a part': (session) => session.fork(0),
+  save: (session) => session.save(folder.path('state.session')),
+  embed: (session) => {
+    if (!session.busy && !session.disposed) session.rewind(0)
+    return session.embed(PROMPT)
+  },
 }
 
 const ALWAYS: Record<string, (session: Session) => unknown> = {

@@ -91,7 +91,7 @@ bool check_usable(Napi::Env env, const ModelState& state) {
     return false;
 }
 
-// In the order of KV_TYPES in src/run/session.ts.
+// In the order of KV_TYPES in src/run/kv.ts.
 constexpr DType kKvTypes[] = {DType::f16, DType::f32, DType::q8};
 
 Napi::Value model_create_session(const Napi::CallbackInfo& call) {
