@@ -6,41 +6,13 @@
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel, NativeSampler } from '../native/native.js'
-import { StopStrings } from '../text/stop-strings.js'
 import type { Tokenizer } from '../text/tokenizer.js'
-import type { Utf8Stream } from '../text/utf8-stream.js'
 import type { CheckedGenerateOptions } from './generate-options.js'
+import { type Chosen, type FinishReason, type Piece, Pieces } from './pieces.js'
 import { nativeSampling } from './sampler.js'
 import type { Timeline } from './timeline.js'
 
-/** One of the likeliest tokens at a position. */
-export interface TokenLogprob {
-  id: number
-  /** natural logarithm of the model's own probability, before temperature, penalties and bias */
-  logprob: number
-}
-
-/** What one token adds. */
-export interface Piece {
-  /** whole characters only; empty while a character or a possible stop string is incomplete */
-  text: string
-  /** the token */
-  id: number
-  /** the text was held back until a stop token came, which is `id`: no token of the answer */
-  released?: true
-  /** with `logprobs` or `topLogprobs` */
-  logprob?: number
-  /** with `topLogprobs`: the likeliest tokens here, descending */
-  topLogprobs?: TokenLogprob[]
-}
-
-/**
- * - stop: a stop token or a stop string
- * - length: maxTokens
- * - context: the session's context is full
- * - abort: aborted, disposed, failed, or left by its consumer
- */
-export type FinishReason = 'stop' | 'length' | 'context' | 'abort'
+export type { FinishReason, Piece, TokenLogprob } from './pieces.js'
 
 export interface Usage {
   /** tokens before the answer, those that were in the cache included */
@@ -66,22 +38,16 @@ export interface GenerationSummary {
   timings: Timings
 }
 
-/** A token as native code tells it. */
-interface Chosen {
-  id: number
-  logprob: number
+/** A token, and what the native thread took for it. */
+interface TimedChoice extends Chosen {
   ms: number
-  topIds: Int32Array | undefined
-  topLogprobs: Float32Array | undefined
 }
 
 export class Generation {
   readonly #timeline: Timeline
   readonly #options: CheckedGenerateOptions
   readonly #sampler: NativeSampler | undefined
-  readonly #stopIds: ReadonlySet<number>
-  readonly #text: Utf8Stream | undefined
-  readonly #stops: StopStrings | undefined
+  readonly #pieces: Pieces
   readonly #cancel: NativeCancel
   readonly #usage: Usage
   #finish: FinishReason | undefined
@@ -90,7 +56,7 @@ export class Generation {
   #decoded = 0
 
   /** chosen and not handed out yet, oldest first */
-  readonly #chosen: Chosen[] = []
+  readonly #chosen: TimedChoice[] = []
   /** how many were told, those that are gone from #chosen included, and the last of them */
   #told = 0
   #lastTold = 0
@@ -116,14 +82,7 @@ export class Generation {
     if (options.maxTokens > 0) {
       this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice()))
     }
-    // A special token gives no text that a stop string could be found in.
-    const named = options.stop.flatMap((stop) => tokenizer?.specialTokens.get(stop) ?? [])
-    const ends = options.ignoreEos ? [] : (tokenizer?.eosIds ?? [])
-    this.#stopIds = new Set([...options.stopTokens, ...named, ...ends])
-    // After nothing but BOS a text begins, and SentencePiece's first space is no part of it.
-    const begins = timeline.length === 1 && timeline.slice()[0] === tokenizer?.bosId
-    this.#text = tokenizer?.stream({ continuation: !begins })
-    this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : undefined
+    this.#pieces = new Pieces(tokenizer, options, timeline.slice())
     this.#usage = { promptTokens: timeline.length, cachedTokens: cached, newTokens: 0 }
   }
 
@@ -163,7 +122,7 @@ export class Generation {
     const sampling = this.#sampler && {
       sampler: this.#sampler,
       most: maxTokens - this.#told,
-      stop_tokens: Int32Array.from(this.#stopIds),
+      stop_tokens: Int32Array.from(this.#pieces.stopIds),
       top: topLogprobs,
     }
     this.#behind = false
@@ -204,7 +163,7 @@ export class Generation {
   }
 
   /** The next token; undefined when only the prompt was to be computed. */
-  async #next(): Promise<Chosen | undefined> {
+  async #next(): Promise<TimedChoice | undefined> {
     for (;;) {
       this.#checkAlive()
       const chosen = this.#chosen.shift()
@@ -233,42 +192,16 @@ export class Generation {
   }
 
   /** Puts the chosen token on the timeline; sets #finish when it is the last. */
-  #handOut({ id, logprob, ms, topIds, topLogprobs }: Chosen): Piece | undefined {
+  #handOut(chosen: TimedChoice): Piece | undefined {
     if (this.#usage.newTokens > 0) {
-      this.#decodeMs += ms
+      this.#decodeMs += chosen.ms
       this.#decoded++
     }
     const stored = this.#timeline.length < this.#timeline.capacity
-    if (stored) this.#timeline.pushOne(id)
-    if (this.#stopIds.has(id)) {
-      this.#finish = 'stop'
-      const text = this.#flush('')
-      return text === '' ? undefined : { text, id, released: true }
-    }
-    const piece: Piece = { text: this.#textOf(id), id }
-    if (++this.#usage.newTokens >= this.#options.maxTokens) this.#finish ??= 'length'
-    if (!stored) this.#finish ??= 'context'
-    if (this.#finish === 'length' || this.#finish === 'context') piece.text = this.#flush(piece.text)
-    if (this.#options.logprobs) piece.logprob = logprob
-    if (topIds && topLogprobs) {
-      piece.topLogprobs = Array.from(topIds, (id, i) => ({ id, logprob: topLogprobs[i]! }))
-    }
+    if (stored) this.#timeline.pushOne(chosen.id)
+    const piece = this.#pieces.push(chosen, !stored)
+    this.#usage.newTokens = this.#pieces.count
+    this.#finish = this.#pieces.finish
     return piece
-  }
-
-  #textOf(id: number): string {
-    const text = this.#text?.push(id) ?? ''
-    if (!this.#stops || text === '') return text
-    const { text: released, stopped } = this.#stops.push(text)
-    if (stopped) this.#finish = 'stop'
-    return released
-  }
-
-  /** `text` and everything that was held back, when no token follows. */
-  #flush(text: string): string {
-    const rest = this.#text?.flush() ?? ''
-    if (!this.#stops) return text + rest
-    const last = this.#stops.push(rest)
-    return text + last.text + (last.stopped ? '' : this.#stops.flush())
   }
 }
