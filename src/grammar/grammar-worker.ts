@@ -170,6 +170,10 @@ function failure(error: unknown): { code: string; message: string; hint: string 
   const reason = output.map(saying).findLast((line) => line !== undefined)
   if (reason !== undefined)
     return { code: 'ERR_GRAMMAR', message: `The grammar is not usable: ${reason}`, hint: undefined }
+  // An exception of C++, of which only the address comes out.
+  if (typeof error === 'number') {
+    return { code: 'ERR_GRAMMAR', message: 'The grammar is not usable; the library does not say why.', hint: undefined }
+  }
   return {
     code: 'ERR_GRAMMAR_LIMIT',
     message: `The grammar needs more memory or depth than there is (${(error as Error)?.message ?? 'no reason given'})`,
@@ -177,14 +181,16 @@ function failure(error: unknown): { code: string; message: string; hint: string 
   }
 }
 
-/** Requests come faster than they are answered when an answer is left: one after the other, in their order. */
-let last: Promise<void> = Promise.resolve()
+/**
+ * One after the other, in their order, and none before the library is there: two first calls at the same time would load it
+ * twice, and one's memory means nothing to the other.
+ */
+let last: Promise<unknown> = compilerFor(setup.vocabulary).then(() => {
+  parentPort!.postMessage({ ready: true } satisfies WorkerAnswer)
+})
 parentPort!.on('message', (request: WorkerRequest) => {
   last = last.then(async () => {
     const reply = await answer(request)
     if (reply) parentPort!.postMessage(reply, 'mask' in reply ? [reply.mask.buffer] : [])
   })
 })
-
-await compilerFor(setup.vocabulary)
-parentPort!.postMessage({ ready: true } satisfies WorkerAnswer)

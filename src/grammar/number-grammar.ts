@@ -27,7 +27,7 @@ export function numberExpression(bounds: Bounds, isInteger: boolean, rules: Rule
       : rules.shared('number', () => `"-"? ${WHOLE} ("." [0-9]{1,${DIGITS}})? ([eE] [+\\-]? [0-9]{1,2})?`)
   }
   const { min = -LARGEST, max = LARGEST, openMin = false, openMax = false } = isInteger ? wholeBounds(bounds) : bounds
-  if (min > LARGEST || max < -LARGEST) return undefined
+  if (min > LARGEST || max < -LARGEST || min > max) return undefined
   const parts: string[] = []
   const range = (low: number, high: number, openLow: boolean, openHigh: boolean) =>
     new DecimalRange(rules, isInteger).expression(low, high, openLow, openHigh)

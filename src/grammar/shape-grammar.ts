@@ -1,7 +1,7 @@
 /** What an answer has to look like, as a grammar for XGrammar. */
 import { OnebitError } from '../errors.js'
 import { shown } from '../shown-value.js'
-import { grammarLimit, Rules } from './ebnf.js'
+import { grammarLimit, literal, Rules } from './ebnf.js'
 import { anyObject } from './json-rules.js'
 import { checkedGrammar } from './own-grammar.js'
 import { regexExpression } from './regex-grammar.js'
@@ -54,9 +54,28 @@ function withGrammars(value: unknown, level: number): unknown {
       return { type: 'grammar', grammar: whole((rules) => regexExpression(textOf(format.pattern), rules)) }
     case 'grammar':
       return { type: 'grammar', grammar: checkedGrammar(textOf(format.grammar)) }
+    case 'json_calls':
+      return { type: 'grammar', grammar: whole((rules) => jsonCalls(format as unknown as JsonCalls, rules)) }
     default:
   }
   return Object.fromEntries(Object.entries(format).map(([name, inner]) => [name, withGrammars(inner, level + 1)]))
+}
+
+/** Calls without a marker: one or several of these, or a text that does not begin as they do, with a brace. */
+interface JsonCalls {
+  tags: { begin: string; json_schema: Schema; end: string }[]
+  separator: string
+  many: boolean
+  or_text: boolean
+}
+
+function jsonCalls({ tags, separator, many, or_text }: JsonCalls, rules: Rules): string {
+  const calls = tags.map(({ begin, json_schema, end }) =>
+    rules.add('call', `${literal(begin)} ${schemaExpression(json_schema, rules)} ${literal(end)}`),
+  )
+  const call = rules.add('calls', calls.join(' | '))
+  const all = many ? `${call} (${literal(separator)} ${call})*` : call
+  return or_text ? `(${all}) | "" | [^\\x00{ \\t\\n] [^\\x00]*` : all
 }
 
 function textOf(value: unknown): string {
