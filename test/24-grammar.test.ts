@@ -187,7 +187,7 @@ describe('answers by a JSON Schema', () => {
   const refused: Record<string, [Record<string, unknown> | boolean, RegExp]> = {
     'an unknown keyword': [{ type: 'string', minLenght: 3 }, /"minLenght" is not supported/],
     not: [{ not: { type: 'string' } }, /"not" is not supported/],
-    'if and then': [{ if: {}, then: {} }, /"if" is not supported/],
+    'if and then': [{ if: {}, else: {} }, /"if" is not supported/],
     patternProperties: [{ patternProperties: { '^x': {} } }, /"patternProperties" is not supported/],
     dependentRequired: [{ dependentRequired: { a: ['b'] } }, /"dependentRequired" is not supported/],
     contains: [{ contains: {} }, /"contains" is not supported/],
