@@ -11,6 +11,7 @@ export { defaultModelPath } from './run/default-model.js'
 export { type Activations, Model, type ModelInfo, type ModelOptions } from './run/model.js'
 export {
   type Completion,
+  type EmbedOptions,
   type FinishReason,
   type GenerateOptions,
   type GenerationSummary,
@@ -19,9 +20,11 @@ export {
   type LogitsOptions,
   type Piece,
   type Prompt,
+  type RestoreOptions,
   type ScoreOptions,
   type Scores,
   Session,
+  type SessionMaker,
   type SessionModel,
   type SessionOptions,
   type Timings,

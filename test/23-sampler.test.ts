@@ -276,3 +276,56 @@ describe('bad options', () => {
     }
   })
 })
+
+describe('a mask', () => {
+  const allowing = (ids: Iterable<number>) => {
+    const mask = new Int32Array(Math.ceil(LOGITS.length / 32))
+    for (const id of ids) mask[id >> 5]! |= 1 << (id & 31)
+    return mask
+  }
+  const values = Float32Array.from(LOGITS)
+  const best = LOGITS.indexOf(Math.max(...LOGITS))
+
+  it('leaves the distribution of the tokens that it allows', () => {
+    const allowed = LOGITS.map((_, id) => id).filter((id) => id % 7 === 3 || id > 480)
+    const masked = LOGITS.map((logit, id) => (allowed.includes(id) ? logit : Number.NEGATIVE_INFINITY))
+    for (const options of [
+      {},
+      { temperature: 0.5 },
+      { topK: 7 },
+      { topP: 0.8 },
+      { minP: 0.1 },
+    ] satisfies SamplingOptions[]) {
+      const all = { topK: 0, topP: 1, minP: 0, temperature: 1, seed: 5, ...options }
+      const sampler = makeSampler(all, LOGITS.length, 20)
+      sampler.allow(allowing(allowed))
+      const counts = new Array<number>(LOGITS.length).fill(0)
+      for (let i = 0; i < 3000; i++) counts[sampler.choose(values).id]!++
+      expectDistribution(counts, reference(masked, all), 3000)
+    }
+  })
+
+  it('is stronger than any bias, and leaves the log-probability alone', () => {
+    const ids = [3, 499]
+    const sampler = makeSampler({ temperature: 0, logitBias: { [best]: 1000, 3: 2 } }, LOGITS.length)
+    const free = makeSampler({ temperature: 0 }, LOGITS.length)
+    sampler.allow(allowing(ids))
+    const { id, logprob } = sampler.choose(values)
+    expect(ids).toContain(id)
+    expect(logprob - free.choose(values).logprob).toBeCloseTo(LOGITS[id]! - LOGITS[best]!, 4)
+    sampler.allow(undefined)
+    expect(sampler.choose(values).id).toBe(best)
+  })
+
+  it('that allows nothing is an error, and the sampler works on', () => {
+    const sampler = makeSampler({ temperature: 1 }, LOGITS.length)
+    sampler.allow(allowing([]))
+    expect(() => sampler.choose(values)).toThrow(
+      expect.objectContaining({ code: 'ERR_BAD_LOGITS', message: expect.stringMatching(/forbidden/) }),
+    )
+    const mask = allowing([17])
+    sampler.allow(mask)
+    mask.fill(0) // was copied
+    expect(sampler.choose(values).id).toBe(17)
+  })
+})

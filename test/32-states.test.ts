@@ -35,6 +35,11 @@ const METHODS: Record<string, (session: Session) => Promise<unknown>> = {
   rewind: async (session) => session.rewind(0),
   fork: (session) => session.fork(),
   'fork a part': (session) => session.fork(0),
+  save: (session) => session.save(folder.path('state.session')),
+  embed: (session) => {
+    if (!session.busy && !session.disposed) session.rewind(0)
+    return session.embed(PROMPT)
+  },
 }
 
 const ALWAYS: Record<string, (session: Session) => unknown> = {
@@ -219,6 +224,9 @@ describe('objects that are not what they seem', () => {
     for (const foreign of foreigners) {
       expect(() => session.rewind.call(foreign, 0)).toThrow(TypeError)
       expect(() => session.dispose.call(foreign)).toThrow(TypeError)
+      expect(() => session.readChunk.call(foreign, 0)).toThrow(TypeError)
+      expect(() => session.writeChunk.call(foreign, 0, new Uint8Array(session.bytes))).toThrow(TypeError)
+      expect(() => session.restored.call(foreign, 0)).toThrow(TypeError)
       expect(() => addon().step(foreign as NativeModel, [], { chunk: 0 })).toThrow(
         foreign === model ? Error : TypeError,
       )
@@ -276,6 +284,8 @@ describe('objects that are not what they seem', () => {
       step({ tokens: new Proxy(new Int32Array(2), {}) }),
       step({ logits: 3 }),
       step({ logits: Number.NaN }),
+      step({ hidden: 3 }),
+      step({ hidden: 'last' }),
       step({ score: { from: 2, top: 0, next: -1 } }),
       step({ score: { from: -1, top: 0, next: -1 } }),
       step({ score: { from: 0, top: 1e9, next: -1 } }),
@@ -292,6 +302,10 @@ describe('objects that are not what they seem', () => {
       sampler({ bias_ids: Int32Array.of(1) }),
       () => (addon().Sampler as unknown as () => unknown)(),
       () => good.choose(new Float32Array(3)),
+      () => good.allow(new Int32Array(3)),
+      () => good.allow(new Int32Array(1 << 20)),
+      () => good.allow(new Uint32Array(Math.ceil(TINY_VOCAB / 32)) as never),
+      () => good.allow(null as never),
       generate({ tokens: new Int32Array(0) }),
       generate({ sampler: session }),
       generate({ most: 0 }),
@@ -310,6 +324,16 @@ describe('objects that are not what they seem', () => {
       () => session.rewind(1),
       () => session.rewind(-1),
       () => session.fork(2 ** 40),
+      () => session.readChunk(0), // there is none yet
+      () => session.readChunk(-1),
+      () => session.readChunk(Number.NaN),
+      () => session.writeChunk(1, new Uint8Array(1)),
+      () => session.writeChunk(0, new Uint8Array(1)),
+      () => session.writeChunk(0, new Uint8Array(1 << 24)),
+      () => session.writeChunk(0, new Int8Array(session.bytes) as never),
+      () => session.writeChunk(0, undefined as never),
+      () => session.restored(65),
+      () => session.restored(0.5),
       () => model.createSession(0, 0),
       () => model.createSession(64, 3 as never),
     ]
@@ -323,6 +347,65 @@ describe('objects that are not what they seem', () => {
     expect(generate({ tokens: new Int32Array(65) })).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_FULL' }))
     expect(step({ tokens: new Int32Array(65) })).toThrow(expect.objectContaining({ code: 'ERR_CONTEXT_FULL' }))
     expect(() => model.createSession(257, 0)).toThrow(expect.objectContaining({ code: 'ERR_BAD_OPTION' }))
+    expect(() => session.restored(1)).toThrow(expect.objectContaining({ code: 'ERR_BAD_OPTION' }))
+  })
+
+  it('can copy a cache, but not while something else has it', async () => {
+    const { model } = native
+    const tokens = Int32Array.from({ length: 40 }, (_, i) => i)
+    const step = (session: NativeSession, ids: Int32Array) =>
+      addon().step(model, [{ session, tokens: ids, logits: 1 }], { chunk: 0 })
+    const [from, to] = [model.createSession(64, 0), model.createSession(100, 0)]
+    await step(from, tokens)
+    const busy = expect.objectContaining({ code: 'ERR_BUSY' })
+    const reading = from.readChunk(0)
+    for (const call of [
+      () => from.readChunk(0),
+      () => from.writeChunk(0, new Uint8Array(from.bytes)),
+      () => from.restored(0),
+    ]) {
+      expect(call).toThrow(busy)
+    }
+    const chunk = await reading
+    expect(chunk.length).toBe(from.bytes)
+    await expect(from.writeChunk(0, chunk)).rejects.toMatchObject({ code: 'ERR_BAD_OPTION' }) // it is not empty
+    const writing = to.writeChunk(0, chunk)
+    chunk.fill(0) // was copied
+    expect(() => to.restored(40)).toThrow(busy)
+    await writing
+    expect(to.length).toBe(0)
+    expect(() => to.restored(101)).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }))
+    to.restored(40)
+    expect(await to.readChunk(0)).toEqual(await from.readChunk(0))
+    const [[a], [b]] = await Promise.all([step(from, Int32Array.of(7)), step(to, Int32Array.of(7))])
+    expect(a!.logits).toEqual(b!.logits)
+    // Disposed in the middle of it.
+    const [late, later] = [from.readChunk(0), model.createSession(64, 0)]
+    from.dispose()
+    await expect(late).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+    expect(() => from.readChunk(0)).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }))
+    const written = later.writeChunk(0, new Uint8Array(later.bytes))
+    later.dispose()
+    await expect(written).rejects.toMatchObject({ code: 'ERR_DISPOSED' })
+    expect(() => later.restored(1)).toThrow(expect.objectContaining({ code: 'ERR_DISPOSED' }))
+    to.dispose()
+  })
+
+  it('give hidden states whose product with the head is the logits', async () => {
+    const { model } = native
+    const session = model.createSession(64, 0)
+    const tokens = Int32Array.of(5, 6, 7)
+    const step = async (hidden: 0 | 1 | 2, ids: Int32Array) =>
+      (await addon().step(model, [{ session, tokens: ids, logits: 0, hidden }], { chunk: 0 }))[0]!
+    const sum = await step(2, tokens)
+    expect(sum.logits).toBeUndefined()
+    expect(sum.hidden!.length).toBe(128)
+    session.rewind(0)
+    const each: Float64Array[] = []
+    for (const id of tokens) each.push((await step(1, Int32Array.of(id))).hidden!)
+    expect(sum.hidden).toEqual(each[0]!.map((x, i) => x + each[1]![i]! + each[2]![i]!))
+    expect((await step(0, tokens)).hidden).toBeUndefined()
+    session.dispose()
   })
 
   it('that dispose things from inside a getter find nothing to break', async () => {

@@ -5,7 +5,7 @@
 //   - Every argument is checked here again, by value, after it was copied: a caller that lies gets an error.
 //   - When a call to Node-API fails we return at once and leave the pending exception alone. While an environment is
 //     being torn down every call may fail.
-//   - JavaScript memory is copied; no pointer into it lives longer than the call.
+//   - JavaScript memory is copied; no pointer into it lives longer than the call, but for arrays that no script has seen yet.
 #pragma once
 
 #include <napi.h>
@@ -105,6 +105,7 @@ bool read_string(Napi::Env env, Napi::Value value, const char* name, size_t max_
 bool read_object(Napi::Env env, Napi::Value value, const char* name, Napi::Object* out);
 // Copies a typed array of exactly this element type with at most `max` elements.
 bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<int32_t>* out);
+bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<unsigned char>* out);
 bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<uint32_t>* out);
 bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<float>* out);
 bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<double>* out);

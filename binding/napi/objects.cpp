@@ -1,4 +1,4 @@
-// NativeModel, NativeSession and NativeCancel as JavaScript sees them.
+// The states behind the native objects, and NativeModel and NativeCancel as JavaScript sees them.
 #include "napi/objects.h"
 
 #include <utility>
@@ -91,7 +91,7 @@ bool check_usable(Napi::Env env, const ModelState& state) {
     return false;
 }
 
-// In the order of KV_TYPES in src/run/session.ts.
+// In the order of KV_TYPES in src/run/kv.ts.
 constexpr DType kKvTypes[] = {DType::f16, DType::f32, DType::q8};
 
 Napi::Value model_create_session(const Napi::CallbackInfo& call) {
@@ -164,101 +164,6 @@ Napi::Value model_threads(const Napi::CallbackInfo& call) {
     return Napi::Number::New(call.Env(), state->engine->threads);
 }
 
-// ---- NativeSession -----------------------------------------------------------------------------------
-Napi::Value session_length(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    return state ? Napi::Number::New(call.Env(), state->length) : Napi::Value();
-}
-
-Napi::Value session_capacity(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    return state ? Napi::Number::New(call.Env(), state->session ? state->session->capacity() : 0) : Napi::Value();
-}
-
-Napi::Value session_bytes(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    if (!state) return {};
-    return Napi::Number::New(call.Env(), state->session ? static_cast<double>(state->session->capacity_bytes()) : 0);
-}
-
-Napi::Value session_used_bytes(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    if (!state) return {};
-    return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->told_bytes : 0));
-}
-
-Napi::Value session_disposed(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    return state ? Napi::Boolean::New(call.Env(), state->disposed) : Napi::Value();
-}
-
-Napi::Value session_rewind(const Napi::CallbackInfo& call) {
-    const Napi::Env env = call.Env();
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
-    int32_t length = 0;
-    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
-    if (length < state->length && !state->session->can_rewind()) {
-        throw_status(env, error("ERR_BAD_OPTION", "A session of this model cannot go back."));
-        return {};
-    }
-    state->session->rewind(length);
-    state->length = length;
-    return env.Undefined();
-}
-
-// Copies on the worker: a long cache is hundreds of megabytes.
-class ForkJob final : public Job, public Settling {
-public:
-    ForkJob(Napi::Env env, std::shared_ptr<SessionState> from, std::unique_ptr<Session> to, int length)
-        : Settling(env), from_(std::move(from)), to_(std::move(to)), length_(length) {
-        from_->take();
-    }
-    Settling* settling() override { return this; }
-    void run(Pool&) override { status = to_->copy_from(*from_->session, length_); }
-    void ended(Napi::Env env, Status& status) override {
-        from_->give_back(env);
-        if (from_->disposed) status = error("ERR_DISPOSED", "The session was disposed while it was being forked.");
-    }
-    Napi::Value result(Napi::Env env) override { return make_session(env, from_->owner, std::move(to_)); }
-
-private:
-    std::shared_ptr<SessionState> from_;
-    std::unique_ptr<Session> to_;
-    int length_;
-};
-
-Napi::Value session_fork(const Napi::CallbackInfo& call) {
-    const Napi::Env env = call.Env();
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
-    int32_t length = 0;
-    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
-    const Session& from = *state->session;
-    const ModelState& owner = *state->owner;
-    std::unique_ptr<Session> to;
-    Status status;
-    if (owner.memory_limit > 0 && owner.used_bytes() + from.capacity_bytes() > owner.memory_limit) {
-        status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.capacity_bytes()) + " bytes beside the " +
-                                               std::to_string(owner.used_bytes()) +
-                                               " bytes in use is more than the limit of " +
-                                               std::to_string(owner.memory_limit) + " bytes.");
-    } else {
-        status = Session::create(owner.engine->model, from.capacity(), from.kv_dtype(), &to);
-    }
-    if (!status.ok()) {
-        throw_status(env, status);
-        return {};
-    }
-    return Addon::of(env).post(env, std::make_unique<ForkJob>(env, state, std::move(to), length));
-}
-
-Napi::Value session_dispose(const Napi::CallbackInfo& call) {
-    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
-    if (!state) return {};
-    state->dispose();
-    state->forget(call.Env());
-    return call.Env().Undefined();
-}
-
 // ---- NativeCancel ------------------------------------------------------------------------------------
 Napi::Value cancel_construct(const Napi::CallbackInfo& call) {
     if (!call.IsConstructCall()) {
@@ -288,14 +193,6 @@ Napi::Function model_class(Napi::Env env) {
                         {method<model_create_session>("createSession"), method<model_dispose>("dispose"),
                          getter<model_disposed>("disposed"), getter<model_weight_bytes>("weightBytes"),
                          getter<model_isa>("isa"), getter<model_threads>("threads")});
-}
-
-Napi::Function session_class(Napi::Env env) {
-    return define_class(env, SessionState::kName, native_callback<wrap_constructing<SessionState>>,
-                        {method<session_rewind>("rewind"), method<session_fork>("fork"),
-                         method<session_dispose>("dispose"), getter<session_disposed>("disposed"),
-                         getter<session_length>("length"), getter<session_capacity>("capacity"),
-                         getter<session_bytes>("bytes"), getter<session_used_bytes>("usedBytes")});
 }
 
 Napi::Function cancel_class(Napi::Env env) {

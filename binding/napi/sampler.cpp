@@ -88,8 +88,8 @@ Napi::Value sampler_choose(const Napi::CallbackInfo& call) {
     Choice choice;
     CandidateScratch scratch;
     Status status;
-    if (std::any_of(logits.begin(), logits.end(), [](float x) { return std::isnan(x); })) {
-        status = error("ERR_BAD_LOGITS", "A logit is not a number: no token can be chosen.");
+    if (std::any_of(logits.begin(), logits.end(), [](float x) { return !(x <= FLT_MAX); })) {
+        status = error("ERR_BAD_LOGITS", "A logit is infinite or not a number: no token can be chosen.");
     } else {
         const KernelSet& kernels = *choose_kernels(nullptr, nullptr);
         status = state->sampler.choose(kernels, logits.data(), state->vocab_size, scratch, &choice);
@@ -112,11 +112,31 @@ Napi::Value sampler_took(const Napi::CallbackInfo& call) {
     return call.Env().Undefined();
 }
 
+// allow(mask): a bit for each token, undefined for all.
+Napi::Value sampler_allow(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SamplerState> state = unwrap<SamplerState>(env, call.This());
+    std::vector<int32_t> mask;
+    if (!state) return {};
+    const size_t words = (static_cast<size_t>(state->vocab_size) + 31) / 32;
+    if (!call[0].IsUndefined()) {
+        if (!read_array(env, call[0], "mask", static_cast<size_t>(kMaxVocab), &mask)) return {};
+        if (mask.size() != words) {
+            throw_type(env, "mask has " + std::to_string(mask.size()) + " words of 32 bits; a vocabulary of " +
+                                std::to_string(state->vocab_size) + " needs " + std::to_string(words) + ".");
+            return {};
+        }
+    }
+    if (!check_usable(env, *state)) return {};
+    state->sampler.allow(std::move(mask));
+    return env.Undefined();
+}
+
 }  // namespace
 
 Napi::Function sampler_class(Napi::Env env) {
     return define_class(env, SamplerState::kName, native_callback<sampler_construct>,
-                        {method<sampler_choose>("choose"), method<sampler_took>("took")});
+                        {method<sampler_choose>("choose"), method<sampler_took>("took"), method<sampler_allow>("allow")});
 }
 
 }  // namespace onebit

@@ -125,14 +125,16 @@ bool read_item(Napi::Env env, Napi::Value value, const std::shared_ptr<ModelStat
         return false;
     }
     auto item = std::make_unique<StepItem>();
-    int32_t logits = 0;
+    int32_t logits = 0, hidden = 0;
     if (!check_usable(env, *state) || !read_tokens(env, object.Get("tokens"), config, *state, item.get()) ||
         !read_int(env, object.Get("logits"), "logits", 0, 2, &logits) ||
+        (has(object, "hidden") && !read_int(env, object.Get("hidden"), "hidden", 0, 2, &hidden)) ||
         !read_sampler(env, object.Get("sampler"), config, job, item.get()) ||
         !read_score(env, object.Get("score"), config.vocab_size, item.get())) {
         return false;
     }
     item->logits = static_cast<WantedLogits>(logits);
+    item->hidden = static_cast<WantedHidden>(hidden);
     item->session = state->session.get();
     item->stop = &state->stop;
     if (item->logits == WantedLogits::all &&
@@ -197,6 +199,9 @@ Napi::Value item_value(Napi::Env env, const StepItem& item, double step_ms) {
     result.Set("stepMs", step_ms);
     if (item.rows.size() > 0) {
         result.Set("logits", copy_out<Napi::Float32Array>(env, item.rows));
+    }
+    if (item.hidden != WantedHidden::none && item.all_processed()) {
+        result.Set("hidden", copy_out<Napi::Float64Array>(env, item.hidden_state));
     }
     if (item.sampler && item.all_processed()) {
         result.Set("id", item.choice.id);

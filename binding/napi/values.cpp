@@ -134,6 +134,10 @@ bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, 
     return copy_array(env, value, name, napi_int32_array, "Int32Array", max, out);
 }
 
+bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<unsigned char>* out) {
+    return copy_array(env, value, name, napi_uint8_array, "Uint8Array", max, out);
+}
+
 bool read_array(Napi::Env env, Napi::Value value, const char* name, size_t max, std::vector<uint32_t>* out) {
     return copy_array(env, value, name, napi_uint32_array, "Uint32Array", max, out);
 }

@@ -77,8 +77,30 @@ private:
     Pool& pool_;
 };
 
+Status check_finite(const Frame& f, const float* row, size_t n, int token, const char* what) {
+    if (first_not_finite(row, n) == n) return {};
+    return error("ERR_NOT_FINITE", std::string("The model gave a ") + what + " that is not a number at position " +
+                                       std::to_string(f.positions[token]) + "; its weights are damaged or were not made right.");
+}
+
+// normed (dim) = norm(x), of the tokens for which somebody wants it
+Status hidden_states(const Frame& f, Pool& pool, const RowSink& sink) {
+    const auto wanted = [&](int t) { return f.inputs[t].want_hidden; };
+    const Normalize normalize{f, f.normed, f.x, f.plan.dim, f.model.norm, f.config.dim};
+    pool.run(f.plan.tokens, [&](int t) {
+        if (wanted(t)) normalize(t);
+    });
+    for (int t = 0; t < f.plan.tokens; ++t) {
+        if (!wanted(t)) continue;
+        const float* row = f.row(f.normed, f.plan.dim, t);
+        if (Status status = check_finite(f, row, static_cast<size_t>(f.config.dim), t, "hidden state"); !status.ok()) return status;
+        sink(t, row);
+    }
+    return {};
+}
+
 // logits (vocab_size) of the tokens for which somebody wants them, some tokens at a time
-Status logits(const Frame& f, Pool& pool, const LogitsSink& sink) {
+Status logits(const Frame& f, Pool& pool, const RowSink& sink) {
     const auto n = static_cast<size_t>(f.config.vocab_size);
     const Target head[] = {{&f.model.head, f.logits, f.plan.vocab}};
     for (int t = 0; t < f.plan.tokens;) {
@@ -94,11 +116,7 @@ Status logits(const Frame& f, Pool& pool, const LogitsSink& sink) {
         multiply_group(f.model, f.plan.head, crew, head, f.normed, f.plan.dim);
         for (int i = 0; i < count; ++i) {
             const float* row = f.row(f.logits, f.plan.vocab, i);
-            if (first_not_finite(row, n) < n) {
-                return error("ERR_NOT_FINITE", "The model gave a logit that is not a number at position " +
-                                                   std::to_string(f.positions[tokens[i]]) +
-                                                   "; its weights are damaged or were not made right.");
-            }
+            if (Status status = check_finite(f, row, n, tokens[i], "logit"); !status.ok()) return status;
             sink(tokens[i], row);
         }
     }
@@ -108,7 +126,7 @@ Status logits(const Frame& f, Pool& pool, const LogitsSink& sink) {
 }  // namespace
 
 Status forward(const Model& model, Pool& pool, Workspace& workspace, const TokenInput* inputs, int n,
-               const LogitsSink& sink, const GiveUp& give_up) {
+               const RowSink& logits_sink, const GiveUp& give_up, const RowSink& hidden_sink) {
     int positions[kMaxStepTokens];
     if (Status status = place_tokens(model, inputs, n, positions); !status.ok()) return status;
     const Plan plan(model, pool.threads(), inputs, positions, n, workspace.gap());
@@ -129,7 +147,10 @@ Status forward(const Model& model, Pool& pool, Workspace& workspace, const Token
         }
         if (layer < model.config.n_layers) attend(frame, layer, pool);
     }
-    if (Status status = logits(frame, pool, sink); !status.ok()) return status;
+    if (hidden_sink) {
+        if (Status status = hidden_states(frame, pool, hidden_sink); !status.ok()) return status;
+    }
+    if (Status status = logits(frame, pool, logits_sink); !status.ok()) return status;
     for (int i = 0; i < n; ++i) inputs[i].session->advance(1);
     return {};
 }

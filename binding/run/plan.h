@@ -19,6 +19,7 @@ struct TokenInput {
     Session* session;
     int32_t token;
     bool want_logits;
+    bool want_hidden = false;  // the state after the final norm
 };
 
 struct Span {

@@ -65,31 +65,36 @@ double Random::fraction() {
 }
 
 Sampler::Sampler(SamplingOptions options, std::vector<int32_t> recent)
-    : options_(std::move(options)), random_(options_.seed), recent_(std::move(recent)) {}
+    : options_(std::move(options)), random_(options_.seed), recent_(std::move(recent)) {
+    // For bound_beyond() only.
+    const bool draws = options_.temperature > 0 && options_.temperature <= 1;
+    options_.changes.wants_sum = draws && (options_.top_k == 0 || options_.top_k > options_.first);
+}
 
 Status Sampler::choose(const KernelSet& kernels, const float* logits, int n, CandidateScratch& scratch, Choice* out) {
     const DefaultFloats floats;  // JavaScript's thread chooses too
     count_recent();
     options_.changes.k = std::min(options_.first, n);
     choose_candidates(kernels, logits, n, options_.changes, scratch, &candidates_);
+    if (candidates_.logits.empty()) return error("ERR_BAD_LOGITS", "Every token is forbidden: none can be chosen.");
     const float best = candidates_.logits[0];
-    if (!std::isfinite(best) || std::isnan(candidates_.log_sum_exp)) {
+    if (!std::isfinite(best) || std::isnan(candidates_.raw_log_sum_exp)) {
         return error("ERR_BAD_LOGITS", "The model's best logit is " + std::to_string(best) + ": no token can be chosen.");
     }
     int index = 0;
     if (options_.temperature > 0 && options_.top_k != 1) {
         const double draw = random_.fraction();
-        index = pick(n, draw);
+        index = pick(draw);
         if (index < 0) {
             options_.changes.k = n;
             choose_candidates(kernels, logits, n, options_.changes, scratch, &candidates_);
-            index = pick(n, draw);
+            index = pick(draw);
         }
     }
     const auto chosen = static_cast<size_t>(index);
     out->id = candidates_.ids[chosen];
     out->logprob = log_probability(logits[out->id], candidates_.raw_log_sum_exp);
-    out->candidates = options_.changes.k;
+    out->candidates = static_cast<int32_t>(candidates_.ids.size());
     if (options_.repeat_last_n > 0) recent_.push_back(out->id);
     return {};
 }
@@ -126,13 +131,14 @@ void Sampler::fill_weights(std::vector<double>& weights, size_t count, double te
 
 // The index of the candidate that `draw` leads to; -1 when tokens beyond the candidates could be chosen or change the
 // choice.
-int Sampler::pick(int n, double draw) {
+int Sampler::pick(double draw) {
+    const int n = candidates_.tokens;
     const int wanted = options_.top_k > 0 ? std::min(options_.top_k, n) : n;
     const auto have = static_cast<int>(candidates_.logits.size());
     fill_weights(weights_, static_cast<size_t>(std::min(wanted, have)), options_.temperature);
     if (wanted <= have) return pick_with(0, draw);
     double low = 0;
-    const double high = bound_beyond(n, &low);
+    const double high = bound_beyond(&low);
     const int index = pick_with(high, draw);
     // Both ends of the bounds must lead to the same token.
     return low == high || index < 0 || index == pick_with(low, draw) ? index : -1;
@@ -140,10 +146,10 @@ int Sampler::pick(int n, double draw) {
 
 // Bounds of the weights of all tokens beyond the candidates. At temperature 1 the log-sum-exp tells their sum; below it
 // each shrinks at least as much as the last candidate, above it none is above the last candidate.
-double Sampler::bound_beyond(int n, double* low) {
+double Sampler::bound_beyond(double* low) {
     const double temperature = options_.temperature;
     const size_t have = weights_.size();
-    const double most = static_cast<double>(static_cast<size_t>(n) - have) * weights_[have - 1];
+    const double most = static_cast<double>(static_cast<size_t>(candidates_.tokens) - have) * weights_[have - 1];
     *low = 0;
     if (temperature > 1) return most;
     const std::vector<float>& logits = candidates_.logits;

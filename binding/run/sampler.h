@@ -2,6 +2,7 @@
 // kernels/math.h, so a seed means the same tokens on every machine.
 #pragma once
 
+#include <utility>
 #include <vector>
 
 #include "run/candidates.h"
@@ -42,15 +43,18 @@ public:
     // recent: the tokens before the first choice; only the last repeat_last_n matter.
     Sampler(SamplingOptions options, std::vector<int32_t> recent);
 
+    // Which tokens may be chosen from now on: see Shortlist::allowed.
+    void allow(std::vector<int32_t> mask) { options_.changes.allowed = std::move(mask); }
+
     // The token after these n logits, which is one of the recent ones from then on. ERR_BAD_LOGITS when the best logit
-    // is no finite number.
+    // that may be chosen is no finite number.
     Status choose(const KernelSet& kernels, const float* logits, int n, CandidateScratch& scratch, Choice* out);
 
 private:
     void count_recent();
-    int pick(int n, double draw);
+    int pick(double draw);
     int pick_with(double beyond, double draw) const;
-    double bound_beyond(int n, double* low);
+    double bound_beyond(double* low);
     void fill_weights(std::vector<double>& weights, size_t count, double temperature) const;
 
     SamplingOptions options_;

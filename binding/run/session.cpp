@@ -51,6 +51,7 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 }
 
 Status Session::grow(int positions) {
+    written_chunks_ = 0;  // who asks for room is about to write something else
     const uint64_t wanted = chunks_of(positions);
     if (wanted <= usable_chunks_) return {};
     if (!memory_.grow(static_cast<size_t>(wanted * chunk_bytes_))) {
@@ -74,6 +75,50 @@ void Session::rewind(int length) {
 Status Session::copy_from(const Session& other, int length) {
     if (Status status = grow(length); !status.ok()) return status;
     if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes_));
+    length_ = length;
+    return {};
+}
+
+void Session::read_chunk(int index, unsigned char* out) const {
+    std::memcpy(out, memory_.base() + static_cast<size_t>(index) * chunk_bytes_, chunk_bytes_);
+    const auto filled = static_cast<size_t>(std::min(length_ - index * kKvChunk, kKvChunk));
+    const auto dim = static_cast<size_t>(model_->config.head_dim);
+    // What was rewound or never written: the bytes of equal tokens must be equal.
+    const size_t row = dim * element_bytes(kv_), block = kKeyBlock * row, in_block = filled % kKeyBlock;
+    for (unsigned char* head = out; head < out + chunk_bytes_; head += head_bytes_) {
+        unsigned char *key = head + filled / kKeyBlock * block, *k_end = head + rows_bytes_, *v_end = k_end + rows_bytes_;
+        for (size_t d = 0; d < dim && in_block > 0; ++d) {
+            std::memset(key + (d * kKeyBlock + in_block) * element_bytes(kv_), 0, (kKeyBlock - in_block) * element_bytes(kv_));
+        }
+        if (in_block > 0) key += block;
+        std::memset(key, 0, static_cast<size_t>(k_end - key));
+        std::memset(k_end + filled * row, 0, (kKvChunk - filled) * row);
+        for (unsigned char* scales = v_end; scales < head + head_bytes_; scales += kKvChunk * sizeof(float)) {
+            std::memset(scales + filled * sizeof(float), 0, (kKvChunk - filled) * sizeof(float));
+        }
+    }
+}
+
+Status Session::write_chunk(int index, const unsigned char* bytes) {
+    if (length_ > 0) return error("ERR_BAD_OPTION", "Chunks are written into an empty session.");
+    const int written = written_chunks_;
+    if (index != written || index >= most_chunks()) {
+        return error("ERR_BAD_OPTION", "Chunk " + std::to_string(index) + " cannot be written after " + std::to_string(written) +
+                                           " of at most " + std::to_string(most_chunks()) + ".");
+    }
+    if (Status status = grow(std::min((index + 1) * kKvChunk, capacity_)); !status.ok()) return status;
+    std::memcpy(memory_.base() + static_cast<size_t>(index) * chunk_bytes_, bytes, chunk_bytes_);
+    written_chunks_ = written + 1;
+    return {};
+}
+
+Status Session::restored(int length) {
+    const int written = std::min(written_chunks_ * kKvChunk, capacity_);
+    if (length_ > 0 || length < 0 || length > written) {
+        return error("ERR_BAD_OPTION", std::to_string(length) + " positions are not in the session: " + std::to_string(written) +
+                                           " were written.");
+    }
+    written_chunks_ = 0;
     length_ = length;
     return {};
 }

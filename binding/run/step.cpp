@@ -39,7 +39,7 @@ void fill(const StepRequest& request, size_t budget, Chunk& chunk) {
         if (stopped(*item)) continue;
         const int n = static_cast<int>(item->tokens.size());
         for (int i = item->processed; i < n && chunk.inputs.size() < budget; ++i) {
-            chunk.inputs.push_back({item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i)});
+            chunk.inputs.push_back({item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i), item->wants_hidden(i)});
             chunk.origin.emplace_back(item, i);
         }
     }
@@ -63,7 +63,7 @@ void score_row(const KernelSet& kernels, const float* logits, int n, const StepI
 void take_row(Engine& engine, const float* logits, StepItem& item, int token) {
     const KernelSet& kernels = *engine.model->kernels;
     const int n = engine.model->config.vocab_size;
-    const bool last = static_cast<size_t>(token) + 1 == item.tokens.size();
+    const bool last = item.is_last(token);
     if (item.logits == WantedLogits::all || (item.logits == WantedLogits::last && last)) {
         item.rows.insert(item.rows.end(), logits, logits + n);
     }
@@ -72,12 +72,13 @@ void take_row(Engine& engine, const float* logits, StepItem& item, int token) {
 }
 
 // All at once and before anything is computed, so that what does not fit is known then.
-Status reserve_results(StepItem& item, int vocab_size) {
+Status reserve_results(StepItem& item, const Config& config) {
     const size_t tokens = item.tokens.size(), rows = item.logits == WantedLogits::all ? tokens : item.logits == WantedLogits::last;
     const size_t scored = item.wants_scores ? tokens - static_cast<size_t>(item.score.from) : 0;
     const auto top = static_cast<size_t>(item.score.top);
     const Status status = caught([&] {
-        item.rows.reserve(rows * static_cast<size_t>(vocab_size));
+        item.rows.reserve(rows * static_cast<size_t>(config.vocab_size));
+        if (item.hidden != WantedHidden::none) item.hidden_state.assign(static_cast<size_t>(config.dim), 0.0);
         item.scores.logprobs.reserve(scored);
         item.scores.top_ids.reserve(scored * top);
         item.scores.top_logprobs.reserve(scored * top);
@@ -103,7 +104,7 @@ size_t next_budget(const StepRequest& request, const Pool& pool, double pace) {
 }  // namespace
 
 bool StepItem::wants_row(int token) const {
-    const bool last = static_cast<size_t>(token) + 1 == tokens.size();
+    const bool last = is_last(token);
     if (logits == WantedLogits::all || (last && (logits == WantedLogits::last || sampler))) {
         return true;
     }
@@ -112,7 +113,7 @@ bool StepItem::wants_row(int token) const {
 
 Status run_step(Engine& engine, Pool& pool, StepRequest& request) {
     for (StepItem* item : request.items) {
-        if (Status status = reserve_results(*item, engine.model->config.vocab_size); !status.ok()) return status;
+        if (Status status = reserve_results(*item, engine.model->config); !status.ok()) return status;
     }
     using Clock = std::chrono::steady_clock;
     Chunk chunk;
@@ -127,8 +128,12 @@ Status run_step(Engine& engine, Pool& pool, StepRequest& request) {
             const auto [item, token] = chunk.origin[static_cast<size_t>(index)];
             take_row(engine, logits, *item, token);
         };
+        const auto hidden_sink = [&](int index, const float* hidden) {
+            std::vector<double>& sum = chunk.origin[static_cast<size_t>(index)].first->hidden_state;
+            for (size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(hidden[i]);
+        };
         const auto nobody_waits = [&] { return cancelled(request) || all_stopped(chunk); };
-        const Status status = forward(*engine.model, pool, engine.workspace, chunk.inputs.data(), n, sink, nobody_waits);
+        const Status status = forward(*engine.model, pool, engine.workspace, chunk.inputs.data(), n, sink, nobody_waits, hidden_sink);
         if (!status.ok()) {
             if (std::strcmp(status.code, kGivenUp) == 0) continue;  // the next chunk is of whoever is left
             return status;

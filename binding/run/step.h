@@ -11,6 +11,7 @@
 namespace onebit {
 
 enum class WantedLogits : uint8_t { none, last, all };
+enum class WantedHidden : uint8_t { none, last, sum };  // sum: over all tokens
 
 struct ScoreRequest {
     int from = 0;       // first token about whose successor something is wanted
@@ -29,6 +30,7 @@ struct StepItem {
     const std::atomic<bool>* stop = nullptr;  // may be null; stops this item only
     std::vector<int32_t> tokens;              // at least one
     WantedLogits logits = WantedLogits::none;
+    WantedHidden hidden = WantedHidden::none;
     bool wants_scores = false;
     ScoreRequest score;
     Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
@@ -36,12 +38,15 @@ struct StepItem {
     // ---- results
     int processed = 0;  // tokens now in the cache
     std::vector<float> rows;  // (rows, vocab_size) logits
+    std::vector<double> hidden_state;  // (dim) when all tokens were processed; added up in the tokens' order
     Scores scores;
     Status sampled;  // when all tokens were processed
     Choice choice;   // when sampled.ok()
 
     bool all_processed() const { return static_cast<size_t>(processed) == tokens.size(); }
+    bool is_last(int token) const { return static_cast<size_t>(token) + 1 == tokens.size(); }
     bool wants_row(int token) const;  // whether somebody looks at the logits after this token
+    bool wants_hidden(int token) const { return hidden == WantedHidden::sum || (hidden == WantedHidden::last && is_last(token)); }
 };
 
 // What steps need of a model beside it. One job at a time uses it.

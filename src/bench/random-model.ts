@@ -1,4 +1,5 @@
 /** Models of a shape with random weights, made in memory: for measuring. */
+import { createHash } from 'node:crypto'
 import type { ModelConfig } from '../config/config.js'
 import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { addon } from '../native/addon.js'
@@ -76,6 +77,9 @@ export async function randomModel(shape: ShapeName | Shape, options?: RandomMode
   const context = checkContext(checked.context ?? Math.min(RANDOM_CONTEXT, config.context_length), config)
   const native = await makeWeights(config, checked)
   const provenance = { source: `random weights, seed ${checked.seed}` }
-  const info = describeModel(native, { config, provenance, path: '', fileBytes: 0 }, { ...checked, context })
+  const identity = createHash('sha256')
+    .update(JSON.stringify([config, provenance]))
+    .digest('hex')
+  const info = describeModel(native, { config, provenance, identity, path: '', fileBytes: 0 }, { ...checked, context })
   return internals.create({ native, config, info, tokenizer: undefined, chatTemplate: undefined })
 }

@@ -1,8 +1,8 @@
 /**
- * The header of a `.obt` file, which is a safetensors file: 8 bytes of length, then JSON padded with spaces so that
- * the data starts at a multiple of 64. Given the config, the sizes of the blobs, the provenance and the checksums,
- * every byte of it has one legal value: `headerBytes` writes it, and `parseHeader` accepts a header only when writing
- * it again gives the same bytes. So duplicate keys, odd escapes and other orders cannot mean anything to anybody.
+ * The header of a `.obt` file, which is a safetensors file (sealed-header.ts has its outer form). Given the config, the
+ * sizes of the blobs, the provenance and the checksums, every byte of it has one legal value: `headerBytes` writes it, and
+ * `parseHeader` accepts a header only when writing it again gives the same bytes. So duplicate keys, odd escapes and other
+ * orders cannot mean anything to anybody.
  */
 
 import type { ModelConfig } from '../config/config.js'
@@ -10,8 +10,18 @@ import { validateConfig } from '../config/config-check.js'
 import { writtenConfig } from '../config/fields.js'
 import { type Blobs, type TensorSpec, tensorBytes, tensorTable } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
-import { isNestedDeeperThan, weighJson } from '../files/json-depth.js'
-import { addon } from '../native/addon.js'
+import { isNestedDeeperThan } from '../files/json-depth.js'
+import {
+  crcPosition,
+  type HeaderTensor,
+  headerCrc,
+  headerEntry,
+  hex8,
+  NO_CRC,
+  parseHeaderJson,
+  sealedHeader,
+  unsealedHeader,
+} from './sealed-header.js'
 
 export const OBT_VERSION = '1'
 
@@ -54,10 +64,8 @@ interface Content {
   blobs: Blobs
 }
 
-interface Placed {
+interface Placed extends HeaderTensor {
   spec: TensorSpec
-  from: number
-  to: number
 }
 
 /** The only place where an offset is computed: tensors follow one another in the table's order. */
@@ -66,72 +74,30 @@ function place(config: ModelConfig, blobs: Blobs): Placed[] {
   return tensorTable(config, blobs).map((spec) => {
     const from = at
     at += tensorBytes(spec)
-    return { spec, from, to: at }
+    return { name: spec.name, dtype: spec.dtype, shape: spec.shape, spec, from, to: at }
   })
 }
 
-const hex8 = (crc: number): string => crc.toString(16).padStart(8, '0')
-const NO_CRC = '00000000'
-
-/** The 8 digits of the header's own checksum follow this, and this follows them. */
-const CRC_BEFORE = '\\"header\\":\\"'
-const CRC_AFTER = '\\"}"}'
-
-/** The JSON, padded; the header's own checksum is zeros. */
-function headerText(content: Content, placed: Placed[], crcs: readonly number[]): string {
+function headerText(content: Content, placed: Placed[], crcs: readonly number[]): Buffer {
   const metadata = {
     format: 'obt',
     version: OBT_VERSION,
     config: JSON.stringify(writtenConfig(content.config)),
     provenance: JSON.stringify(content.provenance),
-    crc32c: JSON.stringify({ tensors: crcs.map(hex8).join(''), header: NO_CRC }),
   }
-  const tensors = placed.map(({ spec, from, to }) => {
-    const entry = { dtype: spec.dtype, shape: spec.shape, data_offsets: [from, to] }
-    return `,${JSON.stringify(spec.name)}:${JSON.stringify(entry)}`
-  })
-  return `{"__metadata__":${JSON.stringify(metadata)}${tensors.join('')}}`
-}
-
-function padded(text: string): Buffer {
-  const length = Buffer.byteLength(text)
-  const bytes = Buffer.alloc(Math.ceil((8 + length) / 64) * 64 - 8, ' ')
-  bytes.write(text)
-  return bytes
-}
-
-function crcPosition(text: Buffer, digits: string): number {
-  const at = text.indexOf(CRC_BEFORE + digits + CRC_AFTER)
-  return at < 0 ? -1 : at + CRC_BEFORE.length
-}
-
-/** The checksum of the JSON with its own digits taken as zeros. */
-function headerCrc(text: Buffer, digitsAt: number): number {
-  const copy = Buffer.from(text)
-  copy.write(NO_CRC, digitsAt)
-  return addon().crc32c(copy, 0)
-}
-
-function withLength(text: Buffer): Buffer {
-  const out = Buffer.alloc(8 + text.length)
-  out.writeBigUInt64LE(BigInt(text.length))
-  text.copy(out, 8)
-  return out
+  return unsealedHeader(metadata, placed, crcs)
 }
 
 /** The finished header, length included, for tensors with these checksums (in the table's order). */
 export function headerBytes(content: Content, crcs: readonly number[]): Buffer {
-  const text = padded(headerText(content, place(content.config, content.blobs), crcs))
+  const text = headerText(content, place(content.config, content.blobs), crcs)
   if (text.length > MAX_HEADER_BYTES) {
     throw new OnebitError(
       'ERR_HEADER',
       `The header would have ${text.length} bytes, at most ${MAX_HEADER_BYTES} are read`,
     )
   }
-  // The config and the provenance come before it and may contain the same text, but escaped once more.
-  const digitsAt = crcPosition(text, NO_CRC)
-  text.write(hex8(headerCrc(text, digitsAt)), digitsAt)
-  return withLength(text)
+  return sealedHeader(text)
 }
 
 /** Where everything will be, before the checksums are known: they have a fixed width. */
@@ -155,36 +121,14 @@ function reject(code: string, message: string, hint = DAMAGED): never {
   throw new OnebitError(code, message, { hint })
 }
 
-/** Every list and object of a real header has more bytes of its own than this. */
-const MIN_CONTAINER_BYTES = 16
-const FREE_CONTAINERS = 64
-
 function parseJson(bytes: Uint8Array, what: string): unknown {
-  const { depth, containers } = weighJson(bytes)
-  if (depth > MAX_DEPTH) reject('ERR_HEADER', `${what} is nested deeper than ${MAX_DEPTH} levels`)
-  if (containers > FREE_CONTAINERS + bytes.length / MIN_CONTAINER_BYTES) {
-    reject('ERR_HEADER', `${what} has ${containers} lists and objects in ${bytes.length} bytes`)
-  }
-  try {
-    return JSON.parse(decodeUtf8(bytes))
-  } catch (cause) {
-    if (cause instanceof OnebitError) throw cause
-    return reject('ERR_HEADER', `${what} is not valid JSON`)
-  }
+  return parseHeaderJson(bytes, what, MAX_DEPTH, (problem) => reject('ERR_HEADER', problem))
 }
 
 type Fields = Record<string, unknown>
 
 function isObject(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function decodeUtf8(bytes: Uint8Array): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-  } catch {
-    return reject('ERR_HEADER', 'The header is not valid UTF-8')
-  }
 }
 
 function metadataText(metadata: Fields, key: string): Buffer {
@@ -253,14 +197,14 @@ function blobBytes(root: Fields, name: keyof Blobs, max: number): number {
 /** The same as the byte comparison that follows, but it says which tensor. */
 function checkTable(root: Fields, placed: Placed[]): void {
   const names = Object.keys(root).filter((name) => name !== '__metadata__')
-  for (const [i, { spec, from, to }] of placed.entries()) {
+  for (const [i, tensor] of placed.entries()) {
+    const { spec } = tensor
     const name = names[i]
-    const entry = { dtype: spec.dtype, shape: spec.shape, data_offsets: [from, to] }
     if (name === undefined) reject('ERR_TENSOR_TABLE', `Tensor ${i} should be ${spec.name}, but there are only ${i}`)
     if (name !== spec.name) {
       reject('ERR_TENSOR_TABLE', `Tensor ${i} should be ${spec.name}, found ${JSON.stringify(name.slice(0, 80))}`)
     }
-    const [expected, found] = [JSON.stringify(entry), JSON.stringify(root[name])]
+    const [expected, found] = [headerEntry(tensor), JSON.stringify(root[name])]
     if (expected !== found)
       reject('ERR_TENSOR_TABLE', `Tensor ${name} should be ${expected}, found ${found.slice(0, 200)}`)
   }
@@ -270,7 +214,7 @@ function checkTable(root: Fields, placed: Placed[]): void {
 }
 
 function checkBytes(text: Buffer, content: Content, placed: Placed[], crcs: number[], headerDigits: string): void {
-  const expected = padded(headerText(content, placed, crcs))
+  const expected = headerText(content, placed, crcs)
   expected.write(headerDigits, crcPosition(expected, NO_CRC))
   if (expected.equals(text)) return
   let at = 0

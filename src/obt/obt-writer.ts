@@ -1,11 +1,9 @@
 /** Writing `.obt` files: tensors streamed in the table's order, the header last, the whole atomically. */
-import type { FileHandle } from 'node:fs/promises'
 import type { WrittenConfig } from '../config/config.js'
 import { validateConfig } from '../config/config-check.js'
 import type { TensorSpec } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { writeAtomically, writeFully } from '../files/atomic-file.js'
-import { addon } from '../native/addon.js'
 import {
   checkProvenance,
   headerBytes,
@@ -14,6 +12,7 @@ import {
   MAX_TOKENIZER_BYTES,
   type Provenance,
 } from './obt-header.js'
+import { TensorStream, type WriteOptions } from './tensor-bytes.js'
 
 export interface ObtContent {
   /** features that it does not mention have their defaults */
@@ -25,59 +24,10 @@ export interface ObtContent {
   provenance: Provenance
 }
 
-export interface WriteOptions {
-  /** after each piece, with its bytes */
-  onProgress?: ((bytes: number) => void) | undefined
-  signal?: AbortSignal | undefined
-}
-
-/** The checksum of a piece this long takes well below a millisecond, so the event loop hardly notices. */
-const CHECKSUM_PIECE = 4 << 20
-
 function checkBlob(name: string, bytes: Uint8Array | undefined, max: number): number {
   if (bytes === undefined) return 0
   if (bytes.length > 0 && bytes.length <= max) return bytes.length
   throw new OnebitError('ERR_BLOB_SIZE', `The ${name} has ${bytes.length} bytes; it must have 1 to ${max}`)
-}
-
-/** Writes tensors one after the other and remembers their checksums. */
-class TensorStream {
-  readonly #file: FileHandle
-  readonly #options: WriteOptions
-  #at: number
-
-  constructor(file: FileHandle, start: number, options: WriteOptions) {
-    this.#file = file
-    this.#at = start
-    this.#options = options
-  }
-
-  /** Writes one tensor of exactly `bytes` bytes; resolves to its checksum. */
-  async write(name: string, bytes: number, pieces: AsyncIterable<Uint8Array>): Promise<number> {
-    const end = this.#at + bytes
-    let crc = 0
-    for await (const piece of pieces) {
-      if (this.#at + piece.length > end) throw wrongLength(name, bytes, 'more')
-      for (let from = 0; from < piece.length; from += CHECKSUM_PIECE) {
-        this.#options.signal?.throwIfAborted()
-        const part = piece.subarray(from, from + CHECKSUM_PIECE)
-        crc = addon().crc32c(part, crc)
-        await writeFully(this.#file, part, this.#at)
-        this.#at += part.length
-        this.#options.onProgress?.(part.length)
-      }
-    }
-    if (this.#at < end) throw wrongLength(name, bytes, 'fewer')
-    return crc
-  }
-}
-
-function wrongLength(name: string, bytes: number, found: 'more' | 'fewer'): OnebitError {
-  return new OnebitError('ERR_TENSOR_SIZE', `Tensor ${name} must have ${bytes} bytes, its source gave ${found}`)
-}
-
-async function* once(bytes: Uint8Array): AsyncIterable<Uint8Array> {
-  yield bytes
 }
 
 /**
@@ -111,7 +61,7 @@ export async function writeObt(
     const stream = new TensorStream(file, start, options)
     const crcs: number[] = []
     for (const { spec, bytes } of tensors) {
-      const pieces = spec.part === 'blob' ? once(blobs[spec.name]!) : produce(spec)
+      const pieces = spec.part === 'blob' ? [blobs[spec.name]!] : produce(spec)
       crcs.push(await stream.write(spec.name, bytes, pieces))
     }
     options.signal?.throwIfAborted()

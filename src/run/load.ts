@@ -4,9 +4,10 @@ import { nativeConfig, nativeKinds, nativeTensors } from '../config/native-confi
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
-import { type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from '../obt/obt.js'
+import { type FoundHeader, type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from '../obt/obt.js'
 import type { ChatTemplate } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
+import type { KvType } from './kv.js'
 import {
   ACTIVATIONS,
   type Activations,
@@ -15,7 +16,6 @@ import {
   checkModelOptions,
   DEFAULT_CONTEXT,
 } from './model-options.js'
-import type { KvType } from './session.js'
 
 /** What was loaded and how it runs. */
 export interface ModelInfo {
@@ -34,6 +34,11 @@ export interface ModelInfo {
   readonly context: number
   /** where the model came from, as its file says */
   readonly provenance: Provenance
+  /**
+   * What names the model: SHA-256 of the file's header, which holds the config and a checksum of every tensor; 64
+   * hexadecimal digits. A saved session belongs to the model of one identity.
+   */
+  readonly identity: string
 }
 
 /** Everything that a model is made of. */
@@ -48,10 +53,10 @@ export interface LoadedModel {
 /** What of a model's info follows from its options and from what was loaded. */
 export function describeModel(
   native: NativeModel,
-  header: Pick<ObtHeader, 'config' | 'provenance' | 'fileBytes'> & { path: string },
+  header: Pick<FoundHeader, 'config' | 'provenance' | 'fileBytes' | 'path' | 'identity'>,
   options: Pick<CheckedModelOptions, 'activations' | 'kv' | 'context'>,
 ): ModelInfo {
-  const { config, path, fileBytes, provenance } = header
+  const { config, path, fileBytes, provenance, identity } = header
   return Object.freeze({
     path,
     architecture: config.architecture,
@@ -63,6 +68,7 @@ export function describeModel(
     kv: options.kv,
     context: options.context ?? Math.min(config.context_length, DEFAULT_CONTEXT),
     provenance,
+    identity,
   })
 }
 

@@ -139,7 +139,7 @@ export class Model {
     const context = integerOption(fields, 'context', 1, LIMITS.context) ?? this.context
     const kv = choiceOption(fields, 'kv', KV_TYPES) ?? this.info.kv
     const native = this.#native.createSession(checkContext(context, this.config), KV_TYPES.indexOf(kv) as 0 | 1 | 2)
-    return new Session(this, new Timeline(this.#native, native))
+    return new Session(this, new Timeline(this.#native, native, kv))
   }
 
   /**

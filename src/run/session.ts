@@ -1,25 +1,33 @@
 /** A session: one timeline of a model. */
 
+import type { EmbedOptions } from '../batch/requests.js'
 import type { ModelConfig } from '../config/config.js'
 import { badOption, OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel } from '../native/native.js'
 import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
+import { checkEmbedOptions, pooled } from './embedding.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
-import { booleanOption, integerOption, likeliestOption, optionFields, signalOption, tokenIds } from './options.js'
+import { KV_TYPES, type KvType } from './kv.js'
+import type { ModelInfo } from './load.js'
+import {
+  booleanOption,
+  choiceOption,
+  integerOption,
+  likeliestOption,
+  optionFields,
+  signalOption,
+  tokenIds,
+} from './options.js'
+import { restoreTimeline, saveTimeline } from './session-file.js'
 import type { Timeline } from './timeline.js'
 
+export type { EmbedOptions } from '../batch/requests.js'
 export type { GenerateOptions } from './generate-options.js'
 export type { FinishReason, GenerationSummary, Piece, Timings, TokenLogprob, Usage } from './generation.js'
-
-/**
- * Numbers in the KV cache. int8 keeps one scale for each position, head, and key or value: half the memory of f16, and
- * logits that differ about as much as those of int8 activations.
- */
-export const KV_TYPES = ['f16', 'f32', 'int8'] as const
-export type KvType = (typeof KV_TYPES)[number]
+export { KV_TYPES, type KvType } from './kv.js'
 
 export interface SessionOptions {
   /** positions; default: the model's `context` option */
@@ -71,6 +79,10 @@ export interface Scores {
   top: TokenLogprob[][]
 }
 
+export interface RestoreOptions extends SessionOptions {
+  signal?: AbortSignal
+}
+
 /** @throws OnebitError ERR_BAD_OPTION */
 export function checkScoreOptions(options: ScoreOptions | undefined, vocabSize: number) {
   const fields = optionFields('options', options, ['top', 'signal'])
@@ -104,9 +116,15 @@ class Cancellation {
 export interface SessionModel {
   readonly config: ModelConfig
   readonly tokenizer: Tokenizer | undefined
+  readonly info: Pick<ModelInfo, 'identity' | 'activations' | 'kv'>
   encode(text: string, options: { bos: boolean | 'auto'; signal?: AbortSignal }): Promise<Int32Array>
   encodeChat(messages: readonly ChatMessage[], options: RenderOptions): Promise<Int32Array>
   requireTokenizer(): Tokenizer
+}
+
+/** A model that makes sessions of its own. */
+export interface SessionMaker<M extends SessionModel> {
+  createSession(options?: SessionOptions): Session<M>
 }
 
 /**
@@ -337,6 +355,76 @@ export class Session<M extends SessionModel = SessionModel> {
     return this.#exclusive(undefined, async () => new Session(this.#model, await this.#timeline.fork(length)))
   }
 
+  /**
+   * One vector for a text or for ids: the mean of the hidden states after the final norm, or the last one. A text is
+   * encoded as a prompt is. The session must be empty, and is empty again afterwards; it serves for one after another.
+   * @returns (dim) of length 1 unless `normalize` is false
+   * @throws OnebitError ERR_NOT_EMPTY, ERR_EMPTY_PROMPT, and as `append`
+   */
+  async embed(content: string | readonly number[] | Int32Array, options?: EmbedOptions): Promise<Float32Array> {
+    const { pooling, normalize, signal } = checkEmbedOptions(options)
+    const ids = typeof content === 'string' ? content : tokenIds('content', content, this.#model.config.vocab_size)
+    return this.#exclusive(signal, async (cancel) => {
+      const timeline = this.#timeline
+      if (timeline.length > 0) {
+        throw new OnebitError('ERR_NOT_EMPTY', `There are ${timeline.length} tokens in the session`, {
+          hint: 'Use a session of its own for embeddings: model.createSession().',
+        })
+      }
+      try {
+        await this.#feed(ids, signal)
+        const count = pooling === 'mean' ? timeline.length : 1
+        const { hidden } = await timeline.compute({ hidden: pooling === 'mean' ? 2 : 1, cancel })
+        if (!hidden) this.#stopped(signal)
+        return pooled(hidden, count, normalize)
+      } finally {
+        if (!timeline.disposed) timeline.rewind(0)
+      }
+    })
+  }
+
+  /**
+   * Writes the session to a file: its tokens and what is computed of them. The file is replaced only when all of it was
+   * written; after an error or an abort it is what it was.
+   * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_NO_FOLDER, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS,
+   *   ERR_READ_ONLY, ERR_DISK_FULL, ERR_IO; the signal's reason
+   */
+  async save(path: string, options?: { signal?: AbortSignal }): Promise<void> {
+    const signal = signalOption(optionFields('options', options, ['signal']))
+    checkPath(path)
+    const { identity: model, activations } = this.#model.info
+    const { kv } = this.#timeline
+    signal?.throwIfAborted()
+    // Without the signal: one that comes when the file is in its place does not undo it.
+    await this.#exclusive(undefined, () => saveTimeline(path, this.#timeline, { model, activations, kv }, signal))
+  }
+
+  /**
+   * A session from a file that `save` wrote with the same model (its `info.identity` and activations) and the same kind
+   * of cache. It goes on with the same bytes as the one that was saved.
+   * @param options context: default as it was saved; kv: default as the model has it
+   * @throws OnebitError ERR_SESSION_FILE (no saved session, or damaged), ERR_SESSION_MODEL, ERR_VERSION, ERR_CHECKSUM,
+   *   ERR_TRUNCATED, ERR_FILE_SIZE, ERR_TOKEN_RANGE, ERR_CONTEXT_FULL, ERR_FILE_NOT_FOUND and others of opening a file,
+   *   and as `createSession`; the signal's reason
+   */
+  static async restore<M extends SessionModel>(
+    model: M & SessionMaker<M>,
+    path: string,
+    options?: RestoreOptions,
+  ): Promise<Session<M>> {
+    const fields = optionFields('options', options, ['context', 'kv', 'signal'])
+    const signal = signalOption(fields)
+    const kv = choiceOption(fields, 'kv', KV_TYPES) ?? model.info.kv
+    const { context_length: mostContext, vocab_size: vocabSize } = model.config
+    const wanted = integerOption(fields, 'context', 1, mostContext)
+    checkPath(path)
+    signal?.throwIfAborted()
+    const { identity, activations } = model.info
+    const origin = { model: identity, activations, kv }
+    const create = (context: number) => model.createSession({ context: wanted ?? context, kv }).#timeline
+    return new Session<M>(model, await restoreTimeline(path, { origin, vocabSize, mostContext, create, signal }))
+  }
+
   /** Frees the cache, at once or as soon as the step under way has ended. Any number of times. */
   dispose(): void {
     this.#timeline.dispose()
@@ -433,6 +521,10 @@ export class Session<M extends SessionModel = SessionModel> {
   #checkStillThere(): void {
     if (this.#timeline.disposed) throw new OnebitError('ERR_DISPOSED', 'The session was disposed.')
   }
+}
+
+function checkPath(path: unknown): void {
+  if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a file')
 }
 
 function floats(rows: number, columns: number): Float32Array {

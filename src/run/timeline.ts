@@ -15,8 +15,9 @@ import type {
   NativeStepResult,
   OnToken,
 } from '../native/native.js'
+import { CHUNK_POSITIONS, type KvType } from './kv.js'
 
-export interface ComputeOptions extends Partial<Pick<NativeStepItem, 'logits'>> {
+export interface ComputeOptions extends Partial<Pick<NativeStepItem, 'logits' | 'hidden'>> {
   /** scores of what follows each token from this position on; `next` follows the last (-1: unknown) */
   score?: { from: number; top: number; next: number }
   cancel?: NativeCancel | undefined
@@ -32,10 +33,12 @@ export class Timeline {
   readonly #ids: Int32Array
   #length = 0
   readonly capacity: number
+  readonly kv: KvType
 
-  constructor(model: NativeModel, native: NativeSession, ids: Int32Array = new Int32Array(0)) {
+  constructor(model: NativeModel, native: NativeSession, kv: KvType, ids: Int32Array = new Int32Array(0)) {
     this.#model = model
     this.#native = native
+    this.kv = kv
     this.capacity = native.capacity
     this.#ids = new Int32Array(this.capacity)
     this.push(ids)
@@ -57,6 +60,11 @@ export class Timeline {
 
   get usedBytes(): number {
     return this.#native.usedBytes
+  }
+
+  /** of CHUNK_POSITIONS positions; 0 when disposed */
+  get chunkBytes(): number {
+    return this.#native.bytes / Math.ceil(this.capacity / CHUNK_POSITIONS)
   }
 
   get disposed(): boolean {
@@ -114,6 +122,7 @@ export class Timeline {
   async compute(options: ComputeOptions): Promise<NativeStepResult> {
     const tokens = this.pending()
     const item: NativeStepItem = { session: this.#native, tokens, logits: options.logits ?? 0 }
+    if (options.hidden) item.hidden = options.hidden
     if (options.score) item.score = { ...options.score, from: options.score.from - this.#native.length }
     const settings: { chunk: number; cancel?: NativeCancel } = { chunk: options.chunk ?? 0 }
     if (options.cancel) settings.cancel = options.cancel
@@ -150,7 +159,24 @@ export class Timeline {
   /** @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT */
   async fork(length: number): Promise<Timeline> {
     const native = await this.#native.fork(Math.min(length, this.#native.length))
-    return new Timeline(this.#model, native, this.slice(0, length).slice())
+    return new Timeline(this.#model, native, this.kv, this.slice(0, length).slice())
+  }
+
+  /** Chunk `index` of the cache, zeros behind what is computed. */
+  readChunk(index: number): Promise<Uint8Array> {
+    return this.#native.readChunk(index)
+  }
+
+  /** The same back, in order, into an empty timeline; then restored(). */
+  writeChunk(index: number, bytes: Uint8Array): Promise<void> {
+    return this.#native.writeChunk(index, bytes)
+  }
+
+  /** The chunks that were written are those of the first `computed` of these tokens. */
+  restored(computed: number, ids: Int32Array): void {
+    this.checkRoom(0, ids.length)
+    this.#native.restored(computed)
+    this.push(ids)
   }
 
   dispose(): void {

@@ -1,4 +1,4 @@
-// Shortlists against a full sort, and log-sum-exps against plain double sums, on every instruction set.
+// Shortlists, masked ones too, against a full sort, and log-sum-exps against plain double sums, on every instruction set.
 #include "run/candidates.h"
 
 #include <algorithm>
@@ -57,6 +57,9 @@ std::vector<float> changed_plainly(std::vector<float> logits, const Shortlist& s
     for (size_t i = 0; i < shortlist.bias_ids.size(); ++i) {
         logits[static_cast<size_t>(shortlist.bias_ids[i])] += shortlist.bias_values[i];
     }
+    for (size_t i = 0; i < logits.size() && !shortlist.allowed.empty(); ++i) {
+        if ((static_cast<uint32_t>(shortlist.allowed[i / 32]) >> i % 32 & 1) == 0) logits[i] = -INFINITY;
+    }
     return logits;
 }
 
@@ -74,13 +77,20 @@ void compare(const KernelSet& kernels, const std::vector<float>& logits, const S
         const float x = changed[static_cast<size_t>(a)], y = changed[static_cast<size_t>(b)];
         return x > y || (x == y && a < b);
     });
-    bool same = got.ids.size() == static_cast<size_t>(shortlist.k);
+    size_t count = static_cast<size_t>(shortlist.k), possible = logits.size();
+    if (!shortlist.allowed.empty()) {
+        possible = static_cast<size_t>(std::count_if(changed.begin(), changed.end(), [](float x) { return !std::isinf(x); }));
+        count = std::min(count, possible);
+    }
+    bool same = got.ids.size() == count;
     for (size_t i = 0; same && i < got.ids.size(); ++i) {
         const auto id = static_cast<size_t>(order[i]);
         same = got.ids[i] == order[i] && got.logits[i] == changed[id];
     }
     CHECK(same);
+    CHECK(got.tokens == static_cast<int>(possible));
     CHECK(close(got.raw_log_sum_exp, plain_log_sum_exp(logits)));
+    if (possible == 0) return;
     CHECK(close(got.log_sum_exp, plain_log_sum_exp(changed)));
 }
 
@@ -103,6 +113,53 @@ void check_set(const KernelSet& kernels) {
                 shortlist.penalty_counts.push_back(1 + i % 3);
                 shortlist.bias_ids.push_back(n - 1 - i);
                 shortlist.bias_values.push_back(i % 2 == 0 ? 3.5f : -7.0f);
+            }
+            compare(kernels, logits, shortlist);
+        }
+    }
+}
+
+// Masks that allow none, one, some side by side, one in 40, about half, all but one, and all.
+std::vector<int32_t> make_mask(int n, int shape) {
+    std::vector<int32_t> words(static_cast<size_t>((n + 31) / 32));
+    const int one = static_cast<int>(uniform() * n);
+    const auto allowed = [&](int i) {
+        switch (shape) {
+            case 0: return false;
+            case 1: return i == one;
+            case 2: return i >= one && i < one + 90;
+            case 3: return uniform() < 1.0 / 40;
+            case 4: return uniform() < 0.5;
+            case 5: return i != one;
+            default: return true;
+        }
+    };
+    for (int i = 0; i < n; ++i) {
+        const uint32_t bit = allowed(i) ? uint32_t{1} << i % 32 : 0;
+        words[static_cast<size_t>(i / 32)] |= static_cast<int32_t>(bit);
+    }
+    // There is no token for the last bits.
+    if (n % 32 != 0 && uniform() < 0.5) words.back() |= static_cast<int32_t>(UINT32_MAX << n % 32);
+    return words;
+}
+
+void check_masks(const KernelSet& kernels) {
+    for (const int n : {1, 31, 32, 33, 259, 2047, 2049, 5000, 49152}) {
+        for (int mask = 0; mask <= 6; ++mask) {
+            const std::vector<float> logits = make_logits(n, mask % 5);
+            Shortlist shortlist;
+            shortlist.allowed = make_mask(n, mask);
+            for (const int k : {1, 2, 40, 256, 3000, n}) {
+                shortlist.k = std::min(k, n);
+                compare(kernels, logits, shortlist);
+            }
+            shortlist.k = std::min(40, n);
+            shortlist.repeat_penalty = 0.5f;
+            for (int i = 0; i < n; i += 1 + n / 70) {  // neither brings a forbidden token back
+                shortlist.penalty_ids.push_back(i);
+                shortlist.penalty_counts.push_back(1);
+                shortlist.bias_ids.push_back(i);
+                shortlist.bias_values.push_back(1000.0f);
             }
             compare(kernels, logits, shortlist);
         }
@@ -132,6 +189,7 @@ void check_forbidden(const KernelSet& kernels) {
 int main() {
     check::each_set([](const KernelSet& kernels) {
         check_set(kernels);
+        check_masks(kernels);
         check_forbidden(kernels);
     });
     return check::summary();

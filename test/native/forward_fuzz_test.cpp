@@ -1,6 +1,6 @@
 // The engine against a plain forward pass (reference.h), with random shapes, kinds, features, threads, chunks, sessions,
-// rewinds and forks: every logit must be the same bits. Whatever the engine chooses by size has two sides, and some case
-// lies on each.
+// rewinds, forks and copies: every logit and hidden state must be the same bits. Whatever the engine chooses by size has two
+// sides, and some case lies on each.
 //
 // ONEBIT_FUZZ: cases; without it they go on for ONEBIT_FUZZ_MINUTES (1). ONEBIT_FUZZ_SEED: of the first case; each prints its
 // own when it fails, and ONEBIT_FUZZ=1 with it runs that case alone. ONEBIT_VARIANTS=few: small ones only, for slow machines.
@@ -187,7 +187,8 @@ public:
             for (int t = 0; t < test_.tokens; ++t) {
                 ids_[s].push_back(static_cast<int32_t>(random_.next() % static_cast<uint64_t>(test_.config.vocab_size)));
             }
-            expected_[s] = plain.logits(ids_[s]);
+            hidden_[s] = plain.hidden(ids_[s]);
+            for (const reference::Floats& row : hidden_[s]) expected_[s].push_back(plain.logits(row));
         }
         pool_.resize(test_.threads);
         if (!good(file_.load(*test_.kernels, test_.activations, pool_, &model_))) return false;
@@ -198,7 +199,7 @@ public:
             if (!step()) break;
             if (detours > 0 && random_.chance(3)) --detours, detour();
         }
-        return ok_ && compared_ > 0;
+        return ok_ && compared_ > 0;  // the last tokens' logits are always wanted
     }
 
 private:
@@ -220,7 +221,17 @@ private:
         const int sequence = one.sequence;
         const Session& from = *one.session;
         std::unique_ptr<Session> made;
-        if (!good(Session::create(model_, test_.tokens, test_.kv, &made)) || !good(made->copy_from(from, length))) return;
+        if (!good(Session::create(model_, test_.tokens, test_.kv, &made))) return;
+        if (random_.chance(2)) {
+            if (!good(made->copy_from(from, length))) return;
+        } else {  // by way of a file, say
+            std::vector<unsigned char> bytes(from.chunk_bytes());
+            for (int i = 0; i < from.used_chunks(); ++i) {
+                from.read_chunk(i, bytes.data());
+                if (!good(made->write_chunk(i, bytes.data()))) return;
+            }
+            if (!good(made->restored(from.length()))) return;
+        }
         live_.push_back({std::move(made), sequence});
     }
 
@@ -239,26 +250,33 @@ private:
             const int n = random_.chance(3) ? 1 : random_.between(1, room);
             for (int i = 0; i < n; ++i) {
                 inputs.push_back({one.session.get(), ids_[one.sequence][static_cast<size_t>(done + i)],
-                                  done + i + 1 == test_.tokens || !random_.chance(4)});
+                                  done + i + 1 == test_.tokens || !random_.chance(4), random_.chance(3)});
                 places.emplace_back(one.sequence, done + i);
             }
         }
         if (inputs.empty()) return left;
-        return good(forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()), [&](int i, const float* logits) {
-                   const auto [sequence, position] = places[static_cast<size_t>(i)];
-                   compare(expected_[sequence][static_cast<size_t>(position)], logits, sequence, position);
-               })) &&
+        // Whoever is given a row must want it.
+        const auto sink = [&](const char* what, const std::vector<reference::Floats>(&expected)[2], bool TokenInput::* wanted) {
+            return [&places, &inputs, &expected, this, what, wanted](int i, const float* row) {
+                const auto [sequence, position] = places[static_cast<size_t>(i)];
+                compare(what, expected[sequence][static_cast<size_t>(position)], row, sequence, position);
+                ok_ = ok_ && inputs[static_cast<size_t>(i)].*wanted;
+            };
+        };
+        return good(forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()),
+                            sink("logit", expected_, &TokenInput::want_logits), nullptr,
+                            sink("hidden", hidden_, &TokenInput::want_hidden))) &&
                ok_;
     }
 
-    void compare(const reference::Floats& expected, const float* logits, int sequence, int position) {
+    void compare(const char* what, const reference::Floats& expected, const float* row, int sequence, int position) {
         ++compared_;
-        if (std::memcmp(expected.data(), logits, expected.size() * sizeof(float)) == 0) return;
+        if (std::memcmp(expected.data(), row, expected.size() * sizeof(float)) == 0) return;
         size_t i = 0;
-        while (expected[i] == logits[i]) ++i;
+        while (expected[i] == row[i]) ++i;
         if (ok_) {
-            std::printf("  sequence %d, position %d: logit %zu is %.9g, should be %.9g\n", sequence, position, i,
-                        static_cast<double>(logits[i]), static_cast<double>(expected[i]));
+            std::printf("  sequence %d, position %d: %s %zu is %.9g, should be %.9g\n", sequence, position, what, i,
+                        static_cast<double>(row[i]), static_cast<double>(expected[i]));
         }
         ok_ = false;
     }
@@ -271,7 +289,7 @@ private:
     std::shared_ptr<Model> model_;
     std::vector<Live> live_;
     std::vector<int32_t> ids_[2];
-    std::vector<reference::Floats> expected_[2];
+    std::vector<reference::Floats> expected_[2], hidden_[2];  // of sequence and position
     size_t compared_ = 0;
     bool ok_ = true;
 };

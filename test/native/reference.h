@@ -266,8 +266,9 @@ public:
         }
     }
 
-    // The logits after each token of a sequence.
-    std::vector<Floats> logits(const std::vector<int32_t>& ids) const;
+    // The hidden state after the final norm at each token of a sequence, and the logits of one.
+    std::vector<Floats> hidden(const std::vector<int32_t>& ids) const;
+    Floats logits(const Floats& hidden) const { return multiply(c.tied_head ? "tok_embeddings" : "output", hidden); }
 
 private:
     Floats multiply(const std::string& name, const Floats& x) const { return linears_.at(name).times(x, activations_); }
@@ -350,7 +351,7 @@ private:
     std::map<std::string, Linear> linears_;
 };
 
-inline std::vector<Floats> Model::logits(const std::vector<int32_t>& ids) const {
+inline std::vector<Floats> Model::hidden(const std::vector<int32_t>& ids) const {
     const auto dim = static_cast<size_t>(c.dim);
     std::vector<Floats> x, out;
     const Floats table = c.learned_positions ? floats_of(file_.at("position_embeddings")) : Floats();
@@ -395,7 +396,7 @@ inline std::vector<Floats> Model::logits(const std::vector<int32_t>& ids) const 
             for (size_t i = 0; i < dim; ++i) x[t][i] += down[i];
         }
     }
-    for (Floats& row : x) out.push_back(multiply(c.tied_head ? "tok_embeddings" : "output", normed(row, "norm")));
+    for (const Floats& row : x) out.push_back(normed(row, "norm"));
     return out;
 }
 

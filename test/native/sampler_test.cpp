@@ -1,7 +1,9 @@
 // A seed means the same tokens on every machine and instruction set. (What the distribution is: test/23-sampler.test.ts.)
 #include "run/sampler.h"
 
+#include <cmath>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "each_set.h"
@@ -60,6 +62,56 @@ void check_case(const KernelSet& kernels, const Case& wanted, int first) {
     }
 }
 
+// A mask means: as if the logits of the others were -infinity from the start. Only the log-probability is the model's own.
+void check_masks(const KernelSet& kernels) {
+    const std::vector<float> logits = make_logits();
+    std::vector<float> masked = logits;
+    std::vector<int32_t> mask((kVocab + 31) / 32);
+    uint32_t state = 7;
+    int left = 0;
+    for (size_t i = 0; i < kVocab; ++i) {
+        state = state * 1664525u + 1013904223u;
+        if (state >> 28 < 3) mask[i / 32] |= static_cast<int32_t>(uint32_t{1} << i % 32), ++left;
+        else masked[i] = -INFINITY;
+    }
+    const double sum = log_sum_exp(kernels, logits.data(), kVocab);
+    for (const double temperature : {0.0, 0.7, 1.0, 1.6}) {
+        for (const int first : {1, 40, 256, kVocab}) {
+            for (const int other : {0, 1, 2, 3, 4}) {
+                SamplingOptions options;
+                options.temperature = temperature;
+                options.first = first;
+                options.top_k = other == 1 ? 5 : other == 2 ? left + 20 : 0;
+                options.top_p = other == 3 ? 0.8 : 1;
+                options.min_p = other == 4 ? 0.1 : 0;
+                options.repeat_last_n = 20;
+                options.changes.repeat_penalty = 1.3f;
+                options.changes.bias_ids = {0, 1, 2, 3, 4, 5, 6, 7};
+                options.changes.bias_values = {9, 9, 9, 9, -INFINITY, -INFINITY, 9, 9};
+                options.seed = static_cast<uint64_t>(first);
+                Sampler plain(options, {1, 2, 3}), with_mask(options, {1, 2, 3});
+                with_mask.allow(mask);
+                CandidateScratch scratch;
+                for (int i = 0; i < 40; ++i) {
+                    Choice expected, choice;
+                    CHECK(plain.choose(kernels, masked.data(), kVocab, scratch, &expected).ok());
+                    CHECK(with_mask.choose(kernels, logits.data(), kVocab, scratch, &choice).ok());
+                    CHECK(choice.id == expected.id && !std::isinf(masked[static_cast<size_t>(choice.id)]));
+                    CHECK(choice.logprob == log_probability(logits[static_cast<size_t>(choice.id)], sum));
+                }
+            }
+        }
+    }
+    Sampler sampler(SamplingOptions{}, {});
+    CandidateScratch scratch;
+    Choice choice;
+    sampler.allow(std::vector<int32_t>(mask.size(), 0));
+    const Status none = sampler.choose(kernels, logits.data(), kVocab, scratch, &choice);
+    CHECK(!none.ok() && std::string(none.code) == "ERR_BAD_LOGITS");
+    sampler.allow({});
+    CHECK(sampler.choose(kernels, logits.data(), kVocab, scratch, &choice).ok());
+}
+
 }  // namespace
 
 int main() {
@@ -67,6 +119,7 @@ int main() {
         for (const Case& wanted : kCases) {
             for (const int first : {40, 256, kVocab}) check_case(kernels, wanted, first);
         }
+        check_masks(kernels);
     });
     return check::summary();
 }

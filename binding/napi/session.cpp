@@ -1,0 +1,206 @@
+// NativeSession as JavaScript sees it.
+#include <utility>
+#include <vector>
+
+#include "napi/objects.h"
+
+namespace onebit {
+
+namespace {
+
+Napi::Value session_length(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Number::New(call.Env(), state->length) : Napi::Value();
+}
+
+Napi::Value session_capacity(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Number::New(call.Env(), state->session ? state->session->capacity() : 0) : Napi::Value();
+}
+
+Napi::Value session_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), state->session ? static_cast<double>(state->session->capacity_bytes()) : 0);
+}
+
+Napi::Value session_used_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->told_bytes : 0));
+}
+
+// Bytes of a chunk, on the worker: a chunk of a large model is more than a hundred megabytes.
+class ChunkJob : public Job, public Settling {
+public:
+    ChunkJob(Napi::Env env, std::shared_ptr<SessionState> state, int index) : Settling(env), index_(index), state_(std::move(state)) {
+        state_->take();
+    }
+    Settling* settling() final { return this; }
+    void ended(Napi::Env env, Status& status) final {
+        state_->give_back(env);
+        if (state_->disposed) status = error("ERR_DISPOSED", "The session was disposed while its cache was being copied.");
+    }
+
+protected:
+    Session& session() const { return *state_->session; }
+    const int index_;
+
+private:
+    std::shared_ptr<SessionState> state_;
+};
+
+// Straight into the array that JavaScript gets. No script has seen it yet, so that it cannot be detached, and its memory
+// stays where it is.
+class ReadChunkJob final : public ChunkJob {
+public:
+    ReadChunkJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, Napi::Uint8Array to)
+        : ChunkJob(env, state, index), bytes_(to.Data()), to_(Napi::Persistent(to.As<Napi::Object>())) {}
+    void run(Pool&) override { session().read_chunk(index_, bytes_); }
+    Napi::Value result(Napi::Env) override { return to_.Value(); }
+
+private:
+    unsigned char* bytes_;
+    Napi::ObjectReference to_;
+};
+
+class WriteChunkJob final : public ChunkJob {
+public:
+    WriteChunkJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, std::vector<unsigned char> bytes)
+        : ChunkJob(env, state, index), bytes_(std::move(bytes)) {}
+    void run(Pool&) override { status = session().write_chunk(index_, bytes_.data()); }
+    Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+private:
+    std::vector<unsigned char> bytes_;
+};
+
+// readChunk(index)
+Napi::Value session_read_chunk(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t index = 0;
+    if (!state || !check_usable(env, *state)) return {};
+    if (!read_int(env, call[0], "index", 0, state->session->used_chunks() - 1, &index)) return {};
+    const Napi::Uint8Array to = Napi::Uint8Array::New(env, state->session->chunk_bytes());
+    if (env.IsExceptionPending()) return {};
+    return Addon::of(env).post(env, std::make_unique<ReadChunkJob>(env, state, index, to));
+}
+
+// writeChunk(index, bytes)
+Napi::Value session_write_chunk(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t index = 0;
+    std::vector<unsigned char> bytes;
+    if (!state || !check_usable(env, *state)) return {};
+    const size_t wanted = state->session->chunk_bytes();
+    if (!read_int(env, call[0], "index", 0, state->session->most_chunks() - 1, &index)) return {};
+    if (!read_array(env, call[1], "bytes", wanted, &bytes)) return {};
+    if (bytes.size() != wanted) {
+        throw_type(env, "bytes has " + std::to_string(bytes.size()) + " bytes, a chunk of this session " + std::to_string(wanted) + ".");
+        return {};
+    }
+    return Addon::of(env).post(env, std::make_unique<WriteChunkJob>(env, state, index, std::move(bytes)));
+}
+
+// restored(length)
+Napi::Value session_restored(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state)) return {};
+    if (!read_int(env, call[0], "length", 0, state->session->capacity(), &length)) return {};
+    if (const Status status = state->session->restored(length); !status.ok()) {
+        throw_status(env, status);
+        return {};
+    }
+    state->length = length;
+    return env.Undefined();
+}
+
+Napi::Value session_disposed(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    return state ? Napi::Boolean::New(call.Env(), state->disposed) : Napi::Value();
+}
+
+Napi::Value session_rewind(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    if (length < state->length && !state->session->can_rewind()) {
+        throw_status(env, error("ERR_BAD_OPTION", "A session of this model cannot go back."));
+        return {};
+    }
+    state->session->rewind(length);
+    state->length = length;
+    return env.Undefined();
+}
+
+// Copies on the worker: a long cache is hundreds of megabytes.
+class ForkJob final : public Job, public Settling {
+public:
+    ForkJob(Napi::Env env, std::shared_ptr<SessionState> from, std::unique_ptr<Session> to, int length)
+        : Settling(env), from_(std::move(from)), to_(std::move(to)), length_(length) {
+        from_->take();
+    }
+    Settling* settling() override { return this; }
+    void run(Pool&) override { status = to_->copy_from(*from_->session, length_); }
+    void ended(Napi::Env env, Status& status) override {
+        from_->give_back(env);
+        if (from_->disposed) status = error("ERR_DISPOSED", "The session was disposed while it was being forked.");
+    }
+    Napi::Value result(Napi::Env env) override { return make_session(env, from_->owner, std::move(to_)); }
+
+private:
+    std::shared_ptr<SessionState> from_;
+    std::unique_ptr<Session> to_;
+    int length_;
+};
+
+Napi::Value session_fork(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    const Session& from = *state->session;
+    const ModelState& owner = *state->owner;
+    std::unique_ptr<Session> to;
+    Status status;
+    if (owner.memory_limit > 0 && owner.used_bytes() + from.capacity_bytes() > owner.memory_limit) {
+        status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.capacity_bytes()) + " bytes beside the " +
+                                               std::to_string(owner.used_bytes()) +
+                                               " bytes in use is more than the limit of " +
+                                               std::to_string(owner.memory_limit) + " bytes.");
+    } else {
+        status = Session::create(owner.engine->model, from.capacity(), from.kv_dtype(), &to);
+    }
+    if (!status.ok()) {
+        throw_status(env, status);
+        return {};
+    }
+    return Addon::of(env).post(env, std::make_unique<ForkJob>(env, state, std::move(to), length));
+}
+
+Napi::Value session_dispose(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    state->dispose();
+    state->forget(call.Env());
+    return call.Env().Undefined();
+}
+
+}  // namespace
+
+Napi::Function session_class(Napi::Env env) {
+    return define_class(env, SessionState::kName, native_callback<wrap_constructing<SessionState>>,
+                        {method<session_rewind>("rewind"), method<session_fork>("fork"),
+                         method<session_read_chunk>("readChunk"), method<session_write_chunk>("writeChunk"),
+                         method<session_restored>("restored"), method<session_dispose>("dispose"),
+                         getter<session_disposed>("disposed"), getter<session_length>("length"),
+                         getter<session_capacity>("capacity"), getter<session_bytes>("bytes"),
+                         getter<session_used_bytes>("usedBytes")});
+}
+
+}  // namespace onebit
