@@ -76,7 +76,7 @@ describe('bodies', () => {
     ['an item that is none', '/v1/responses', '{"input": [{"type": "computer_call"}]}', 400],
   ]
   it.each(cases)('%s', async (_name, path, body, status) => {
-    const response = await fetch(server.url + path, { method: 'POST', headers: JSON_TYPE, body: body as BodyInit })
+    const response = await fetch(server.url + path, { method: 'POST', headers: JSON_TYPE, body: body as string })
     const { error } = (await response.json()) as { error: { message: string } }
     expect(response.status).toBe(status)
     expect(error.message.length).toBeGreaterThan(5)
@@ -158,7 +158,11 @@ describe('paths and methods', () => {
       ['DELETE', '/v1/models', 'GET, HEAD'],
       ['POST', '/health', 'GET, HEAD'],
     ] as const) {
-      const { status, headers } = await raw(server.url + path, { method, headers: JSON_TYPE, body: method === 'GET' ? '' : '{}' })
+      const { status, headers } = await raw(server.url + path, {
+        method,
+        headers: JSON_TYPE,
+        body: method.startsWith('P') ? '{}' : '',
+      })
       expect([status, headers.allow]).toEqual([405, allow])
     }
   })
