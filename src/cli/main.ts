@@ -13,6 +13,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   doctor: async () => (await import('./doctor.js')).doctorCommand,
   score: async () => (await import('./score.js')).scoreCommand,
   perplexity: async () => (await import('./perplexity.js')).perplexityCommand,
+  compare: async () => (await import('./compare.js')).compareCommand,
   eval: async () => (await import('./eval.js')).evalCommand,
   bench: async () => (await import('./bench.js')).benchCommand,
   serve: async () => (await import('./serve.js')).serveCommand,
