@@ -190,14 +190,14 @@ describe('the queue', () => {
 
   it('is closed by close(), and what is under way may end within the grace', async () => {
     const batch = newBatch({ parallel: 2 })
-    const answers = [1, 2].map((seed) => fromBatch(batch, ids(10, seed), { maxTokens: 20, seed, ignoreEos: true }))
+    const answers = [1, 2].map((seed) => fromBatch(batch, ids(10, seed), { maxTokens: 60, seed, ignoreEos: true }))
     const waiting = fromBatch(batch, ids(10)).catch((error) => error.code)
     await until(() => batch.state.running === 2)
     const closed = batch.close()
     expect(await waiting).toBe('ERR_STOPPING')
     expect(await codeOf(() => fromBatch(batch, ids(10)))).toBe('ERR_STOPPING')
     expect(await codeOf(() => batch.score(ids(10)))).toBe('ERR_STOPPING')
-    for (const { summary } of await Promise.all(answers)) expect(summary.usage.newTokens).toBe(20)
+    for (const { summary } of await Promise.all(answers)) expect(summary.usage.newTokens).toBe(60)
     await closed
     expect(batch.state).toMatchObject(EMPTY)
   })
@@ -270,7 +270,7 @@ describe('a consumer', () => {
       async (seed) => {
         const controller = new AbortController()
         const scores = batch.score(ids(380, seed), { signal: controller.signal })
-        await until(() => batch.state.running > 0)
+        await new Promise((resolve) => setImmediate(resolve)) // it takes more than one step
         controller.abort(reason)
         expect(await scores.catch((error) => error)).toBe(reason)
       },

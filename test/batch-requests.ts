@@ -53,13 +53,14 @@ export function randomNumbers(seed: number): (below: number) => number {
   }
 }
 
+/** Looks at every turn of the event loop, and so at least once between two steps. */
 export function until(condition: () => boolean): Promise<void> {
   return new Promise((resolve, reject) => {
     const end = performance.now() + 60_000
     const look = () => {
       if (condition()) resolve()
       else if (performance.now() > end) reject(new Error(`never came true: ${condition}`))
-      else setTimeout(look, 2)
+      else setImmediate(look)
     }
     look()
   })
