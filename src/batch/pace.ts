@@ -14,7 +14,7 @@ const LONGEST_MS = 90
 const LONGEST_STEPS = 1.9
 /** Where that leaves room, tokens keep coming evenly: a step with a piece of a prompt in it takes at most so much. */
 const EVEN_MS = 40
-const EVEN_STEPS = 2.5
+const EVEN_STEPS = 2
 
 /** A step that is only prompts takes about this: so long does a new request wait. */
 const ALONE_MS = 90
