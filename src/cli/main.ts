@@ -14,6 +14,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   score: async () => (await import('./score.js')).scoreCommand,
   perplexity: async () => (await import('./perplexity.js')).perplexityCommand,
   bench: async () => (await import('./bench.js')).benchCommand,
+  serve: async () => (await import('./serve.js')).serveCommand,
 }
 
 async function overview(): Promise<string> {

@@ -1,0 +1,63 @@
+/** Server-sent events: one JSON value each, at the pace of the one who reads them. */
+import type { ServerResponse } from 'node:http'
+
+/** A reader that takes nothing for this long is gone. */
+const STALLED_MS = 10_000
+/** Clients and proxies take a silent connection for a dead one. */
+const PING_MS = 15_000
+
+export class EventStream {
+  readonly #response: ServerResponse
+  readonly #headers: Readonly<Record<string, string>>
+  #ping: NodeJS.Timeout
+
+  /** Nothing is sent before the first event, so that what goes wrong until then can have a status of its own. */
+  constructor(response: ServerResponse, headers: Readonly<Record<string, string>> = {}) {
+    this.#response = response
+    this.#headers = headers
+    this.#ping = setInterval(() => void this.#write(': still here\n\n'), PING_MS)
+    this.#ping.unref()
+    response.on('close', () => clearInterval(this.#ping))
+  }
+
+  get begun(): boolean {
+    return this.#response.headersSent
+  }
+
+  /** Resolves when the reader has room for more; the stream may be closed then. `event`: its name, where it has one. */
+  async send(value: unknown, event?: string): Promise<void> {
+    this.#ping.refresh()
+    const name = event === undefined ? '' : `event: ${event}\n`
+    await this.#write(`${name}data: ${typeof value === 'string' ? value : JSON.stringify(value)}\n\n`)
+  }
+
+  end(): void {
+    clearInterval(this.#ping)
+    this.#response.end()
+  }
+
+  async #write(text: string): Promise<void> {
+    const response = this.#response
+    if (response.destroyed || response.writableEnded) return
+    if (!response.headersSent) {
+      response.writeHead(200, {
+        ...this.#headers,
+        'content-type': 'text/event-stream; charset=utf-8',
+        'cache-control': 'no-cache',
+        'x-accel-buffering': 'no',
+      })
+    }
+    if (response.write(text)) return
+    await new Promise<void>((resolve) => {
+      const stalled = setTimeout(() => response.destroy(), STALLED_MS)
+      const done = () => {
+        clearTimeout(stalled)
+        response.off('drain', done)
+        response.off('close', done)
+        resolve()
+      }
+      response.on('drain', done)
+      response.on('close', done)
+    })
+  }
+}

@@ -1,0 +1,3 @@
+export function pageFile(_path: string): { type: string; bytes: Uint8Array } | undefined {
+  return undefined
+}
