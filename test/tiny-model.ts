@@ -32,6 +32,8 @@ export interface TinyOptions {
   tied?: boolean
   tokenizer?: boolean
   chat?: boolean
+  /** puts other numbers into a tensor */
+  change?: (name: string, bytes: Uint8Array) => void
 }
 
 const SPECIAL = ['<|bos|>', '<|im_start|>', '<|im_end|>']
@@ -145,7 +147,9 @@ export async function writeTinyModel(path: string, options: TinyOptions = {}): P
       options.chat === false ? undefined : json({ template: TEMPLATE, bos_token: SPECIAL[0], eos_token: SPECIAL[2] }),
   }
   await writeObt(path, content, async function* (spec) {
-    yield randomTensor(spec)
+    const bytes = randomTensor(spec)
+    options.change?.(spec.name, bytes)
+    yield bytes
   })
 }
 

@@ -45,6 +45,11 @@ export class EmbedRequest extends BatchRequest {
 
   override found(): void {}
 
+  /** Its session is gone when it has all its tokens. */
+  override serves(): boolean {
+    return false
+  }
+
   override get keeps(): boolean {
     return false
   }

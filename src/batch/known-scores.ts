@@ -28,12 +28,17 @@ export class KnownScores {
   /** Those of the first `tokens` tokens from another text that begins alike and has at least as many likeliest ones. */
   copy(from: KnownScores, tokens: number): void {
     this.logprobs.set(from.logprobs.subarray(0, tokens))
+    this.known = Math.max(1, tokens)
+    if (this.top === from.top) {
+      this.topIds.set(from.topIds.subarray(0, tokens * this.top))
+      this.topLogprobs.set(from.topLogprobs.subarray(0, tokens * this.top))
+      return
+    }
     for (let row = 1; row < tokens; row++) {
       const [begin, end] = [row * from.top, row * from.top + this.top]
       this.topIds.set(from.topIds.subarray(begin, end), row * this.top)
       this.topLogprobs.set(from.topLogprobs.subarray(begin, end), row * this.top)
     }
-    this.known = Math.max(1, tokens)
   }
 
   /** Rows of a step; the first is about token number `from`. */

@@ -14,7 +14,7 @@ const LONGEST_MS = 90
 const LONGEST_STEPS = 1.9
 /** Where that leaves room, tokens keep coming evenly: a step with a piece of a prompt in it takes at most so much. */
 const EVEN_MS = 40
-const EVEN_STEPS = 2.5
+const EVEN_STEPS = 2
 
 /** A step that is only prompts takes about this: so long does a new request wait. */
 const ALONE_MS = 90
@@ -25,6 +25,10 @@ const LEAST_ALONE_PER_THREAD = 16
 const FIRST_BESIDE = 8
 const LEAST_BESIDE = 4
 
+/** Kernels work on so many tokens at a time. */
+const EIGHT = 8
+
+/** What the newest step counts in an average. */
 const NEWEST = 0.25
 
 function average(before: number | undefined, ms: number): number {
@@ -38,9 +42,9 @@ export class Pace {
   /** what a token of a prompt takes in a step without answers, and what it adds to one with them */
   #aloneMs: number | undefined
   #besideMs: number | undefined
-  /** the most there were in a step so far: one quick step proves little, so the next has at most twice as many */
+  /** the most there were in a step so far: one quick step proves little, so the next has about twice as many at most */
   #mostAlone = FIRST_ALONE / 2
-  #mostBeside = FIRST_BESIDE / 2
+  #mostBeside = 0
 
   constructor(threads: number) {
     this.#leastAlone = Math.min(Math.max(LEAST_ALONE_PER_THREAD * threads, 32), MOST_STEP_TOKENS)
@@ -74,15 +78,14 @@ export class Pace {
     const own = this.stepMs(answers) ?? 0
     const limit = Math.min(Math.max(EVEN_STEPS * own, EVEN_MS), Math.max(LONGEST_STEPS * own, LONGEST_MS))
     const fitting = this.#besideMs === undefined ? FIRST_BESIDE : (limit - own) / this.#besideMs
-    const most = Math.min(fitting, 2 * this.#mostBeside, MOST_STEP_TOKENS - answers)
-    // Kernels work on eight tokens at a time.
-    const even = Math.floor((answers + most) / 8) * 8 - answers
+    const most = Math.min(fitting, 2 * this.#mostBeside + EIGHT, MOST_STEP_TOKENS - answers)
+    const even = Math.floor((answers + most) / EIGHT) * EIGHT - answers
     return Math.min(Math.max(even > 0 ? even : Math.floor(most), LEAST_BESIDE), Math.max(1, MOST_STEP_TOKENS - answers))
   }
 
   #alone(): number {
     const fitting = this.#aloneMs === undefined ? FIRST_ALONE : ALONE_MS / this.#aloneMs
     const most = Math.min(fitting, 2 * this.#mostAlone, MOST_STEP_TOKENS)
-    return Math.max(Math.floor(most / 8) * 8, this.#leastAlone)
+    return Math.max(Math.floor(most / EIGHT) * EIGHT, this.#leastAlone)
   }
 }
