@@ -64,6 +64,7 @@ function compareOptions(values: OptionValues): CompareOptions {
 }
 
 function shownResult(result: CompareResult): string {
+  const short = (x: number) => String(Number(x.toPrecision(3)))
   const percent = (share: number) => `${(100 * share).toFixed(2)} %`
   const rows = [
     ['perplexity of A', result.perplexityA.toFixed(4)],
@@ -73,7 +74,7 @@ function shownResult(result: CompareResult): string {
     ],
     [
       'KL divergence',
-      `mean ${result.klMean.toFixed(5)} ± ${result.klStderr.toFixed(5)}, median ${result.klMedian.toFixed(5)}, 99 % ${result.kl99.toFixed(4)}, most ${result.klMax.toFixed(4)}`,
+      `mean ${short(result.klMean)} ± ${short(result.klStderr)}, median ${short(result.klMedian)}, 99 % ${short(result.kl99)}, most ${short(result.klMax)}`,
     ],
     ['same likeliest token', `${percent(result.sameTop)} ± ${percent(result.sameTopStderr)}`],
     ['difference of p', `${percent(result.probabilityRms)} (root mean square)`],

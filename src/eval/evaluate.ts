@@ -108,7 +108,7 @@ async function runTask(
   const file =
     out === undefined
       ? undefined
-      : await AnswersFile.open(join(out, `${task.name}.jsonl`), { ...head, ...about }, questions.length)
+      : await AnswersFile.open(join(out, `${task.name}.eval.jsonl`), { ...head, ...about }, questions.length)
   try {
     const scores = [...(file?.scores ?? [])]
     const found = scores.length

@@ -16,7 +16,7 @@ export function blocks(tokens: number, ctx: number, most: number): Window[] {
 
 /**
  * Windows of `ctx` tokens, each `stride` further than the one before, in which only what no earlier one had counts: every
- * token but the first is counted once, with as much in front of it as there is (the sliding window of Hugging Face's guide
+ * token but the first is counted once (with a stride of `ctx` the first of each window is not), with as much in front of it as there is (the sliding window of Hugging Face's guide
  * to the perplexity of fixed-length models).
  */
 export function slidingWindows(tokens: number, ctx: number, stride: number, most: number): Window[] {

@@ -15,6 +15,8 @@ export interface Questions {
 }
 
 const DATA_FILE = /\.(jsonl|json|ndjson|parquet|txt)(\.gz|\.bz2)?$/
+/** Of ours (answers-file.ts), which may lie in the same folder. */
+const ANSWERS = /\.eval\.jsonl$/
 const MOST_FILES = 10_000
 
 /** @throws OnebitError ERR_NO_DATA (with where to get it), ERR_DATA_FILE, and those of reading files */
@@ -48,7 +50,7 @@ function questionOf(path: string, task: Task, { record, place }: PlacedRecord): 
 async function filesOf(folder: string, task: Task): Promise<string[]> {
   const all = (await everyFile(folder)).filter((path) => {
     const name = relative(folder, path).split(sep).join('/').toLowerCase()
-    return DATA_FILE.test(name) && task.holds(name) && !name.includes('train')
+    return DATA_FILE.test(name) && !ANSWERS.test(name) && task.holds(name) && !name.includes('train')
   })
   const ofSplit = all.filter((path) => task.split.test(relative(folder, path).toLowerCase()))
   const files = ofSplit.length > 0 ? ofSplit : all
