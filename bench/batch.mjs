@@ -43,7 +43,10 @@ function quantile(list, q) {
   const sorted = list.toSorted((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]
 }
-const median = (list) => quantile(list, 0.5)
+function median(list) {
+  const sorted = list.toSorted((a, b) => a - b)
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
+}
 
 /** When each token of a stream came, and what the engine took for them. */
 async function stream(batch, seed) {

@@ -98,6 +98,15 @@ describe('the pace', () => {
     expect(learned(200, 5, 1).promptTokens(1)).toBeGreaterThan(20)
   })
 
+  it('does not believe a single step', () => {
+    const pace = learned(20, 1, 8)
+    const before = pace.promptTokens(8)
+    pace.observe(8, 0, 2000)
+    expect(pace.promptTokens(8)).toBeLessThanOrEqual(1.5 * before)
+    pace.observe(8, before, 0.01)
+    expect(pace.promptTokens(8)).toBeLessThanOrEqual(2 * before)
+  })
+
   it('has large pieces of prompts where nobody waits, but no longer than about 100 ms', () => {
     expect(learned(5, 0.1, 1).promptTokens(0)).toBe(256)
     expect(learned(5, 1, 1).promptTokens(0)).toBe(80)

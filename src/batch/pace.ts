@@ -31,8 +31,10 @@ const EIGHT = 8
 /** What the newest step counts in an average. */
 const NEWEST = 0.25
 
+/** One step that something else held up says little about the next: at most twice or half of what was known counts. */
 function average(before: number | undefined, ms: number): number {
-  return before === undefined ? ms : before + NEWEST * (ms - before)
+  if (before === undefined) return ms
+  return before + NEWEST * (Math.min(Math.max(ms, before / 2), 2 * before) - before)
 }
 
 export class Pace {
@@ -61,7 +63,8 @@ export class Pace {
       this.#mostAlone = Math.max(this.#mostAlone, prompt)
     } else {
       const added = Math.max(ms - (this.stepMs(answers) ?? 0), 0.01 * ms)
-      this.#besideMs = average(this.#besideMs, added / prompt)
+      const least = this.#besideMs === undefined ? (this.#aloneMs ?? 0) / 2 : 0
+      this.#besideMs = average(this.#besideMs, Math.max(added / prompt, least))
       this.#mostBeside = Math.max(this.#mostBeside, prompt)
     }
   }
