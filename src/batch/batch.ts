@@ -103,6 +103,7 @@ export class Batch {
     try {
       const { vocab_size } = this.model.config
       const checked = checkGenerateOptions(others, vocab_size)
+      if (checked.shape) throw badOption(Object.keys(checked.shape)[0]!, 'a batch takes a `constraint` instead')
       const tokenizer = checked.stop.length > 0 ? this.model.requireTokenizer() : this.model.tokenizer
       const prompt = tokenIds('ids', ids, vocab_size)
       const submit = (request: GenerateRequest) => this.#engine.submit(request)

@@ -1,6 +1,16 @@
 /** What can be asked of a generation, and the checks of it. */
 import { badOption } from '../errors.js'
-import { booleanOption, integerOption, likeliestOption, optionFields, signalOption, tokenIds } from './options.js'
+import type { AnswerShape } from '../grammar/constraint.js'
+import { isRecord } from '../text/tokenizer-json.js'
+import {
+  booleanOption,
+  integerOption,
+  likeliestOption,
+  optionFields,
+  signalOption,
+  stringOption,
+  tokenIds,
+} from './options.js'
 import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
 
 export interface GenerateOptions extends SamplingOptions {
@@ -20,9 +30,18 @@ export interface GenerateOptions extends SamplingOptions {
   chunk?: number
   /** stops within one token or one chunk; the iterator then throws the signal's reason */
   signal?: AbortSignal
+  /** the answer is JSON that is valid by this JSON Schema; an answer that ends by `length` or `context` is cut off */
+  schema?: boolean | Readonly<Record<string, unknown>>
+  /** true: the answer is any JSON object */
+  json?: boolean
+  /** the whole answer matches this regular expression */
+  regex?: string
+  /** the answer is what the rule `root` of this grammar says (EBNF as XGrammar has it) */
+  grammar?: string
 }
 
-const NAMES = ['maxTokens', 'stop', 'stopTokens', 'ignoreEos', 'logprobs', 'topLogprobs', 'chunk', 'signal']
+const SHAPES = ['schema', 'json', 'regex', 'grammar'] as const
+const NAMES = ['maxTokens', 'stop', 'stopTokens', 'ignoreEos', 'logprobs', 'topLogprobs', 'chunk', 'signal', ...SHAPES]
 
 const MAX_STOPS = 64
 const MAX_STOP_LENGTH = 1024
@@ -36,6 +55,8 @@ export interface CheckedGenerateOptions {
   topLogprobs: number
   chunk: number
   signal: AbortSignal | undefined
+  /** undefined: the answer may be anything */
+  shape: AnswerShape | undefined
   sampling: CheckedSampling
 }
 
@@ -48,6 +69,25 @@ function stopStrings(value: unknown): string[] {
     }
   }
   return list as string[]
+}
+
+/** What is asked of the form of an answer; its contents are checked when it is compiled. */
+function shapeOption(fields: Record<string, unknown>): AnswerShape | undefined {
+  const json = booleanOption(fields, 'json') || undefined
+  const { schema } = fields
+  if (schema !== undefined && typeof schema !== 'boolean' && !isRecord(schema)) {
+    throw badOption('schema', 'must be a JSON Schema: an object, true or false')
+  }
+  const [regex, grammar] = [stringOption(fields, 'regex'), stringOption(fields, 'grammar')]
+  const shapes = [
+    ...(schema === undefined ? [] : [{ schema }]),
+    ...(json === undefined ? [] : [{ json }]),
+    ...(regex === undefined ? [] : [{ regex }]),
+    ...(grammar === undefined ? [] : [{ grammar }]),
+  ]
+  if (shapes.length > 1)
+    throw badOption(Object.keys(shapes[1]!)[0]!, `cannot be combined with ${Object.keys(shapes[0]!)[0]}`)
+  return shapes[0]
 }
 
 /** @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE */
@@ -63,6 +103,7 @@ export function checkGenerateOptions(options: GenerateOptions | undefined, vocab
     topLogprobs,
     chunk: integerOption(fields, 'chunk', 0, 256) ?? 0,
     signal: signalOption(fields),
+    shape: shapeOption(fields),
     sampling: checkSampling(options ?? {}, vocabSize),
   }
 }

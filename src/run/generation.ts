@@ -4,6 +4,7 @@
  */
 
 import { OnebitError } from '../errors.js'
+import type { Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel, NativeSampler } from '../native/native.js'
 import type { Tokenizer } from '../text/tokenizer.js'
@@ -49,6 +50,7 @@ export class Generation {
   readonly #sampler: NativeSampler | undefined
   readonly #pieces: Pieces
   readonly #cancel: NativeCancel
+  readonly #constraint: Constraint | undefined
   readonly #usage: Usage
   #finish: FinishReason | undefined
   #prefillMs = 0
@@ -68,15 +70,20 @@ export class Generation {
   #started = 0
   #wake = () => {}
 
-  /** The prompt is on the timeline already. `cached`: how many of its tokens were computed before. */
+  /**
+   * The prompt is on the timeline already. `cached`: how many of its tokens were computed before. With a constraint tokens
+   * come one by one, because each says which may follow it.
+   */
   constructor(
     timeline: Timeline,
     tokenizer: Tokenizer | undefined,
     options: CheckedGenerateOptions,
     cancel: NativeCancel,
     cached: number,
+    constraint?: Constraint,
   ) {
     this.#timeline = timeline
+    this.#constraint = constraint
     this.#options = options
     this.#cancel = cancel
     if (options.maxTokens > 0) {
@@ -106,6 +113,11 @@ export class Generation {
       while (this.#finish === undefined) {
         const chosen = await this.#next()
         const piece = chosen && this.#handOut(chosen)
+        if (chosen && this.#constraint && this.#finish === undefined) {
+          this.#constraint.accept(chosen.id)
+          await this.#running // it has told its only token, and is about to end
+          this.#compute(Int32Array.of(chosen.id))
+        }
         if (piece) yield piece
       }
     } finally {
@@ -121,13 +133,15 @@ export class Generation {
     const { maxTokens, topLogprobs, chunk } = this.#options
     const sampling = this.#sampler && {
       sampler: this.#sampler,
-      most: maxTokens - this.#told,
+      most: this.#constraint ? 1 : maxTokens - this.#told,
       stop_tokens: Int32Array.from(this.#pieces.stopIds),
       top: topLogprobs,
     }
     this.#behind = false
-    this.#running = this.#timeline
-      .generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken })
+    this.#running = this.#allow()
+      .then(() =>
+        this.#timeline.generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken }),
+      )
       .then(
         (behind) => {
           this.#behind = behind
@@ -141,6 +155,11 @@ export class Generation {
         this.#goOn()
         this.#wake()
       })
+  }
+
+  /** Tells the sampler which tokens may come. */
+  async #allow(): Promise<void> {
+    if (this.#constraint && this.#sampler) this.#sampler.allow(await this.#constraint.next())
   }
 
   readonly #onToken = (

@@ -3,6 +3,7 @@
 import type { ModelConfig } from '../config/config.js'
 import { LIMITS } from '../config/limits.js'
 import { badOption, OnebitError } from '../errors.js'
+import type { AnswerShape, Constraint, Grammars } from '../grammar/constraint.js'
 import type { NativeModel } from '../native/native.js'
 import type { Provenance } from '../obt/obt.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from '../text/chat-template.js'
@@ -43,6 +44,8 @@ export class Model {
   /** undefined when the file has none */
   readonly chatTemplate: ChatTemplate | undefined
   readonly #native: NativeModel
+  /** made when the first answer of a given form is asked for */
+  #grammars: Promise<Grammars> | undefined
 
   /**
    * Loads a `.obt` file. The file is read once and not needed afterwards.
@@ -122,6 +125,28 @@ export class Model {
     })
   }
 
+  /**
+   * @internal
+   * What keeps an answer to a form; whoever asked disposes of it.
+   * @throws OnebitError ERR_NO_TOKENIZER, and as Grammars.constrain
+   */
+  async constrain(shape: AnswerShape, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<Constraint> {
+    this.#grammars ??= this.#loadGrammars()
+    return (await this.#grammars).constrain(shape, signal ? { signal } : {})
+  }
+
+  async #loadGrammars(): Promise<Grammars> {
+    const tokenizer = this.requireTokenizer()
+    const [{ ModelGrammars }, { answerFormat }] = await Promise.all([
+      import('../grammar/grammars.js'),
+      import('../answer/format.js'),
+    ])
+    const ids = answerFormat(this.chatTemplate?.source).markers.map((text) => tokenizer.tokenToId(text))
+    return new ModelGrammars(tokenizer, this.config.vocab_size, {
+      markers: new Set(ids.filter((id) => id !== undefined)),
+    })
+  }
+
   /** @internal */
   requireTokenizer(): Tokenizer {
     if (this.tokenizer) return this.tokenizer
@@ -149,6 +174,7 @@ export class Model {
   async dispose(): Promise<void> {
     this.tokenizer?.dispose()
     this.chatTemplate?.dispose()
+    this.#grammars?.then((grammars) => grammars.dispose()).catch(() => {})
     await this.#native.dispose()
   }
 

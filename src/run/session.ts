@@ -3,6 +3,7 @@
 import type { EmbedOptions } from '../batch/requests.js'
 import type { ModelConfig } from '../config/config.js'
 import { badOption, OnebitError } from '../errors.js'
+import type { AnswerShape, Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel } from '../native/native.js'
 import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
@@ -120,6 +121,7 @@ export interface SessionModel {
   encode(text: string, options: { bos: boolean | 'auto'; signal?: AbortSignal }): Promise<Int32Array>
   encodeChat(messages: readonly ChatMessage[], options: RenderOptions): Promise<Int32Array>
   requireTokenizer(): Tokenizer
+  constrain(shape: AnswerShape, options: { signal: AbortSignal | undefined }): Promise<Constraint>
 }
 
 /** A model that makes sessions of its own. */
@@ -193,7 +195,8 @@ export class Session<M extends SessionModel = SessionModel> {
    * consumer by one token, or by as many as take 20 ms (at most 49); tokens made within 8 ms come together.
    *
    * The iterator throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_CONTEXT_FULL (nothing changed), ERR_EMPTY_PROMPT,
-   * ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_NOT_FINITE, ERR_OUT_OF_MEMORY, or the signal's reason.
+   * ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_NOT_FINITE, ERR_OUT_OF_MEMORY, those of a
+   * wrong form (ERR_SCHEMA, ERR_REGEX, ERR_GRAMMAR, ERR_GRAMMAR_LIMIT, ERR_GRAMMAR_TIMEOUT), or the signal's reason.
    * @returns an iterator of pieces whose return value is the summary, also found in `last`
    * @throws OnebitError ERR_BAD_OPTION, ERR_TOKEN_RANGE
    */
@@ -235,10 +238,13 @@ export class Session<M extends SessionModel = SessionModel> {
   ): AsyncGenerator<Piece, GenerationSummary, undefined> {
     const release = this.#take(options.signal)
     const cancellation = new Cancellation(options.signal)
+    let constraint: Constraint | undefined
     try {
+      // What is wrong with a schema is said before anything is computed.
+      constraint = options.shape && (await this.#model.constrain(options.shape, cancellation))
       const cached = await this.#feed(prompt, options.signal)
       const { tokenizer } = this.#model
-      const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached)
+      const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached, constraint)
       try {
         yield* generation.run()
       } finally {
@@ -246,6 +252,7 @@ export class Session<M extends SessionModel = SessionModel> {
       }
       return this.#last
     } finally {
+      constraint?.dispose()
       cancellation.close()
       release()
     }

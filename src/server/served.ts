@@ -2,8 +2,6 @@
 import { type AnswerFormat, answerFormat } from '../answer/format.js'
 import { Batch } from '../batch/batch.js'
 import type { BatchOptions } from '../batch/requests.js'
-import type { Grammars } from '../grammar/constraint.js'
-import { ModelGrammars } from '../grammar/grammars.js'
 import type { Model } from '../run/model.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import type { Fields } from './body.js'
@@ -20,7 +18,6 @@ export interface Served {
 
 export class ServedModels {
   readonly #byName = new Map<string, Served>()
-  readonly #grammars = new Map<Served, ModelGrammars>()
   /** requests of one model that are computed together */
   readonly parallel: number
 
@@ -57,24 +54,8 @@ export class ServedModels {
     return this.named(model)
   }
 
-  /** Made when the first request asks for an answer of a given form. */
-  grammars(served: Served): Grammars {
-    let grammars = this.#grammars.get(served)
-    if (!grammars) {
-      const tokenizer = served.model.requireTokenizer()
-      const markers = served.format.markers.map((text) => tokenizer.tokenToId(text)).filter((id) => id !== undefined)
-      grammars = new ModelGrammars(tokenizer, served.model.config.vocab_size, {
-        threads: this.parallel,
-        markers: new Set(markers),
-      })
-      this.#grammars.set(served, grammars)
-    }
-    return grammars
-  }
-
   async close(graceMs: number): Promise<void> {
     await Promise.all(this.all.map(({ batch }) => batch.close({ graceMs })))
-    for (const grammars of this.#grammars.values()) grammars.dispose()
   }
 }
 

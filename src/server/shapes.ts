@@ -17,7 +17,7 @@ export async function answerShape(exchange: Exchange, served: Served): Promise<C
 }
 
 export function constrain(exchange: Exchange, served: Served, shape: AnswerShape): Promise<Constraint> {
-  return exchange.models.grammars(served).constrain(shape, { signal: exchange.signal })
+  return served.model.constrain(shape, { signal: exchange.signal })
 }
 
 /**
