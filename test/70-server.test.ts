@@ -319,3 +319,21 @@ describe('what the server says of itself', () => {
     expect(text).toMatch(/^onebit_http_responses_total\{status="200"\} [1-9]\d*$/m)
   })
 })
+
+describe('the page', () => {
+  it('is served with all that it loads, and may load nothing else', async () => {
+    const index = await fetch(server.url)
+    expect(index.headers.get('content-security-policy')).toMatch(/^default-src 'self';/)
+    const html = await index.text()
+    const found = [...html.matchAll(/(?:src|href)="(\/[^"]+)"/g)].map(([, path]) => path!)
+    for (const path of new Set([...found, '/page/view.js', '/page/vendor/marked.js', '/page/vendor/dompurify.js'])) {
+      const file = await fetch(server.url + path)
+      expect([path, file.status]).toEqual([path, 200])
+      const text = await file.text()
+      const imports = [...text.matchAll(/(?:from|import) '([./][^']+)'/g)].map(
+        ([, name]) => new URL(name!, server.url + path),
+      )
+      for (const { href } of imports) expect([href, (await fetch(href)).status]).toEqual([href, 200])
+    }
+  })
+})

@@ -9,7 +9,7 @@ import { HttpError, httpError } from './errors.js'
 import { EventStream } from './events.js'
 import type { Endpoint, Exchange } from './exchange.js'
 import type { Guard } from './guard.js'
-import { pageFile } from './page.js'
+import { type PageFile, pageFile, pageHeaders } from './page.js'
 import { responses } from './responses.js'
 import type { ServedModels } from './served.js'
 import { health, listModels, metrics, oneModel, props } from './status.js'
@@ -44,10 +44,6 @@ const GETS: Readonly<Record<string, Endpoint>> = {
   '/props': props,
 }
 const ONE_MODEL = '/v1/models/'
-
-/** What a page may load and reach: nothing beyond this server. */
-const PAGE_POLICY =
-  "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; img-src 'self' data:"
 
 export class HttpSide {
   readonly server: Server
@@ -189,16 +185,9 @@ function preflight(response: ServerResponse, headers: Record<string, string>): v
   response.end()
 }
 
-function sendPage(response: ServerResponse, { type, bytes }: { type: string; bytes: Uint8Array }): void {
-  response.writeHead(200, {
-    'content-type': type,
-    'content-length': bytes.length,
-    'content-security-policy': PAGE_POLICY,
-    'x-content-type-options': 'nosniff',
-    'referrer-policy': 'no-referrer',
-    'cache-control': 'no-cache',
-  })
-  response.end(bytes)
+function sendPage(response: ServerResponse, file: PageFile): void {
+  response.writeHead(200, pageHeaders(file))
+  response.end(file.bytes)
 }
 
 const BROKEN: Readonly<Record<string, [number, string]>> = {
