@@ -32,6 +32,10 @@ export interface TinyOptions {
   tied?: boolean
   tokenizer?: boolean
   chat?: boolean
+  /** a chat template instead of the usual one */
+  template?: string
+  /** more special tokens */
+  special?: readonly string[]
   /** puts other numbers into a tensor */
   change?: (name: string, bytes: Uint8Array) => void
 }
@@ -51,13 +55,18 @@ function byteLetters(): string[] {
 }
 
 /** One token a byte, id = byte; the special tokens follow. */
-function tinyTokenizer() {
+function tinyTokenizer(more: readonly string[] = []) {
   const vocab = Object.fromEntries(byteLetters().map((letter, id) => [letter, id]))
   const byteLevel = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true }
   return {
     tokenizer: {
       version: '1.0',
-      added_tokens: SPECIAL.map((content, i) => ({ id: 256 + i, content, special: true, normalized: false })),
+      added_tokens: [...SPECIAL, ...more].map((content, i) => ({
+        id: 256 + i,
+        content,
+        special: true,
+        normalized: false,
+      })),
       normalizer: null,
       pre_tokenizer: byteLevel,
       post_processor: null,
@@ -81,7 +90,7 @@ export function tinyConfig(options: TinyOptions = {}): WrittenConfig {
   const roles = rolesOf({ feed_forward: options.features?.feed_forward ?? 'gated' })
   return {
     architecture: options.architecture ?? 'llama',
-    vocab_size: TINY_VOCAB,
+    vocab_size: TINY_VOCAB + (options.special?.length ?? 0),
     dim,
     hidden_dim: 2 * dim,
     n_layers: options.layers ?? 2,
@@ -142,9 +151,11 @@ export async function writeTinyModel(path: string, options: TinyOptions = {}): P
   const content = {
     config: tinyConfig(options),
     provenance: { source: 'test/tiny-model.ts' },
-    tokenizer: options.tokenizer === false ? undefined : json(tinyTokenizer()),
+    tokenizer: options.tokenizer === false ? undefined : json(tinyTokenizer(options.special)),
     chatTemplate:
-      options.chat === false ? undefined : json({ template: TEMPLATE, bos_token: SPECIAL[0], eos_token: SPECIAL[2] }),
+      options.chat === false
+        ? undefined
+        : json({ template: options.template ?? TEMPLATE, bos_token: SPECIAL[0], eos_token: SPECIAL[2] }),
   }
   await writeObt(path, content, async function* (spec) {
     const bytes = randomTensor(spec)

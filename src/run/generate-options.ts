@@ -28,6 +28,8 @@ export interface GenerateOptions extends SamplingOptions {
   topLogprobs?: number
   /** tokens of the prompt that are computed at once; default: as many as take about 100 ms */
   chunk?: number
+  /** names of special tokens that are part of the text, such as `<tool_call>`; the others give none */
+  showSpecial?: readonly string[]
   /** stops within one token or one chunk; the iterator then throws the signal's reason */
   signal?: AbortSignal
   /** the answer is JSON that is valid by this JSON Schema; an answer that ends by `length` or `context` is cut off */
@@ -41,7 +43,18 @@ export interface GenerateOptions extends SamplingOptions {
 }
 
 const SHAPES = ['schema', 'json', 'regex', 'grammar'] as const
-const NAMES = ['maxTokens', 'stop', 'stopTokens', 'ignoreEos', 'logprobs', 'topLogprobs', 'chunk', 'signal', ...SHAPES]
+const NAMES = [
+  'maxTokens',
+  'stop',
+  'stopTokens',
+  'ignoreEos',
+  'logprobs',
+  'topLogprobs',
+  'chunk',
+  'showSpecial',
+  'signal',
+  ...SHAPES,
+]
 
 const MAX_STOPS = 64
 const MAX_STOP_LENGTH = 1024
@@ -54,10 +67,16 @@ export interface CheckedGenerateOptions {
   logprobs: boolean
   topLogprobs: number
   chunk: number
+  showSpecial: string[]
   signal: AbortSignal | undefined
   /** undefined: the answer may be anything */
   shape: AnswerShape | undefined
   sampling: CheckedSampling
+}
+
+function nameList(field: string, value: unknown = []): string[] {
+  if (Array.isArray(value) && value.every((name) => typeof name === 'string')) return [...value]
+  throw badOption(field, 'must be an array of names of tokens')
 }
 
 function stopStrings(value: unknown): string[] {
@@ -102,6 +121,7 @@ export function checkGenerateOptions(options: GenerateOptions | undefined, vocab
     logprobs: booleanOption(fields, 'logprobs') ?? topLogprobs > 0,
     topLogprobs,
     chunk: integerOption(fields, 'chunk', 0, 256) ?? 0,
+    showSpecial: nameList('showSpecial', fields.showSpecial),
     signal: signalOption(fields),
     shape: shapeOption(fields),
     sampling: checkSampling(options ?? {}, vocabSize),

@@ -43,7 +43,7 @@ export interface Chosen {
 
 type PieceOptions = Pick<
   CheckedGenerateOptions,
-  'stop' | 'stopTokens' | 'ignoreEos' | 'maxTokens' | 'logprobs' | 'topLogprobs'
+  'stop' | 'stopTokens' | 'ignoreEos' | 'maxTokens' | 'logprobs' | 'topLogprobs' | 'showSpecial'
 >
 
 export class Pieces {
@@ -64,7 +64,8 @@ export class Pieces {
     this.stopIds = new Set([...options.stopTokens, ...named, ...ends])
     // After nothing but BOS a text begins, and SentencePiece's first space is no part of it.
     const begins = prompt.length === 1 && prompt[0] === tokenizer?.bosId
-    this.#text = tokenizer?.stream({ continuation: !begins })
+    const shown = options.showSpecial.flatMap((name) => tokenizer?.specialTokens.get(name) ?? [])
+    this.#text = tokenizer?.stream({ continuation: !begins, special: new Set(shown) })
     this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : undefined
   }
 

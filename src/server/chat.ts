@@ -61,6 +61,7 @@ export async function prepareChat(exchange: Exchange): Promise<ChatCall> {
   const messages = messagesOf(fields)
   const tools = toolsOf(fields)
   const options = {
+    showSpecial: format.markers,
     ...generateFields(fields, model.config.vocab_size, fields.max_completion_tokens ?? fields.max_tokens),
   }
   const withLogprobs = booleanOption(fields, 'logprobs') ?? false

@@ -163,7 +163,7 @@ export class Tokenizer {
   }
 
   /** Decodes ids as they come; by default as the continuation of a text, special tokens left out. */
-  stream(options: DecodeOptions = {}): Utf8Stream {
+  stream(options: Omit<DecodeOptions, 'special'> & { special?: boolean | ReadonlySet<number> } = {}): Utf8Stream {
     const stripFirstSpace = options.continuation === false && this.#tokenBytes.stripsFirstSpace
     return new Utf8Stream(this, { special: options.special ?? false, stripFirstSpace })
   }

@@ -6,8 +6,8 @@ export interface TokenSource {
 }
 
 export interface StreamOptions {
-  /** write special tokens as they are named; otherwise they give no text */
-  special: boolean
+  /** write special tokens as they are named, all or some of them; the others give no text */
+  special: boolean | ReadonlySet<number>
   /** drop one space in front of the first text, as SentencePiece's decoder does at the start of a text */
   stripFirstSpace: boolean
 }
@@ -20,7 +20,7 @@ const SPACE = 0x20
  */
 export class Utf8Stream {
   readonly #source: TokenSource
-  readonly #special: boolean
+  readonly #special: boolean | ReadonlySet<number>
   #stripSpace: boolean
   // A byte order mark is text here: the model wrote it.
   readonly #decoder = new TextDecoder('utf-8', { ignoreBOM: true })
@@ -45,12 +45,16 @@ export class Utf8Stream {
   }
 
   #one(id: number): string {
-    if (!this.#special && this.#source.isSpecial(id)) return ''
+    if (this.#source.isSpecial(id) && !this.#shows(id)) return ''
     let bytes = this.#source.tokenBytes(id)
     if (this.#stripSpace && bytes.length > 0) {
       this.#stripSpace = false
       if (bytes[0] === SPACE) bytes = bytes.subarray(1)
     }
     return this.#decoder.decode(bytes, { stream: true })
+  }
+
+  #shows(id: number): boolean {
+    return typeof this.#special === 'boolean' ? this.#special : this.#special.has(id)
   }
 }

@@ -1,0 +1,153 @@
+/** Tool calls and thinking over HTTP, with a model whose markers are special tokens. */
+import { readFileSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { PROJECT } from './data.js'
+import { events, type Json, serveTiny, type TestServer } from './serving.js'
+
+const template = readFileSync(`${PROJECT}/test/fixtures/jinja/templates/thinking.jinja`, 'utf8')
+let server: TestServer
+beforeAll(async () => {
+  server = await serveTiny(
+    {},
+    { template, special: ['<think>', '</think>', '<tool_call>', '</tool_call>'], context: 1024 },
+  )
+})
+afterAll(() => server.stop())
+
+const tools = [
+  {
+    type: 'function',
+    function: {
+      name: 'get_weather',
+      description: 'Weather of a city',
+      parameters: {
+        type: 'object',
+        properties: { city: { enum: ['Paris', 'Rome'] }, days: { type: 'integer', minimum: 1, maximum: 9 } },
+        required: ['city', 'days'],
+        additionalProperties: false,
+      },
+    },
+  },
+  { type: 'function', function: { name: 'now' } },
+]
+const messages = [{ role: 'user', content: 'Weather?' }]
+const named = { tools, tool_choice: { type: 'function', function: { name: 'get_weather' } }, max_tokens: 300 }
+
+/** The model begins with a call where it may. Thinking has no form, and a random model would not end it. */
+const NO_THINKING = { logit_bias: { 261: 1000 } }
+
+describe('tools', () => {
+  it('that are required are called with arguments by their schema', async () => {
+    for (let seed = 0; seed < 6; seed++) {
+      const { status, body } = await server.json('/v1/chat/completions', { messages, ...named, ...NO_THINKING, seed })
+      expect(status).toBe(200)
+      const [choice] = body.choices
+      expect(choice.finish_reason).toBe('tool_calls')
+      const [call] = choice.message.tool_calls
+      expect(call).toMatchObject({ type: 'function', function: { name: 'get_weather' } })
+      expect(call.id.length).toBeGreaterThan(5)
+      const { city, days } = JSON.parse(call.function.arguments)
+      expect(['Paris', 'Rome']).toContain(city)
+      expect(days).toBeGreaterThanOrEqual(1)
+      expect(days).toBeLessThanOrEqual(9)
+      expect(choice.message.content).toBeNull()
+    }
+  })
+
+  it('are streamed in parts that make up the same call', async () => {
+    const request = { messages, ...named, ...NO_THINKING, seed: 4 }
+    const { body } = await server.json('/v1/chat/completions', request)
+    const told = events(await (await server.post('/v1/chat/completions', { ...request, stream: true })).text())
+    const deltas = told.flatMap((chunk: Json) => chunk.choices?.[0]?.delta?.tool_calls ?? [])
+    expect(deltas[0]).toMatchObject({ index: 0, type: 'function', function: { name: 'get_weather', arguments: '' } })
+    const text = deltas.map((delta: Json) => delta.function.arguments).join('')
+    expect(JSON.parse(text)).toEqual(JSON.parse(body.choices[0].message.tool_calls[0].function.arguments))
+    expect(told.at(-2).choices[0].finish_reason).toBe('tool_calls')
+  })
+
+  it('and their results go back into the conversation', async () => {
+    const { body } = await server.json('/v1/chat/completions', { messages, ...named, ...NO_THINKING, seed: 1 })
+    const { message } = body.choices[0]
+    const result = { role: 'tool', tool_call_id: message.tool_calls[0].id, content: '{"sunny": true}' }
+    const history = [...messages, message, result]
+    const answer = await server.json('/v1/chat/completions', {
+      messages: history,
+      tools,
+      max_tokens: 5,
+      tool_choice: 'none',
+    })
+    expect(answer.status).toBe(200)
+    const { body: shown } = await server.json('/tokenize', { messages: history, tools })
+    const { body: text } = await server.json('/detokenize', { tokens: shown.tokens })
+    expect(text.content).toContain('"name": "get_weather"')
+    expect(text.content).toContain('{"sunny": true}')
+  })
+
+  it('cannot be combined with a format, and a choice must be there', async () => {
+    const both = { messages, tools, response_format: { type: 'json_object' } }
+    expect(await server.json('/v1/chat/completions', both)).toMatchObject({
+      status: 400,
+      body: { error: { param: 'response_format' } },
+    })
+    const other = { messages, tools, tool_choice: { type: 'function', function: { name: 'other' } } }
+    expect(await server.json('/v1/chat/completions', other)).toMatchObject({
+      status: 400,
+      body: { error: { param: 'tool_choice' } },
+    })
+    const bad = {
+      messages,
+      tools: [
+        { type: 'function', function: { name: 'f', parameters: { type: 'object', properties: { x: { not: {} } } } } },
+      ],
+    }
+    expect(await server.json('/v1/chat/completions', bad)).toMatchObject({
+      status: 400,
+      body: { error: { code: 'invalid_schema' } },
+    })
+  })
+
+  it('of the newer shape are calls there too', async () => {
+    const flat = tools.map(({ function: { name, ...rest } }) => ({ type: 'function', name, ...rest }))
+    const request = {
+      input: 'Weather?',
+      tools: flat,
+      tool_choice: { type: 'function', name: 'get_weather' },
+      ...NO_THINKING,
+      seed: 2,
+    }
+    const { body } = await server.json('/v1/responses', request)
+    expect(body.output.at(-1)).toMatchObject({ type: 'function_call', name: 'get_weather', status: 'completed' })
+    const told = events(await (await server.post('/v1/responses', { ...request, stream: true })).text())
+    const done = told.find(({ type }: Json) => type === 'response.function_call_arguments.done')
+    expect(JSON.parse(done.arguments)).toEqual(JSON.parse(body.output.at(-1).arguments))
+    expect(
+      told.some(({ type, item }: Json) => type === 'response.output_item.added' && item.name === 'get_weather'),
+    ).toBe(true)
+    const back = [
+      { role: 'user', content: 'Weather?' },
+      body.output.at(-1),
+      { type: 'function_call_output', call_id: body.output.at(-1).call_id, output: 'sun' },
+    ]
+    expect((await server.json('/v1/responses', { input: back, max_output_tokens: 3 })).status).toBe(200)
+  })
+})
+
+describe('thinking', () => {
+  it('is told apart from the answer', async () => {
+    // First of all the model thinks, because nothing else may come; what it thinks is up to it.
+    const begin = { grammar: 'root ::= "<think>" [a-z ]{20} "</think>" "\\n\\n" [A-Z]{10}' }
+    const format = { response_format: { type: 'grammar', ...begin } }
+    const { body } = await server.json('/v1/chat/completions', { messages, ...format, seed: 3, max_tokens: 200 })
+    const { content, reasoning_content: reasoning } = body.choices[0].message
+    expect(content).toMatch(/^[A-Z]{10}$/)
+    expect(reasoning.length).toBeGreaterThan(0)
+    expect(body.usage.completion_tokens_details.reasoning_tokens).toBeGreaterThan(0)
+    const told = events(
+      await (
+        await server.post('/v1/chat/completions', { messages, ...format, seed: 3, max_tokens: 200, stream: true })
+      ).text(),
+    )
+    const join = (name: string) => told.map((chunk: Json) => chunk.choices?.[0]?.delta?.[name] ?? '').join('')
+    expect([join('content'), join('reasoning_content')]).toEqual([content, reasoning])
+  })
+})
