@@ -1,12 +1,14 @@
 /// <reference types="node" preserve="true" />
 /** What `import … from 'onebit-run'` gives. Its types use those of Node (`npm install --save-dev @types/node`). */
 
+export type { AnswerPart, Tool, ToolChoice } from './answer/parts.js'
 export type { Features, ModelConfig } from './config/config.js'
 export type { LinearKind } from './config/kinds.js'
 export type { RopeScaling } from './config/rope.js'
 export { OnebitError } from './errors.js'
 export { type ObtHeader, type Provenance, readObtHeader } from './obt/obt.js'
 export { Chat, type ChatOptions } from './run/chat.js'
+export type { ChatPiece, ChatTool, SendOptions, ToolCall, ToolOptions, ToolResult } from './run/chat-tools.js'
 export { defaultModelPath } from './run/default-model.js'
 export { type Activations, Model, type ModelInfo, type ModelOptions } from './run/model.js'
 export {

@@ -4,6 +4,7 @@
  */
 import { OnebitError } from '../errors.js'
 import type { ChatMessage } from '../text/chat-template.js'
+import type { TurnForm } from './chat-tools.js'
 import type { GenerationSummary, Piece } from './session.js'
 
 /**
@@ -31,22 +32,32 @@ export class ChatTurn {
   start = 0
   /** what the answer has cost so far; undefined while nothing was generated */
   cost: GenerationSummary | undefined
+  /** how its answer is taken, where that is not usual */
+  form: TurnForm | undefined
   /** what onTrim has still to be told */
   readonly trims: number[] = []
   /** aborts when the caller's own signal does, and when the chat is reset; the first of them is the reason */
   readonly signal: AbortSignal
   readonly #reset = new AbortController()
+  /** how many messages the question is: the last ones, which stay whatever goes */
+  readonly #asked: number
   #pieces: AsyncGenerator<Piece> | undefined
 
   constructor(
     before: readonly ChatMessage[],
-    question: string,
+    question: readonly ChatMessage[],
     answers: readonly CachedAnswer[],
     signal: AbortSignal | undefined,
   ) {
-    this.messages = [...before, { role: 'user', content: question }]
+    this.messages = [...before, ...question]
+    this.#asked = question.length
     this.answers = answers
     this.signal = signal ? AbortSignal.any([signal, this.#reset.signal]) : this.#reset.signal
+  }
+
+  /** what the template is told besides the messages */
+  get variables(): { variables?: Record<string, unknown> } {
+    return this.form?.variables ? { variables: this.form.variables } : {}
   }
 
   get isReset(): boolean {
@@ -74,8 +85,11 @@ export class ChatTurn {
   /** Lets the oldest turn go; returns how many messages that were, 0 when only the question is left. */
   dropOldest(): number {
     const oldest = this.messages[0]?.role === 'system' ? 1 : 0
-    if (oldest >= this.messages.length - 1) return 0
-    const count = this.messages[oldest + 1]?.role === 'assistant' ? 2 : 1
+    const last = this.messages.length - this.#asked
+    if (oldest >= last) return 0
+    // A question goes with all that followed it, calls and their results too.
+    let count = 1
+    while (oldest + count < last && this.messages[oldest + count]!.role !== 'user') count++
     this.messages.splice(oldest, count)
     this.answers = []
     return count

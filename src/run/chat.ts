@@ -2,9 +2,21 @@
  * A conversation over one session: renders the turns with the model's template, computes only what the cache does not
  * hold yet, and lets the oldest turns go when the context is full.
  */
-import { OnebitError } from '../errors.js'
+import { badOption, OnebitError } from '../errors.js'
 import { CONTEXT_OPTION } from '../native/hints.js'
 import type { ChatMessage } from '../text/chat-template.js'
+import {
+  type ChatPiece,
+  callsOf,
+  type SendOptions,
+  splitSendOptions,
+  type TakeTurn,
+  type ToolCall,
+  type ToolResult,
+  type TurnForm,
+  toolMessage,
+  turnsWithTools,
+} from './chat-tools.js'
 import { type CachedAnswer, ChatTurn } from './chat-turn.js'
 import { checkGenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
@@ -100,26 +112,71 @@ export class Chat {
    * @throws OnebitError ERR_BUSY while another answer is under way; ERR_CHAT_RESET when the chat is reset meanwhile;
    *   ERR_CONTEXT_FULL when the message does not fit even alone
    */
-  async *send(text: string, options: GenerateOptions = {}): AsyncGenerator<Piece, void, undefined> {
-    const { maxTokens, signal } = checkGenerateOptions(options, this.#model.config.vocab_size)
+  async *send(text: string, options: SendOptions = {}): AsyncGenerator<ChatPiece, void, undefined> {
+    yield* this.#say([{ role: 'user', content: text }], options)
+  }
+
+  /** Calls of the last answer that nothing here could run; `sendToolResults` answers them. */
+  get toolCalls(): ToolCall[] {
+    return callsOf(this.#messages.at(-1))
+  }
+
+  /**
+   * Gives the model what its calls gave, one result for each of `toolCalls`, and streams the answer.
+   * @throws OnebitError ERR_BAD_OPTION when the results are not those of the calls, and as `send`
+   */
+  async *sendToolResults(
+    results: readonly ToolResult[],
+    options: SendOptions = {},
+  ): AsyncGenerator<ChatPiece, void, undefined> {
+    const calls = this.toolCalls
+    const messages = calls.map(({ id, name }) => {
+      const result = results.find((one) => one.id === id)
+      if (typeof result?.content !== 'string') throw badOption('results', `must have a text for the call ${id}`)
+      return toolMessage(name, result)
+    })
+    if (calls.length === 0) throw badOption('results', 'there are no calls that wait for them')
+    yield* this.#say(messages, options)
+  }
+
+  async *#say(question: ChatMessage[], options: SendOptions): AsyncGenerator<ChatPiece, void, undefined> {
+    const { tools, rest } = splitSendOptions(options)
+    if (!tools) return yield* this.#takeTurn(question, rest)
+    const take: TakeTurn = (...turn) => this.#takeTurn(...turn)
+    yield* turnsWithTools(this.#model, take, () => this.#messages, question, tools, rest)
+  }
+
+  async *#takeTurn(
+    question: readonly ChatMessage[],
+    options: GenerateOptions,
+    form?: TurnForm,
+  ): AsyncGenerator<Piece, void, undefined> {
+    const { maxTokens, signal, shape } = checkGenerateOptions(options, this.#model.config.vocab_size)
     signal?.throwIfAborted()
     if (this.#turn) {
       throw new OnebitError('ERR_BUSY', 'The chat is in the middle of another answer.', {
         hint: 'Read that answer to its end, abort it, or reset the chat.',
       })
     }
-    const turn = new ChatTurn(this.#messages, text, this.#answers, signal)
+    const turn = new ChatTurn(this.#messages, question, this.#answers, signal)
+    if (form) turn.form = form
     this.#turn = turn
     this.#last = undefined
     try {
       await this.#sessionFree
-      yield* this.#answer(turn, maxTokens, { ...options, signal: turn.signal })
+      // An answer of a given form cannot lose its beginning.
+      yield* this.#answer(turn, maxTokens, { ...options, signal: turn.signal }, shape === undefined)
     } finally {
       if (this.#turn === turn) this.#end(turn)
     }
   }
 
-  async *#answer(turn: ChatTurn, maxTokens: number, options: GenerateOptions): AsyncGenerator<Piece, void, undefined> {
+  async *#answer(
+    turn: ChatTurn,
+    maxTokens: number,
+    options: GenerateOptions,
+    mayGoOn: boolean,
+  ): AsyncGenerator<Piece, void, undefined> {
     for (;;) {
       const left = maxTokens - turn.ids.length
       const prompt = await this.#fitted(turn)
@@ -138,7 +195,7 @@ export class Chat {
         if (part && part !== before) turn.addCost(part)
       }
       if (turn.isReset) throw turn.signal.reason
-      if (turn.cost?.finishReason !== 'context' || turn.ids.length >= maxTokens) return
+      if (!mayGoOn || turn.cost?.finishReason !== 'context' || turn.ids.length >= maxTokens) return
     }
   }
 
@@ -149,7 +206,7 @@ export class Chat {
     if (turn.ids.length === 0) return
     const remembered = this.#remembered(turn)
     this.#answers = remembered ? [...turn.answers, remembered] : turn.answers
-    this.#messages = [...turn.messages, { role: 'assistant', content: turn.text }]
+    this.#messages = [...turn.messages, turn.form?.message() ?? { role: 'assistant', content: turn.text }]
     this.#tell(turn)
   }
 
@@ -164,7 +221,10 @@ export class Chat {
     const room = turn.ids.length === 0 ? Math.max(LEAST_ANSWER, Math.floor(capacity / ANSWER_SHARE)) : LEAST_ANSWER
     let gone = 0
     for (;;) {
-      const head = withCachedIds(await this.#model.encodeChat(turn.messages, { signal: turn.signal }), turn.answers)
+      const head = withCachedIds(
+        await this.#model.encodeChat(turn.messages, { signal: turn.signal, ...turn.variables }),
+        turn.answers,
+      )
       const ids = concatenated([head, Int32Array.from(turn.ids)])
       const fits = ids.length + room <= capacity
       const dropped = fits ? 0 : turn.dropOldest()

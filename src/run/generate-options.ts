@@ -40,9 +40,11 @@ export interface GenerateOptions extends SamplingOptions {
   regex?: string
   /** the answer is what the rule `root` of this grammar says (EBNF as XGrammar has it) */
   grammar?: string
+  /** the answer is free text with parts of fixed form in it, as this structural tag of XGrammar says */
+  tag?: Readonly<Record<string, unknown>>
 }
 
-const SHAPES = ['schema', 'json', 'regex', 'grammar'] as const
+const SHAPES = ['schema', 'json', 'regex', 'grammar', 'tag'] as const
 const NAMES = [
   'maxTokens',
   'stop',
@@ -98,11 +100,14 @@ function shapeOption(fields: Record<string, unknown>): AnswerShape | undefined {
     throw badOption('schema', 'must be a JSON Schema: an object, true or false')
   }
   const [regex, grammar] = [stringOption(fields, 'regex'), stringOption(fields, 'grammar')]
+  const { tag } = fields
+  if (tag !== undefined && !isRecord(tag)) throw badOption('tag', 'must be a structural tag: an object')
   const shapes = [
     ...(schema === undefined ? [] : [{ schema }]),
     ...(json === undefined ? [] : [{ json }]),
     ...(regex === undefined ? [] : [{ regex }]),
     ...(grammar === undefined ? [] : [{ grammar }]),
+    ...(tag === undefined ? [] : [{ tag }]),
   ]
   if (shapes.length > 1)
     throw badOption(Object.keys(shapes[1]!)[0]!, `cannot be combined with ${Object.keys(shapes[0]!)[0]}`)
