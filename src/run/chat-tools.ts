@@ -69,7 +69,7 @@ export function splitSendOptions(options: SendOptions): {
   rest: GenerateOptions
 } {
   // What is no object is refused with the options of generations.
-  if (!isRecord(options)) return { tools: undefined, rest: options }
+  if (typeof options !== 'object' || options === null) return { tools: undefined, rest: options }
   const { tools, toolChoice, parallelCalls, maxRounds, ...rest } = options
   const fields: Record<string, unknown> = { tools, toolChoice, parallelCalls, maxRounds }
   if (tools === undefined) {
