@@ -7,7 +7,7 @@ export type { LinearKind } from './config/kinds.js'
 export type { RopeScaling } from './config/rope.js'
 export { OnebitError } from './errors.js'
 export { type ObtHeader, type Provenance, readObtHeader } from './obt/obt.js'
-export { Chat, type ChatOptions } from './run/chat.js'
+export { Chat, type ChatOptions, type RestoreChatOptions } from './run/chat.js'
 export type { ChatPiece, ChatTool, SendOptions, ToolCall, ToolOptions, ToolResult } from './run/chat-tools.js'
 export { defaultModelPath } from './run/default-model.js'
 export { type Activations, Model, type ModelInfo, type ModelOptions } from './run/model.js'
@@ -23,6 +23,7 @@ export {
   type Piece,
   type Prompt,
   type RestoreOptions,
+  type SaveOptions,
   type ScoreOptions,
   type Scores,
   Session,

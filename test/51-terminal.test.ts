@@ -9,6 +9,9 @@ import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 const noTerminal = process.platform !== 'linux' || spawnSync('script', ['--version']).status !== 0
 if (noTerminal) console.warn('skipped: the terminal tests need util-linux script')
 
+/** Where what is typed here is remembered; empty: nowhere. */
+let history = ''
+
 const PATIENCE_MS = 200_000
 const CTRL_C = '\x03'
 
@@ -22,7 +25,7 @@ class Terminal {
     // `exec`: a shell that stayed would get every Ctrl-C too, and dash then says 130 whatever its child said.
     const command = `echo "pid $$"; exec ${words.map((word) => `'${word}'`).join(' ')}`
     this.#child = spawn('script', ['-qfec', command, '/dev/null'], {
-      env: { ...process.env, NO_COLOR: '1', TERM: term },
+      env: { ...process.env, NO_COLOR: '1', TERM: term, ONEBIT_HISTORY: history },
     })
     this.#child.stdout.on('data', (data: Buffer) => {
       this.output += data.toString('utf8')
@@ -78,7 +81,7 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     expect(await terminal.status).toBe(0)
   })
 
-  it('stops an answer at the first Ctrl-C and leaves at the second', async () => {
+  it('stops an answer at Ctrl-C, says at an empty prompt how to leave, and leaves at the next', async () => {
     const terminal = chat()
     await terminal.until('> ')
     // Without -n the answer is endless: at the end of the context old turns go and it goes on.
@@ -89,6 +92,29 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     await terminal.until('stopped\r\n')
     await terminal.until('> ')
     terminal.type(CTRL_C)
+    await terminal.until('Ctrl-C once more leaves')
+    await terminal.until('> ')
+    terminal.type(CTRL_C)
+    expect(await terminal.status).toBe(0)
+  })
+
+  it('takes with Ctrl-C first what is typed already', async () => {
+    const terminal = chat('-n', '4')
+    await terminal.until('> ')
+    terminal.type(`half of a message${CTRL_C}`)
+    await terminal.until('\r\n')
+    terminal.type('first line\\\r')
+    await terminal.until('… ')
+    terminal.type(CTRL_C)
+    terminal.type('/set seed 5\r')
+    expect(await terminal.until('seed  ')).not.toContain('once more')
+    terminal.type(`${CTRL_C}`)
+    await terminal.until('Ctrl-C once more leaves')
+    terminal.type('/what\r')
+    await terminal.until('There is no /what')
+    terminal.type(`${CTRL_C}`)
+    await terminal.until('Ctrl-C once more leaves')
+    terminal.type(`${CTRL_C}`)
     expect(await terminal.status).toBe(0)
   })
 
@@ -185,6 +211,8 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     terminal.type('/what\r')
     await terminal.until('There is no /what')
     terminal.type(CTRL_C)
+    await terminal.until('Ctrl-C once more leaves')
+    terminal.type(CTRL_C)
     expect(await terminal.status).toBe(0)
   })
 
@@ -203,6 +231,42 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     await terminal.until('20 new')
     terminal.type('/exit\r')
     expect(await terminal.status).toBe(0)
+  })
+
+  it('takes lines that end with a backslash together, and finds them again in the next run', async () => {
+    history = folder.path('history')
+    try {
+      const terminal = chat('-n', '1')
+      await terminal.until('> ')
+      terminal.type('ab\\\rcd\r')
+      await terminal.until('… ')
+      // One token a byte, three of them in the template.
+      const together = await terminal.until('ended by')
+      terminal.type('/reset\r')
+      await terminal.until('forgotten')
+      terminal.type('\x1b[200~ab\rcd\x1b[201~\r')
+      const pasted = await terminal.until('ended by')
+      const tokens = (line: string) => /\[(\d+) prompt tokens/.exec(line)![1]
+      expect(tokens(together)).toBe(tokens(pasted))
+      terminal.type(`/save ${folder.path('chat.session')}\r`)
+      await terminal.until('Saved to')
+      terminal.type('\x04')
+      expect(await terminal.status).toBe(0)
+
+      const again = new Terminal([MODEL, '--seed', '1', '-n', '1'], 'xterm')
+      await again.until('> ')
+      again.type(`/load ${folder.path('chat.session')}\r`)
+      await again.until('2 messages')
+      const up = '\x1b[A'
+      again.type(`${up}${up}${up}\r`)
+      expect(await again.until('ended by')).toMatch(/\((\d+) cached\)/)
+      again.type('/undo\r')
+      await again.until('Taken back: ab…')
+      again.type('/exit\r')
+      expect(await again.status).toBe(0)
+    } finally {
+      history = ''
+    }
   })
 
   it('leaves at Ctrl-D', async () => {

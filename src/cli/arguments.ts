@@ -156,7 +156,8 @@ function convertAll(command: Command, given: ReturnType<typeof parseArgs>['value
   return values
 }
 
-function converted(name: string, spec: OptionSpec, raw: string | boolean): OptionValue {
+/** The value that `raw` means. @throws OptionError */
+export function converted(name: string, spec: OptionSpec, raw: string | boolean): OptionValue {
   if (typeof raw === 'boolean') return raw
   if (spec.choices && !spec.choices.includes(raw)) {
     throw new OptionError(name, `${JSON.stringify(raw)} is not one of ${spec.choices.join(', ')}.`)

@@ -1,3 +1,6 @@
+/** Why a signal of ours aborted, when it was the key. */
+export const KEY = 'Ctrl-C'
+
 /**
  * Ctrl-C for a whole command: it ends what is under way. One handler, set once and never taken away: a signal that
  * arrives between two handlers, or while the process is leaving, would kill it. (Node does not stay alive for it; main
@@ -19,7 +22,7 @@ export class Interrupts {
 
   /** Ctrl-C as a key, in a terminal that sends no signal for it: it comes once. */
   key(): void {
-    this.#current.abort()
+    this.#current.abort(KEY)
   }
 
   /** Something new begins, which the next Ctrl-C aborts. */

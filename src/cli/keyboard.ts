@@ -5,6 +5,7 @@
  */
 import { createInterface, emitKeypressEvents, type Interface, type Key } from 'node:readline'
 import { PassThrough } from 'node:stream'
+import { MOST_REMEMBERED } from './history.js'
 
 export interface KeyboardInput extends NodeJS.ReadableStream {
   setRawMode?(mode: boolean): unknown
@@ -19,27 +20,37 @@ interface Question {
   finish(answer: string | undefined): void
 }
 
-const MOST_REMEMBERED = 200
 const PASTES_IN_BRACKETS = '\x1b[?2004h'
 const PASTES_PLAIN = '\x1b[?2004l'
+
+/** What the arrow keys find. */
+export interface Memory {
+  /** from earlier, the latest first */
+  remembered: readonly string[]
+  onRemember: (typed: string) => void
+}
 
 export class Keyboard {
   readonly #input: KeyboardInput
   readonly #screen: NodeJS.WritableStream
   readonly #onInterrupt: () => void
+  readonly #onRemember: ((typed: string) => void) | undefined
   readonly #waiting: Typed[] = []
-  #history: string[] = []
+  #history: readonly string[]
   /** the paste under way */
   #pasted: string | undefined
   #question: Question | undefined
   #ended = false
+  #abandoned = ''
   #delivering = false
 
   /** Takes the terminal over until `close`. `onInterrupt`: Ctrl-C, which is a key like any other in this mode. */
-  constructor(input: KeyboardInput, screen: NodeJS.WritableStream, onInterrupt: () => void) {
+  constructor(input: KeyboardInput, screen: NodeJS.WritableStream, onInterrupt: () => void, memory?: Memory) {
     this.#input = input
     this.#screen = screen
     this.#onInterrupt = onInterrupt
+    this.#onRemember = memory?.onRemember
+    this.#history = memory?.remembered ?? []
     emitKeypressEvents(input)
     input.on('keypress', this.#onKey)
     input.on('end', this.#onEnd)
@@ -48,6 +59,11 @@ export class Keyboard {
     process.on('exit', this.#leaveTerminal)
     this.#takeTerminal()
     input.resume()
+  }
+
+  /** What stood in the line when the last question was taken back. */
+  get abandoned(): string {
+    return this.#abandoned
   }
 
   /** The next message; undefined at Ctrl-D, at the end of the input, and when `signal` aborts. */
@@ -66,9 +82,10 @@ export class Keyboard {
         if (this.#question?.line !== line) return
         this.#question = undefined
         signal.removeEventListener('abort', onAbort)
+        this.#abandoned = line.line
         line.close()
         if (answer === undefined) this.#screen.write('\n')
-        else if (answer.trim() !== '') this.#history = [answer, ...this.#history].slice(0, MOST_REMEMBERED)
+        else this.#remember(answer)
         resolve(answer)
       }
       const onAbort = () => finish(undefined)
@@ -79,6 +96,12 @@ export class Keyboard {
       line.prompt()
       this.#deliver()
     })
+  }
+
+  #remember(typed: string): void {
+    if (typed.trim() === '' || typed === this.#history[0]) return
+    this.#history = [typed, ...this.#history].slice(0, MOST_REMEMBERED)
+    this.#onRemember?.(typed)
   }
 
   /** Forgets what waits; returns how many lines that were. */

@@ -1,41 +1,45 @@
 /** The chat in a terminal. Prompts and notes go to stderr, so that `onebit run MODEL > answers.txt` holds answers only. */
 import { styleText } from 'node:util'
-import { OnebitError } from '../errors.js'
-import { Chat } from '../run/chat.js'
 import type { Model } from '../run/model.js'
-import type { GenerateOptions, GenerationSummary, Piece } from '../run/session.js'
+import type { GenerateOptions, Piece } from '../run/session.js'
+import { generateOptions } from './answer-options.js'
+import type { OptionValues } from './arguments.js'
+import { chatCommand, type Desk, runChatCommand } from './chat-commands.js'
 import { describeError } from './describe-error.js'
-import { Interrupts } from './interrupts.js'
+import { History, historyPath } from './history.js'
+import { Interrupts, KEY } from './interrupts.js'
 import { Keyboard } from './keyboard.js'
 import { reportSpeed } from './speed-line.js'
 import { printSlowly } from './streams.js'
+import { type Note, startTalk, type Talk } from './talk.js'
 
 export interface ConverseOptions {
-  generate: GenerateOptions
+  /** how answers are made */
+  values: OptionValues
   system?: string
   quiet: boolean
 }
 
-/** Where turns go: through the chat template, or, without one, appended to one growing text. */
-interface Talk {
-  /** what the last answer cost */
-  last(): GenerationSummary | undefined
-  say(text: string, options: GenerateOptions): AsyncIterable<Piece>
-  reset(): void
-}
+const PROMPT = '> '
+const NEXT_LINE = '… '
 
-export async function converse(model: Model, options: ConverseOptions): Promise<number> {
-  const note = (line: string) => {
-    if (!options.quiet) process.stderr.write(`${styled('dim', line)}\n`)
-  }
-  const talk = startTalk(model, options, note)
-  note('Ctrl-C stops an answer, a second one leaves. /reset forgets the conversation, /exit leaves.')
+export async function converse(model: Model, { values, system, quiet }: ConverseOptions): Promise<number> {
+  const note = quiet ? () => {} : tell
+  const talk = startTalk(model, system, note)
+  note('Ctrl-C stops an answer. /help lists the commands, /exit leaves.')
+  const history = new History(historyPath())
   const interrupts = new Interrupts()
-  const keyboard = new Keyboard(process.stdin, screen(), () => interrupts.key())
+  const remembered = await history.read()
+  const keyboard = new Keyboard(process.stdin, screen(), () => interrupts.key(), {
+    remembered,
+    onRemember: (typed) => history.add(typed),
+  })
   try {
-    return await takeTurns({ talk, interrupts, keyboard, options, note })
+    await takeTurns({ talk, values: { ...values }, quiet, note, interrupts, keyboard })
+    return 0
   } finally {
     keyboard.close()
+    await history.written()
   }
 }
 
@@ -46,73 +50,82 @@ function screen(): NodeJS.WriteStream {
 
 interface Conversation {
   talk: Talk
+  values: OptionValues
+  quiet: boolean
+  note: Note
   interrupts: Interrupts
   keyboard: Keyboard
-  options: ConverseOptions
-  note: (line: string) => void
 }
 
-async function takeTurns(conversation: Conversation): Promise<number> {
-  const { talk, interrupts, keyboard, note } = conversation
-  for (;;) {
-    const message = await keyboard.ask(styled('bold', '> '), interrupts.wait().signal)
-    const command = message?.trim()
-    if (command === undefined || command === '/exit') return 0
-    if (command === '/reset') {
-      talk.reset()
-      note('The conversation is forgotten.')
-    } else if (/^\/\w+$/.test(command)) {
-      note(`There is no ${command}; there are /reset and /exit.`)
-    } else if (command !== '') {
-      await answer(conversation, message!)
+/** Until the person leaves. */
+async function takeTurns(conversation: Conversation): Promise<void> {
+  const { talk, values } = conversation
+  const regenerate = () => answer(conversation, (options) => talk.regenerate(options))
+  let over = false
+  const leave = () => {
+    over = true
+  }
+  const desk: Desk = { talk, values, tell, regenerate, leave }
+  while (!over) {
+    const message = await nextMessage(conversation)
+    if (message === undefined) return
+    const command = chatCommand(message)
+    if (command) {
+      // The conversation outlives what went wrong: a file that is none, a setting out of range.
+      await runChatCommand(desk, command).catch(complain)
+    } else if (message.trim() !== '') {
+      await answer(conversation, (options) => talk.say(message, options))
     }
   }
 }
 
-/** A conversation that says when the context is full. */
-export function startChat(model: Model, system: string | undefined, note: (line: string) => void): Chat {
-  return new Chat(model, {
-    ...(system === undefined ? {} : { system }),
-    onTrim: (gone) =>
-      note(
-        gone > 0
-          ? `The context is full: the ${gone} oldest messages are forgotten.`
-          : 'The context is full: the beginning of this answer is forgotten.',
-      ),
-  })
-}
-
-function startTalk(model: Model, options: ConverseOptions, note: (line: string) => void): Talk {
-  if (model.hasChatTemplate) {
-    const chat = startChat(model, options.system, note)
-    return { last: () => chat.last, say: (text, generate) => chat.send(text, generate), reset: () => chat.reset() }
-  }
-  if (options.system !== undefined) {
-    throw new OnebitError('ERR_NO_CHAT_TEMPLATE', 'This model has no chat template, so --system has no place in it.')
-  }
-  note('This model has no chat template: it continues your text.')
-  const session = model.createSession()
-  return {
-    last: () => session.last,
-    say: (text, generate) => session.generate(text, generate),
-    reset: () => session.rewind(0),
+/** What is said next, also over several lines; undefined when the person leaves. */
+async function nextMessage({ interrupts, keyboard }: Conversation): Promise<string | undefined> {
+  let lines = ''
+  let warned = false
+  for (;;) {
+    const { signal } = interrupts.wait()
+    const line = await keyboard.ask(styled('bold', lines === '' ? PROMPT : NEXT_LINE), signal)
+    if (line === undefined) {
+      // The end of the input, or a signal from elsewhere. The key is for what was typed first.
+      if (signal.reason !== KEY || (warned && lines === '' && keyboard.abandoned === '')) return undefined
+      if (lines === '' && keyboard.abandoned === '') {
+        warned = true
+        tell('Ctrl-C once more leaves, as /exit does.')
+      } else warned = false
+      lines = ''
+    } else if (line.endsWith('\\')) {
+      lines += `${line.slice(0, -1)}\n`
+    } else return lines + line
   }
 }
 
-async function answer({ talk, interrupts, keyboard, options, note }: Conversation, message: string): Promise<void> {
+async function answer(
+  { talk, values, quiet, note, interrupts, keyboard }: Conversation,
+  pieces: (options: GenerateOptions) => AsyncIterable<Piece>,
+): Promise<void> {
   const { signal } = interrupts.begin()
   try {
-    for await (const piece of talk.say(message, { ...options.generate, signal })) await printSlowly(piece.text)
+    for await (const piece of pieces({ ...generateOptions(values), signal })) await printSlowly(piece.text)
     process.stdout.write('\n')
-    if (!options.quiet) reportSpeed(talk.last())
+    if (!quiet) reportSpeed(talk.last)
   } catch (error) {
     process.stdout.write('\n')
     // The conversation outlives a bad turn (a message that is too long, say).
-    if (!signal.aborted) return void process.stderr.write(`${describeError(error)}\n`)
+    if (!signal.aborted) return complain(error)
     // As a terminal does in its normal mode: Ctrl-C takes back what was typed and not read yet.
     const lines = keyboard.forget()
     note(lines === 0 ? 'stopped' : `stopped, and ${lines} waiting ${lines === 1 ? 'line' : 'lines'} forgotten`)
   }
+}
+
+/** To the person, whatever is said otherwise. */
+function tell(line: string): void {
+  process.stderr.write(`${styled('dim', line)}\n`)
+}
+
+function complain(error: unknown): void {
+  process.stderr.write(`${describeError(error)}\n`)
 }
 
 function styled(style: 'bold' | 'dim', text: string): string {

@@ -12,6 +12,8 @@ import type { GenerationSummary, Piece } from './session.js'
  * spell a text), and everything after them would have to be computed again.
  */
 export interface CachedAnswer {
+  /** which of the messages it is */
+  message: number
   /** where it begins in the encoded conversation */
   at: number
   /** what its text encodes to */

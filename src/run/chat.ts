@@ -4,7 +4,9 @@
  */
 import { badOption, OnebitError } from '../errors.js'
 import { CONTEXT_OPTION } from '../native/hints.js'
+import { withPath } from '../obt/obt.js'
 import type { ChatMessage } from '../text/chat-template.js'
+import { type Conversation, conversationText, parseConversation } from './chat-file.js'
 import {
   type ChatPiece,
   callsOf,
@@ -20,8 +22,8 @@ import {
 import { type CachedAnswer, ChatTurn } from './chat-turn.js'
 import { checkGenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
-import { functionOption, optionFields, stringOption } from './options.js'
-import type { GenerateOptions, GenerationSummary, Piece, Session } from './session.js'
+import { functionOption, optionFields, signalOption, stringOption } from './options.js'
+import { type GenerateOptions, type GenerationSummary, type Piece, Session } from './session.js'
 
 export interface ChatOptions {
   /** the system message; it stays when old turns go */
@@ -30,6 +32,15 @@ export interface ChatOptions {
   context?: number
   /** called when turns had to go, with how many messages went; 0: the beginning of the answer itself */
   onTrim?: (messages: number) => void
+}
+
+export interface RestoreChatOptions extends Pick<ChatOptions, 'context' | 'onTrim'> {
+  signal?: AbortSignal
+}
+
+/** What a file gave. */
+interface SavedChat extends Conversation {
+  session: Session<Model>
 }
 
 /** Room that an answer should find at least, as a share of the context: less would stop it after a few words. */
@@ -44,7 +55,7 @@ const LEAST_ANSWER = 16
 export class Chat {
   readonly session: Session<Model>
   readonly #model: Model
-  readonly #opening: readonly ChatMessage[]
+  #opening: readonly ChatMessage[]
   readonly #onTrim: ((messages: number) => void) | undefined
   #messages: readonly ChatMessage[]
   #answers: readonly CachedAnswer[] = []
@@ -57,7 +68,10 @@ export class Chat {
    * @throws OnebitError ERR_NO_CHAT_TEMPLATE when the model has none: use session.generate with plain text then;
    *   ERR_BAD_OPTION, and those of `model.createSession`
    */
-  constructor(model: Model, options: ChatOptions = {}) {
+  constructor(model: Model, options?: ChatOptions)
+  /** @internal */
+  constructor(model: Model, options: ChatOptions | undefined, saved: SavedChat)
+  constructor(model: Model, options: ChatOptions = {}, saved?: SavedChat) {
     if (!model.hasChatTemplate) {
       throw new OnebitError('ERR_NO_CHAT_TEMPLATE', 'This model has no chat template.', {
         hint: 'Use it for plain text: session.generate(prompt), or `onebit run MODEL -p "…"`.',
@@ -67,9 +81,42 @@ export class Chat {
     const system = stringOption(fields, 'system')
     this.#onTrim = functionOption(fields, 'onTrim')
     this.#model = model
-    this.#opening = system === undefined ? [] : [{ role: 'system', content: system }]
-    this.#messages = this.#opening
-    this.session = model.createSession(fields.context === undefined ? {} : { context: fields.context as number })
+    this.#opening = saved ? openingOf(saved.messages) : systemMessage(system)
+    this.#messages = saved?.messages ?? this.#opening
+    this.#answers = saved?.answers ?? []
+    this.session = saved
+      ? saved.session
+      : model.createSession(fields.context === undefined ? {} : { context: fields.context as number })
+  }
+
+  /**
+   * A chat from a file that `save` wrote with the same model. It goes on with what the cache holds: nothing is computed
+   * again.
+   * @param options context: default as it was saved
+   * @throws OnebitError ERR_NO_CHAT_TEMPLATE, and those of `Session.restore`
+   */
+  static async restore(model: Model, path: string, options?: RestoreChatOptions): Promise<Chat> {
+    const { onTrim, ...rest } = optionFields('options', options, ['context', 'onTrim', 'signal']) as RestoreChatOptions
+    const session = await Session.restore(model, path, rest)
+    try {
+      const conversation = parseConversation(session.extra, session.tokens, model.requireTokenizer())
+      return new Chat(model, onTrim === undefined ? {} : { onTrim }, { session, ...conversation })
+    } catch (cause) {
+      session.dispose()
+      throw withPath(cause, path)
+    }
+  }
+
+  /**
+   * Writes the conversation with its session to a file, as `session.save` does.
+   * @throws OnebitError ERR_BUSY while an answer is under way, ERR_CHAT_SIZE, and those of `session.save`
+   */
+  async save(path: string, options?: { signal?: AbortSignal }): Promise<void> {
+    const signal = signalOption(optionFields('options', options, ['signal']))
+    this.#checkFree()
+    const conversation = { messages: this.#messages, answers: this.#answers }
+    const extra = conversationText(conversation, this.session.tokens)
+    await this.session.save(path, { extra, ...(signal ? { signal } : {}) })
   }
 
   /**
@@ -99,6 +146,51 @@ export class Chat {
     this.#answers = []
     this.#last = undefined
     if (turn) this.#sessionFree = Promise.allSettled([this.#sessionFree, turn.reset()])
+  }
+
+  /**
+   * Takes the last question back, with all that came after it; returns it, or undefined when there is none. What the cache
+   * holds of the rest stays.
+   * @throws OnebitError ERR_BUSY while an answer is under way
+   */
+  undo(): ChatMessage | undefined {
+    this.#checkFree()
+    const asked = this.#messages.findLastIndex(({ role }) => role === 'user')
+    if (asked < 0) return undefined
+    const question = this.#messages[asked]
+    this.#messages = this.#messages.slice(0, asked)
+    this.#answers = this.#answers.filter(({ message }) => message < asked)
+    return question
+  }
+
+  /**
+   * Answers the last question again: by chance, another answer. When nothing comes (an error, an abort before the first
+   * token) the old one stays. Throws what `send` throws, and:
+   * @throws OnebitError ERR_NO_QUESTION when there is none
+   */
+  async *regenerate(options: SendOptions = {}): AsyncGenerator<ChatPiece, void, undefined> {
+    const before = [this.#messages, this.#answers] as const
+    const question = this.undo()
+    if (!question) throw new OnebitError('ERR_NO_QUESTION', 'There is no question to answer again.')
+    const rest = this.#messages
+    try {
+      yield* this.#say([question], options)
+    } finally {
+      if (this.#messages === rest) [this.#messages, this.#answers] = before
+    }
+  }
+
+  /**
+   * Gives the conversation another system message, or none. Everything after it is computed again with the next answer.
+   * @throws OnebitError ERR_BUSY while an answer is under way; ERR_BAD_OPTION
+   */
+  setSystem(text: string | undefined): void {
+    this.#checkFree()
+    const opening = systemMessage(stringOption({ system: text }, 'system'))
+    this.#messages = [...opening, ...this.#messages.slice(openingOf(this.#messages).length)]
+    this.#opening = opening
+    // Where they stand is no more known.
+    this.#answers = []
   }
 
   dispose(): void {
@@ -153,11 +245,7 @@ export class Chat {
   ): AsyncGenerator<Piece, void, undefined> {
     const { maxTokens, signal, shape } = checkGenerateOptions(options, this.#model.config.vocab_size)
     signal?.throwIfAborted()
-    if (this.#turn) {
-      throw new OnebitError('ERR_BUSY', 'The chat is in the middle of another answer.', {
-        hint: 'Read that answer to its end, abort it, or reset the chat.',
-      })
-    }
+    this.#checkFree()
     const turn = new ChatTurn(this.#messages, question, this.#answers, signal)
     if (form) turn.form = form
     this.#turn = turn
@@ -169,6 +257,13 @@ export class Chat {
     } finally {
       if (this.#turn === turn) this.#end(turn)
     }
+  }
+
+  #checkFree(): void {
+    if (!this.#turn) return
+    throw new OnebitError('ERR_BUSY', 'The chat is in the middle of another answer.', {
+      hint: 'Read that answer to its end, abort it, or reset the chat.',
+    })
   }
 
   async *#answer(
@@ -252,7 +347,7 @@ export class Chat {
   }
 
   /** The ids that the session holds of an answer, if they are the answer and nothing but the answer. */
-  #remembered({ start, text, answers }: ChatTurn): CachedAnswer | undefined {
+  #remembered({ messages, start, text, answers }: ChatTurn): CachedAnswer | undefined {
     const tokenizer = this.#model.requireTokenizer()
     const { tokens } = this.session
     // The token that ended the answer belongs to the template.
@@ -260,7 +355,7 @@ export class Chat {
     const ids = tokens.slice(start, end)
     if (tokenizer.decode(ids, { continuation: true }) !== text) return undefined
     const grown = answers.reduce((sum, { ids, encoded }) => sum + ids.length - encoded.length, 0)
-    return { at: start - grown, encoded: tokenizer.encode(text, { bos: false }), ids }
+    return { message: messages.length, at: start - grown, encoded: tokenizer.encode(text, { bos: false }), ids }
   }
 
   /** Rewinds the session to what it shares with `ids` and returns the rest: at least one token, to have logits from. */
@@ -271,6 +366,15 @@ export class Chat {
     this.session.rewind(shared)
     return ids.subarray(shared)
   }
+}
+
+function systemMessage(text: string | undefined): readonly ChatMessage[] {
+  return text === undefined ? [] : [{ role: 'system', content: text }]
+}
+
+/** The system message, if the conversation begins with one. */
+function openingOf(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  return messages[0]?.role === 'system' ? messages.slice(0, 1) : []
 }
 
 /** The encoded conversation with the answers as they stand in the cache. */

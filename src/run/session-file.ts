@@ -2,8 +2,9 @@
  * Sessions in files: their tokens, and the bytes of the KV cache as they lie in memory. Such a file is a safetensors
  * file: tensors `kv.0`, `kv.1`, … (U8, one for each chunk of 256 positions) and `tokens` (I32), a CRC-32C of each and of
  * the header. `__metadata__` says which model, activations and kind of cache it belongs to, the session's context, and
- * how many positions are in the cache: the tokens after those are still to be computed. A state that is no keys and
- * values (LayerState in binding/run/session.h) would be one more tensor, `state.LAYER`, and a new version.
+ * how many positions are in the cache: the tokens after those are still to be computed; `extra`, if it is there, is text of
+ * whoever saved it. A state that is no keys and values
+ * (LayerState in binding/run/session.h) would be one more tensor, `state.LAYER`, and a new version.
  *
  * Chunks go one by one: no more than one of them is ever in JavaScript's memory.
  */
@@ -32,6 +33,8 @@ const VERSION = '1'
 /** 2^22 positions have 16,384 chunks. */
 const MAX_HEADER_BYTES = 4 << 20
 const MAX_DEPTH = 3
+/** Of `extra`, in characters: escaped twice it still fits into the header. */
+export const MOST_EXTRA = 1 << 19
 
 /** What a file must belong to. */
 export interface SessionOrigin {
@@ -50,6 +53,7 @@ interface SavedSession extends SessionOrigin {
   tokens: number
   /** of one chunk of the cache; of none when there is none */
   chunkBytes: number
+  extra: string | undefined
 }
 
 function place({ positions, tokens, chunkBytes }: SavedSession): HeaderTensor[] {
@@ -65,9 +69,9 @@ function place({ positions, tokens, chunkBytes }: SavedSession): HeaderTensor[] 
 function headerBytes(saved: SavedSession, tensors: readonly HeaderTensor[], crcs: readonly number[]): Buffer {
   const { model, activations, kv } = saved
   const [context, positions] = [String(saved.context), String(saved.positions)]
-  return sealedHeader(
-    unsealedHeader({ format: FORMAT, version: VERSION, model, activations, kv, context, positions }, tensors, crcs),
-  )
+  const extra = saved.extra === undefined ? {} : { extra: saved.extra }
+  const metadata = { format: FORMAT, version: VERSION, model, activations, kv, context, positions, ...extra }
+  return sealedHeader(unsealedHeader(metadata, tensors, crcs))
 }
 
 /**
@@ -78,10 +82,10 @@ export async function saveTimeline(
   path: string,
   timeline: Timeline,
   origin: SessionOrigin,
-  signal: AbortSignal | undefined,
+  { extra, signal }: { extra: string | undefined; signal: AbortSignal | undefined },
 ): Promise<void> {
   const { capacity: context, computed: positions, length: tokens } = timeline
-  const saved = { ...origin, context, positions, tokens, chunkBytes: timeline.chunkBytes }
+  const saved = { ...origin, context, positions, tokens, chunkBytes: timeline.chunkBytes, extra }
   const tensors = place(saved)
   await writeAtomically(path, async (file) => {
     const zeros = tensors.map(() => 0)
@@ -155,7 +159,13 @@ function parseMetadata(root: Fields, metadata: Fields): SavedSession {
     positions,
     tokens,
     chunkBytes,
+    extra: parseExtra(metadata),
   }
+}
+
+function parseExtra({ extra }: Fields): string | undefined {
+  if (extra === undefined || (typeof extra === 'string' && extra.length <= MOST_EXTRA)) return extra
+  return damaged('its extra text is none, or too long')
 }
 
 /** The checksums as the file has them; how many there must be is known. */
@@ -240,14 +250,18 @@ export interface RestoreRequest {
  * @throws OnebitError ERR_SESSION_FILE, ERR_SESSION_MODEL, ERR_VERSION, ERR_CHECKSUM, ERR_TRUNCATED, ERR_FILE_SIZE,
  *   ERR_TOKEN_RANGE, ERR_CONTEXT_FULL, those of opening a file, and of `create`; the signal's reason
  */
-export async function restoreTimeline(path: string, request: RestoreRequest): Promise<Timeline> {
+export async function restoreTimeline(
+  path: string,
+  request: RestoreRequest,
+): Promise<{ timeline: Timeline; extra: string | undefined }> {
   const { file, bytes } = await openFile(path)
   try {
     const { saved, tensors } = parseHeader(await readHeaderText(file, bytes, MAX_HEADER_BYTES, refuse), bytes)
     checkOrigin(saved, request.origin)
     if (saved.context < saved.tokens || saved.context > request.mostContext) damaged(`its context is ${saved.context}`)
     const ids = await readTokens(file, tensors.at(-1)!, request.vocabSize, request.signal)
-    return await fill(request.create(saved.context), file, { saved, tensors }, ids, request.signal)
+    const timeline = await fill(request.create(saved.context), file, { saved, tensors }, ids, request.signal)
+    return { timeline, extra: saved.extra }
   } catch (cause) {
     throw withPath(fileError(cause, path, 'reading'), path)
   } finally {

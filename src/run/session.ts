@@ -20,9 +20,10 @@ import {
   likeliestOption,
   optionFields,
   signalOption,
+  stringOption,
   tokenIds,
 } from './options.js'
-import { restoreTimeline, saveTimeline } from './session-file.js'
+import { MOST_EXTRA, restoreTimeline, saveTimeline } from './session-file.js'
 import type { Timeline } from './timeline.js'
 
 export type { EmbedOptions } from '../batch/requests.js'
@@ -78,6 +79,12 @@ export interface Scores {
   logprobs: Float32Array
   /** top[i]: the likeliest tokens where ids[i] is, descending; empty where unknown. Empty without `top`. */
   top: TokenLogprob[][]
+}
+
+export interface SaveOptions {
+  /** text to keep in the file, up to 2^19 characters: `session.extra` of the session that is restored from it */
+  extra?: string
+  signal?: AbortSignal
 }
 
 export interface RestoreOptions extends SessionOptions {
@@ -139,6 +146,7 @@ export class Session<M extends SessionModel = SessionModel> {
   readonly #timeline: Timeline
   #busy = false
   #last: GenerationSummary | undefined
+  #extra: string | undefined
   #ended: Promise<void> = Promise.resolve()
 
   /** @internal */
@@ -188,6 +196,11 @@ export class Session<M extends SessionModel = SessionModel> {
   /** How the last generation ended and what it cost. */
   get last(): GenerationSummary | undefined {
     return this.#last
+  }
+
+  /** The text that was saved with the session, if it was restored from a file that has some. */
+  get extra(): string | undefined {
+    return this.#extra
   }
 
   /**
@@ -396,14 +409,19 @@ export class Session<M extends SessionModel = SessionModel> {
    * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_NO_FOLDER, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS,
    *   ERR_READ_ONLY, ERR_DISK_FULL, ERR_IO; the signal's reason
    */
-  async save(path: string, options?: { signal?: AbortSignal }): Promise<void> {
-    const signal = signalOption(optionFields('options', options, ['signal']))
+  async save(path: string, options?: SaveOptions): Promise<void> {
+    const fields = optionFields('options', options, ['extra', 'signal'])
+    const [extra, signal] = [stringOption(fields, 'extra'), signalOption(fields)]
+    if (extra !== undefined && extra.length > MOST_EXTRA)
+      throw badOption('extra', `has more than ${MOST_EXTRA} characters`)
     checkPath(path)
     const { identity: model, activations } = this.#model.info
     const { kv } = this.#timeline
     signal?.throwIfAborted()
     // Without the signal: one that comes when the file is in its place does not undo it.
-    await this.#exclusive(undefined, () => saveTimeline(path, this.#timeline, { model, activations, kv }, signal))
+    await this.#exclusive(undefined, () =>
+      saveTimeline(path, this.#timeline, { model, activations, kv }, { extra, signal }),
+    )
   }
 
   /**
@@ -429,7 +447,10 @@ export class Session<M extends SessionModel = SessionModel> {
     const { identity, activations } = model.info
     const origin = { model: identity, activations, kv }
     const create = (context: number) => model.createSession({ context: wanted ?? context, kv }).#timeline
-    return new Session<M>(model, await restoreTimeline(path, { origin, vocabSize, mostContext, create, signal }))
+    const { timeline, extra } = await restoreTimeline(path, { origin, vocabSize, mostContext, create, signal })
+    const session = new Session<M>(model, timeline)
+    session.#extra = extra
+    return session
   }
 
   /** Frees the cache, at once or as soon as the step under way has ended. Any number of times. */

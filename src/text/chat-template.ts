@@ -181,7 +181,8 @@ function templateEnvironment(): NodeJS.ProcessEnv {
   )
 }
 
-function checkMessages(messages: unknown): void {
+/** @throws OnebitError ERR_BAD_OPTION */
+export function checkMessages(messages: unknown): void {
   if (!Array.isArray(messages) || messages.length === 0) throw badOption('messages', 'must be an array of messages')
   for (const [index, message] of messages.entries()) {
     const field = `messages[${index}]`
