@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness asks for some made-up questions, into test/fixtures/eval.json: contexts, continuations, the right
+"""What lm-evaluation-harness asks for some made-up questions, into test/fixtures/eval.json, and two of the tasks as parquet: contexts, continuations, the right
 answer, and the metrics for made-up scores. Run with a Python that has lm-eval[api] 0.4.12:
 
     python scripts/make-eval-fixture.py
@@ -9,6 +9,8 @@ import pathlib
 import tempfile
 
 import lm_eval
+import pyarrow
+import pyarrow.parquet
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.api.task import ConfigurableTask
 
@@ -95,6 +97,23 @@ def asked(task, doc):
     }
 
 
+# The columns as the hub has them.
+TEXTS = pyarrow.list_(pyarrow.string())
+COLUMNS = {
+    "boolq": [("question", pyarrow.string()), ("passage", pyarrow.string()), ("label", pyarrow.int64())],
+    "arc_challenge": [
+        ("question", pyarrow.string()),
+        ("choices", pyarrow.struct([("text", TEXTS), ("label", TEXTS)])),
+        ("answerKey", pyarrow.string()),
+    ],
+}
+
+
+def write_parquet(name, target):
+    table = pyarrow.Table.from_pylist(QUESTIONS[name], schema=pyarrow.schema(COLUMNS[name]))
+    pyarrow.parquet.write_table(table, target, compression="snappy")
+
+
 def main():
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +121,10 @@ def main():
             task = task_of(name, folder)
             docs = list(task.eval_docs)
             found[name] = [{"record": record, **asked(task, doc)} for record, doc in zip(questions, docs, strict=True)]
-    target = HERE / "test" / "fixtures" / "eval.json"
+    fixtures = HERE / "test" / "fixtures"
+    write_parquet("boolq", fixtures / "eval-boolq.parquet")
+    write_parquet("arc_challenge", fixtures / "eval-arc.parquet")
+    target = fixtures / "eval.json"
     target.write_text(json.dumps({"harness": lm_eval.__version__, "tasks": found}, indent=1, ensure_ascii=False) + "\n")
 
 

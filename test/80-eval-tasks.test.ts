@@ -1,5 +1,5 @@
 /** The tasks ask, to the letter, what lm-evaluation-harness asks (test/fixtures/eval.json holds what it said). */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { gzipSync } from 'node:zlib'
 import { afterAll, describe, expect, it } from 'vitest'
 import { findQuestions } from '../dist/eval/data/find-questions.js'
@@ -69,7 +69,6 @@ describe('files', () => {
       .join('\n')}\n`
 
   it('may be JSONL, JSON, packed, and in folders as the hub has them', async () => {
-    const { mkdirSync } = await import('node:fs')
     mkdirSync(folder.path('boolq'))
     writeFileSync(folder.path('piqa-validation.jsonl'), lines('piqa'))
     writeFileSync(folder.path('hellaswag_val.jsonl.gz'), gzipSync(lines('hellaswag')))
@@ -84,9 +83,28 @@ describe('files', () => {
     }
   })
 
+  it('may be links, and in a folder that alone says what they are', async () => {
+    const snapshot = folder.path('hub-cache/datasets--baber--piqa/snapshots/0123')
+    mkdirSync(snapshot, { recursive: true })
+    writeFileSync(folder.path('blob'), lines('piqa'))
+    symlinkSync(folder.path('blob'), `${snapshot}/validation.jsonl`)
+    for (const data of [folder.path('hub-cache'), folder.path('hub-cache/datasets--baber--piqa')]) {
+      const { questions } = await findQuestions(data, taskNamed('piqa'))
+      expect(questions.map(({ pairs }) => pairs)).toEqual(fixture.tasks.piqa!.map(({ pairs }) => pairs))
+      expect((await failure(() => findQuestions(data, taskNamed('boolq')))).code).toBe('ERR_NO_DATA')
+    }
+  })
+
+  it('may be parquet with columns in columns', async () => {
+    mkdirSync(folder.path('nested/ARC-Challenge'), { recursive: true })
+    const bytes = readFileSync(`${PROJECT}/test/fixtures/eval-arc.parquet`)
+    writeFileSync(folder.path('nested/ARC-Challenge/test-00000-of-00001.parquet'), bytes)
+    const { questions } = await findQuestions(folder.path('nested'), taskNamed('arc_challenge'))
+    expect(questions.map(({ pairs }) => pairs)).toEqual(fixture.tasks.arc_challenge!.map(({ pairs }) => pairs))
+  })
+
   it('may be parquet', async () => {
     const bytes = readFileSync(`${PROJECT}/test/fixtures/eval-boolq.parquet`)
-    const { mkdirSync } = await import('node:fs')
     mkdirSync(folder.path('hub/boolq'), { recursive: true })
     writeFileSync(folder.path('hub/boolq/validation-00000-of-00001.parquet'), bytes)
     const { questions } = await findQuestions(folder.path('hub'), taskNamed('boolq'))

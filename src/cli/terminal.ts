@@ -60,7 +60,8 @@ interface Conversation {
 /** Until the person leaves. */
 async function takeTurns(conversation: Conversation): Promise<void> {
   const { talk, values } = conversation
-  const regenerate = () => answer(conversation, (options) => talk.regenerate(options))
+  // With the seed that was given the answer would be the same again.
+  const regenerate = () => answer(conversation, ({ seed: _, ...options }) => talk.regenerate(options))
   let over = false
   const leave = () => {
     over = true

@@ -1,7 +1,7 @@
 /** The questions of a task, from whatever files a folder has of it. */
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
-import { dirname, join, relative, sep } from 'node:path'
+import { dirname, join, relative, resolve, sep } from 'node:path'
 import { OnebitError } from '../../errors.js'
 import { fileError } from '../../files/file-errors.js'
 import type { Question, Task, TaskRecord } from '../tasks/task.js'
@@ -48,10 +48,15 @@ function questionOf(path: string, task: Task, { record, place }: PlacedRecord): 
 
 /** @throws OnebitError ERR_NO_DATA */
 async function filesOf(folder: string, task: Task): Promise<string[]> {
-  const all = (await everyFile(folder)).filter((path) => {
-    const name = relative(folder, path).split(sep).join('/').toLowerCase()
-    return DATA_FILE.test(name) && !ANSWERS.test(name) && task.holds(name) && !name.includes('train')
-  })
+  const every = await everyFile(folder)
+  const named = (from: string) =>
+    every.filter((path) => {
+      const name = relative(from, path).split(sep).join('/').toLowerCase()
+      return DATA_FILE.test(name) && !ANSWERS.test(name) && task.holds(name) && !name.includes('train')
+    })
+  const within = named(folder)
+  // Where no file's name says it, the folder's own does: a data set as it came from the hub.
+  const all = within.length > 0 ? within : named(dirname(resolve(folder)))
   const ofSplit = all.filter((path) => task.split.test(relative(folder, path).toLowerCase()))
   const files = ofSplit.length > 0 ? ofSplit : all
   if (files.length === 0) throw noData(task, `${folder} has no file of ${task.name}.`)
@@ -65,8 +70,9 @@ async function filesOf(folder: string, task: Task): Promise<string[]> {
 async function everyFile(folder: string): Promise<string[]> {
   try {
     const entries = await readdir(folder, { recursive: true, withFileTypes: true })
+    // Links too: the cache of Hugging Face's tools has nothing else.
     return entries
-      .filter((entry) => entry.isFile())
+      .filter((entry) => entry.isFile() || entry.isSymbolicLink())
       .slice(0, MOST_FILES)
       .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
   } catch (error) {
