@@ -2,6 +2,7 @@
 /** What `import … from 'onebit-run/ai-sdk'` gives: models for the AI SDK (`ai`), in this process. */
 import { createOnebit, type OnebitProvider } from './provider.js'
 
+export type { BatchState } from '../batch/requests.js'
 export type { OnebitCallOptions } from './call.js'
 export type { OnebitEmbeddingModel, OnebitEmbedOptions } from './embedding-model.js'
 export type { OnebitLanguageModel } from './language-model.js'

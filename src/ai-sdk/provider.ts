@@ -2,7 +2,7 @@
 import type { ProviderV4 } from '@ai-sdk/provider'
 import { answerFormat } from '../answer/format.js'
 import { Batch } from '../batch/batch.js'
-import type { BatchOptions } from '../batch/requests.js'
+import type { BatchOptions, BatchState } from '../batch/requests.js'
 import type { ChatModel } from '../batch-chat/prepare-chat.js'
 import { badOption, OnebitError } from '../errors.js'
 import { Model } from '../run/model.js'
@@ -30,6 +30,8 @@ export interface OnebitProvider extends ProviderV4 {
   embeddingModel(model: ModelReference): OnebitEmbeddingModel
   /** @throws OnebitError ERR_NO_MODEL: none of these models makes images */
   imageModel(modelId: string): never
+  /** What is under way on a model and what it has done; undefined as long as nothing has asked it. */
+  state(model: ModelReference): BatchState | undefined
   /**
    * Ends what is under way after `graceMs` (default 10,000) and frees what the provider loaded. Models that were given to
    * it stay loaded. Any number of times; what is asked for afterwards fails with ERR_DISPOSED.
@@ -79,6 +81,7 @@ export function createOnebit(settings?: OnebitProviderSettings): OnebitProvider 
     imageModel: (modelId: string): never => {
       throw new OnebitError('ERR_NO_MODEL', `${JSON.stringify(modelId)} makes no images: these are models of text.`)
     },
+    state: (model: ModelReference) => hosted.find(model).batch()?.state,
     close,
     [Symbol.asyncDispose]: () => close({ graceMs: 0 }),
   })
@@ -94,10 +97,17 @@ function checkModels(models: unknown): void {
   }
 }
 
+interface FoundModel {
+  id: string
+  ready: () => Promise<ChatModel>
+  batch: () => Batch | undefined
+}
+
 class HostedModels {
   readonly #settings: OnebitProviderSettings
   /** by path, and by model where that was given */
   readonly #hosted = new Map<ModelReference, Promise<ChatModel>>()
+  readonly #batches = new Map<ModelReference, Batch>()
   #closing: Promise<unknown> | undefined
 
   constructor(settings: OnebitProviderSettings) {
@@ -105,18 +115,20 @@ class HostedModels {
   }
 
   /** @throws OnebitError ERR_NO_MODEL, ERR_BAD_OPTION */
-  find(asked: ModelReference): { id: string; ready: () => Promise<ChatModel> } {
-    if (asked instanceof Model) return { id: asked.info.path, ready: () => this.#ready(asked) }
+  find(asked: ModelReference): FoundModel {
+    if (asked instanceof Model) return this.#found(asked.info.path, asked)
     if (typeof asked !== 'string' || asked === '') throw badOption('model', 'must be a loaded Model or a name')
     const { models } = this.#settings
-    if (models === undefined) return { id: asked, ready: () => this.#ready(asked) }
-    if (!Object.hasOwn(models, asked)) {
-      const names = Object.keys(models).map((name) => JSON.stringify(name))
-      throw new OnebitError('ERR_NO_MODEL', `There is no model called ${JSON.stringify(asked)}.`, {
-        hint: `There are ${names.join(', ')}.`,
-      })
-    }
-    return { id: asked, ready: () => this.#ready(models[asked]!) }
+    if (models === undefined) return this.#found(asked, asked)
+    if (Object.hasOwn(models, asked)) return this.#found(asked, models[asked]!)
+    const names = Object.keys(models).map((name) => JSON.stringify(name))
+    throw new OnebitError('ERR_NO_MODEL', `There is no model called ${JSON.stringify(asked)}.`, {
+      hint: `There are ${names.join(', ')}.`,
+    })
+  }
+
+  #found(id: string, source: ModelReference): FoundModel {
+    return { id, ready: () => this.#ready(source), batch: () => this.#batches.get(source) }
   }
 
   async #ready(source: ModelReference): Promise<ChatModel> {
@@ -136,6 +148,7 @@ class HostedModels {
     const given = Object.entries({ parallel, queue, cacheMiB, context }).filter(([, value]) => value !== undefined)
     try {
       const batch = new Batch(model, Object.fromEntries(given))
+      this.#batches.set(source, batch)
       return { model, batch, format: answerFormat(model.chatTemplate?.source) }
     } catch (error) {
       if (typeof source === 'string') await model.dispose()
