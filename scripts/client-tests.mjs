@@ -41,8 +41,10 @@ function once(stamp, files, install) {
   return reason
 }
 
-function lastLine({ stderr, error }) {
-  return error?.message ?? `${stderr}`.trim().split('\n').at(-1)
+/** What a program that failed says first of its errors. */
+function firstError({ stderr, error }) {
+  const lines = `${stderr}`.trim().split('\n')
+  return error?.message ?? lines.find((line) => /error/i.test(line)) ?? lines.at(-1)
 }
 
 /** The clients of npm. @returns { node } that is new enough for them, or { skip: reason } */
@@ -54,7 +56,7 @@ function findNode() {
     const argv = [...first, 'ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error']
     const shell = !npm && process.platform === 'win32'
     const ended = spawnSync(command, argv, { cwd: FOLDER, encoding: 'utf8', shell })
-    return ended.status === 0 ? undefined : `the clients could not be installed (${lastLine(ended)})`
+    return ended.status === 0 ? undefined : `the clients could not be installed (${firstError(ended)})`
   })
   if (reason) return { skip: reason }
   if (existsSync(NODE_22)) return { node: NODE_22 }
@@ -73,7 +75,7 @@ function findPython() {
     if (!existsSync(VENV_PYTHON) && !succeeds(base, ['-m', 'venv', VENV])) return 'no virtual environment could be made'
     const argv = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--retries', '2', '--timeout', '20']
     const pip = spawnSync(VENV_PYTHON, [...argv, '-r', join(FOLDER, 'requirements.txt')], { encoding: 'utf8' })
-    return pip.status === 0 ? undefined : `lm-evaluation-harness could not be installed (${lastLine(pip)})`
+    return pip.status === 0 ? undefined : `lm-evaluation-harness could not be installed (${firstError(pip)})`
   })
   return reason ? { skip: reason } : { python: VENV_PYTHON }
 }

@@ -51,9 +51,6 @@ export async function askedChat(exchange: Exchange): Promise<AskedChat> {
   const top = likeliestOption(fields, 'top_logprobs', vocabSize)
   if (withLogprobs) Object.assign(options, { logprobs: true, topLogprobs: top })
   const shape = shapeOf(fields)
-  if (shape && choice !== 'none' && tools.length > 0) {
-    throw badField('response_format', 'cannot be combined with tools; ask for one of them')
-  }
   const variables = fields.chat_template_kwargs ?? {}
   if (!isRecord(variables)) throw badField('chat_template_kwargs', 'must be an object')
   const request = { messages, tools, templateTools: given, choice, parallel, variables, options, shape, signal }

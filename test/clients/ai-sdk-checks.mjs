@@ -24,14 +24,28 @@ const Thing = z.object({
 })
 
 /**
- * @param options.chat a model that calls tools; its context has 32,768 positions
- * @param options.stories the stories, as a model of completions
- * @param options.embedding the same for embeddings
- * @param options.idle resolves when nothing is computed any more
- * @param options.made how many tokens were generated so far
+ * @param models.chat a model that calls tools; its context has 32,768 positions
+ * @param models.stories the stories, as a model of completions
+ * @param models.embedding the same for embeddings
+ * @param models.biased what providerOptions say of a bias of logits
+ * @param models.idle resolves when nothing is computed any more
+ * @param models.made how many tokens were generated so far
  */
-export async function tryAiSdk(checks, { chat, stories, embedding, idle, made }) {
-  const asked = { model: chat, prompt: 'Hello', seed: 7, maxOutputTokens: 30, maxRetries: 0 }
+export async function tryAiSdk(checks, models) {
+  await tryTexts(checks, models)
+  await tryTools(checks, models)
+  await tryForms(checks, models)
+  await tryBoth(checks, models)
+  await tryAborts(checks, models)
+  await tryEmbeddings(checks, models)
+}
+
+function askedOf(model) {
+  return { model, prompt: 'Hello', seed: 7, maxOutputTokens: 30, maxRetries: 0 }
+}
+
+async function tryTexts(checks, { chat, stories }) {
+  const asked = askedOf(chat)
 
   await checks.check('generateText and streamText give the same text, with usage', async () => {
     const whole = await generateText(asked)
@@ -74,23 +88,28 @@ export async function tryAiSdk(checks, { chat, stories, embedding, idle, made })
     assert.equal(stopped.finishReason, 'stop')
     assert.notEqual((await generateText({ ...story, frequencyPenalty: 2, presencePenalty: 2 })).text, free)
   })
+}
 
-  const run = (calls) =>
-    tool({
-      description: 'Weather of a city',
-      inputSchema: Weather,
-      execute: async (input) => {
-        calls.push(input)
-        return { sunny: true }
-      },
-    })
+function weatherTool(calls) {
+  return tool({
+    description: 'Weather of a city',
+    inputSchema: Weather,
+    execute: async (input) => {
+      calls.push(input)
+      return { sunny: true }
+    },
+  })
+}
+
+async function tryTools(checks, { chat }) {
+  const asked = askedOf(chat)
 
   await checks.check('tools: a required call is run, and the next step has its result', async () => {
     const calls = []
     const result = await generateText({
       ...asked,
       maxOutputTokens: 300,
-      tools: { get_weather: run(calls) },
+      tools: { get_weather: weatherTool(calls) },
       prepareStep: ({ stepNumber }) => ({
         toolChoice: stepNumber > 0 ? 'auto' : { type: 'tool', toolName: 'get_weather' },
       }),
@@ -123,6 +142,10 @@ export async function tryAiSdk(checks, { chat, stories, embedding, idle, made })
     assert.deepEqual(JSON.parse(parts.text), call.input)
     Weather.parse(call.input)
   })
+}
+
+async function tryForms(checks, { chat }) {
+  const asked = askedOf(chat)
 
   await checks.check('generateObject, streamObject and Output give what the schema asks for', async () => {
     const more = { ...asked, maxOutputTokens: 400 }
@@ -142,6 +165,30 @@ export async function tryAiSdk(checks, { chat, stories, embedding, idle, made })
     const own = jsonSchema({ type: 'object', properties: { x: { const: 5 } }, required: ['x'] })
     assert.equal((await generateObject({ ...more, schema: own })).object.x, 5)
   })
+}
+
+async function tryBoth(checks, { chat, biased }) {
+  await checks.check('tools and a form of the text go together', async () => {
+    const either = (bias) =>
+      generateText({
+        ...askedOf(chat),
+        maxOutputTokens: 300,
+        tools: { get_weather: tool({ inputSchema: Weather }) },
+        output: Output.object({ schema: z.object({ ok: z.boolean() }) }),
+        // The token <tool_call> comes first, or never.
+        providerOptions: { onebit: biased({ 259: bias }) },
+      })
+    const called = await either(1000)
+    Weather.parse(called.toolCalls[0].input)
+    assert.equal(called.text, '')
+    const said = await either(-1000)
+    assert.equal(said.toolCalls.length, 0)
+    assert.equal(typeof said.output.ok, 'boolean')
+  })
+}
+
+async function tryAborts(checks, { chat, idle, made }) {
+  const asked = askedOf(chat)
 
   await checks.check('abort ends a stream and frees its place', async () => {
     const before = await made()
@@ -162,7 +209,9 @@ export async function tryAiSdk(checks, { chat, stories, embedding, idle, made })
     const count = (await made()) - before
     assert.ok(count > 0 && count < 20_000, `${count} tokens were made`)
   })
+}
 
+async function tryEmbeddings(checks, { embedding }) {
   await checks.check('embed and embedMany', async () => {
     const texts = Array.from({ length: 9 }, (_, i) => `Text ${i} about a dog.`)
     const { embeddings, usage } = await embedMany({ model: embedding, values: texts, maxRetries: 0 })

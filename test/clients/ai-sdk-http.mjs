@@ -28,6 +28,7 @@ await tryAiSdk(checks, {
   chat: provider('chat'),
   stories: provider.completionModel('stories'),
   embedding: provider.embeddingModel('stories'),
+  biased: (logit_bias) => ({ logit_bias }),
   idle: server.idle,
   made: () => server.metric('generation_tokens_total'),
 })

@@ -1,7 +1,6 @@
 // The AI SDK with models in this process: onebit-run/ai-sdk.
 import assert from 'node:assert/strict'
-import { createProviderRegistry, generateText, Output, streamText, tool } from 'ai'
-import { z } from 'zod'
+import { createProviderRegistry, generateText, streamText, tool } from 'ai'
 import { createOnebit, onebit } from '../../dist/ai-sdk/index.js'
 import { Model } from '../../dist/index.js'
 import { tryAiSdk, Weather } from './ai-sdk-checks.mjs'
@@ -23,6 +22,7 @@ await tryAiSdk(checks, {
   chat: provider('chat'),
   stories: provider('stories'),
   embedding: provider.embeddingModel('stories'),
+  biased: (logitBias) => ({ logitBias }),
   idle: () => until(() => provider.state('chat').running + provider.state('chat').waiting === 0),
   made: async () => provider.state('chat').newTokens,
 })
@@ -54,27 +54,6 @@ await checks.check('reasoning: none tells the template not to think', async () =
   assert.ok(none.usage.inputTokens > free.usage.inputTokens, 'the template puts an empty thought into the prompt')
   const high = await generateText({ ...asked, reasoning: 'high' })
   assert.equal(high.warnings[0].feature, 'reasoning')
-})
-
-await checks.check('tools and a form of the text go together', async () => {
-  const either = (bias) =>
-    generateText({
-      model: provider('chat'),
-      prompt: 'Hello',
-      seed: 1,
-      maxOutputTokens: 300,
-      maxRetries: 0,
-      tools: { get_weather: tool({ inputSchema: Weather }) },
-      output: Output.object({ schema: z.object({ ok: z.boolean() }) }),
-      // The token <tool_call> comes first, or never.
-      providerOptions: { onebit: { logitBias: { 259: bias } } },
-    })
-  const called = await either(1000)
-  Weather.parse(called.toolCalls[0].input)
-  assert.equal(called.text, '')
-  const said = await either(-1000)
-  assert.equal(said.toolCalls.length, 0)
-  assert.equal(typeof said.output.ok, 'boolean')
 })
 
 await checks.check('what cannot be done is a warning, what is wrong is an error', async () => {
