@@ -1,5 +1,5 @@
-// `npm test`: builds what has changed, runs vitest, the native test programs and the Python package's pytest, and ends with
-// the sum of all.
+// `npm test`: builds what has changed, runs vitest, the native test programs, the Python package's pytest and the clients that
+// others wrote, and ends with the sum of all.
 // With arguments (`npm test -- test/40 -t cosine`) only vitest runs, with these arguments.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -67,13 +67,14 @@ async function nativeTests() {
   })
 }
 
-function pythonTests() {
-  console.log('\ndistill')
-  const argv = [join(ROOT, 'scripts', 'distill-tests.mjs')]
+/** A runner of its own, whose last line is counted. */
+function runner(name) {
+  console.log(`\n${name}`)
+  const argv = [join(ROOT, 'scripts', `${name}-tests.mjs`)]
   const stdio = ['ignore', 'pipe', 'inherit']
   const run = spawnSync(process.execPath, argv, { cwd: ROOT, stdio, encoding: 'utf8', maxBuffer: 1 << 26 })
   process.stdout.write(run.stdout ?? '')
-  tally.addRun('distill', { ...run, output: run.stdout ?? '' })
+  tally.addRun(name, { ...run, output: run.stdout ?? '' })
 }
 
 const filters = process.argv.slice(2)
@@ -86,5 +87,8 @@ if (missing) {
   vitest(filters)
   if (filters.length === 0) await nativeTests()
 }
-if (filters.length === 0) pythonTests()
+if (filters.length === 0) {
+  runner('distill')
+  if (existsSync(join(ROOT, 'dist', 'index.js'))) runner('client')
+}
 tally.finish()

@@ -75,11 +75,27 @@ describe('declarations', () => {
     expect(compile(options)).toEqual({ status: 0, stdout: '' })
   })
 
+  it('of the AI SDK compile where that is', () => {
+    const program = `
+import type { LanguageModelV4, ProviderV4 } from '@ai-sdk/provider'
+import { createOnebit } from 'onebit-run/ai-sdk'
+
+const onebit = createOnebit({ models: { smol: 'smol.obt' }, load: { threads: 1 } })
+const provider: ProviderV4 = onebit
+export const model: LanguageModelV4 = onebit('smol')
+export const seen: unknown[] = [provider, onebit.state('smol')?.running satisfies number | undefined]
+`
+    for (const name of ['@types/node', 'undici-types', '@ai-sdk/provider']) link(name)
+    writeFileSync(join(consumer, 'main.ts'), program)
+    expect(compile({ skipLibCheck: true })).toEqual({ status: 0, stdout: '' })
+  })
+
   it('need what the package says that it needs', () => {
     const manifest = JSON.parse(readFileSync(join(PROJECT, 'package.json'), 'utf8'))
-    expect(manifest.peerDependencies).toEqual({ '@types/node': '>=20' })
-    // Programs in JavaScript do without.
-    expect(manifest.peerDependenciesMeta).toEqual({ '@types/node': { optional: true } })
+    expect(manifest.peerDependencies).toEqual({ '@ai-sdk/provider': '^4.0.0', '@types/node': '>=20' })
+    // Programs in JavaScript do without types, and all but those of the AI SDK without its.
+    const optional = { optional: true }
+    expect(manifest.peerDependenciesMeta).toEqual({ '@ai-sdk/provider': optional, '@types/node': optional })
   })
 })
 

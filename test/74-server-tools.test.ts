@@ -83,12 +83,22 @@ describe('tools', () => {
     expect(text.content).toContain('{"sunny": true}')
   })
 
-  it('cannot be combined with a format, and a choice must be there', async () => {
-    const both = { messages, tools, response_format: { type: 'json_object' } }
-    expect(await server.json('/v1/chat/completions', both)).toMatchObject({
-      status: 400,
-      body: { error: { param: 'response_format' } },
-    })
+  it('and a format: the answer is a call, or has the format', async () => {
+    const schema = { type: 'object', properties: { ok: { type: 'boolean' } }, required: ['ok'] }
+    const format = {
+      type: 'json_schema',
+      json_schema: { name: 'x', schema: { ...schema, additionalProperties: false } },
+    }
+    const both = { messages, tools, response_format: format, max_tokens: 300, seed: 3 }
+    const called = await server.json('/v1/chat/completions', { ...both, ...NO_THINKING })
+    expect(called.body.choices[0]).toMatchObject({ finish_reason: 'tool_calls', message: { content: null } })
+    const brace = { ['{'.charCodeAt(0)]: 1000 }
+    const said = await server.json('/v1/chat/completions', { ...both, logit_bias: brace })
+    expect(typeof JSON.parse(said.body.choices[0].message.content).ok).toBe('boolean')
+    expect(said.body.choices[0].message.tool_calls).toBeUndefined()
+  })
+
+  it('that are chosen must be there, with schemas that can be followed', async () => {
     const other = { messages, tools, tool_choice: { type: 'function', function: { name: 'other' } } }
     expect(await server.json('/v1/chat/completions', other)).toMatchObject({
       status: 400,

@@ -1,6 +1,7 @@
 /** Tools in a chat: the model asks for calls, they are run, and it goes on with what they gave. */
 import { answerFormat, opensThinking } from '../answer/format.js'
 import type { AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
+import { templateTool } from '../answer/template-tool.js'
 import { badOption, OnebitError } from '../errors.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { isRecord } from '../text/tokenizer-json.js'
@@ -124,7 +125,7 @@ export async function* turnsWithTools(
     })
   }
   const given = toolChoice === 'none' ? [] : tools
-  const variables = given.length > 0 ? { tools: given.map(asTemplateTool) } : {}
+  const variables = given.length > 0 ? { tools: given.map(templateTool) } : {}
   let said = question
   for (let round = 1; ; round++) {
     const prompt = await model.encodeChat([...before(), ...said], { variables })
@@ -145,11 +146,6 @@ export async function* turnsWithTools(
 
 function tagOption(shape: ReturnType<ReturnType<typeof answerFormat>['shape']>): GenerateOptions {
   return shape && 'tag' in shape ? { tag: shape.tag } : {}
-}
-
-function asTemplateTool({ name, description, parameters }: ChatTool) {
-  const described = { name, ...(description === undefined ? {} : { description }) }
-  return { type: 'function', function: { ...described, parameters: parameters ?? { type: 'object', properties: {} } } }
 }
 
 async function runCall(

@@ -1,41 +1,27 @@
 /** POST /v1/chat/completions. */
 import { randomUUID } from 'node:crypto'
-import { opensThinking } from '../answer/format.js'
-import type { AnswerParser, AnswerPart } from '../answer/parts.js'
-import type { Constraint } from '../grammar/constraint.js'
-import type { GenerateOptions } from '../run/generate-options.js'
-import type { GenerationSummary, Piece, TokenLogprob } from '../run/generation.js'
+import type { AnswerPart } from '../answer/parts.js'
+import { answerChat, type ChatEnd } from '../batch-chat/answer-chat.js'
+import { type PreparedAnswer, prepareChat } from '../batch-chat/prepare-chat.js'
+import { WholeAnswer } from '../batch-chat/whole-answer.js'
+import { eachOf } from '../flow/each-of.js'
+import type { Piece, TokenLogprob } from '../run/generation.js'
 import { booleanOption, likeliestOption } from '../run/options.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import { isRecord } from '../text/tokenizer-json.js'
-import { finishOf, now } from './completions.js'
-import { badField, HttpError } from './errors.js'
-import { type Exchange, eachPiece, timingsOf, usageOf } from './exchange.js'
+import { now } from './completions.js'
+import { badField } from './errors.js'
+import { type Exchange, timingsOf, usageOf } from './exchange.js'
 import { generateFields, streamFields } from './fields.js'
-import { messagesOf, type ToolFields, toolsOf } from './messages.js'
+import { messagesOf, toolsOf } from './messages.js'
 import { type Served, tokenText } from './served.js'
-import { afterThinking, constrain, shapeOf } from './shapes.js'
+import { shapeOf } from './shapes.js'
 
-/** A chat that is ready to be answered. */
-export interface ChatCall {
+/** A chat as a request asks for it. */
+export interface AskedChat {
   served: Served
-  ids: Int32Array
-  options: GenerateOptions
-  parser: AnswerParser
-  constraint: Constraint | undefined
+  chat: PreparedAnswer
   withLogprobs: boolean
-}
-
-/** What one token brought. */
-export interface ChatStep {
-  parts: AnswerPart[]
-  logprobs: TokenEntry[]
-}
-
-export interface ChatEnd {
-  finish: 'stop' | 'length' | 'tool_calls'
-  summary: GenerationSummary
-  reasoningTokens: number
 }
 
 interface TokenEntry {
@@ -47,75 +33,34 @@ interface TokenEntry {
 
 export async function chatCompletions(exchange: Exchange): Promise<void> {
   const { stream, includeUsage } = streamFields(exchange.fields)
-  const call = await prepareChat(exchange)
+  const call = await askedChat(exchange)
   const head = { id: `chatcmpl-${randomUUID()}`, created: now(), model: call.served.name }
   if (stream) await streamed(exchange, call, { ...head, object: 'chat.completion.chunk' }, includeUsage)
   else await whole(exchange, call, { ...head, object: 'chat.completion' })
 }
 
 /** @throws HttpError, OnebitError */
-export async function prepareChat(exchange: Exchange): Promise<ChatCall> {
+export async function askedChat(exchange: Exchange): Promise<AskedChat> {
   const { fields, models, signal } = exchange
   const served = models.of(fields)
-  const { model, format } = served
   const messages = messagesOf(fields)
-  const tools = toolsOf(fields)
-  const options = {
-    showSpecial: format.markers,
-    ...generateFields(fields, model.config.vocab_size, fields.max_completion_tokens ?? fields.max_tokens),
-  }
+  const { tools, given, choice, parallel } = toolsOf(fields)
+  const { vocab_size: vocabSize } = served.model.config
+  const options = generateFields(fields, vocabSize, fields.max_completion_tokens ?? fields.max_tokens)
   const withLogprobs = booleanOption(fields, 'logprobs') ?? false
-  const top = likeliestOption(fields, 'top_logprobs', model.config.vocab_size)
+  const top = likeliestOption(fields, 'top_logprobs', vocabSize)
   if (withLogprobs) Object.assign(options, { logprobs: true, topLogprobs: top })
-  const active = tools.choice === 'none' ? [] : tools.tools
-  if (active.length > 0 && format.toolFormat === undefined) {
-    throw new HttpError(400, "tools: this model's chat template has no tools.", { param: 'tools', code: 'no_tools' })
-  }
-  const ids = await model.encodeChat(messages, { variables: templateVariables(exchange, tools), signal })
-  const end = model.requireTokenizer().decode(ids.subarray(-8))
-  const start = { opened: format.thinks && opensThinking(end) }
-  const constraint = await constraintOf(exchange, served, tools, start)
-  return { served, ids, options, parser: format.parser(active, start), constraint, withLogprobs }
+  const shape = shapeOf(fields)
+  const variables = fields.chat_template_kwargs ?? {}
+  if (!isRecord(variables)) throw badField('chat_template_kwargs', 'must be an object')
+  const request = { messages, tools, templateTools: given, choice, parallel, variables, options, shape, signal }
+  return { served, chat: await prepareChat(served, request), withLogprobs }
 }
 
-function templateVariables({ fields }: Exchange, { given, choice }: ToolFields): Record<string, unknown> {
-  const more = fields.chat_template_kwargs ?? {}
-  if (!isRecord(more)) throw badField('chat_template_kwargs', 'must be an object')
-  return { ...more, ...(given.length > 0 && choice !== 'none' ? { tools: given } : {}) }
-}
-
-async function constraintOf(
-  exchange: Exchange,
-  served: Served,
-  { tools, choice, parallel }: ToolFields,
-  start: { opened: boolean },
-): Promise<Constraint | undefined> {
-  const wanted = shapeOf(exchange.fields)
-  const calls = choice === 'none' ? undefined : served.format.shape(tools, choice, parallel, start)
-  if (wanted && calls) throw badField('response_format', 'cannot be combined with tools; ask for one of them')
-  const shape = wanted && start.opened ? afterThinking(wanted) : (wanted ?? calls)
-  return shape && constrain(exchange, served, shape)
-}
-
-/** Generates and takes apart; `tell` gets what each token brought, as far as it brought anything. */
-export async function answerChat(
-  { served, ids, options, parser, constraint, withLogprobs }: ChatCall,
-  signal: AbortSignal,
-  tell: (step: ChatStep) => Promise<void> | void,
-): Promise<ChatEnd> {
-  const tokenizer = served.model.requireTokenizer()
-  let reasoningTokens = 0
-  let calls = 0
-  const pieces = served.batch.generate(ids, { ...options, signal, ...(constraint ? { constraint } : {}) })
-  const take = async (parts: AnswerPart[], piece?: Piece) => {
-    calls += parts.filter(({ type }) => type === 'call-end').length
-    if (piece && parts.some(({ type }) => type === 'reasoning')) reasoningTokens++
-    const logprobs = piece && withLogprobs && !piece.released ? [tokenEntry(tokenizer, piece)] : []
-    if (parts.length > 0 || logprobs.length > 0) await tell({ parts, logprobs })
-  }
-  const summary = await eachPiece(pieces, (piece) => take(parser.push(piece.text), piece))
-  await take(parser.flush())
-  return { finish: calls > 0 ? 'tool_calls' : finishOf(summary.finishReason), summary, reasoningTokens }
+/** What a token's own entry says, where it is asked for. */
+function entriesOf({ served, withLogprobs }: AskedChat, piece: Piece | undefined): TokenEntry[] {
+  if (!piece || !withLogprobs || piece.released) return []
+  return [tokenEntry(served.model.requireTokenizer(), piece)]
 }
 
 function tokenEntry(tokenizer: Tokenizer, { id, logprob, topLogprobs = [] }: Piece): TokenEntry {
@@ -142,14 +87,16 @@ interface Head {
   model: string
 }
 
-async function streamed(exchange: Exchange, call: ChatCall, head: Head, includeUsage: boolean): Promise<void> {
+async function streamed(exchange: Exchange, call: AskedChat, head: Head, includeUsage: boolean): Promise<void> {
   const events = exchange.events()
   const send = (delta: object, logprobs: TokenEntry[] = [], finish: string | null = null) => {
     const told = logprobs.length > 0 ? { content: logprobs } : null
     return events.send({ ...head, choices: [{ index: 0, delta, logprobs: told, finish_reason: finish }] })
   }
   let begun = false
-  const end = await answerChat(call, exchange.signal, async ({ parts, logprobs }) => {
+  const end = await eachOf(answerChat(call.chat, exchange.signal), async ({ parts, piece }) => {
+    const logprobs = entriesOf(call, piece)
+    if (parts.length === 0 && logprobs.length === 0) return
     if (!begun) await send({ role: 'assistant', content: '' })
     begun = true
     const deltas = parts.flatMap((part) => deltaOf(part) ?? [])
@@ -182,12 +129,12 @@ function deltaOf(part: AnswerPart): object | undefined {
   }
 }
 
-async function whole(exchange: Exchange, call: ChatCall, head: Head): Promise<void> {
+async function whole(exchange: Exchange, call: AskedChat, head: Head): Promise<void> {
   const collected = new WholeAnswer()
   const logprobs: TokenEntry[] = []
-  const end = await answerChat(call, exchange.signal, (step) => {
-    for (const part of step.parts) collected.add(part)
-    logprobs.push(...step.logprobs)
+  const end = await eachOf(answerChat(call.chat, exchange.signal), ({ parts, piece }) => {
+    for (const part of parts) collected.add(part)
+    logprobs.push(...entriesOf(call, piece))
   })
   const choice = {
     index: 0,
@@ -196,31 +143,4 @@ async function whole(exchange: Exchange, call: ChatCall, head: Head): Promise<vo
     finish_reason: end.finish,
   }
   exchange.reply({ ...head, choices: [choice], usage: chatUsage(end), timings: timingsOf(end.summary) })
-}
-
-/** The parts of an answer put together. */
-export class WholeAnswer {
-  text = ''
-  reasoning = ''
-  readonly calls: { id: string; name: string; arguments: string }[] = []
-
-  add(part: AnswerPart): void {
-    if (part.type === 'text') this.text += part.text
-    else if (part.type === 'reasoning') this.reasoning += part.text
-    else if (part.type === 'call-end') this.calls.push({ id: part.id, name: part.name, arguments: part.arguments })
-  }
-
-  message() {
-    const calls = this.calls.map(({ id, name, arguments: args }) => ({
-      id,
-      type: 'function',
-      function: { name, arguments: args },
-    }))
-    return {
-      role: 'assistant',
-      content: this.text === '' && calls.length > 0 ? null : this.text,
-      ...(this.reasoning === '' ? {} : { reasoning_content: this.reasoning }),
-      ...(calls.length > 0 ? { tool_calls: calls } : {}),
-    }
-  }
 }

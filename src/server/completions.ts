@@ -1,12 +1,15 @@
 /** POST /v1/completions: raw prompts go on, or are scored (`echo` with `logprobs`), as lm-evaluation-harness needs. */
 import { randomUUID } from 'node:crypto'
+import { finishOf } from '../batch-chat/answer-chat.js'
+import { eachOf } from '../flow/each-of.js'
+import { someAtATime } from '../flow/some-at-a-time.js'
 import type { GenerateOptions } from '../run/generate-options.js'
-import type { FinishReason, GenerationSummary } from '../run/generation.js'
+import type { GenerationSummary } from '../run/generation.js'
 import { booleanOption, likeliestOption } from '../run/options.js'
 import { badField } from './errors.js'
-import { type Exchange, eachPiece, timingsOf, usageOf } from './exchange.js'
+import { type Exchange, timingsOf, usageOf } from './exchange.js'
 import { generateFields, streamFields } from './fields.js'
-import { type RawPrompt, rawPrompts, someAtATime } from './prompts.js'
+import { type RawPrompt, rawPrompts } from './prompts.js'
 import type { Served } from './served.js'
 import { answerShape } from './shapes.js'
 import { type CompletionLogprobs, TokenTable, topOf } from './token-table.js'
@@ -110,7 +113,7 @@ async function answer(
     signal: exchange.signal,
     ...(constraint ? { constraint } : {}),
   })
-  const summary = await eachPiece(pieces, (piece) => {
+  const summary = await eachOf(pieces, (piece) => {
     if (!piece.released) table?.addPiece(piece)
     if (piece.text === '' && !table) return
     return tell({ text: piece.text, ...(table ? { logprobs: table.take() } : {}) })
@@ -137,10 +140,6 @@ function firstOf(
     topIds: topIds.filter((_, i) => i % asked < top),
     topLogprobs: topLogprobs.filter((_, i) => i % asked < top),
   }
-}
-
-export function finishOf(reason: FinishReason): 'stop' | 'length' {
-  return reason === 'stop' ? 'stop' : 'length'
 }
 
 function joined(parts: readonly Part[]): Part {

@@ -1,8 +1,9 @@
 /** POST /v1/embeddings. */
+import { someAtATime } from '../flow/some-at-a-time.js'
 import { choiceOption, integerOption } from '../run/options.js'
 import { badField } from './errors.js'
 import type { Exchange } from './exchange.js'
-import { rawPrompts, someAtATime } from './prompts.js'
+import { rawPrompts } from './prompts.js'
 
 export async function embeddings(exchange: Exchange): Promise<void> {
   const { fields, models, signal } = exchange

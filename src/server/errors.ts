@@ -45,12 +45,20 @@ export function badField(param: string, problem: string): HttpError {
   return new HttpError(400, `${param}: ${problem}`, { param, code: 'invalid_value' })
 }
 
+interface Known {
+  status: number
+  code?: string
+  param?: string
+  headers?: Record<string, string>
+}
+
 /** What of our own errors is the client's doing, and what it is called there. All others are ours: 500. */
-const KNOWN: Readonly<Record<string, { status: number; code?: string; headers?: Record<string, string> }>> = {
+const KNOWN: Readonly<Record<string, Known>> = {
   ERR_TOKEN_RANGE: { status: 400, code: 'invalid_value' },
   ERR_CONTEXT_FULL: { status: 400, code: 'context_length_exceeded' },
   ERR_EMPTY_PROMPT: { status: 400, code: 'empty_prompt' },
   ERR_NO_CHAT_TEMPLATE: { status: 400, code: 'no_chat_template' },
+  ERR_NO_TOOLS: { status: 400, code: 'no_tools', param: 'tools' },
   ERR_NO_TOKENIZER: { status: 400, code: 'no_tokenizer' },
   ERR_TEMPLATE: { status: 400, code: 'template_error' },
   ERR_SCHEMA: { status: 400, code: 'invalid_schema' },
@@ -70,9 +78,9 @@ export function httpError(error: unknown): HttpError {
   if (!(error instanceof OnebitError)) return new HttpError(500, 'Something went wrong in the server.', INTERNAL)
   const known = KNOWN[error.code]
   if (!known) return new HttpError(500, `The model could not answer (${error.code}).`, { code: error.code })
-  const { status, code = null, headers = {} } = known
+  const { status, code = null, param = null, headers = {} } = known
   const hint = status === 400 && error.code !== 'ERR_CONTEXT_FULL' && error.hint ? ` ${error.hint}` : ''
-  return new HttpError(status, `${error.message}${hint}`, { code, headers })
+  return new HttpError(status, `${error.message}${hint}`, { code, param, headers })
 }
 
 const INTERNAL = { code: 'internal_error' }

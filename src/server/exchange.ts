@@ -1,5 +1,5 @@
 /** One request and its answer, as the endpoints see them. */
-import type { GenerationSummary, Piece } from '../run/generation.js'
+import type { GenerationSummary } from '../run/generation.js'
 import type { Fields } from './body.js'
 import type { EventStream } from './events.js'
 import type { ServedModels } from './served.js'
@@ -21,23 +21,6 @@ export interface Exchange {
 }
 
 export type Endpoint = (exchange: Exchange) => Promise<void> | void
-
-/** Every piece of a generation, and what it returns. */
-export async function eachPiece(
-  pieces: AsyncGenerator<Piece, GenerationSummary, undefined>,
-  take: (piece: Piece) => Promise<void> | void,
-): Promise<GenerationSummary> {
-  try {
-    for (;;) {
-      const { value, done } = await pieces.next()
-      if (done) return value
-      await take(value)
-    }
-  } finally {
-    // Whoever was to take them has failed: nobody else wants them.
-    await pieces.return(undefined as never)
-  }
-}
 
 export function usageOf(promptTokens: number, cachedTokens: number, newTokens: number) {
   return {

@@ -1,5 +1,6 @@
 /** Messages and tools of a chat request, checked, as templates take them. */
 import type { Tool, ToolChoice } from '../answer/parts.js'
+import { TOOL_NAME } from '../answer/template-tool.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import { type Fields, withoutNulls } from './body.js'
@@ -102,7 +103,7 @@ function oneTool(at: string, tool: unknown): Tool {
     throw badField(at, 'must be an object of type function, with a function')
   }
   const { name, description, parameters } = withoutNulls(tool.function)
-  if (typeof name !== 'string' || !/^[\w.-]{1,64}$/.test(name)) {
+  if (typeof name !== 'string' || !TOOL_NAME.test(name)) {
     throw badField(`${at}.function.name`, 'must be 1 to 64 letters, digits, dots, dashes or underscores')
   }
   if (description !== undefined && typeof description !== 'string') {

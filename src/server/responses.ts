@@ -1,9 +1,12 @@
 /** POST /v1/responses: OpenAI's newer shape of a chat. It is translated; nothing is stored. */
 import { randomUUID } from 'node:crypto'
 import type { AnswerPart } from '../answer/parts.js'
+import { answerChat, type ChatEnd } from '../batch-chat/answer-chat.js'
+import { WholeAnswer } from '../batch-chat/whole-answer.js'
+import { eachOf } from '../flow/each-of.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import { type Fields, withoutNulls } from './body.js'
-import { answerChat, type ChatEnd, prepareChat, WholeAnswer } from './chat.js'
+import { askedChat } from './chat.js'
 import { now } from './completions.js'
 import { badField } from './errors.js'
 import type { EventStream } from './events.js'
@@ -14,18 +17,18 @@ type Item = Record<string, unknown>
 
 export async function responses(exchange: Exchange): Promise<void> {
   const { stream } = streamFields(exchange.fields)
-  const call = await prepareChat({ ...exchange, fields: chatFields(exchange.fields) })
+  const { served, chat } = await askedChat({ ...exchange, fields: chatFields(exchange.fields) })
   const head = {
     id: `resp_${randomUUID()}`,
     object: 'response',
     created_at: now(),
-    model: call.served.name,
+    model: served.name,
     error: null,
   }
   const told = stream ? new ToldItems(exchange.events(), head) : undefined
   await told?.begin()
   const items = new Items()
-  const end = await answerChat(call, exchange.signal, async ({ parts }) => {
+  const end = await eachOf(answerChat(chat, exchange.signal), async ({ parts }) => {
     for (const part of parts) {
       items.add(part)
       await told?.part(part, items)

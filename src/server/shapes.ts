@@ -70,17 +70,3 @@ function text(name: string, value: unknown): string {
   if (typeof value === 'string') return value
   throw badField(name, 'must be a string')
 }
-
-/** The same when the model ends its thinking first, which began in the prompt. */
-export function afterThinking(shape: AnswerShape): AnswerShape {
-  const content = inTag(shape)
-  const thinking = { type: 'tag', begin: '', content: { type: 'any_text' }, end: '</think>' }
-  return { tag: { type: 'sequence', elements: [thinking, { type: 'regex', pattern: '\\n{0,2}' }, content] } }
-}
-
-function inTag(shape: AnswerShape): Record<string, unknown> {
-  if ('tag' in shape) return shape.tag
-  if ('regex' in shape) return { type: 'regex', pattern: shape.regex }
-  if ('grammar' in shape) return { type: 'grammar', grammar: shape.grammar }
-  return { type: 'json_schema', json_schema: 'schema' in shape ? shape.schema : { type: 'object' } }
-}

@@ -1,0 +1,69 @@
+/** A model as the AI SDK's `embed` and `embedMany` call it. */
+import type {
+  EmbeddingModelV4,
+  EmbeddingModelV4CallOptions,
+  EmbeddingModelV4Result,
+  SharedV4Warning,
+} from '@ai-sdk/provider'
+import type { ChatModel } from '../batch-chat/prepare-chat.js'
+import { badOption } from '../errors.js'
+import { someAtATime } from '../flow/some-at-a-time.js'
+import { checkEmbedOptions } from '../run/embedding.js'
+import { optionFields } from '../run/options.js'
+
+/** What `providerOptions.onebit` of an embedding may have. */
+export interface OnebitEmbedOptions {
+  /** of the hidden states after the final norm: their mean, or the last token's; default mean */
+  pooling?: 'mean' | 'last'
+  /** length 1; default true */
+  normalize?: boolean
+}
+
+const MOST_VALUES = 1024
+/** Texts of one call that are in the batch at once. */
+const TOGETHER = 4
+
+export class OnebitEmbeddingModel implements EmbeddingModelV4 {
+  readonly specificationVersion = 'v4'
+  readonly provider: string
+  readonly modelId: string
+  readonly maxEmbeddingsPerCall = MOST_VALUES
+  readonly supportsParallelCalls = true
+  readonly #ready: () => Promise<ChatModel>
+
+  constructor(provider: string, modelId: string, ready: () => Promise<ChatModel>) {
+    this.provider = provider
+    this.modelId = modelId
+    this.#ready = ready
+  }
+
+  /** @throws OnebitError ERR_BAD_OPTION, ERR_NO_TOKENIZER, and as Batch.embed; the signal's reason */
+  async doEmbed({
+    values,
+    dimensions,
+    abortSignal,
+    providerOptions,
+  }: EmbeddingModelV4CallOptions): Promise<EmbeddingModelV4Result> {
+    const own = optionFields('providerOptions.onebit', providerOptions?.onebit, ['pooling', 'normalize'])
+    checkEmbedOptions(own)
+    abortSignal?.throwIfAborted()
+    const { model, batch } = await this.#ready()
+    const tokenizer = model.requireTokenizer()
+    const signal = abortSignal ? { signal: abortSignal } : {}
+    const warnings: SharedV4Warning[] = []
+    const { dim } = model.config
+    if (dimensions !== undefined && dimensions !== dim) {
+      warnings.push({ type: 'unsupported', feature: 'dimensions', details: `They have ${dim} numbers each.` })
+    }
+    const results = await someAtATime(values, Math.min(TOGETHER, values.length), async (value, i) => {
+      const ids = await tokenizer.encodeLong(value, { special: false, ...signal })
+      if (ids.length === 0) throw badOption(`values[${i}]`, 'is empty')
+      return batch.embed(ids, { ...(own as OnebitEmbedOptions), ...signal })
+    })
+    return {
+      embeddings: results.map(({ embedding }) => Array.from(embedding)),
+      usage: { tokens: results.reduce((total, { tokens }) => total + tokens, 0) },
+      warnings,
+    }
+  }
+}
