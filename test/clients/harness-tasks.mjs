@@ -32,11 +32,13 @@ export function hasQuestions(folder) {
  * Writes the files of the tasks, and definitions that are the harness's own but for where the questions come from.
  * @param definitions lm_eval/tasks
  * @param questions records in the hub's form, by task
+ * @param asked which tasks
  * @returns the harness's names of the tasks by ours
  */
-export function writeTasks(folder, definitions, questions) {
+export function writeTasks(folder, definitions, questions, asked) {
   const names = {}
-  for (const [task, { yaml, split }] of Object.entries(TASKS)) {
+  for (const task of asked) {
+    const { yaml, split } = TASKS[task]
     const data = join(folder, `${task}-${split}.jsonl`)
     writeFileSync(data, questions[task].map((record) => `${JSON.stringify(record)}\n`).join(''))
     names[task] = `local_${task}`
@@ -59,7 +61,7 @@ export function writeTasks(folder, definitions, questions) {
 
 /** The first questions of the files that folders of tasks hand around, in the hub's form. */
 export function handedAround(folder, limit) {
-  const lines = (name) => readFileSync(join(folder, name), 'utf8').split('\n').slice(0, limit)
+  const lines = (name) => readFileSync(join(folder, name), 'utf8').trimEnd().split('\n').slice(0, limit)
   const records = (name) => lines(name).map((line) => JSON.parse(line))
   const labels = lines('piqa-valid-labels.lst')
   return {
@@ -97,7 +99,7 @@ const UNPACK = 'import bz2, sys; sys.stdout.buffer.write(bz2.open(sys.argv[1]).r
 /** llama.cpp's text: the context with its label in front, the right one, four endings. */
 function sixLines(text, limit) {
   const lines = text.split('\n')
-  return Array.from({ length: limit }, (_, i) => {
+  return Array.from({ length: Math.min(limit, Math.floor(lines.length / 6)) }, (_, i) => {
     const [context, label, ...endings] = lines.slice(6 * i, 6 * i + 6)
     const colon = context.indexOf(': ')
     return {

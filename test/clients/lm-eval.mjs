@@ -1,5 +1,6 @@
 // lm-evaluation-harness as it is, through `onebit serve`, against `onebit eval`: the same questions, the same answers.
-// Options: --limit N questions of each task (20), --model FILE.obt (the stories).
+// Options: --limit N questions of each task (20), --model FILE.obt (the stories), --tasks A,B (all six), --concurrent N requests
+// at once (1), --cache-mib N for the server's prompt cache (its own default).
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -12,9 +13,13 @@ import { handedAround, hasQuestions, madeUp, TASKS, writeTasks } from './harness
 import { STORIES } from './models.mjs'
 import { serveModels, temporaryFolder } from './served.mjs'
 
-const { values } = parseArgs({ options: { limit: { type: 'string' }, model: { type: 'string' } } })
+const option = { type: 'string' }
+const { values } = parseArgs({
+  options: { limit: option, model: option, tasks: option, concurrent: option, 'cache-mib': option },
+})
 const limit = Number(values.limit ?? 20)
 const modelFile = values.model ?? STORIES
+const asked = values.tasks?.split(',') ?? Object.keys(TASKS)
 /** An interpreter that has lm-eval[api]. */
 const PYTHON = process.env.ONEBIT_LM_EVAL_PYTHON ?? 'python3'
 const NODE = process.env.ONEBIT_NODE ?? process.execPath
@@ -41,20 +46,22 @@ const isReal = hasQuestions(DATA)
 console.log(isReal ? `questions: ${DATA}` : `made-up questions, as there are none below ${DATA}`)
 mkdirSync(folder.file('tasks'))
 const questions = isReal ? handedAround(DATA, limit) : madeUp(limit)
-const names = writeTasks(folder.file('tasks'), definitions, questions)
+const names = writeTasks(folder.file('tasks'), definitions, questions, asked)
 
 // ---- both
 const model = await Model.load(modelFile)
 const { context } = model
 await model.dispose()
-const server = await serveModels([`model=${modelFile}`])
+const server = await serveModels([`model=${modelFile}`], {
+  args: values['cache-mib'] === undefined ? [] : ['--cache-mib', values['cache-mib']],
+})
 let harness
 try {
   const args = {
     model: 'model',
     base_url: `${server.baseURL}/completions`,
     auth_token: server.key,
-    num_concurrent: 1,
+    num_concurrent: Number(values.concurrent ?? 1),
     max_length: context,
   }
   harness = run(
@@ -83,11 +90,14 @@ try {
 // Our own reader reads the files as they are handed around, the harness what was made of them.
 const data = isReal ? DATA : folder.file('tasks')
 const own = run(NODE, [
-  ...[PROGRAM, 'eval', modelFile, '--data', data, '--tasks', Object.keys(TASKS).join()],
+  ...[PROGRAM, 'eval', modelFile, '--data', data, '--tasks', asked.join()],
   ...['--limit', String(limit), '--out', folder.file('own'), '--json'],
 ])
 const [{ tasks: ownFigures }] = JSON.parse(own.stdout)
-console.log(`${harness.seconds.toFixed(1)} s over HTTP with the harness, ${own.seconds.toFixed(1)} s by onebit eval`)
+const ratio = harness.seconds / own.seconds
+console.log(
+  `${harness.seconds.toFixed(1)} s over HTTP with the harness, ${own.seconds.toFixed(1)} s by onebit eval: ${ratio.toFixed(2)} x`,
+)
 
 // ---- compared
 const results = folder.file('harness')
@@ -112,8 +122,9 @@ for (const [task, name] of Object.entries(names)) {
     const sampleFile = files.find((file) => file.includes(`samples_${name}_`))
     const samples = linesOf(join(results, sampleFile)).sort((a, b) => a.doc_id - b.doc_id)
     const scored = linesOf(join(folder.file('own'), `${task}.eval.jsonl`)).slice(1)
-    assert.equal(samples.length, limit)
-    assert.equal(scored.length, limit)
+    const count = questions[task].length
+    assert.equal(samples.length, count)
+    assert.equal(scored.length, count)
     let most = 0
     for (const [i, { logprobs, greedy }] of scored.entries()) {
       const theirs = samples[i].filtered_resps.map(([score]) => Number(score))
@@ -129,7 +140,7 @@ for (const [task, name] of Object.entries(names)) {
       const ours = ownFigures[task][metric]
       if (ours !== undefined) assert.ok(Math.abs(ours.value - theirs) < 1e-9, `${metric}: ${ours.value}, ${theirs}`)
     }
-    console.log(`${task}: ${limit} questions, log-likelihoods differ by ${most.toExponential(1)} at most`)
+    console.log(`${task}: ${count} questions, log-likelihoods differ by ${most.toExponential(1)} at most`)
   })
 }
 
