@@ -376,7 +376,10 @@ describe('the report', () => {
 
   it('has a section on requests at once, with figures that agree with each other', () => {
     const { serving } = report
-    expect(serving.map(({ n_sessions }) => n_sessions)).toEqual([1, 2, 4, 8, 16])
+    // On a machine that is slow enough, some are left out by name.
+    const skipped = report.skips.flatMap(({ what }) => /requests at once: (\d+)/.exec(what)?.[1] ?? [])
+    const counts = serving.map(({ n_sessions }) => n_sessions)
+    expect([...counts, ...skipped.map(Number)].sort((a, b) => a - b)).toEqual([1, 2, 4, 8, 16])
     for (const row of serving) {
       expect(row.samples_ts).toHaveLength(2)
       expect(row.median_ts).toBeCloseTo(median(row.samples_ts), 6)
@@ -385,7 +388,7 @@ describe('the report', () => {
       expect(row.n_prompt + row.n_gen).toBeLessThanOrEqual(256)
     }
     const { rows } = servingTable(report)
-    expect(rows.map((cells) => cells[3])).toEqual(['1', '2', '4', '8', '16'])
+    expect(rows.map((cells) => cells[3])).toEqual(counts.map(String))
     expect(rows[0]![6]).toBe('1.00')
     for (const cell of rows.flat().filter((cell) => cell !== '')) {
       expect(html).toContain(`>${escapeXml(cell)}</td>`)
@@ -396,12 +399,12 @@ describe('the report', () => {
     for (const chart of charts) {
       expect(html).toContain(`aria-label="${escapeXml(chart.title)}"`)
       for (const { points } of chart.lines) {
-        expect(points).toHaveLength(5)
+        expect(points.map(({ x }) => x)).toEqual(counts)
         for (const { label } of points) expect(html).toContain(`>${escapeXml(label)}</text>`)
       }
     }
     expect(findings(report).at(-1)).toMatch(
-      /^16 requests at once get .* tokens per second together, .* those of one\.$/,
+      /^\d+ requests at once get .* tokens per second together, .* those of one\.$/,
     )
     const none = { ...report, serving: [] }
     expect(reportHtml(none)).not.toContain('Sessions and throughput')
