@@ -195,9 +195,9 @@ export function servingTable({ serving }: Report): Table {
       right('t/s together'),
       right('x one'),
       right('t/s each'),
-      right('between tokens, median'),
-      right('99th percentile'),
-      right('of the median'),
+      right('gap, median'),
+      right('gap, 99 %'),
+      right('99 % / median'),
     ],
     rows: serving.map((row) => {
       const one = serving.find((other) => other.model_filename === row.model_filename && other.n_sessions === 1)
@@ -245,6 +245,7 @@ export function definitions(report: Report): [string, string][] {
       'requests at once',
       'of one model, through the class that the server is built on; from when each has its first token until the first ends.',
     ],
+    ['gap', 'the time between two tokens of a request; 99 %: of a hundred gaps, 99 are no longer.'],
     [
       'first token',
       'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',
