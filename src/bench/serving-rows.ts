@@ -1,9 +1,21 @@
 /** One measured line about several requests at once. A kind of its own: llama-bench has nothing to join it with. */
 import type { Activations } from '../run/model.js'
 import type { RowContext } from './rows.js'
-import type { ServingSamples, ServingTest } from './serving.js'
 import { median, quantile } from './statistics.js'
 import { type WeightName, weightName } from './work.js'
+
+export interface ServingTest {
+  n_sessions: number
+  n_prompt: number
+  n_gen: number
+}
+
+export interface ServingSamples {
+  /** tokens a second of all sessions together, of each repetition */
+  speeds: number[]
+  /** milliseconds between two tokens of a session, of all sessions and repetitions */
+  gaps: number[]
+}
 
 export interface ServingRow extends ServingTest {
   cpu_info: string

@@ -3,20 +3,8 @@ import { performance } from 'node:perf_hooks'
 import { Batch } from '../batch/batch.js'
 import type { Model } from '../run/model.js'
 import type { ServingJob } from './jobs.js'
+import type { ServingSamples, ServingTest } from './serving-rows.js'
 import { median } from './statistics.js'
-
-export interface ServingTest {
-  n_sessions: number
-  n_prompt: number
-  n_gen: number
-}
-
-export interface ServingSamples {
-  /** tokens a second of all sessions together, of each repetition */
-  speeds: number[]
-  /** milliseconds between two tokens of a session, of all sessions and repetitions */
-  gaps: number[]
-}
 
 const FEWEST_TOKENS = 4
 
