@@ -72,6 +72,7 @@ const ids = (count, seed) =>
 
 const server = await startServer()
 const clients = fork(join(HERE, 'serve-clients.mjs'), [], { execArgv: [] })
+const clientsEnded = once(clients, 'exit').then(() => [{ error: 'the clients ended' }])
 
 /** @returns what each client saw, the late one last */
 async function ask(count, late) {
@@ -82,7 +83,7 @@ async function ask(count, late) {
     ...(late ? { late: { ids: ids(long, 999), tokens: 8 } } : {}),
   }
   clients.send(task)
-  const [{ results, error }] = await once(clients, 'message')
+  const [{ results, error }] = await Promise.race([once(clients, 'message'), clientsEnded])
   if (error) throw new Error(error)
   return results
 }
@@ -130,7 +131,9 @@ function besideLong(results) {
   const before = others.flatMap(({ times }) =>
     times.slice(1).flatMap((time, i) => (time <= from ? [time - times[i]] : [])),
   )
-  return { before: median(before), p50: median(meanwhile), most: Math.max(...meanwhile), toFirst: to - from }
+  // A quick model's streams can be over before the prompt arrives: then it held nobody up.
+  const held = meanwhile.length > 0 ? meanwhile : [0]
+  return { before: median(before), p50: median(held), most: Math.max(...held), toFirst: to - from }
 }
 
 const found = { api: [], one: [], alone: [], many: [], long: [] }
