@@ -2,6 +2,7 @@
 // parent, they answer with when each part of each answer came.
 //
 // { url, model, streams: [{ ids, tokens }], late?: { ids, tokens } } -> [{ sentMs, times, tokens }], the late one last.
+// Times are those of the parts that the connection brought: events of one part came at one time.
 // `late` is asked for when a quarter of all events are there.
 import { request as httpRequest } from 'node:http'
 import { performance } from 'node:perf_hooks'
@@ -28,9 +29,10 @@ function stream(url, model, { ids, tokens }, onEvent) {
     const request = httpRequest(options, (response) => {
       response.setEncoding('utf8')
       response.on('data', (part) => {
+        const now = performance.now()
         const events = (rest + part).split('\n\n')
         rest = events.pop()
-        for (const event of events) take(event)
+        for (const event of events) take(event, now)
       })
       response.on('end', () => {
         if (response.statusCode === 200) resolve({ sentMs, times, tokens: made })
@@ -39,14 +41,14 @@ function stream(url, model, { ids, tokens }, onEvent) {
       response.on('error', reject)
     })
     /** As a client does: every event is parsed. */
-    function take(event) {
+    function take(event, now) {
       const data = event.slice('data: '.length)
       if (data === '[DONE]' || !event.startsWith('data: ')) return
       const { choices, usage, error } = JSON.parse(data)
       if (error) return reject(new Error(error.message))
       if (usage) made = usage.completion_tokens
       if (!choices[0] || choices[0].text === '') return
-      times.push(performance.now())
+      times.push(now)
       onEvent()
     }
     request.on('error', reject)

@@ -6,8 +6,8 @@
 //
 // Every round has each of: session.generate in this process; one client; `--streams` clients; a prompt of `--long` tokens that
 // arrives while `--beside` clients read. The first round is not counted; medians over the others. Tokens/s are those of all
-// streams, from the moment when each has its first token until the first of them ends. Gaps are the times between two
-// tokens of a stream as its client sees them.
+// streams, from the moment when each has its first token until the first of them ends. Gaps are the times between the
+// moments at which tokens of a stream come to its client; a client that is alone gets those of 8 ms together.
 import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpus, loadavg } from 'node:os'
@@ -88,7 +88,7 @@ async function ask(count, late) {
   return results
 }
 
-const gapsOf = ({ times }) => times.slice(1).map((time, i) => time - times[i])
+const gapsOf = ({ times }) => times.slice(1).flatMap((time, i) => (time > times[i] ? [time - times[i]] : []))
 
 /** Tokens a second of all streams while all of them run. An event is a token, or where a character has several, a bit more. */
 function totalSpeed(results) {
@@ -102,9 +102,10 @@ function totalSpeed(results) {
 }
 
 function together(results) {
-  const gaps = results.flatMap(gapsOf)
+  const found = results.flatMap(gapsOf)
+  const gaps = found.length > 0 ? found : [0]
   const [p50, p99] = [quantile(gaps, 0.5), quantile(gaps, 0.99)]
-  return { speed: totalSpeed(results), p50, p99, ratio: p99 / p50, most: Math.max(...gaps) }
+  return { speed: totalSpeed(results), p50, p99, ratio: p99 / (p50 || 1), most: Math.max(...gaps) }
 }
 
 /** From asking to the last token, and between the first token and the last. */
@@ -126,14 +127,19 @@ function besideLong(results) {
   const [from, to] = [asked.sentMs, asked.times[0]]
   // A gap counts when any of it lies in the time in which the prompt was computed.
   const meanwhile = others.flatMap(({ times }) =>
-    times.slice(1).flatMap((time, i) => (time > from && times[i] < to ? [time - times[i]] : [])),
+    times.slice(1).flatMap((time, i) => (time > from && times[i] < to && time > times[i] ? [time - times[i]] : [])),
   )
   const before = others.flatMap(({ times }) =>
-    times.slice(1).flatMap((time, i) => (time <= from ? [time - times[i]] : [])),
+    times.slice(1).flatMap((time, i) => (time <= from && time > times[i] ? [time - times[i]] : [])),
   )
   // A quick model's streams can be over before the prompt arrives: then it held nobody up.
   const held = meanwhile.length > 0 ? meanwhile : [0]
-  return { before: median(before), p50: median(held), most: Math.max(...held), toFirst: to - from }
+  return {
+    before: before.length > 0 ? median(before) : 0,
+    p50: median(held),
+    most: Math.max(...held),
+    toFirst: to - from,
+  }
 }
 
 const found = { api: [], one: [], alone: [], many: [], long: [] }

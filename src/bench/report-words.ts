@@ -245,7 +245,10 @@ export function definitions(report: Report): [string, string][] {
       'requests at once',
       'of one model, through the class that the server is built on; from when each has its first token until the first ends.',
     ],
-    ['gap', 'the time between two tokens of a request; 99 %: of a hundred gaps, 99 are no longer.'],
+    [
+      'gap',
+      'the time between two moments at which tokens of a request come; 99 %: of a hundred gaps, 99 are no longer.',
+    ],
     [
       'first token',
       'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',

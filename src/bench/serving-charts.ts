@@ -46,7 +46,7 @@ export function servingCharts({ serving }: Report): LineChart[] {
     })
     return [
       chart('Requests at once', 'tokens per second', SPEEDS),
-      chart('Between two tokens of a request', 'milliseconds', GAPS),
+      chart('Between tokens of a request', 'milliseconds', GAPS),
     ]
   })
 }

@@ -13,7 +13,7 @@ export interface ServingTest {
 export interface ServingSamples {
   /** tokens a second of all sessions together, of each repetition */
   speeds: number[]
-  /** milliseconds between two tokens of a session, of all sessions and repetitions */
+  /** milliseconds between the moments at which a session's tokens came, of all sessions and repetitions */
   gaps: number[]
 }
 
@@ -32,7 +32,7 @@ export interface ServingRow extends ServingTest {
   median_ts: number
   /** tokens a second that one session has of it */
   session_ts: number
-  /** milliseconds between two tokens of a session */
+  /** milliseconds between the moments at which a session's tokens came */
   gap_p50_ms: number
   gap_p99_ms: number
 }
