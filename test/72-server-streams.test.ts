@@ -84,7 +84,7 @@ describe('a server that stops', () => {
   })
 
   it('ends a stream that takes too long with an error', async () => {
-    const server = await serveTiny({}, { context: 4096 })
+    const server = await serveTiny({}, { context: 16_384 })
     const answer = await server.post('/v1/completions', { prompt: 'Once', ignore_eos: true, stream: true })
     const closed = server.close(50)
     const told = events(await answer.text())
