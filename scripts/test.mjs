@@ -1,5 +1,5 @@
-// `npm test`: builds what has changed, runs vitest, the native test programs, the Python package's pytest and the clients that
-// others wrote, and ends with the sum of all.
+// `npm test`: builds what has changed, runs vitest, the native test programs, where there is time for it (CI, test:long) a soak
+// of the server, the Python package's pytest and the clients that others wrote, and ends with the sum of all.
 // With arguments (`npm test -- test/40 -t cosine`) only vitest runs, with these arguments.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -68,13 +68,19 @@ async function nativeTests() {
 }
 
 /** A runner of its own, whose last line is counted. */
-function runner(name) {
+function runner(name, script, ...args) {
   console.log(`\n${name}`)
-  const argv = [join(ROOT, 'scripts', `${name}-tests.mjs`)]
+  const argv = [join(ROOT, 'scripts', script), ...args]
   const stdio = ['ignore', 'pipe', 'inherit']
   const run = spawnSync(process.execPath, argv, { cwd: ROOT, stdio, encoding: 'utf8', maxBuffer: 1 << 26 })
   process.stdout.write(run.stdout ?? '')
   tally.addRun(name, { ...run, output: run.stdout ?? '' })
+}
+
+/** What only time shows: minutes of mixed clients. */
+function soak() {
+  const minutes = process.env.ONEBIT_LONG ? 20 : process.env.CI ? 2 : 0
+  if (minutes > 0) runner('soak', 'soak.mjs', '--minutes', String(minutes))
 }
 
 const filters = process.argv.slice(2)
@@ -85,10 +91,13 @@ if (missing) {
   tally.fail('the addon or dist/ does not build (see above)')
 } else {
   vitest(filters)
-  if (filters.length === 0) await nativeTests()
+  if (filters.length === 0) {
+    await nativeTests()
+    soak()
+  }
 }
 if (filters.length === 0) {
-  runner('distill')
-  if (existsSync(join(ROOT, 'dist', 'index.js'))) runner('client')
+  runner('distill', 'distill-tests.mjs')
+  if (existsSync(join(ROOT, 'dist', 'index.js'))) runner('clients', 'client-tests.mjs')
 }
 tally.finish()

@@ -7,10 +7,11 @@ import { speedUps } from '../dist/bench/bar-charts.js'
 import { growthCharts } from '../dist/bench/growth-charts.js'
 import type { Report } from '../dist/bench/report-data.js'
 import { reportHtml } from '../dist/bench/report-html.js'
-import { warning } from '../dist/bench/report-words.js'
+import { findings, servingTable, warning } from '../dist/bench/report-words.js'
 import { rooflines } from '../dist/bench/roofline.js'
 import type { BenchRow } from '../dist/bench/rows.js'
-import { median, standardDeviation } from '../dist/bench/statistics.js'
+import { servingCharts } from '../dist/bench/serving-charts.js'
+import { median, quantile, standardDeviation } from '../dist/bench/statistics.js'
 import { type Box, escapeXml, overlap, placeLabels, short } from '../dist/bench/svg.js'
 import { parseIntegers, testMatrix, testName } from '../dist/bench/test-matrix.js'
 import { weightWork } from '../dist/bench/work.js'
@@ -258,6 +259,10 @@ describe('lists and statistics', () => {
     expect([median([3, 1, 2]), median([4, 1, 3, 2])]).toEqual([2, 2.5])
     expect(standardDeviation([2, 4, 4, 4, 5, 5, 7, 9])).toBeCloseTo(2.138, 3)
     expect(standardDeviation([5])).toBe(0)
+    const hundred = Array.from({ length: 100 }, (_, i) => 100 - i)
+    expect([quantile(hundred, 0.99), quantile(hundred, 0.5), quantile(hundred, 0), quantile([7], 0.99)]).toEqual([
+      99, 50, 1, 7,
+    ])
   })
 
   it('puts labels where they cover neither each other nor what is there', () => {
@@ -367,6 +372,43 @@ describe('the report', () => {
         for (const { label } of points) if (label !== '') expect(html).toContain(`>${escapeXml(label)}</text>`)
     }
     expect(html).not.toMatch(/NaN|Infinity|undefined/)
+  })
+
+  it('has a section on requests at once, with figures that agree with each other', () => {
+    const { serving } = report
+    // On a machine that is slow enough, some are left out by name.
+    const skipped = report.skips.flatMap(({ what }) => /requests at once: (\d+)/.exec(what)?.[1] ?? [])
+    const counts = serving.map(({ n_sessions }) => n_sessions)
+    expect([...counts, ...skipped.map(Number)].sort((a, b) => a - b)).toEqual([1, 2, 4, 8, 16])
+    for (const row of serving) {
+      expect(row.samples_ts).toHaveLength(2)
+      expect(row.median_ts).toBeCloseTo(median(row.samples_ts), 6)
+      expect(row.session_ts).toBeCloseTo(row.median_ts / row.n_sessions, 6)
+      expect(row.gap_p99_ms).toBeGreaterThanOrEqual(row.gap_p50_ms)
+      expect(row.n_prompt + row.n_gen).toBeLessThanOrEqual(256)
+    }
+    const { rows } = servingTable(report)
+    expect(rows.map((cells) => cells[3])).toEqual(counts.map(String))
+    expect(rows[0]![6]).toBe('1.00')
+    for (const cell of rows.flat().filter((cell) => cell !== '')) {
+      expect(html).toContain(`>${escapeXml(cell)}</td>`)
+      expect(markdown).toContain(`| ${cell} |`)
+    }
+    const charts = servingCharts(report)
+    expect(charts).toHaveLength(2)
+    for (const chart of charts) {
+      expect(html).toContain(`aria-label="${escapeXml(chart.title)}"`)
+      for (const { points } of chart.lines) {
+        expect(points.map(({ x }) => x)).toEqual(counts)
+        for (const { label } of points) expect(html).toContain(`>${escapeXml(label)}</text>`)
+      }
+    }
+    expect(findings(report).at(-1)).toMatch(
+      /^\d+ requests at once get .* tokens per second together, .* those of one\.$/,
+    )
+    const none = { ...report, serving: [] }
+    expect(reportHtml(none)).not.toContain('Sessions and throughput')
+    expect(findings(none)).not.toContain(findings(report).at(-1))
   })
 
   it('says how to repeat it and what was left out', () => {

@@ -84,12 +84,48 @@ describe('a server that stops', () => {
   })
 
   it('ends a stream that takes too long with an error', async () => {
-    const server = await serveTiny({}, { context: 4096 })
+    const server = await serveTiny({}, { context: 16_384 })
     const answer = await server.post('/v1/completions', { prompt: 'Once', ignore_eos: true, stream: true })
     const closed = server.close(50)
     const told = events(await answer.text())
     expect(told.at(-1)).toMatchObject({ error: { code: 'stopping', type: 'server_stopping' } })
     await closed
     await server.stop()
+  })
+})
+
+describe('what is refused before there is an answer', () => {
+  let server: TestServer
+  beforeAll(async () => {
+    server = await serveTiny({ parallel: 1, queue: 0 }, { context: 2048 })
+  })
+  afterAll(() => server.stop())
+
+  /** The same request by every endpoint that streams. */
+  const streams = (text: string): [string, object][] => [
+    ['/v1/completions', { prompt: text }],
+    ['/v1/completions', { prompt: text, echo: true }],
+    ['/v1/chat/completions', { messages: [{ role: 'user', content: text }] }],
+    ['/v1/responses', { input: text }],
+  ]
+
+  it('has a status of its own, also when the answer would be a stream', async () => {
+    for (const [path, fields] of streams('x'.repeat(3000))) {
+      const { status, body } = await server.json(path, { ...fields, stream: true })
+      expect([path, status, body.error.code]).toEqual([path, 400, 'context_length_exceeded'])
+    }
+    const gone = new AbortController()
+    const long = await server.post(
+      '/v1/completions',
+      { prompt: 'x', ignore_eos: true, logprobs: 20, stream: true },
+      { signal: gone.signal },
+    )
+    for (const [path, fields] of streams('x')) {
+      const answer = await server.post(path, { ...fields, stream: true, max_tokens: 1 })
+      expect([path, answer.status, ((await answer.json()) as Json).error.code]).toEqual([path, 429, 'queue_full'])
+      expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0)
+    }
+    gone.abort()
+    await expect(long.text()).rejects.toThrow()
   })
 })

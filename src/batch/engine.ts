@@ -4,7 +4,7 @@
  */
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
-import type { NativeModel, NativeSession, NativeStepResult } from '../native/native.js'
+import type { NativeGeneration, NativeModel, NativeSession, NativeStepResult, OnToken } from '../native/native.js'
 import { MOST_STEP_TOKENS, Pace } from './pace.js'
 import { planStep } from './plan.js'
 import { PrefixCache } from './prefix-cache.js'
@@ -58,6 +58,8 @@ export class Engine {
   #wake = () => {}
   /** of the step under way */
   #parts: readonly Part[] = []
+  /** the only request there is, which native code computes by itself just now */
+  #alone: BatchRequest | undefined
   #cancel = new (addon().Cancel)()
   /** requests whose masks were waited for once: a slow one is not waited for at every step */
   readonly #late = new WeakSet<Promise<void>>()
@@ -113,6 +115,8 @@ export class Engine {
     this.#waiting = this.#waiting.filter(({ over }) => !over)
     // Nobody wants what is being computed.
     if (this.#parts.length > 0 && this.#parts.every(({ request }) => request.over)) this.#cancel.cancel()
+    // Or somebody comes and wants to be computed beside it.
+    if (this.#alone && (this.#alone.ending || this.#comesNext)) this.#cancel.cancel()
     this.#wake()
   }
 
@@ -137,6 +141,9 @@ export class Engine {
     this.#retire()
     await this.#admit()
     if (this.#running.length === 0) return
+    const [first] = this.#running
+    const generation = this.#running.length === 1 && !this.#comesNext ? first!.goAlone() : undefined
+    if (generation && (await this.#goesAlone(first!, generation))) return
     await this.#masks()
     const parts = this.#plan()
     if (parts.length > 0) await this.#step(parts)
@@ -232,6 +239,43 @@ export class Engine {
   }
 
   // ---- steps
+
+  /** Whether somebody waits for whom there is a place. */
+  get #comesNext(): boolean {
+    return this.#waiting.length > 0 && this.#running.length < this.#options.parallel
+  }
+
+  /**
+   * An answer that has the engine to itself does not come back for every token: native code goes on by itself, which is
+   * quicker, until somebody else comes. False when nothing came of it.
+   */
+  async #goesAlone(request: BatchRequest, generation: NativeGeneration): Promise<boolean> {
+    if (this.#cancel.cancelled) this.#cancel = new (addon().Cancel)()
+    const { steps } = this.#totals
+    const onToken: OnToken = (id, logprob, ms, topIds, topLogprobs) => {
+      if (request.over) return
+      this.#totals.steps++
+      this.#pace.observe(1, 0, ms)
+      const { made } = request
+      try {
+        request.told({ id, logprob, topIds, topLogprobs }, ms)
+      } catch (error) {
+        request.stop(error)
+      }
+      this.#totals.newTokens += request.made - made
+    }
+    this.#alone = request
+    try {
+      await addon().generate(this.#model, generation, { chunk: MOST_STEP_TOKENS, cancel: this.#cancel, onToken })
+    } catch {
+      // The same by steps says what is wrong, and what can be done about it is done there.
+      return false
+    } finally {
+      this.#alone = undefined
+      request.cameBack()
+    }
+    return this.#totals.steps > steps || this.#cancel.cancelled
+  }
 
   #plan(): Part[] {
     const ready = this.#running.filter(({ over, native }) => !over && native)

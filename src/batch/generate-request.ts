@@ -1,7 +1,7 @@
 /** An answer that is generated token by token while others are. */
 import type { Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
-import type { NativeSampler, NativeStepItem, NativeStepResult } from '../native/native.js'
+import type { NativeGeneration, NativeSampler, NativeStepItem, NativeStepResult } from '../native/native.js'
 import type { CheckedGenerateOptions } from '../run/generate-options.js'
 import type { GenerationSummary } from '../run/generation.js'
 import { type Chosen, Pieces } from '../run/pieces.js'
@@ -37,6 +37,10 @@ export class GenerateRequest extends BatchRequest {
   #prefillMs = 0
   #decodeMs = 0
   #decoded = 0
+  /** native code goes on with it by itself */
+  #isAlone = false
+  /** how it ends as soon as native code has let go of its session */
+  #ending: GenerationSummary['finishReason'] | undefined
 
   /** @param submit puts it into the queue */
   constructor(
@@ -139,13 +143,51 @@ export class GenerateRequest extends BatchRequest {
       this.#finish('length') // maxTokens is 0
       return
     }
+    this.#choice({ id, logprob, topIds: scores?.top_ids, topLogprobs: scores?.top_logprobs }, stepMs)
+  }
+
+  /** As many tokens as its consumer may find ready; each of them is as from a step of its own. */
+  override goAlone(): NativeGeneration | undefined {
+    const { answering, paused, over, native } = this
+    if (!native || !answering || paused || over || this.#constraint || this.#length !== native.length + 1)
+      return undefined
+    this.#isAlone = true
+    return {
+      session: native,
+      tokens: this.#ids.subarray(native.length, this.#length),
+      sampler: this.#sampler!,
+      most: Math.min(this.#options.maxTokens - this.#chosen, MOST_AHEAD - this.stream.ahead),
+      stop_tokens: Int32Array.from(this.#pieces.stopIds),
+      top: this.#options.topLogprobs,
+    }
+  }
+
+  override told(choice: Chosen, stepMs: number): void {
+    // What may lie ready is limited by `most`, not by what was taken.
+    this.#sampler!.took()
+    if (!this.#ending) this.#choice(choice, stepMs)
+    if (this.#ending) this.changed()
+  }
+
+  override get ending(): boolean {
+    return this.over || this.#ending !== undefined
+  }
+
+  override cameBack(): void {
+    this.#isAlone = false
+    const { native } = this
+    if (native && !native.disposed && native.length > this.#length) native.rewind(this.#length)
+    if (this.#ending && !this.over) this.#finish(this.#ending)
+  }
+
+  #choice(choice: Chosen, stepMs: number): void {
     if (this.#chosen++ === 0) {
       this.#prefillMs = performance.now() - this.#started
     } else {
       this.#decodeMs += stepMs
       this.#decoded++
     }
-    this.#handOut({ id, logprob, topIds: scores?.top_ids, topLogprobs: scores?.top_logprobs })
+    this.#handOut(choice)
   }
 
   #handOut(chosen: Chosen): void {
@@ -217,6 +259,11 @@ export class GenerateRequest extends BatchRequest {
   }
 
   #finish(finishReason: GenerationSummary['finishReason']): void {
+    if (this.#isAlone) {
+      // Who is told of the end finds the place free.
+      this.#ending = finishReason
+      return
+    }
     this.settle()
     this.stream.end({
       finishReason,

@@ -1,7 +1,8 @@
 /** One of the things that are computed together: the tokens it is about, and its session while it has one. */
 import { OnebitError } from '../errors.js'
 import { CONTEXT_OPTION } from '../native/hints.js'
-import type { NativeSession, NativeStepItem, NativeStepResult } from '../native/native.js'
+import type { NativeGeneration, NativeSession, NativeStepItem, NativeStepResult } from '../native/native.js'
+import type { Chosen } from '../run/pieces.js'
 import type { Known, KnownScores } from './known-scores.js'
 import type { Demand } from './plan.js'
 
@@ -76,6 +77,18 @@ export abstract class BatchRequest {
   abstract item(count: number): NativeStepItem
   /** What a step said about the `count` tokens after the first `before`. */
   abstract took(result: NativeStepResult, before: number, count: number): void
+  /** What native code may compute and choose by itself until `cameBack`, while nobody else is there; undefined: nothing. */
+  goAlone(): NativeGeneration | undefined {
+    return undefined
+  }
+  /** Nothing more is to be computed for it. */
+  get ending(): boolean {
+    return this.over
+  }
+  /** It chose a token; `stepMs` is what it took for it. */
+  told(_choice: Chosen, _stepMs: number): void {}
+  /** Native code has let go of it: what was computed and is not part of it is taken back. */
+  cameBack(): void {}
   /** A step failed whose item this was part of: everything as it was before it. */
   again(): void {}
 

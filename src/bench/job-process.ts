@@ -8,9 +8,20 @@ import type { Peaks } from '../native/native.js'
 import { packageVersion } from '../package-version.js'
 import type { Model } from '../run/model.js'
 import { coldFirstToken, warmFirstToken } from './first-token-times.js'
-import { type BenchJob, type Job, type Message, type ModelSource, type PeaksJob, sourceName } from './jobs.js'
+import {
+  type BenchJob,
+  type Job,
+  type Message,
+  type ModelJob,
+  type ModelSource,
+  type PeaksJob,
+  type ServingJob,
+  sourceName,
+} from './jobs.js'
 import { Measurement } from './measure.js'
 import { makeRow, type RowContext } from './rows.js'
+import { ServingMeasurement } from './serving.js'
+import { makeServingRow } from './serving-rows.js'
 import { openModel } from './sources.js'
 import { type BenchTest, fullTestName } from './test-matrix.js'
 import { weightName } from './work.js'
@@ -27,9 +38,9 @@ function modelType(source: ModelSource, { config }: Model): string {
   return `${config.architecture} ${size} ${weightName(config)}`
 }
 
-async function rowContext(job: BenchJob, model: Model): Promise<RowContext> {
+async function rowContext(job: ModelJob, model: Model, firstToken: boolean): Promise<RowContext> {
   const { source, threads, activations, isa } = job
-  const cold = job.firstToken && 'file' in source
+  const cold = firstToken && 'file' in source
   return {
     version: packageVersion(),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
@@ -41,7 +52,7 @@ async function rowContext(job: BenchJob, model: Model): Promise<RowContext> {
     activations: model.activations,
     peaks: job.peaks,
     ttftColdMs: cold ? await coldFirstToken({ path: source.file, threads, activations, isa }, job.repetitions) : null,
-    ttftMs: job.firstToken ? await warmFirstToken(model, job.repetitions, job.seconds) : null,
+    ttftMs: firstToken ? await warmFirstToken(model, job.repetitions, job.seconds) : null,
   }
 }
 
@@ -74,7 +85,7 @@ async function bench(job: BenchJob): Promise<void> {
   const measurement = new Measurement(model, job.tests)
   try {
     if (job.firstToken) await send({ kind: 'progress', text: `${name}: first tokens` })
-    const context = await rowContext(job, model)
+    const context = await rowContext(job, model, job.firstToken)
     const begun = performance.now()
     for (const [i, asked] of job.tests.entries()) {
       const left = (job.seconds ?? Number.POSITIVE_INFINITY) - (performance.now() - begun) / 1000
@@ -95,6 +106,29 @@ async function bench(job: BenchJob): Promise<void> {
   }
 }
 
+async function serving(job: ServingJob): Promise<void> {
+  const name = sourceName(job.source)
+  await send({ kind: 'progress', text: `loading ${name}` })
+  const model = await openModel(job.source, job)
+  try {
+    const context = await rowContext(job, model, false)
+    const measurement = new ServingMeasurement(model, job)
+    for (const [i, count] of job.sessions.entries()) {
+      const what = `${name}: requests at once: ${count}`
+      const test = await measurement.fitted(count, job.sessions.length - i)
+      if (typeof test === 'string') {
+        await send({ kind: 'skip', what, why: test })
+        continue
+      }
+      await send({ kind: 'progress', text: `${what}, ${context.threads} threads` })
+      const date = new Date()
+      await send({ kind: 'serving', row: makeServingRow(context, test, await measurement.run(test), date) })
+    }
+  } finally {
+    await model.dispose()
+  }
+}
+
 function peaks({ threads, isa, what, dramBytes }: PeaksJob): Promise<Peaks> {
   return addon().measurePeaks({ threads, isa, what, dram_bytes: dramBytes })
 }
@@ -102,6 +136,7 @@ function peaks({ threads, isa, what, dramBytes }: PeaksJob): Promise<Peaks> {
 async function answer(job: Job): Promise<void> {
   try {
     if (job.kind === 'bench') await bench(job)
+    else if (job.kind === 'serving') await serving(job)
     else await send({ kind: 'peaks', peaks: await peaks(job) })
     await send({ kind: 'done' })
   } catch (error) {

@@ -5,6 +5,7 @@ import { addon } from '../native/addon.js'
 import type { Peaks } from '../native/native.js'
 import { packageVersion } from '../package-version.js'
 import type { BenchRow } from './rows.js'
+import type { ServingRow } from './serving-rows.js'
 
 /**
  * What a row was measured for.
@@ -50,6 +51,8 @@ export interface Report {
   machine: Machine
   peaks: ReportPeaks[]
   rows: ReportRow[]
+  /** requests at once, as a server has them */
+  serving: ServingRow[]
   skips: { what: string; why: string }[]
 }
 
@@ -82,6 +85,7 @@ export function emptyReport(
     machine: thisMachine(),
     peaks: [],
     rows: [],
+    serving: [],
     skips: [],
   }
 }

@@ -10,10 +10,12 @@ import {
   machineFacts,
   measurementTables,
   modelsTable,
+  servingTable,
   type Table,
   warning,
 } from './report-words.js'
 import { type RooflineData, rooflineSvg, rooflines } from './roofline.js'
+import { servingCharts } from './serving-charts.js'
 import { escapeXml } from './svg.js'
 
 function tableHtml({ columns, rows }: Table): string {
@@ -68,6 +70,18 @@ function growth(report: Report): string {
   const note =
     'Points are medians; thin bars reach from the slowest to the fastest repetition. Dashed lines are limits.'
   return `<h2>How speed grows</h2><p class="soft">${note}</p><div class="charts">${figures.join('')}</div>`
+}
+
+function servingSection(report: Report): string {
+  const table = servingTable(report)
+  if (table.rows.length === 0) return ''
+  const figures = servingCharts(report).map(
+    (chart) => `<figure><h3>${escapeXml(chart.title)}</h3>${lineChartSvg(chart)}</figure>`,
+  )
+  const note =
+    'Requests that share every step of the model, each with a prompt of its own, as clients of onebit serve have them, ' +
+    'without HTTP. Each has a share of the sum, and waits longer between two tokens the more there are.'
+  return `<h2>Sessions and throughput</h2><p class="soft">${note}</p><div class="charts">${figures.join('')}</div>${tableHtml(table)}`
 }
 
 function pathSection(report: Report): string {
@@ -125,6 +139,7 @@ ${tableHtml(limitsTable(report))}
 ${rooflineSection(rooflines(report))}
 ${comparison(report)}
 ${growth(report)}
+${servingSection(report)}
 ${pathSection(report)}
 <h2>Spread of the repetitions</h2>
 ${figure(spreadSvg(report), 'One dot for each repetition of the measurements of models and types.')}

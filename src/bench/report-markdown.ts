@@ -9,6 +9,7 @@ import {
   machineFacts,
   measurementTables,
   modelsTable,
+  servingTable,
   type Table,
   warning,
 } from './report-words.js'
@@ -102,6 +103,7 @@ export function reportMarkdown(report: Report): string {
     ...barSection(memoryShares(report)),
     tableMarkdown(modelsTable(report)),
     ...growthSection(report),
+    ...(report.serving.length > 0 ? ['## Sessions and throughput', tableMarkdown(servingTable(report))] : []),
     ...(alternative.length > 0 ? ['## Paths and ways to multiply', ...alternative] : []),
     '## All measurements',
     ...measurementTables(report).flatMap(({ name, table }) => [`### ${name}`, tableMarkdown(table)]),

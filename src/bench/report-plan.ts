@@ -2,16 +2,26 @@
 
 import { ACTIVATIONS } from '../run/model-options.js'
 import type { KvType } from '../run/session.js'
-import type { BenchJob, ModelSource } from './jobs.js'
+import type { BenchJob, ModelJob, ModelSource, ServingJob } from './jobs.js'
 import type { Experiment, Machine } from './report-data.js'
 import { SHAPE_NAMES } from './shapes.js'
 import type { BenchTest } from './test-matrix.js'
 
-export interface PlannedJob {
-  experiment: Experiment
-  job: BenchJob
+export type PlannedJob = PlannedBench | PlannedServing
+
+interface Planned {
   /** of the time, in proportion to the other jobs */
   share: number
+}
+
+interface PlannedBench extends Planned {
+  experiment: Experiment
+  job: BenchJob
+}
+
+interface PlannedServing extends Planned {
+  experiment: 'serving'
+  job: ServingJob
 }
 
 const TEST: BenchTest = { n_prompt: 0, n_gen: 0, n_depth: 0, n_batch: 2048, n_ubatch: 0, n_parallel: 1, kv: 'f16' }
@@ -68,14 +78,17 @@ export interface PlanOptions {
 export function reportPlan({ sources, machine, repetitions, contextOf }: PlanOptions): PlannedJob[] {
   const isa = machine.isa
   const { small, main, large } = growthModels(sources)
-  const job = (source: ModelSource, tests: BenchTest[], more: Partial<BenchJob> = {}): BenchJob => ({
-    kind: 'bench',
+  const modelJob = (source: ModelSource): ModelJob => ({
     source,
     threads: machine.threads,
     isa,
     activations: 'int8',
-    tests: tests.filter((test) => test.n_prompt + test.n_gen + test.n_depth <= contextOf(source)),
     repetitions,
+  })
+  const job = (source: ModelSource, tests: BenchTest[], more: Partial<BenchJob> = {}): BenchJob => ({
+    kind: 'bench',
+    ...modelJob(source),
+    tests: tests.filter((test) => test.n_prompt + test.n_gen + test.n_depth <= contextOf(source)),
     warmup: true,
     firstToken: false,
     ...more,
@@ -98,6 +111,12 @@ export function reportPlan({ sources, machine, repetitions, contextOf }: PlanOpt
     add('chunk', chunks.length, job(source, passes))
   }
   roofline(main, [1, 2, 4, 8, 16], [2, 8, 32, 128, 256])
+  const room = Math.min(96, contextOf(main))
+  if (room > 8) {
+    const n_prompt = Math.ceil(room / 3)
+    const sizes = { sessions: [1, 2, 4, 8, 16], n_prompt, n_gen: room - n_prompt }
+    plan.push({ experiment: 'serving', share: 8, job: { kind: 'serving', ...modelJob(main), ...sizes } })
+  }
   add('context', 8, job(main, contextTests(contextOf(main), 'f16')))
   for (const source of rest) add('types', 2 * size(source), job(source, both(source, 512), { firstToken: true }))
   add('context', 8, job(main, contextTests(contextOf(main), 'int8')))

@@ -27,7 +27,17 @@ export function findings(report: Report): string[] {
     const share = row.dram_pct === null ? '' : `, ${row.dram_pct.toFixed(0)} % of what reading memory allows`
     sentences.push(`${shapeOf(row)} in 1 bit decodes ${short(row.median_ts)} tokens per second${against}${share}.`)
   }
-  return sentences
+  const gain = servingGain(report)
+  return gain === undefined ? sentences : [...sentences, gain]
+}
+
+/** What the most requests at once get, against one. */
+function servingGain({ serving }: Report): string | undefined {
+  const one = serving.find(({ n_sessions }) => n_sessions === 1)
+  const most = serving.filter((row) => row.model_filename === one?.model_filename).at(-1)
+  if (!one || !most || most === one) return undefined
+  const gain = times(most.median_ts / one.median_ts)
+  return `${most.n_sessions} requests at once get ${short(most.median_ts)} tokens per second together, ${gain} those of one.`
 }
 
 /** Limits that change more than this while a report is made leave its shares of them worth little. */
@@ -173,6 +183,41 @@ export function modelsTable(report: Report): Table {
   }
 }
 
+/** Every number of requests at once. */
+export function servingTable({ serving }: Report): Table {
+  return {
+    columns: [
+      { name: 'model' },
+      { name: 'path' },
+      right('threads'),
+      right('requests'),
+      right('prompt + answer'),
+      right('t/s together'),
+      right('x one'),
+      right('t/s each'),
+      right('gap, median'),
+      right('gap, 99 %'),
+      right('99 % / median'),
+    ],
+    rows: serving.map((row) => {
+      const one = serving.find((other) => other.model_filename === row.model_filename && other.n_sessions === 1)
+      return [
+        row.model_type,
+        row.isa,
+        String(row.n_threads),
+        String(row.n_sessions),
+        `${row.n_prompt} + ${row.n_gen}`,
+        short(row.median_ts),
+        one ? (row.median_ts / one.median_ts).toFixed(2) : '',
+        short(row.session_ts),
+        `${short(row.gap_p50_ms)} ms`,
+        `${short(row.gap_p99_ms)} ms`,
+        (row.gap_p99_ms / row.gap_p50_ms).toFixed(2),
+      ]
+    }),
+  }
+}
+
 /** What the page's words mean. */
 export function definitions(report: Report): [string, string][] {
   return [
@@ -196,6 +241,14 @@ export function definitions(report: Report): [string, string][] {
       "the path's table lookups with everything in the first-level cache: the limit of this engine's sign matrices. A path that multiplies instead of looking up has it too.",
     ],
     ['median, sd', 'of the repetitions after one warm-up run. Shares of limits come from the median.'],
+    [
+      'requests at once',
+      'of one model, through the class that the server is built on; from when each has its first token until the first ends.',
+    ],
+    [
+      'gap',
+      'the time between two moments at which tokens of a request come; 99 %: of a hundred gaps, 99 are no longer.',
+    ],
     [
       'first token',
       'a prompt of 16 tokens: cold from the start of a process with the file in the page cache, warm with the model loaded.',

@@ -10,8 +10,7 @@ import { emptyReport, type Report } from './report-data.js'
 import { reportHtml } from './report-html.js'
 import { reportMarkdown } from './report-markdown.js'
 import { defaultSources, type PlannedJob, reportPlan } from './report-plan.js'
-import type { BenchRow } from './rows.js'
-import { DRAM_BYTES, MachineLimits, runJob } from './run-job.js'
+import { DRAM_BYTES, type JobListener, MachineLimits, runJob } from './run-job.js'
 import { isUnfit } from './run-table.js'
 import { parseWeightType, type ShapeName, shapeConfig } from './shapes.js'
 
@@ -59,7 +58,7 @@ async function measure(plan: PlannedJob[], report: Report, options: ReportOption
     const name = sourceName(job.source)
     const seconds = (secondsLeft() * share) / shares
     shares -= share
-    if (job.tests.length === 0 || unfit.has(name)) continue
+    if ((job.kind === 'bench' && job.tests.length === 0) || unfit.has(name)) continue
     if (seconds < 0.2) {
       report.skips.push({ what: `${name}: ${experiment}`, why: 'the time was used up' })
       continue
@@ -68,11 +67,11 @@ async function measure(plan: PlannedJob[], report: Report, options: ReportOption
     if (!report.peaks.some(({ isa, threads }) => isa === job.peaks!.isa && threads === job.peaks!.threads))
       report.peaks.push({ ...job.peaks, when: 'start' })
     job.seconds = seconds
-    const listener = {
-      row: (row: BenchRow) => report.rows.push({ ...row, experiment }),
-      skip: (what: string, why: string) => report.skips.push({ what: `${what} (${experiment})`, why }),
-      progress: (text: string) =>
-        options.progress(`${Math.max(0, secondsLeft()).toFixed(0).padStart(4)} s left  ${text}`),
+    const listener: JobListener = {
+      row: (row) => experiment !== 'serving' && report.rows.push({ ...row, experiment }),
+      serving: (row) => report.serving.push(row),
+      skip: (what, why) => report.skips.push({ what: `${what} (${experiment})`, why }),
+      progress: (text) => options.progress(`${Math.max(0, secondsLeft()).toFixed(0).padStart(4)} s left  ${text}`),
     }
     await runJob(job, listener, Math.min(2 * seconds, secondsLeft()) + PATIENCE_SECONDS).catch((error) => {
       const late = error instanceof OnebitError && error.code === 'ERR_BENCH_TIMEOUT'

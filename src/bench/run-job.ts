@@ -5,9 +5,11 @@ import { OnebitError } from '../errors.js'
 import type { Peaks } from '../native/native.js'
 import { type Job, type Message, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
+import type { ServingRow } from './serving-rows.js'
 
 export interface JobListener {
   row?(row: BenchRow): void
+  serving?(row: ServingRow): void
   skip?(what: string, why: string): void
   progress?(text: string): void
   peaks?(peaks: Peaks): void
@@ -15,6 +17,7 @@ export interface JobListener {
 
 function listen(listener: JobListener, message: Message): void {
   if (message.kind === 'row') listener.row?.(message.row)
+  else if (message.kind === 'serving') listener.serving?.(message.row)
   else if (message.kind === 'skip') listener.skip?.(message.what, message.why)
   else if (message.kind === 'progress') listener.progress?.(message.text)
   else if (message.kind === 'peaks') listener.peaks?.(message.peaks)
@@ -50,7 +53,7 @@ export function runJob(job: Job, listener: JobListener, seconds?: number): Promi
         const { code, message, hint } = last
         return reject(new OnebitError(code, message, hint === undefined ? {} : { hint }))
       }
-      const what = job.kind === 'bench' ? sourceName(job.source) : "the machine's peaks"
+      const what = job.kind === 'peaks' ? "the machine's peaks" : sourceName(job.source)
       const why = signal ?? `exit status ${status}`
       const hint =
         signal === 'SIGKILL' ? { hint: 'The system does this when memory runs out; take a smaller model.' } : {}

@@ -83,6 +83,14 @@ async function answer(
   const tokenizer = served.model.tokenizer
   const table = top === undefined ? undefined : new TokenTable(tokenizer!, !echo)
   let cached: number | undefined
+  let echoed: Part | undefined
+  /** The prompt goes before the first of the answer, and not alone: a full queue has a status of its own. */
+  const tellAfterEcho = async (part: Part) => {
+    const first = echoed
+    echoed = undefined
+    if (first) await tell(first)
+    await tell(part)
+  }
   if (echo) {
     const text = prompt.text ?? tokenizer?.decode(prompt.ids) ?? ''
     const isScored = table !== undefined
@@ -103,9 +111,11 @@ async function answer(
         return { promptTokens: prompt.ids.length, cachedTokens: scores.cachedTokens, newTokens: isEnd ? 0 : 1 }
       }
     }
-    const isAll = options.maxTokens === 0
-    await tell({ text, ...(table ? { logprobs: table.take() } : {}), ...(isAll ? { finish: 'length' as const } : {}) })
-    if (isAll) return { promptTokens: prompt.ids.length, cachedTokens: cached ?? 0, newTokens: 0 }
+    echoed = { text, ...(table ? { logprobs: table.take() } : {}) }
+    if (options.maxTokens === 0) {
+      await tell({ ...echoed, finish: 'length' })
+      return { promptTokens: prompt.ids.length, cachedTokens: cached ?? 0, newTokens: 0 }
+    }
   }
   const constraint = await answerShape(exchange, served)
   const pieces = served.batch.generate(prompt.ids, {
@@ -116,9 +126,9 @@ async function answer(
   const summary = await eachOf(pieces, (piece) => {
     if (!piece.released) table?.addPiece(piece)
     if (piece.text === '' && !table) return
-    return tell({ text: piece.text, ...(table ? { logprobs: table.take() } : {}) })
+    return tellAfterEcho({ text: piece.text, ...(table ? { logprobs: table.take() } : {}) })
   })
-  await tell({ text: '', finish: finishOf(summary.finishReason) })
+  await tellAfterEcho({ text: '', finish: finishOf(summary.finishReason) })
   const { promptTokens, cachedTokens, newTokens } = summary.usage
   return { promptTokens, cachedTokens: cached ?? cachedTokens, newTokens, summary }
 }

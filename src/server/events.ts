@@ -10,6 +10,10 @@ export class EventStream {
   readonly #response: ServerResponse
   readonly #headers: Readonly<Record<string, string>>
   #ping: NodeJS.Timeout
+  /** events that are to be written */
+  #pending = ''
+  /** resolves when a reader that was behind has room again */
+  #room: Promise<void> | undefined
 
   /** Nothing is sent before the first event, so that what goes wrong until then can have a status of its own. */
   constructor(response: ServerResponse, headers: Readonly<Record<string, string>> = {}) {
@@ -33,12 +37,25 @@ export class EventStream {
 
   end(): void {
     clearInterval(this.#ping)
+    this.#flush()
     this.#response.end()
   }
 
+  /**
+   * Writing takes the system longer than all else that a token costs here. So it waits until this turn's promises are
+   * settled: the next step of the model has begun then, and computes meanwhile. What came together is written together.
+   */
   async #write(text: string): Promise<void> {
+    if (this.#pending === '') process.nextTick(() => this.#flush())
+    this.#pending += text
+    await this.#room
+  }
+
+  #flush(): void {
     const response = this.#response
-    if (response.destroyed || response.writableEnded) return
+    const text = this.#pending
+    this.#pending = ''
+    if (text === '' || response.destroyed || response.writableEnded) return
     if (!response.headersSent) {
       response.writeHead(200, {
         ...this.#headers,
@@ -47,7 +64,11 @@ export class EventStream {
         'x-accel-buffering': 'no',
       })
     }
-    if (response.write(text)) return
+    if (!response.write(text)) this.#room ??= this.#drained()
+  }
+
+  async #drained(): Promise<void> {
+    const response = this.#response
     await new Promise<void>((resolve) => {
       const stalled = setTimeout(() => response.destroy(), STALLED_MS)
       const done = () => {
@@ -59,5 +80,6 @@ export class EventStream {
       response.on('drain', done)
       response.on('close', done)
     })
+    this.#room = undefined
   }
 }

@@ -26,7 +26,6 @@ export async function responses(exchange: Exchange): Promise<void> {
     error: null,
   }
   const told = stream ? new ToldItems(exchange.events(), head) : undefined
-  await told?.begin()
   const items = new Items()
   const end = await eachOf(answerChat(chat, exchange.signal), async ({ parts }) => {
     for (const part of parts) {
@@ -164,19 +163,24 @@ class ToldItems {
   #sequence = 0
   /** items that were said to have begun */
   #begun = 0
+  #created = false
 
   constructor(events: EventStream, head: object) {
     this.#events = events
     this.#head = head
   }
 
-  async begin(): Promise<void> {
+  /** Not before there is an answer: what is wrong with a request, or a full queue, has a status of its own. */
+  async #begin(): Promise<void> {
+    if (this.#created) return
+    this.#created = true
     const response = { ...this.#head, status: 'in_progress', output: [] }
     await this.#tell('response.created', { response })
     await this.#tell('response.in_progress', { response })
   }
 
   async part(part: AnswerPart, items: Items): Promise<void> {
+    await this.#begin()
     for (; this.#begun < items.order.length; this.#begun++) await this.#itemBegins(this.#begun, items, part)
     if (part.type === 'text') await this.#delta('response.output_text.delta', items.at('message'), items, part.text)
     else if (part.type === 'reasoning') {
@@ -202,6 +206,7 @@ class ToldItems {
   }
 
   async end(items: Items, response: { status: string }): Promise<void> {
+    await this.#begin()
     for (const [index] of items.order.entries()) {
       const item = items.one(index, 'completed')
       const at = { item_id: item.id, output_index: index }
