@@ -1,6 +1,6 @@
 // lm-evaluation-harness as it is, through `onebit serve`, against `onebit eval`: the same questions, the same answers.
 // Options: --limit N questions of each task (20), --model FILE.obt (the stories), --tasks A,B (all six), --concurrent N requests
-// at once (1), --cache-mib N for the server's prompt cache (its own default).
+// at once (1), --cache-mib N for the server's prompt cache (its own default), --out DIR to keep what `onebit eval` finds, and go on from it.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { serveModels, temporaryFolder } from './served.mjs'
 
 const option = { type: 'string' }
 const { values } = parseArgs({
-  options: { limit: option, model: option, tasks: option, concurrent: option, 'cache-mib': option },
+  options: { limit: option, model: option, tasks: option, concurrent: option, 'cache-mib': option, out: option },
 })
 const limit = Number(values.limit ?? 20)
 const modelFile = values.model ?? STORIES
@@ -37,6 +37,7 @@ function run(command, argv, env = {}) {
 
 const checks = new Checks('lm_eval')
 const folder = temporaryFolder()
+const ownFolder = values.out ?? folder.file('own')
 const found = run(PYTHON, [
   '-c',
   'import importlib.util as u; print(u.find_spec("lm_eval").submodule_search_locations[0])',
@@ -91,7 +92,7 @@ try {
 const data = isReal ? DATA : folder.file('tasks')
 const own = run(NODE, [
   ...[PROGRAM, 'eval', modelFile, '--data', data, '--tasks', asked.join()],
-  ...['--limit', String(limit), '--out', folder.file('own'), '--json'],
+  ...['--limit', String(limit), '--out', ownFolder, '--json'],
 ])
 const [{ tasks: ownFigures }] = JSON.parse(own.stdout)
 const ratio = harness.seconds / own.seconds
@@ -121,7 +122,7 @@ for (const [task, name] of Object.entries(names)) {
   await checks.check(`${task}: the same answers, log-likelihoods and figures`, async () => {
     const sampleFile = files.find((file) => file.includes(`samples_${name}_`))
     const samples = linesOf(join(results, sampleFile)).sort((a, b) => a.doc_id - b.doc_id)
-    const scored = linesOf(join(folder.file('own'), `${task}.eval.jsonl`)).slice(1)
+    const scored = linesOf(join(ownFolder, `${task}.eval.jsonl`)).slice(1)
     const count = questions[task].length
     assert.equal(samples.length, count)
     assert.equal(scored.length, count)
