@@ -155,8 +155,10 @@ inline Ints ints_sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 inline __m128i ints_fold(Ints v) { return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)); }
 // The sum of each.
 inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
-    const __m128i ab = _mm_hadd_epi32(ints_fold(a), ints_fold(b)), cd = _mm_hadd_epi32(ints_fold(c), ints_fold(d));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_hadd_epi32(ab, cd));
+    const __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+    const __m256i cd = _mm256_add_epi32(_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+    const __m256i abcd = _mm256_add_epi32(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), ints_fold(abcd));
 }
 inline Floats floats_zero() { return _mm256_setzero_ps(); }
 inline Floats floats_all(float x) { return _mm256_set1_ps(x); }

@@ -117,8 +117,10 @@ inline __m128i ints_fold(Ints v) {
 }
 // The sum of each.
 inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
-    const __m128i ab = _mm_hadd_epi32(ints_fold(a), ints_fold(b)), cd = _mm_hadd_epi32(ints_fold(c), ints_fold(d));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_hadd_epi32(ab, cd));
+    const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    const __m512i abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), ints_fold(abcd));
 }
 inline Floats floats_zero() { return _mm512_setzero_ps(); }
 inline Floats floats_all(float x) { return _mm512_set1_ps(x); }

@@ -24,7 +24,16 @@ constexpr int kDotOffset = 128;
 constexpr int kDotTokens = 4;
 using DotWeights = Bytes;
 inline DotWeights dot_weights(Bytes w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
-inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm512_dpbusd_epi32(sum, w, a); }
+inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
+#if defined(__GNUC__) && !defined(__clang__)
+    // GCC 12 copies every sum to another register and back around the intrinsic: 16 tokens' rows of 576 columns do 330 Gw/s
+    // with it and 380 with this (one Zen 5 core).
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(a));
+    return sum;
+#else
+    return _mm512_dpbusd_epi32(sum, w, a);
+#endif
+}
 
 #include "lanes_rows.inl"
 #include "lanes_matrices.inl"

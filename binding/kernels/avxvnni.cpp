@@ -20,7 +20,15 @@ constexpr int kDotOffset = 128;
 constexpr int kDotTokens = 2;
 using DotWeights = Bytes;
 inline DotWeights dot_weights(Bytes w) { return _mm256_xor_si256(w, _mm256_set1_epi8(-128)); }
-inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return _mm256_dpbusd_avx_epi32(sum, w, a); }
+inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
+#if defined(__GNUC__) && !defined(__clang__)
+    // As in avx512vnni.cpp: 160 Gw/s with the intrinsic, 210 with this.
+    asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(w), "x"(a));
+    return sum;
+#else
+    return _mm256_dpbusd_avx_epi32(sum, w, a);
+#endif
+}
 
 #include "lanes_rows.inl"
 #include "lanes_matrices.inl"
