@@ -5,6 +5,8 @@ import type { ServerResponse } from 'node:http'
 const STALLED_MS = 10_000
 /** Clients and proxies take a silent connection for a dead one. */
 const PING_MS = 15_000
+/** Events that follow within this time are written together, as a generation hands its tokens out (session.generate). */
+const TOGETHER_MS = 8
 
 export class EventStream {
   readonly #response: ServerResponse
@@ -12,6 +14,9 @@ export class EventStream {
   #ping: NodeJS.Timeout
   /** events that are to be written */
   #pending = ''
+  #timer: NodeJS.Timeout | undefined
+  /** when something was written last */
+  #writtenMs = Number.NEGATIVE_INFINITY
   /** resolves when a reader that was behind has room again */
   #room: Promise<void> | undefined
 
@@ -42,17 +47,25 @@ export class EventStream {
   }
 
   /**
-   * Writing takes the system longer than all else that a token costs here. So it waits until this turn's promises are
-   * settled: the next step of the model has begun then, and computes meanwhile. What came together is written together.
+   * Writing takes the system longer than all else that a token costs here, and its reader as long again. So what comes
+   * quickly is written together; and it waits until this turn's promises are settled: the next step of the model has
+   * begun then, and computes meanwhile.
    */
   async #write(text: string): Promise<void> {
-    if (this.#pending === '') process.nextTick(() => this.#flush())
+    if (this.#pending === '') this.#flushSoon()
     this.#pending += text
     await this.#room
   }
 
+  #flushSoon(): void {
+    const wait = this.#writtenMs + TOGETHER_MS - performance.now()
+    if (wait > 0) this.#timer = setTimeout(() => this.#flush(), wait)
+    else process.nextTick(() => this.#flush())
+  }
+
   #flush(): void {
     const response = this.#response
+    clearTimeout(this.#timer)
     const text = this.#pending
     this.#pending = ''
     if (text === '' || response.destroyed || response.writableEnded) return
@@ -64,6 +77,7 @@ export class EventStream {
         'x-accel-buffering': 'no',
       })
     }
+    this.#writtenMs = performance.now()
     if (!response.write(text)) this.#room ??= this.#drained()
   }
 
