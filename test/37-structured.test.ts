@@ -1,6 +1,6 @@
 /** Answers of a given form, in the API: they are valid, deterministic, and wrong forms are errors by name. */
 import { Ajv } from 'ajv'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Chat, Model } from '../dist/index.js'
 import { codeOf } from './expect-code.js'
 import { temporaryFolder, writeTinyModel } from './tiny-model.js'
@@ -55,6 +55,43 @@ describe('an answer', () => {
     const { text: cut, finishReason } = await session.complete('x', { regex: 'a{20}', maxTokens: 5 })
     expect([cut, finishReason]).toEqual(['aaaaa', 'length'])
     session.dispose()
+  })
+
+  it('is the same when what may come is known late, and ends when that cannot be known', async () => {
+    const options = { schema: person, seed: 4, maxTokens: 12 }
+    const expected = await model.createSession().complete('A person:', options)
+    const constrain = model.constrain.bind(model)
+    let [asked, lost] = [0, Number.POSITIVE_INFINITY]
+    const late = vi.spyOn(model, 'constrain').mockImplementation(async (...given) => {
+      const constraint = await constrain(...given)
+      return {
+        // Longer than native code waits for it, every other time.
+        next: async () => {
+          if (++asked % 2 === 0) await new Promise((resolve) => setTimeout(resolve, 60))
+          if (asked > lost) throw new Error('lost')
+          return constraint.next()
+        },
+        accept: (id) => constraint.accept(id),
+        dispose: () => constraint.dispose(),
+      }
+    })
+    try {
+      const { text, ids } = await model.createSession().complete('A person:', options)
+      expect([text, ids]).toEqual([expected.text, expected.ids])
+      expect(asked).toBeGreaterThanOrEqual(ids.length)
+      lost = asked + 4
+      const session = model.createSession()
+      await expect(session.complete('A person:', options)).rejects.toThrow('lost')
+      // The session is as it was after the last token.
+      expect(session.position).toBe((await model.encode('A person:')).length + 4)
+      await session.complete('', { maxTokens: 1 })
+      const stop = AbortSignal.timeout(100)
+      lost = Number.POSITIVE_INFINITY
+      const aborted = model.createSession().complete('A person:', { ...options, signal: stop })
+      await expect(aborted).rejects.toThrow('timeout')
+    } finally {
+      late.mockRestore()
+    }
   })
 
   it('is the same with other threads, chunks and cache states', async () => {

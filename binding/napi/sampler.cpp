@@ -127,16 +127,25 @@ Napi::Value sampler_allow(const Napi::CallbackInfo& call) {
             return {};
         }
     }
-    if (!check_usable(env, *state)) return {};
+    // A job that waits for just this has it.
+    if (!state->sampler.held() && !check_usable(env, *state)) return {};
     state->sampler.allow(std::move(mask));
     return env.Undefined();
+}
+
+// hold(): choices wait for allow().
+Napi::Value sampler_hold(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SamplerState> state = unwrap<SamplerState>(call.Env(), call.This());
+    if (!state || !check_usable(call.Env(), *state)) return {};
+    state->sampler.hold();
+    return call.Env().Undefined();
 }
 
 }  // namespace
 
 Napi::Function sampler_class(Napi::Env env) {
     return define_class(env, SamplerState::kName, native_callback<sampler_construct>,
-                        {method<sampler_choose>("choose"), method<sampler_took>("took"), method<sampler_allow>("allow")});
+                        {method<sampler_choose>("choose"), method<sampler_took>("took"), method<sampler_allow>("allow"), method<sampler_hold>("hold")});
 }
 
 }  // namespace onebit

@@ -2,6 +2,7 @@
 // kernels/math.h, so a seed means the same tokens on every machine.
 #pragma once
 
+#include <atomic>
 #include <utility>
 #include <vector>
 
@@ -44,7 +45,13 @@ public:
     Sampler(SamplingOptions options, std::vector<int32_t> recent);
 
     // Which tokens may be chosen from now on: see Shortlist::allowed.
-    void allow(std::vector<int32_t> mask) { options_.changes.allowed = std::move(mask); }
+    void allow(std::vector<int32_t> mask) {
+        options_.changes.allowed = std::move(mask);
+        held_.store(false, std::memory_order_release);
+    }
+    // Which those are is still being found out elsewhere: choices wait for allow(), which may come from another thread then.
+    void hold() { held_.store(true, std::memory_order_relaxed); }
+    bool held() const { return held_.load(std::memory_order_acquire); }
 
     // The token after these n logits, which is one of the recent ones from then on. ERR_BAD_LOGITS when the best logit
     // that may be chosen is no finite number.
@@ -58,6 +65,7 @@ private:
     void fill_weights(std::vector<double>& weights, size_t count, double temperature) const;
 
     SamplingOptions options_;
+    std::atomic<bool> held_{false};
     Random random_;
     std::vector<int32_t> recent_;
     Candidates candidates_;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <thread>
 
 namespace onebit {
 
@@ -11,6 +13,10 @@ namespace {
 
 // How long other sessions wait for their turn. An abort waits for a layer only.
 constexpr double kChunkMs = 100;
+
+// How long a sampler may keep the engine from everybody else, and how long that is waited for without sleep.
+constexpr auto kHeldTime = std::chrono::milliseconds(20);
+constexpr auto kSpinTime = std::chrono::microseconds(100);
 
 // Fewer tokens than this for each thread take hardly less time: all weights are read for every chunk, and the threads
 // would have to share them (7B shape, 2 threads: 75 tokens/s in chunks of 16, 92 in chunks of 32).
@@ -60,7 +66,19 @@ void score_row(const KernelSet& kernels, const float* logits, int n, const StepI
     }
 }
 
-void take_row(Engine& engine, const float* logits, StepItem& item, int token) {
+// Waits until the sampler may choose, but not for ever: others want the engine. False when it may not.
+bool wait_for(const Sampler& sampler, const std::function<bool()>& nobody_waits) {
+    const auto start = std::chrono::steady_clock::now();
+    while (sampler.held()) {
+        const auto waited = std::chrono::steady_clock::now() - start;
+        if (nobody_waits() || waited > kHeldTime) return false;
+        if (waited > kSpinTime) std::this_thread::sleep_for(kSpinTime);
+        else std::this_thread::yield();
+    }
+    return true;
+}
+
+void take_row(Engine& engine, const float* logits, StepItem& item, int token, const std::function<bool()>& nobody_waits) {
     const KernelSet& kernels = *engine.model->kernels;
     const int n = engine.model->config.vocab_size;
     const bool last = item.is_last(token);
@@ -68,7 +86,10 @@ void take_row(Engine& engine, const float* logits, StepItem& item, int token) {
         item.rows.insert(item.rows.end(), logits, logits + n);
     }
     if (item.wants_scores && token >= item.score.from) score_row(kernels, logits, n, item, token, engine.candidates, item.scores);
-    if (item.sampler && last) item.sampled = item.sampler->choose(kernels, logits, n, engine.candidates, &item.choice);
+    if (!item.sampler || !last) return;
+    item.sampled = wait_for(*item.sampler, nobody_waits)
+                       ? item.sampler->choose(kernels, logits, n, engine.candidates, &item.choice)
+                       : error("ERR_HELD", "Which tokens may be chosen was not known in time.");
 }
 
 // All at once and before anything is computed, so that what does not fit is known then.
@@ -124,15 +145,15 @@ Status run_step(Engine& engine, Pool& pool, StepRequest& request) {
         if (chunk.inputs.empty()) return {};
         const int n = static_cast<int>(chunk.inputs.size());
         const auto start = Clock::now();
-        const auto sink = [&](int index, const float* logits) {
-            const auto [item, token] = chunk.origin[static_cast<size_t>(index)];
-            take_row(engine, logits, *item, token);
-        };
         const auto hidden_sink = [&](int index, const float* hidden) {
             std::vector<double>& sum = chunk.origin[static_cast<size_t>(index)].first->hidden_state;
             for (size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(hidden[i]);
         };
         const auto nobody_waits = [&] { return cancelled(request) || all_stopped(chunk); };
+        const auto sink = [&](int index, const float* logits) {
+            const auto [item, token] = chunk.origin[static_cast<size_t>(index)];
+            take_row(engine, logits, *item, token, nobody_waits);
+        };
         const Status status = forward(*engine.model, pool, engine.workspace, chunk.inputs.data(), n, sink, nobody_waits, hidden_sink);
         if (!status.ok()) {
             if (std::strcmp(status.code, kGivenUp) == 0) continue;  // the next chunk is of whoever is left

@@ -120,7 +120,7 @@ async function begin(shape: ShapeText): Promise<Int32Array<ArrayBuffer>> {
 
 async function mask(): Promise<Int32Array<ArrayBuffer>> {
   if (matcher!.isTerminated()) return stopMask.slice()
-  const bits = Int32Array.from(await matcher!.getNextTokenBitmask())
+  const bits = (await matcher!.getNextTokenBitmask()) as Int32Array<ArrayBuffer>
   const wrong = WRONG_SECOND.get(lastByte)
   if (wrong) forbid(bits, wrong)
   if (bits.every((word) => word === 0)) {

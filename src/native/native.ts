@@ -114,6 +114,11 @@ export interface NativeSampler {
    * ERR_BUSY. Without any allowed token the next choice is ERR_BAD_LOGITS.
    */
   allow(mask: Int32Array | undefined): void
+  /**
+   * What may be chosen is still being found out: the next choice waits for `allow`, which may come while a job has the
+   * sampler. It waits for 20 ms at most, then the job fails with ERR_HELD, its tokens being computed. ERR_BUSY.
+   */
+  hold(): void
 }
 
 export interface NativeStepItem {

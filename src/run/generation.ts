@@ -137,17 +137,16 @@ export class Generation {
       stop_tokens: Int32Array.from(this.#pieces.stopIds),
       top: topLogprobs,
     }
+    const generate = (tokens: Int32Array) =>
+      this.#timeline.generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken })
     this.#behind = false
-    this.#running = this.#allow()
-      .then(() =>
-        this.#timeline.generate({ tokens, ...sampling }, { chunk, cancel: this.#cancel, onToken: this.#onToken }),
-      )
+    this.#running = (this.#constraint && sampling ? this.#allowed(generate, tokens) : generate(tokens))
       .then(
         (behind) => {
           this.#behind = behind
         },
         (error: unknown) => {
-          this.#failure = { error }
+          this.#failure ??= { error }
         },
       )
       .then(() => {
@@ -157,9 +156,25 @@ export class Generation {
       })
   }
 
-  /** Tells the sampler which tokens may come. */
-  async #allow(): Promise<void> {
-    if (this.#constraint && this.#sampler) this.#sampler.allow(await this.#constraint.next())
+  /** Which tokens may come is found out while those before are computed; a mask that takes long is waited for here. */
+  async #allowed(generate: (tokens: Int32Array) => Promise<boolean>, tokens: Int32Array): Promise<boolean> {
+    this.#sampler!.hold()
+    const allowed = this.#constraint!.next().then(
+      (mask) => this.#sampler!.allow(mask),
+      (error: unknown) => {
+        this.#failure = { error }
+        this.#cancel.cancel()
+      },
+    )
+    try {
+      return await generate(tokens)
+    } catch (error) {
+      const isHeld = (error as OnebitError).code === 'ERR_HELD'
+      if (!isHeld || this.#cancel.cancelled) throw error
+      await allowed
+      if (this.#cancel.cancelled || this.#timeline.disposed) throw error
+      return await generate(this.#timeline.pending())
+    }
   }
 
   readonly #onToken = (

@@ -106,6 +106,42 @@ void generations_share_a_worker(const std::shared_ptr<Model>& model) {
     for (uint64_t seed = 0; seed < 4; ++seed) CHECK(consumers[seed]->told->ids == alone(model, seed, kMost));
 }
 
+// A sampler that is held chooses when it is told what it may, as if it had been told before; not told in time, or not
+// wanted any more, it chooses nothing, and the tokens before are there.
+void a_sampler_that_is_held(const std::shared_ptr<Model>& model) {
+    constexpr int32_t kOnly = 7;
+    const size_t words = (static_cast<size_t>(model->config.vocab_size) + 31) / 32;
+    std::vector<int32_t> mask(words, 0);
+    mask[kOnly / 32] |= 1 << kOnly % 32;
+    for (const auto wait : {0ms, 2ms, 8ms}) {
+        std::atomic<int> news{0};
+        Worker worker([&] { ++news; });
+        Consumer consumer(model, 5);
+        consumer.sampler.hold();
+        CHECK(worker.post(consumer.job(new_engine(model, 2), 1)).ok());
+        std::this_thread::sleep_for(wait);
+        consumer.sampler.allow(mask);
+        wait_for(news, 1);
+        const auto job = std::move(worker.take_finished()[0]);
+        // A machine that is busy with other things may take longer than a sampler waits.
+        if (!job->status.ok()) CHECK(std::string(job->status.code) == "ERR_HELD");
+        else CHECK(consumer.told->ids == std::vector<int32_t>{kOnly});
+    }
+    for (const bool cancelled : {false, true}) {
+        std::atomic<int> news{0};
+        Worker worker([&] { ++news; });
+        Consumer consumer(model, 5);
+        consumer.sampler.hold();
+        CHECK(worker.post(consumer.job(new_engine(model, 2), 1)).ok());
+        if (cancelled) consumer.cancel->store(true);
+        wait_for(news, 1);
+        const auto job = std::move(worker.take_finished()[0]);
+        CHECK(job->status.ok() ? cancelled : std::string(job->status.code) == "ERR_HELD");
+        CHECK(consumer.told->ids.empty());
+        CHECK(consumer.session->length() == (job->status.ok() ? 0 : 8));
+    }
+}
+
 // Little lies ahead of a consumer that takes nothing, and it goes on where it was.
 void a_consumer_that_is_behind(const std::shared_ptr<Model>& model) {
     std::atomic<int> news{0};
@@ -178,6 +214,7 @@ int main() {
     std::shared_ptr<Model> model;
     if (!CHECK(file.load(*choose_kernels(std::getenv("ONEBIT_ISA"), nullptr), Activations::int8, pool, &model).ok())) return check::summary();
     generations_share_a_worker(model);
+    a_sampler_that_is_held(model);
     a_consumer_that_is_behind(model);
     stopped_at_any_moment(model, check::few_variants() ? 40 : 200);
     return check::summary();
