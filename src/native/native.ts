@@ -24,6 +24,31 @@ export interface NativeLoadOptions {
   onProgress?: (doneBytes: number) => void
 }
 
+export interface NativeFillOptions {
+  config: NativeConfig
+  kinds: NativeKinds
+  activations: 0 | 1 | 2 // int8, f32, int4
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  memory_limit: number
+}
+
+/** A model whose numbers come from here, in the forms that a .obt file has them in. Made by fillModel(). */
+export interface NativeFilling {
+  /**
+   * The next bytes of a tensor; those of one come in order, and it must be whole before another begins. Copied; placed on
+   * the native thread. After an error everything else is one. ERR_TENSOR_TABLE, ERR_TENSOR_SIZE, ERR_NOT_FINITE,
+   * ERR_DISPOSED.
+   */
+  write(name: string, bytes: Uint8Array): Promise<void>
+  /** Every tensor is whole: the model. Once. ERR_TENSOR_TABLE, ERR_DISPOSED. */
+  finish(): Promise<NativeModel>
+  /** Any number of times. */
+  dispose(): void
+}
+
 export interface NativeRandomOptions {
   config: NativeConfig
   kinds: NativeKinds
@@ -230,6 +255,8 @@ export interface NativeAddon {
     compiler: string
   }
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /** Reserves the memory of a model that is then written. ERR_CONFIG, ERR_ISA, ERR_OUT_OF_MEMORY. */
+  fillModel(options: NativeFillOptions): Promise<NativeFilling>
   /** the names of NativeConfig's fields, as the addon reads them */
   configFields(): string[]
   /**

@@ -2,6 +2,7 @@
 import type { ModelConfig } from '../config/config.js'
 import { nativeConfig, nativeKinds, nativeTensors } from '../config/native-config.js'
 import { OnebitError } from '../errors.js'
+import { isForeignModel } from '../import/foreign-model.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
 import { type FoundHeader, type ObtHeader, type Provenance, readBlob, readObtHeader, withPath } from '../obt/obt.js'
@@ -137,6 +138,12 @@ async function loadText(header: ObtHeader & { path: string }) {
 export async function loadModel(path: string, options: unknown): Promise<LoadedModel> {
   const checked = checkModelOptions(options)
   checked.signal?.throwIfAborted()
+  addon() // that it is missing is not the file's fault
+  if (await isForeignModel(path)) {
+    // Importers are not needed for most models, whose first token should come soon.
+    const { loadDirectly } = await import('./load-directly.js')
+    return loadDirectly(path, checked)
+  }
   const header = await readObtHeader(path)
   checked.signal?.throwIfAborted()
   checkContext(checked.context ?? 1, header.config)
