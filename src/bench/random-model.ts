@@ -5,7 +5,7 @@ import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { addon } from '../native/addon.js'
 import type { NativeModel } from '../native/native.js'
 import { integerOption, optionFields, stringOption } from '../options.js'
-import { describeModel } from '../run/load.js'
+import { describeModel } from '../run/loaded-model.js'
 import { internals, type Model } from '../run/model.js'
 import {
   ACTIVATIONS,

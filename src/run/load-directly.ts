@@ -18,7 +18,7 @@ import type { Provenance } from '../obt/obt.js'
 import { packageVersion } from '../package-version.js'
 import { ChatTemplate } from '../text/chat-template.js'
 import { Tokenizer } from '../text/tokenizer.js'
-import { describeModel, type LoadedModel } from './load.js'
+import { describeModel, type LoadedModel } from './loaded-model.js'
 import { ACTIVATIONS, type CheckedModelOptions, checkContext } from './model-options.js'
 
 /** Tokenizer and template are no tensors here. */

@@ -22,7 +22,7 @@ import { checkEmbedOptions, pooled } from './embedding.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
 import { KV_TYPES, type KvType } from './kv.js'
-import type { ModelInfo } from './load.js'
+import type { ModelInfo } from './loaded-model.js'
 import { MOST_EXTRA, restoreTimeline, saveTimeline } from './session-file.js'
 import type { Timeline } from './timeline.js'
 
