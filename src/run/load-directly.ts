@@ -1,21 +1,18 @@
 /** Loading a model of another format: it is converted on its way into memory, and never written. */
 import { createHash } from 'node:crypto'
-import { stat } from 'node:fs/promises'
-import { basename, resolve } from 'node:path'
+import { basename } from 'node:path'
 import type { ModelConfig } from '../config/config.js'
 import { nativeConfig, nativeKinds } from '../config/native-config.js'
-import { tensorBytes, tensorTable } from '../config/tensors.js'
+import { tensorTable } from '../config/tensors.js'
 import { Encoder } from '../convert/convert-encode.js'
-import { planConversion } from '../convert/convert-plan.js'
 import { convertedText } from '../convert/convert-text.js'
+import { describeForeign, type ForeignModel } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readFully } from '../files/file-reading.js'
 import { openSource } from '../import/open-source.js'
 import type { SourceModel } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeModel } from '../native/native.js'
-import type { Provenance } from '../obt/obt.js'
-import { packageVersion } from '../package-version.js'
 import { ChatTemplate } from '../text/chat-template.js'
 import { Tokenizer } from '../text/tokenizer.js'
 import { describeModel, type LoadedModel } from './loaded-model.js'
@@ -30,22 +27,15 @@ const AHEAD = 3
 export async function loadDirectly(path: string, options: CheckedModelOptions): Promise<LoadedModel> {
   const source = await openSource(path)
   try {
-    const { config } = planConversion(source, {})
+    const found = await describeForeign(path, source)
+    const { config, weightBytes } = found
     checkContext(options.context ?? 1, config)
-    const weightBytes = tensorTable(config, NO_BLOBS).reduce((sum, spec) => sum + tensorBytes(spec), 0)
     checkRoom(path, weightBytes, options.memoryLimit)
-    const files = await Promise.all(source.files.map(async (file) => ({ file, bytes: (await stat(file)).size })))
     const text = loadText(source, config)
     text.catch(() => {}) // what is wrong with the weights comes first
     const native = await fill(source, config, weightBytes, options)
     try {
-      const header = {
-        path,
-        config,
-        identity: await identityOf(files, config),
-        fileBytes: files.reduce((sum, { bytes }) => sum + bytes, 0),
-        provenance: provenanceOf(path, source, files),
-      }
+      const header = { ...found, path, identity: await identityOf(found) }
       return { native, config, info: describeModel(native, header, options), ...(await text) }
     } catch (error) {
       void native.dispose()
@@ -139,21 +129,6 @@ async function writeAll(
   for (const written of waiting) await written
 }
 
-interface SizedFile {
-  file: string
-  bytes: number
-}
-
-function provenanceOf(path: string, source: SourceModel, files: readonly SizedFile[]): Provenance {
-  return {
-    source: basename(resolve(path)),
-    format: source.format,
-    files: files.map(({ file, bytes }) => ({ name: basename(file), bytes })),
-    method: 'direct',
-    converter: `onebit-run ${packageVersion()}`,
-  }
-}
-
 const START_BYTES = 4 << 20
 const SAMPLES = 256
 const SAMPLE_BYTES = 1024
@@ -162,11 +137,11 @@ const SAMPLE_BYTES = 1024
  * What tells a model from others without reading all of it: its config, and of each file the size, the beginning, where
  * headers are, and samples of the rest, in which the weights of two models of one shape differ.
  */
-async function identityOf(files: readonly SizedFile[], config: ModelConfig): Promise<string> {
+async function identityOf({ files, config }: ForeignModel): Promise<string> {
   const hash = createHash('sha256').update('onebit-run direct 1').update(JSON.stringify(config))
-  for (const { file, bytes } of files) {
-    hash.update(`${basename(file)} ${bytes}`)
-    const { file: handle } = await openFile(file)
+  for (const { path, bytes } of files) {
+    hash.update(`${basename(path)} ${bytes}`)
+    const { file: handle } = await openFile(path)
     try {
       hash.update(await readFully(handle, 0, Math.min(START_BYTES, bytes)))
       for (let i = 0; i < SAMPLES && bytes > START_BYTES; i++) {
