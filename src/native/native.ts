@@ -235,7 +235,29 @@ export interface NativeSession {
   readonly disposed: boolean
 }
 
-export type SourceType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q1_0'
+/** Floats, and GGUF's blocks by their names there; q2_0_g128: the older Q2_0, in groups of 128. */
+export type SourceType =
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'q8_0'
+  | 'q4_0'
+  | 'q4_1'
+  | 'q1_0'
+  | 'q5_0'
+  | 'q5_1'
+  | 'q2_k'
+  | 'q3_k'
+  | 'q4_k'
+  | 'q5_k'
+  | 'q6_k'
+  | 'iq4_nl'
+  | 'iq4_xs'
+  | 'q2_0'
+  | 'q2_0_g128'
+  | 'tq1_0'
+  | 'tq2_0'
+  | 'ptq1_0'
 
 export interface NativeAddon {
   /** how errors are made; called once by src/native/addon.ts */
