@@ -57,7 +57,7 @@ describe('every description', () => {
     const { code, hint } = await failure(() => readHfConfig(tinyHfConfig({ model_type: 'gpt2' })))
     expect([code, hint]).toEqual([
       'ERR_UNSUPPORTED_ARCHITECTURE',
-      'Llama, Mistral, Qwen2 and Qwen3 models can be converted.',
+      'Llama, Mistral, OPT, Qwen2 and Qwen3 models can be converted.',
     ])
   })
 })
