@@ -2,6 +2,7 @@
  * OPT (Zhang et al. 2022, arXiv 2205.01068), which the OneBit paper trains from 1.3B on: LayerNorm with a bias before each
  * part, learned positions from row 2 of their table on, ReLU between two matrices, biases everywhere.
  */
+import type { ModelStructure } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
 import { LIMITS } from '../config/limits.js'
 import type { HfFields } from '../import/hf-fields.js'
@@ -49,7 +50,7 @@ function read(config: HfFields): Reading {
   const dim = config.size('hidden_size', LIMITS.dim)
   checkComputation(config, dim)
   const n_heads = config.size('num_attention_heads', LIMITS.heads)
-  const structure = withDefaults({
+  const structure: ModelStructure = withDefaults({
     architecture: 'opt',
     vocab_size: config.size('vocab_size', LIMITS.vocab),
     dim,
@@ -67,7 +68,7 @@ function read(config: HfFields): Reading {
     feed_forward: 'plain',
     activation: readActivation(config),
     rope_theta: 10000,
-    rope_style: 'half' as const,
+    rope_style: 'half',
     rope_scaling: { type: 'none' },
     tied_head: config.has('tie_word_embeddings') ? config.flag('tie_word_embeddings') : true,
   })
