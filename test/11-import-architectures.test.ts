@@ -25,11 +25,13 @@ describe('every description', () => {
   it.each(ARCHITECTURES.map((architecture) => [architecture.title, architecture] as const))(
     '%s names all parts of its models, in both formats',
     (_, { name, huggingFace, gguf }) => {
-      const config = new HfFields(tinyHfConfig({ model_type: huggingFace.modelTypes[0] }))
+      const config = new HfFields(tinyHfConfig({ model_type: huggingFace.modelTypes[0], ffn_dim: TINY.hidden }))
       const { structure } = huggingFace.read(config)
       expect(structure.architecture).toBe(name)
       const parts = [...modelParts(structure)]
-      const theirs = parts.map((part) => theirName(huggingFace.names, part))
+      const theirs = parts.map(
+        (part) => theirName(huggingFace.names, part) + (part.name.endsWith('.bias') ? ' bias' : ''),
+      )
       expect(new Set(theirs).size).toBe(parts.length)
       if (gguf === undefined) return
       const [architecture] = gguf.architectures as [string]
@@ -49,7 +51,7 @@ describe('every description', () => {
   it('has its own model types and names of GGUF architectures', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
-    expect(types).toEqual(['llama', 'bitllama', 'mistral', 'qwen2', 'qwen3'])
+    expect(types).toEqual(['llama', 'bitllama', 'mistral', 'opt', 'qwen2', 'qwen3'])
     expect(names).toEqual(['llama', 'qwen2', 'qwen3'])
   })
 
