@@ -44,6 +44,7 @@ describe('features', () => {
     feed_forward: 'plain',
     activation: 'relu2',
     ffn_inner_norm: true,
+    parallel_residual: true,
   }
 
   it.each(Object.entries(OTHER))('%s = %s is written, and read again', (name, value) => {
@@ -235,6 +236,7 @@ describe('what crosses to the engine', () => {
       { feed_forward: 'plain' },
       { activation: 'gelu' },
       { ffn_inner_norm: true },
+      { parallel_residual: true },
     ]
     expect(new Set(others.flatMap((features) => Object.keys(features)))).toEqual(
       new Set(FEATURES.map(({ name }) => name)),

@@ -25,12 +25,17 @@ describe('every description', () => {
   it.each(ARCHITECTURES.map((architecture) => [architecture.title, architecture] as const))(
     '%s names all parts of its models, in both formats',
     (_, { name, huggingFace, gguf }) => {
-      const config = new HfFields(tinyHfConfig({ model_type: huggingFace.modelTypes[0] }))
+      const config = new HfFields(
+        tinyHfConfig({ model_type: huggingFace.modelTypes[0], ffn_dim: TINY.hidden, hidden_act: undefined }),
+      )
       const { structure } = huggingFace.read(config)
       expect(structure.architecture).toBe(name)
       const parts = [...modelParts(structure)]
-      const theirs = parts.map((part) => theirName(huggingFace.names, part))
-      expect(new Set(theirs).size).toBe(parts.length)
+      const theirs = parts.map(
+        (part) => theirName(huggingFace.names, part) + (part.name.endsWith('.bias') ? ' bias' : ''),
+      )
+      const fused = huggingFace.fusedHeads?.length ?? 1
+      expect(new Set(theirs).size).toBe(parts.length - (fused - 1) * structure.n_layers)
       if (gguf === undefined) return
       const [architecture] = gguf.architectures as [string]
       const metadata = Object.entries(TINY_METADATA).flatMap(([key, value]) => {
@@ -49,7 +54,7 @@ describe('every description', () => {
   it('has its own model types and names of GGUF architectures', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
-    expect(types).toEqual(['llama', 'bitllama', 'mistral', 'qwen2', 'qwen3'])
+    expect(types).toEqual(['gpt_neox', 'llama', 'bitllama', 'mistral', 'opt', 'qwen2', 'qwen3'])
     expect(names).toEqual(['llama', 'qwen2', 'qwen3'])
   })
 
@@ -57,7 +62,7 @@ describe('every description', () => {
     const { code, hint } = await failure(() => readHfConfig(tinyHfConfig({ model_type: 'gpt2' })))
     expect([code, hint]).toEqual([
       'ERR_UNSUPPORTED_ARCHITECTURE',
-      'Llama, Mistral, Qwen2 and Qwen3 models can be converted.',
+      'GPT-NeoX, Llama, Mistral, OPT, Qwen2 and Qwen3 models can be converted.',
     ])
   })
 })

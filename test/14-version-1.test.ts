@@ -36,6 +36,7 @@ describe.each(Object.keys(expected.models))('%s', (name) => {
       feed_forward: 'gated',
       activation: 'silu',
       ffn_inner_norm: false,
+      parallel_residual: false,
     })
     expect(validateConfig(config)).toEqual(config)
   })

@@ -34,6 +34,7 @@ const UNUSUAL: Partial<Features>[] = [
   { feed_forward: 'plain' },
   { activation: 'gelu' },
   { ffn_inner_norm: true },
+  { parallel_residual: true },
 ]
 
 const PROMPT = [72, 101, 108, 108, 111]

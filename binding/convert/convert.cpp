@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "convert/blocks.h"
 #include "kernels/math.h"
 #include "system/pool.h"
 
@@ -13,58 +14,12 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian and are copied as they are");
 
-struct Format {
-    const char* name;
-    size_t elements, bytes;
-};
-
-constexpr Format kFormats[] = {{"f32", 1, 4},    {"f16", 1, 2},    {"bf16", 1, 2},   {"q8_0", 32, 34},
-                               {"q4_0", 32, 18}, {"q4_1", 32, 20}, {"q1_0", 128, 18}};
-
-const Format& format_of(SourceType type) { return kFormats[static_cast<size_t>(type)]; }
+const BlockFormat& format_of(SourceType type) { return kBlockFormats[static_cast<size_t>(type)]; }
 
 uint16_t load_u16(const uint8_t* at) {
     uint16_t bits;
     std::memcpy(&bits, at, sizeof bits);  // sources are not aligned
     return bits;
-}
-
-// f32_from_f16 in a form without branches, which compilers vectorise: shifted into place, a half is its value times
-// 2^-112, subnormal or not. Exact, because the product is by a power of two.
-float load_f16(const uint8_t* at) {
-    const uint32_t half = load_u16(at);
-    const float magnitude = std::bit_cast<float>((half & 0x7fffu) << 13) * 0x1p112f;
-    const uint32_t special = (half & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | special | (half & 0x8000u) << 16);
-}
-
-float load_bf16(const uint8_t* at) { return std::bit_cast<float>(static_cast<uint32_t>(load_u16(at)) << 16); }
-
-void q8_0_block(const uint8_t* block, float* out) {
-    const float d = load_f16(block);
-    for (size_t i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<int8_t>(block[2 + i]));
-}
-
-// Low nibbles are elements 0..15, high nibbles 16..31.
-void q4_0_block(const uint8_t* block, float* out) {
-    const float d = load_f16(block);
-    for (size_t i = 0; i < 16; ++i) {
-        out[i] = d * static_cast<float>((block[2 + i] & 15) - 8);
-        out[16 + i] = d * static_cast<float>((block[2 + i] >> 4) - 8);
-    }
-}
-
-void q4_1_block(const uint8_t* block, float* out) {
-    const float d = load_f16(block), m = load_f16(block + 2);
-    for (size_t i = 0; i < 16; ++i) {
-        out[i] = d * static_cast<float>(block[4 + i] & 15) + m;
-        out[16 + i] = d * static_cast<float>(block[4 + i] >> 4) + m;
-    }
-}
-
-void q1_0_block(const uint8_t* block, float* out) {
-    const float d = load_f16(block);
-    for (size_t i = 0; i < 128; ++i) out[i] = ((block[2 + i / 8] >> (i % 8)) & 1) != 0 ? d : -d;
 }
 
 Status bad_value(size_t index, size_t cols, const std::string& what) {
@@ -100,9 +55,9 @@ float round_to_integer(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 bool source_type_from_name(const char* name, SourceType* out) {
     size_t i = 0;
-    while (i < std::size(kFormats) && std::strcmp(name, kFormats[i].name) != 0) ++i;
-    if (i < std::size(kFormats)) *out = static_cast<SourceType>(i);
-    return i < std::size(kFormats);
+    while (i < kBlockFormatCount && std::strcmp(name, kBlockFormats[i].name) != 0) ++i;
+    if (i < kBlockFormatCount) *out = static_cast<SourceType>(i);
+    return i < kBlockFormatCount;
 }
 
 size_t block_elements(SourceType type) { return format_of(type).elements; }
@@ -111,18 +66,17 @@ size_t block_bytes(SourceType type) { return format_of(type).bytes; }
 Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
     const DefaultFloats floats;
     const size_t count = rows * cols;
-    const Format& format = format_of(type);
-    const auto decode = [&](auto block) {
-        for (size_t i = 0; i < count / format.elements; ++i) block(source + i * format.bytes, out + i * format.elements);
-    };
+    const BlockFormat& format = format_of(type);
     switch (type) {
         case SourceType::f32: std::memcpy(out, source, count * sizeof(float)); break;
-        case SourceType::f16: decode([](const uint8_t* at, float* to) { *to = load_f16(at); }); break;
-        case SourceType::bf16: decode([](const uint8_t* at, float* to) { *to = load_bf16(at); }); break;
-        case SourceType::q8_0: decode(q8_0_block); break;
-        case SourceType::q4_0: decode(q4_0_block); break;
-        case SourceType::q4_1: decode(q4_1_block); break;
-        case SourceType::q1_0: decode(q1_0_block); break;
+        case SourceType::f16:
+            for (size_t i = 0; i < count; ++i) out[i] = load_f16(source + 2 * i);
+            break;
+        case SourceType::bf16:
+            for (size_t i = 0; i < count; ++i) out[i] = load_bf16(source + 2 * i);
+            break;
+        default:
+            for (size_t i = 0; i < count / format.elements; ++i) format.decode(source + i * format.bytes, out + i * format.elements);
     }
     return check_finite(out, count, cols);
 }

@@ -10,9 +10,11 @@
 
 namespace onebit {
 
-// What sources store. The quantised ones are GGUF's blocks: q8_0 (f16 d, 32 x int8), q4_0 (f16 d, 16 bytes, value
-// (nibble - 8) d), q4_1 (f16 d, f16 m, 16 bytes, value nibble d + m), q1_0 (f16 d, 16 bytes, bit 1 = +d, 0 = -d).
-enum class SourceType : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1, q1_0 };
+// What sources store, in the order of kBlockFormats (blocks.h): floats, and GGUF's blocks.
+enum class SourceType : uint8_t {
+    f32, f16, bf16, q8_0, q4_0, q4_1, q1_0, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, q2_0, q2_0_g128, tq1_0, tq2_0,
+    ptq1_0
+};
 
 bool source_type_from_name(const char* name, SourceType* out);
 

@@ -62,6 +62,7 @@ struct Config {
     bool gated = true;                 // feed-forward: w2(act(w1 x) * w3 x); otherwise w2(act(w1 x))
     Activation activation = Activation::silu;
     bool ffn_inner_norm = false;       // of the inner vector, before w2
+    bool parallel_residual = false;    // attention and feed-forward both read x; otherwise the second reads x + the first
 
     int32_t q_dim() const { return n_heads * head_dim; }
     int32_t kv_dim() const { return n_kv_heads * head_dim; }

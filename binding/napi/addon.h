@@ -59,6 +59,7 @@ public:
     Napi::FunctionReference error_factory;  // (code, message) => Error; empty until useErrors()
     Napi::FunctionReference model_class;
     Napi::FunctionReference session_class;
+    Napi::FunctionReference filling_class;
     void* constructing = nullptr;  // what a class constructor wraps; null when a script calls it
 
 private:

@@ -35,7 +35,8 @@ constexpr FlagField kFlags[] = {{"tied_head", &Config::tied_head},
                                 {"qk_norm", &Config::qk_norm},
                                 {"attention_inner_norm", &Config::attention_inner_norm},
                                 {"output_gate", &Config::output_gate},
-                                {"ffn_inner_norm", &Config::ffn_inner_norm}};
+                                {"ffn_inner_norm", &Config::ffn_inner_norm},
+                                {"parallel_residual", &Config::parallel_residual}};
 // Those that need a word more.
 constexpr const char* kOthers[] = {"norm_eps", "rope_theta", "rope_style", "rope_scaling", "norm", "positions", "feed_forward", "activation"};
 

@@ -204,9 +204,11 @@ void register_model(Napi::Env env, Napi::Object exports) {
     Addon& addon = Addon::of(env);
     addon.model_class = Napi::Persistent(model_class(env));
     addon.session_class = Napi::Persistent(session_class(env));
+    addon.filling_class = Napi::Persistent(filling_class(env));
     exports.Set("Cancel", cancel_class(env));
     exports.Set("Sampler", sampler_class(env));
     export_call<load_model_call>(exports, "loadModel");
+    export_call<fill_model_call>(exports, "fillModel");
     export_call<step_call>(exports, "step");
     export_call<generate_call>(exports, "generate");
     export_call<config_fields>(exports, "configFields");

@@ -10,6 +10,7 @@
 #include <set>
 #include <utility>
 
+#include "model/fill.h"
 #include "napi/addon.h"
 #include "run/generation.h"
 
@@ -72,6 +73,20 @@ struct SamplerState {
     void forget(Napi::Env) {}
 };
 
+// A model that is still being made: see fill.cpp.
+struct FillingState {
+    std::unique_ptr<Filling> filling;  // used by jobs only
+    int32_t threads = 0;
+    uint64_t memory_limit = 0;
+    bool failed = false;  // seen by jobs only
+    bool ended = false;   // finished or disposed
+    int64_t told_bytes = 0;
+
+    static constexpr const char* kName = "NativeFilling";
+    static constexpr napi_type_tag kTag = {0x6f6e656269742d66, 0x27d4b90e61c8f35a};
+    void forget(Napi::Env env);
+};
+
 void tell_collector(Napi::Env env, int64_t bytes, int64_t* told);
 
 // ---- states and their JavaScript objects --------------------------------------------------------------
@@ -127,8 +142,10 @@ Napi::Function model_class(Napi::Env env);
 Napi::Function session_class(Napi::Env env);
 Napi::Function cancel_class(Napi::Env env);
 Napi::Function sampler_class(Napi::Env env);
+Napi::Function filling_class(Napi::Env env);
 
 Napi::Value load_model_call(const Napi::CallbackInfo& call);  // loadModel(options)
+Napi::Value fill_model_call(const Napi::CallbackInfo& call);  // fillModel(options)
 Napi::Value step_call(const Napi::CallbackInfo& call);        // step(model, items, options)
 Napi::Value generate_call(const Napi::CallbackInfo& call);    // generate(model, item, options)
 

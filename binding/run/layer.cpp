@@ -135,6 +135,8 @@ void mix(const Frame& f, int layer, const Crew& crew) {
     if (c.attention_inner_norm) crew.each(crew.span, Normalize{f, f.mixed, f.mixed, p.q_dim, l.attention_inner_norm, c.q_dim()});
     const Target wo[] = {{&l.wo, f.row(f.out, p.dim, first), p.dim}};  // out (dim) = wo mixed
     multiply_group(f.model, p.layers[static_cast<size_t>(l.like)].wo, crew, wo, f.row(f.mixed, p.q_dim, first), p.q_dim);
+    // Both read the same x: what the feed-forward reads is made before x changes.
+    if (c.parallel_residual) crew.each(crew.span, Normalize{f, f.normed, f.x, p.dim, l.ffn_norm, c.dim});
     crew.each(crew.span, [&](int t) { f.kernels.add(f.row(f.x, p.dim, t), f.row(f.out, p.dim, t), c.dim); });  // x += out
 }
 
@@ -144,7 +146,8 @@ void feed_forward(const Frame& f, int layer, const Crew& crew) {
     const Plan& p = f.plan;
     const LayerPlan& groups = p.layers[static_cast<size_t>(l.like)];
     const int first = crew.span.first;
-    crew.each(crew.span, Normalize{f, f.normed, f.x, p.dim, l.ffn_norm, c.dim});  // normed (dim) = norm(x)
+    // normed (dim) = norm(x)
+    if (!c.parallel_residual) crew.each(crew.span, Normalize{f, f.normed, f.x, p.dim, l.ffn_norm, c.dim});
     // inner, up (hidden) = w1, w3 normed; there is no w3 in a plain feed-forward
     const Target w1_w3[] = {{&l.w1, f.row(f.inner, p.hidden, first), p.hidden}, {&l.w3, f.row(f.up, p.hidden, first), p.hidden}};
     multiply_group(f.model, groups.up, crew, w1_w3, f.row(f.normed, p.dim, first), p.dim);

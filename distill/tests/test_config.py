@@ -28,6 +28,7 @@ OTHER = {
     "feed_forward": "plain",
     "activation": "relu2",
     "ffn_inner_norm": True,
+    "parallel_residual": True,
 }
 
 

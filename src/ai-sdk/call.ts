@@ -16,8 +16,8 @@ import {
 } from '../batch-chat/prepare-chat.js'
 import { badOption } from '../errors.js'
 import type { AnswerShape } from '../grammar/constraint.js'
+import { booleanOption, optionFields, stringOption } from '../options.js'
 import { checkGenerateOptions, type GenerateOptions } from '../run/generate-options.js'
-import { booleanOption, optionFields, stringOption } from '../run/options.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import { chatMessages, onlyText } from './prompt.js'
 

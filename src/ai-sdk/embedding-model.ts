@@ -8,8 +8,8 @@ import type {
 import type { ChatModel } from '../batch-chat/prepare-chat.js'
 import { badOption } from '../errors.js'
 import { someAtATime } from '../flow/some-at-a-time.js'
+import { optionFields } from '../options.js'
 import { checkEmbedOptions } from '../run/embedding.js'
-import { optionFields } from '../run/options.js'
 
 /** What `providerOptions.onebit` of an embedding may have. */
 export interface OnebitEmbedOptions {

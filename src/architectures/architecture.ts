@@ -42,6 +42,8 @@ export interface HuggingFaceDescription {
   names: TensorNames
   /** what names begin with, except in checkpoints of the bare base model */
   basePrefix: string
+  /** linears that lie in one tensor under one name, in this order: of the first head of each all rows, then of the second */
+  fusedHeads?: readonly Role[]
   /** tensors that hold nothing of the model */
   isIgnored(name: string): boolean
   /** model types whose linears are signs, with the names of the two vectors beside each weight */

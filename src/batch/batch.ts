@@ -2,11 +2,6 @@
 
 import { badOption } from '../errors.js'
 import type { Constraint } from '../grammar/constraint.js'
-import { checkEmbedOptions } from '../run/embedding.js'
-import { checkGenerateOptions } from '../run/generate-options.js'
-import type { GenerationSummary } from '../run/generation.js'
-import { KV_TYPES } from '../run/kv.js'
-import { internals, Model } from '../run/model.js'
 import {
   booleanOption,
   functionOption,
@@ -16,7 +11,12 @@ import {
   optionFields,
   signalOption,
   tokenIds,
-} from '../run/options.js'
+} from '../options.js'
+import { checkEmbedOptions } from '../run/embedding.js'
+import { checkGenerateOptions } from '../run/generate-options.js'
+import type { GenerationSummary } from '../run/generation.js'
+import { KV_TYPES } from '../run/kv.js'
+import { internals, Model } from '../run/model.js'
 import type { Piece } from '../run/pieces.js'
 import { type Embedding, EmbedRequest } from './embed-request.js'
 import { Engine } from './engine.js'

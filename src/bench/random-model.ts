@@ -4,7 +4,8 @@ import type { ModelConfig } from '../config/config.js'
 import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { addon } from '../native/addon.js'
 import type { NativeModel } from '../native/native.js'
-import { describeModel } from '../run/load.js'
+import { integerOption, optionFields, stringOption } from '../options.js'
+import { describeModel } from '../run/loaded-model.js'
 import { internals, type Model } from '../run/model.js'
 import {
   ACTIVATIONS,
@@ -13,7 +14,6 @@ import {
   MODEL_OPTION_NAMES,
   type ModelOptions,
 } from '../run/model-options.js'
-import { integerOption, optionFields, stringOption } from '../run/options.js'
 import { parseWeightType, type Shape, type ShapeName, shapeConfig, type WeightType } from './shapes.js'
 
 export interface RandomModelOptions extends Omit<ModelOptions, 'onProgress'> {

@@ -1,10 +1,10 @@
 /** `onebit bench --report`: measures within a budget of time, then writes the pages. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { readModelHeader } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
 import { checkTarget, writeAtomically, writeFully } from '../files/atomic-file.js'
 import { fileError } from '../files/file-errors.js'
-import { readObtHeader } from '../obt/obt.js'
 import { type ModelSource, sourceName } from './jobs.js'
 import { emptyReport, type Report } from './report-data.js'
 import { reportHtml } from './report-html.js'
@@ -36,7 +36,7 @@ async function contexts(sources: readonly ModelSource[], report: Report): Promis
     try {
       const config =
         'file' in source
-          ? (await readObtHeader(source.file)).config
+          ? (await readModelHeader(source.file)).config
           : shapeConfig(source.shape as ShapeName, parseWeightType(source.type))
       found.set(source, config.context_length)
     } catch (error) {

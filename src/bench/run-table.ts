@@ -1,8 +1,8 @@
 /** The table of `onebit bench`: every combination of models and ways of running them, one process after the other. */
 
+import { readModelHeader } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
-import { readObtHeader } from '../obt/obt.js'
 import type { Activations } from '../run/model.js'
 import { type BenchJob, type ModelSource, sourceName } from './jobs.js'
 import type { BenchRow } from './rows.js'
@@ -38,7 +38,7 @@ export function isUnfit(error: unknown): error is OnebitError {
 
 /** Finds out in a moment what would otherwise fail after minutes. */
 export async function checkSource(source: ModelSource): Promise<void> {
-  if ('file' in source) await readObtHeader(source.file)
+  if ('file' in source) await readModelHeader(source.file)
   else shapeConfig(source.shape as ShapeName, parseWeightType(source.type))
 }
 

@@ -1,22 +1,22 @@
 import { describeKind, linearKindSummary, modelSize } from '../config/model-size.js'
-import { readObtHeader } from '../obt/obt.js'
+import { readModelHeader } from '../convert/foreign-model.js'
 import type { Command } from './arguments.js'
 import { formatBytes, formatCount } from './format.js'
 
 export const infoCommand: Command = {
   name: 'info',
-  summary: 'Show what is in a .obt file: architecture, kinds, bits per weight, size, where it came from.',
-  usage: 'info MODEL.obt [--tensors] [--json]',
+  summary: 'Show what is in a model file: architecture, kinds, bits per weight, size, where it came from.',
+  usage: 'info MODEL [--tensors] [--json]',
   positionals: { min: 1, max: 1 },
   options: {
-    tensors: { type: 'boolean', help: 'list every tensor' },
+    tensors: { type: 'boolean', help: 'list every tensor of a .obt file' },
     json: { type: 'boolean', help: 'print JSON' },
   },
   async run(values, [path]) {
-    const header = await readObtHeader(path!)
+    const header = await readModelHeader(path!)
     const size = modelSize(header.config, header.blobs, header.fileBytes)
     if (values.json) {
-      const tensors = header.tensors.map(({ spec, offset, bytes }) => ({ ...spec, offset, bytes }))
+      const tensors = (header.tensors ?? []).map(({ spec, offset, bytes }) => ({ ...spec, offset, bytes }))
       const { config, provenance } = header
       console.log(JSON.stringify({ path, config, size, provenance, ...(values.tensors ? { tensors } : {}) }, null, 2))
       return 0
@@ -54,11 +54,12 @@ export const infoCommand: Command = {
         typeof value === 'string' ? value : JSON.stringify(value),
       ]),
     ]
+    for (const note of header.notes) rows.push(['note', note])
     const width = Math.max(...rows.map(([name]) => name.length))
     for (const [name, text] of rows) console.log(`${name.padEnd(width)}  ${text}`)
     if (values.tensors) {
       console.log()
-      for (const { spec, offset } of header.tensors) {
+      for (const { spec, offset } of header.tensors ?? []) {
         console.log(`${spec.name.padEnd(28)} ${spec.dtype.padEnd(4)} [${spec.shape.join(', ')}] at ${offset}`)
       }
     }

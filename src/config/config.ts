@@ -35,6 +35,8 @@ export interface Features {
   activation: 'silu' | 'relu' | 'relu2' | 'gelu' | 'gelu_tanh'
   /** norm of the feed-forward's inner vector (hidden_dim) before w2 */
   ffn_inner_norm: boolean
+  /** attention and feed-forward both read x, and both are added to it; otherwise the feed-forward reads x with attention in it */
+  parallel_residual: boolean
 }
 
 /** A model without how its matrices are stored: what an importer finds out. */

@@ -57,6 +57,7 @@ export const FIELDS = [
   { name: 'feed_forward', type: 'choice', values: ['gated', 'plain'], default: 'gated' },
   { name: 'activation', type: 'choice', values: ['silu', 'relu', 'relu2', 'gelu', 'gelu_tanh'], default: 'silu' },
   { name: 'ffn_inner_norm', type: 'boolean', default: false },
+  { name: 'parallel_residual', type: 'boolean', default: false },
 ] as const satisfies readonly Field[]
 
 type Listed = (typeof FIELDS)[number]

@@ -6,18 +6,15 @@ import { basename, resolve } from 'node:path'
 import type { ModelConfig } from '../config/config.js'
 import { modelSize } from '../config/model-size.js'
 import { tensorBytes, tensorTable } from '../config/tensors.js'
-import { badOption, OnebitError } from '../errors.js'
+import { badOption } from '../errors.js'
 import { checkTarget } from '../files/atomic-file.js'
 import { fileError } from '../files/file-errors.js'
-import { openFile, readFully } from '../files/file-reading.js'
-import { openGguf } from '../import/gguf.js'
-import { openHuggingFace } from '../import/hf.js'
-import { openLlama2c } from '../import/llama2c.js'
+import { openSource } from '../import/open-source.js'
 import type { SourceModel } from '../import/source.js'
 import type { Provenance } from '../obt/obt-header.js'
 import { writeObt } from '../obt/obt-writer.js'
+import { booleanOption, choiceOption, numberOption, optionFields, signalOption, stringOption } from '../options.js'
 import { packageVersion } from '../package-version.js'
-import { booleanOption, choiceOption, numberOption, optionFields, signalOption, stringOption } from '../run/options.js'
 import { Encoder, type SvidOptions } from './convert-encode.js'
 import { type ConvertType, planConversion } from './convert-plan.js'
 import { convertedText, type TextOptions } from './convert-text.js'
@@ -66,24 +63,6 @@ export interface ConvertReport {
   hasChatTemplate: boolean
   /** what a user should know, one sentence each */
   warnings: string[]
-}
-
-async function openSource(path: string): Promise<SourceModel> {
-  const found = await stat(path).catch((cause) => {
-    throw fileError(cause, path, 'reading')
-  })
-  if (found.isDirectory()) return openHuggingFace(path)
-  const { file } = await openFile(path)
-  const start = await readFully(file, 0, 9).finally(() => file.close())
-  if (start.subarray(0, 4).toString('latin1') === 'GGUF') return openGguf(path)
-  const hint = 'Give the folder that the file is in: its config.json is needed too.'
-  if (start.subarray(0, 4).toString('latin1') === 'PK\x03\x04') {
-    throw new OnebitError('ERR_UNKNOWN_FORMAT', `${path} is a PyTorch checkpoint without its config`, { hint })
-  }
-  if (start[8] === 0x7b /* { */ && path.endsWith('.safetensors')) {
-    throw new OnebitError('ERR_UNKNOWN_FORMAT', `${path} is a safetensors file without its config`, { hint })
-  }
-  return openLlama2c(path)
 }
 
 type SourceFile = { name: string; bytes: number; sha256: string }

@@ -3,8 +3,8 @@
  * as llama.cpp's users know it from its report on Kullback-Leibler divergence.
  */
 import { OnebitError } from '../errors.js'
+import { functionOption, integerOption, optionFields, signalOption } from '../options.js'
 import type { Model } from '../run/model.js'
-import { functionOption, integerOption, optionFields, signalOption } from '../run/options.js'
 import type { Session } from '../run/session.js'
 import { blocks } from './windows.js'
 

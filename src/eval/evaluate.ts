@@ -1,15 +1,8 @@
 /** Evaluation tasks: a model answers questions, and how often it is right is compared with what others report. */
 import { join } from 'node:path'
 import { badOption } from '../errors.js'
+import { booleanOption, functionOption, integerOption, optionFields, signalOption, stringOption } from '../options.js'
 import type { Model } from '../run/model.js'
-import {
-  booleanOption,
-  functionOption,
-  integerOption,
-  optionFields,
-  signalOption,
-  stringOption,
-} from '../run/options.js'
 import { AnswersFile } from './answers-file.js'
 import { type AnswerScore, ChoiceScorer } from './choices.js'
 import { findQuestions } from './data/find-questions.js'

@@ -3,8 +3,8 @@
  * a block's mean negative log-likelihood), with a sliding window, and over random windows of many texts.
  */
 import { badOption, OnebitError } from '../errors.js'
+import { functionOption, integerOption, optionFields, signalOption } from '../options.js'
 import type { Model } from '../run/model.js'
-import { functionOption, integerOption, optionFields, signalOption } from '../run/options.js'
 import type { Session } from '../run/session.js'
 import { blocks, randomWindow, slidingWindows, type Window } from './windows.js'
 

@@ -26,30 +26,30 @@ const TYPES: Record<number, { type: SourceType; elements: number; bytes: number 
   1: { type: 'f16', elements: 1, bytes: 2 },
   2: { type: 'q4_0', elements: 32, bytes: 18 },
   3: { type: 'q4_1', elements: 32, bytes: 20 },
+  6: { type: 'q5_0', elements: 32, bytes: 22 },
+  7: { type: 'q5_1', elements: 32, bytes: 24 },
   8: { type: 'q8_0', elements: 32, bytes: 34 },
+  10: { type: 'q2_k', elements: 256, bytes: 84 },
+  11: { type: 'q3_k', elements: 256, bytes: 110 },
+  12: { type: 'q4_k', elements: 256, bytes: 144 },
+  13: { type: 'q5_k', elements: 256, bytes: 176 },
+  14: { type: 'q6_k', elements: 256, bytes: 210 },
+  20: { type: 'iq4_nl', elements: 32, bytes: 18 },
+  23: { type: 'iq4_xs', elements: 256, bytes: 136 },
   30: { type: 'bf16', elements: 1, bytes: 2 },
   41: { type: 'q1_0', elements: 128, bytes: 18 },
 }
 
 /** Names of the types we do not read, for the message; ggml has no others in use. */
 const OTHER_TYPES: Record<number, string> = {
-  6: 'Q5_0',
-  7: 'Q5_1',
   9: 'Q8_1',
-  10: 'Q2_K',
-  11: 'Q3_K',
-  12: 'Q4_K',
-  13: 'Q5_K',
-  14: 'Q6_K',
   15: 'Q8_K',
   16: 'IQ2_XXS',
   17: 'IQ2_XS',
   18: 'IQ3_XXS',
   19: 'IQ1_S',
-  20: 'IQ4_NL',
   21: 'IQ3_S',
   22: 'IQ2_S',
-  23: 'IQ4_XS',
   29: 'IQ1_M',
   34: 'TQ1_0',
   35: 'TQ2_0',
@@ -70,7 +70,7 @@ function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorM
     if (known === undefined) {
       const what = OTHER_TYPES[type] ?? `the unknown type ${type}`
       throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', `${path}: tensor ${name} has type ${what}`, {
-        hint: 'F32, F16, BF16, Q8_0, Q4_0, Q4_1 and Q1_0 can be converted.',
+        hint: 'F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS and Q1_0 can be read.',
       })
     }
     if (dimensions[0]! % known.elements !== 0) {

@@ -1,7 +1,8 @@
 /** Takes a model's tensors out of a source, by the one table of parts and an architecture's names. */
 import { type BiasRules, type TensorNames, theirName } from '../architectures/architecture.js'
 import type { ModelStructure } from '../config/config.js'
-import { modelParts } from '../config/tensors.js'
+import { modelParts, type Role } from '../config/tensors.js'
+import { ofFusedHeads } from './fused-heads.js'
 import { missingTensor, type SourceTensor, unusedTensor } from './source.js'
 
 /** Tensors of a source by their own names. What is left at the end is what nobody asked for. */
@@ -53,11 +54,13 @@ export type ReadLinear = (theirs: string, rows: number, cols: number) => Iterabl
  * @throws OnebitError ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE
  */
 export function mapTensors(
-  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames },
+  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames; fusedHeads?: readonly Role[] | undefined },
   take: Taker<unknown>,
   readLinear: ReadLinear = (theirs, rows, cols) => [['weight', take.required(`${theirs}.weight`, rows, cols)]],
 ): Map<string, SourceTensor> {
   const out = new Map<string, SourceTensor>()
+  const { fusedHeads = [], structure } = model
+  const count = fusedHeads.length
   for (const part of modelParts(model.structure)) {
     const theirs = theirName(model.names, part)
     const [rows, cols] = part.shape
@@ -67,10 +70,14 @@ export function mapTensors(
       out.set(isTable ? `${part.name}.weight` : part.name, take.required(`${theirs}.${suffix}`, ...part.shape))
       continue
     }
-    for (const [suffix, tensor] of readLinear(theirs, rows, cols!)) out.set(`${part.name}.${suffix}`, tensor)
-    const rule = model.biases[part.linear.role]
-    const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, rows)
-    if (bias !== undefined) out.set(`${part.name}.bias`, bias)
+    const { role } = part.linear
+    const rule = model.biases[role]
+    const index = fusedHeads.indexOf(role)
+    const own = (tensor: SourceTensor) => (index < 0 ? tensor : ofFusedHeads(tensor, structure.head_dim, index, count))
+    const all = index < 0 ? rows : rows * count
+    for (const [suffix, tensor] of readLinear(theirs, all, cols!)) out.set(`${part.name}.${suffix}`, own(tensor))
+    const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, all)
+    if (bias !== undefined) out.set(`${part.name}.bias`, own(bias))
   }
   take.checkNothingLeft()
   return out

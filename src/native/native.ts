@@ -24,6 +24,31 @@ export interface NativeLoadOptions {
   onProgress?: (doneBytes: number) => void
 }
 
+export interface NativeFillOptions {
+  config: NativeConfig
+  kinds: NativeKinds
+  activations: 0 | 1 | 2 // int8, f32, int4
+  /** 0: default_threads() */
+  threads: number
+  /** ONEBIT_ISA's value, or '' */
+  isa: string
+  memory_limit: number
+}
+
+/** A model whose numbers come from here, in the forms that a .obt file has them in. Made by fillModel(). */
+export interface NativeFilling {
+  /**
+   * The next bytes of a tensor; those of one come in order, and it must be whole before another begins. Copied; placed on
+   * the native thread. After an error everything else is one. ERR_TENSOR_TABLE, ERR_TENSOR_SIZE, ERR_NOT_FINITE,
+   * ERR_DISPOSED.
+   */
+  write(name: string, bytes: Uint8Array): Promise<void>
+  /** Every tensor is whole: the model. Once. ERR_TENSOR_TABLE, ERR_DISPOSED. */
+  finish(): Promise<NativeModel>
+  /** Any number of times. */
+  dispose(): void
+}
+
 export interface NativeRandomOptions {
   config: NativeConfig
   kinds: NativeKinds
@@ -215,7 +240,29 @@ export interface NativeSession {
   readonly disposed: boolean
 }
 
-export type SourceType = 'f32' | 'f16' | 'bf16' | 'q8_0' | 'q4_0' | 'q4_1' | 'q1_0'
+/** Floats, and GGUF's blocks by their names there; q2_0_g128: the older Q2_0, in groups of 128. */
+export type SourceType =
+  | 'f32'
+  | 'f16'
+  | 'bf16'
+  | 'q8_0'
+  | 'q4_0'
+  | 'q4_1'
+  | 'q1_0'
+  | 'q5_0'
+  | 'q5_1'
+  | 'q2_k'
+  | 'q3_k'
+  | 'q4_k'
+  | 'q5_k'
+  | 'q6_k'
+  | 'iq4_nl'
+  | 'iq4_xs'
+  | 'q2_0'
+  | 'q2_0_g128'
+  | 'tq1_0'
+  | 'tq2_0'
+  | 'ptq1_0'
 
 export interface NativeAddon {
   /** how errors are made; called once by src/native/addon.ts */
@@ -235,6 +282,8 @@ export interface NativeAddon {
     compiler: string
   }
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
+  /** Reserves the memory of a model that is then written. ERR_CONFIG, ERR_ISA, ERR_OUT_OF_MEMORY. */
+  fillModel(options: NativeFillOptions): Promise<NativeFilling>
   /** the names of NativeConfig's fields, as the addon reads them */
   configFields(): string[]
   /**

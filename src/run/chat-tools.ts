@@ -3,11 +3,11 @@ import { answerFormat, opensThinking } from '../answer/format.js'
 import type { AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
 import { templateTool } from '../answer/template-tool.js'
 import { badOption, OnebitError } from '../errors.js'
+import { booleanOption, integerOption } from '../options.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import type { GenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
-import { booleanOption, integerOption } from './options.js'
 import type { Piece } from './session.js'
 
 /** A function that the model may call. */

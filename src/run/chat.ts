@@ -5,6 +5,7 @@
 import { badOption, OnebitError } from '../errors.js'
 import { CONTEXT_OPTION } from '../native/hints.js'
 import { withPath } from '../obt/obt.js'
+import { functionOption, optionFields, signalOption, stringOption } from '../options.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { type Conversation, conversationText, parseConversation } from './chat-file.js'
 import {
@@ -22,7 +23,6 @@ import {
 import { type CachedAnswer, ChatTurn } from './chat-turn.js'
 import { checkGenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
-import { functionOption, optionFields, signalOption, stringOption } from './options.js'
 import { type GenerateOptions, type GenerationSummary, type Piece, Session } from './session.js'
 
 export interface ChatOptions {

@@ -1,6 +1,6 @@
 /** From hidden states to one vector for a text. */
 import type { EmbedOptions } from '../batch/requests.js'
-import { booleanOption, choiceOption, optionFields, signalOption } from './options.js'
+import { booleanOption, choiceOption, optionFields, signalOption } from '../options.js'
 
 export const POOLINGS = ['mean', 'last'] as const
 

@@ -1,7 +1,6 @@
 /** What can be asked of a generation, and the checks of it. */
 import { badOption } from '../errors.js'
 import type { AnswerShape } from '../grammar/constraint.js'
-import { isRecord } from '../text/tokenizer-json.js'
 import {
   booleanOption,
   integerOption,
@@ -10,7 +9,8 @@ import {
   signalOption,
   stringOption,
   tokenIds,
-} from './options.js'
+} from '../options.js'
+import { isRecord } from '../text/tokenizer-json.js'
 import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
 
 export interface GenerateOptions extends SamplingOptions {

@@ -2,8 +2,8 @@
 import type { ModelConfig } from '../config/config.js'
 import { LIMITS } from '../config/limits.js'
 import { badOption } from '../errors.js'
+import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from '../options.js'
 import { KV_TYPES, type KvType } from './kv.js'
-import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from './options.js'
 
 /** In the order of the native enumeration. */
 export const ACTIVATIONS = ['int8', 'f32', 'int4'] as const

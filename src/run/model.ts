@@ -6,15 +6,16 @@ import { badOption, OnebitError } from '../errors.js'
 import type { AnswerShape, Constraint, Grammars } from '../grammar/constraint.js'
 import type { NativeModel } from '../native/native.js'
 import type { Provenance } from '../obt/obt.js'
+import { choiceOption, integerOption, optionFields } from '../options.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
-import { type LoadedModel, loadModel, type ModelInfo } from './load.js'
+import { loadModel } from './load.js'
+import type { LoadedModel, ModelInfo } from './loaded-model.js'
 import { type Activations, checkContext, type ModelOptions } from './model-options.js'
-import { choiceOption, integerOption, optionFields } from './options.js'
 import { KV_TYPES, Session, type SessionOptions } from './session.js'
 import { Timeline } from './timeline.js'
 
-export type { ModelInfo } from './load.js'
+export type { ModelInfo } from './loaded-model.js'
 export type { Activations, ModelOptions } from './model-options.js'
 
 /** What src/bench needs of a model beyond its public face: one without a file, and steps of several sessions at once. */
@@ -48,13 +49,14 @@ export class Model {
   #grammars: Promise<Grammars> | undefined
 
   /**
-   * Loads a `.obt` file. The file is read once and not needed afterwards.
+   * Loads a `.obt` file, a GGUF file or a folder of Hugging Face's; what is no `.obt` is converted on its way into memory, as
+   * `onebit convert` does it, and nothing is written. The file is read once and not needed afterwards.
    * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_NOT_OBT, ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG,
    *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE,
    *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; the signal's reason when it aborts
    */
   static async load(path: string, options?: ModelOptions): Promise<Model> {
-    if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a .obt file')
+    if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a model')
     return new Model(await loadModel(path, options))
   }
 

@@ -2,8 +2,8 @@
 import { randomInt } from 'node:crypto'
 import { badOption } from '../errors.js'
 import type { NativeSamplerOptions } from '../native/native.js'
+import { integerOption, numberOption } from '../options.js'
 import { shown } from '../shown-value.js'
-import { integerOption, numberOption } from './options.js'
 
 export interface SamplingOptions {
   /** 0 takes the likeliest token always; default 0.8 */

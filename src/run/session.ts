@@ -6,13 +6,6 @@ import { badOption, OnebitError } from '../errors.js'
 import type { AnswerShape, Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel } from '../native/native.js'
-import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
-import type { Tokenizer } from '../text/tokenizer.js'
-import { checkEmbedOptions, pooled } from './embedding.js'
-import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
-import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
-import { KV_TYPES, type KvType } from './kv.js'
-import type { ModelInfo } from './load.js'
 import {
   booleanOption,
   choiceOption,
@@ -22,7 +15,14 @@ import {
   signalOption,
   stringOption,
   tokenIds,
-} from './options.js'
+} from '../options.js'
+import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
+import type { Tokenizer } from '../text/tokenizer.js'
+import { checkEmbedOptions, pooled } from './embedding.js'
+import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
+import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
+import { KV_TYPES, type KvType } from './kv.js'
+import type { ModelInfo } from './loaded-model.js'
 import { MOST_EXTRA, restoreTimeline, saveTimeline } from './session-file.js'
 import type { Timeline } from './timeline.js'
 

@@ -1,6 +1,6 @@
 /** POST /v1/embeddings. */
 import { someAtATime } from '../flow/some-at-a-time.js'
-import { choiceOption, integerOption } from '../run/options.js'
+import { choiceOption, integerOption } from '../options.js'
 import { badField } from './errors.js'
 import type { Exchange } from './exchange.js'
 import { rawPrompts } from './prompts.js'

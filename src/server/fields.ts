@@ -1,6 +1,7 @@
 /** Fields that several kinds of requests have, checked. Limits of sampling are those of the API, and so are its errors. */
+
+import { booleanOption, integerOption } from '../options.js'
 import { checkGenerateOptions, type GenerateOptions } from '../run/generate-options.js'
-import { booleanOption, integerOption } from '../run/options.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import type { Fields } from './body.js'
 import { badField } from './errors.js'

@@ -2,7 +2,7 @@
  * POST /tokenize and /detokenize, GET /tokenizer_info: as vLLM (`prompt`) and llama.cpp's server (`content`) have them.
  * lm-evaluation-harness works with nothing but these.
  */
-import { booleanOption, choiceOption } from '../run/options.js'
+import { booleanOption, choiceOption } from '../options.js'
 import { badField } from './errors.js'
 import type { Exchange } from './exchange.js'
 import { idList } from './fields.js'

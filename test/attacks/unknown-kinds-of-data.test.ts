@@ -16,8 +16,8 @@ function attempt(gguf: RawGguf) {
 
 describe('GGUF tensor types', () => {
   test.each([
-    [12, 'Q4_K'],
-    [14, 'Q6_K'],
+    [16, 'IQ2_XXS'],
+    [39, 'MXFP4'],
     [42, 'Q2_0'],
     [40, 'unknown type 40'],
     [4, 'unknown type 4'],

@@ -88,6 +88,7 @@ void choose_features(Random& random, Config& c) {
     c.output_gate = random.chance(8);
     c.attention_inner_norm = random.chance(8);
     c.ffn_inner_norm = random.chance(8);
+    c.parallel_residual = random.chance(6);
     c.gated = !random.chance(6);
     if (random.chance(6)) c.norm = NormKind::layer;
     c.norm_bias = random.chance(8);
@@ -299,10 +300,10 @@ void describe(const Case& test) {
     std::printf("  %s, %d threads, %d tokens; width %d, feed-forward %d, %d heads on %d of size %d, vocabulary %d, %d layers\n",
                 test.kernels->name, test.threads, test.tokens, c.dim, c.hidden_dim, c.n_heads, c.n_kv_heads, c.head_dim, c.vocab_size,
                 c.n_layers);
-    std::printf("  activations %d, cache %d, qk_norm %d, window %d, gate %d, inner %d %d, gated %d, norm %d %d, act %d, learned %d, rope %d %d\n",
+    std::printf("  activations %d, cache %d, qk_norm %d, window %d, gate %d, inner %d %d, gated %d, norm %d %d, act %d, learned %d, rope %d %d, parallel %d\n",
                 static_cast<int>(test.activations), static_cast<int>(test.kv), c.qk_norm, c.window, c.output_gate,
                 c.attention_inner_norm, c.ffn_inner_norm, c.gated, static_cast<int>(c.norm), c.norm_bias,
-                static_cast<int>(c.activation), c.learned_positions, c.rope_dims, c.rope.interleaved);
+                static_cast<int>(c.activation), c.learned_positions, c.rope_dims, c.rope.interleaved, c.parallel_residual);
     for (const NamedKind& named : test.kinds) {
         const LinearKind& k = named.kind;
         std::printf("  %s: form %d dtype %d rank %d mid %d ln %d bias %d\n", named.name.c_str(), static_cast<int>(k.form),

@@ -92,6 +92,7 @@ std::vector<Case> cases() {
     features.gated = false;
     features.activation = Activation::gelu;
     features.rope_dims = 32;
+    features.parallel_residual = true;
     add("features-int8", features, sign, q8, Activations::int8, DType::f16);
     features.learned_positions = true;
     features.position_offset = 2;

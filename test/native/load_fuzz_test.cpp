@@ -113,7 +113,8 @@ void mutate_config(Config* config, Random& random) {
 
 void mutate_features(Config* config, Random& random) {
     bool* const flags[] = {&config->norm_bias,   &config->learned_positions, &config->qk_norm,        &config->attention_inner_norm,
-                           &config->output_gate, &config->gated,             &config->ffn_inner_norm, &config->tied_head};
+                           &config->output_gate, &config->gated,             &config->ffn_inner_norm, &config->tied_head,
+                           &config->parallel_residual};
     bool& flag = *flags[random.below(std::size(flags))];
     flag = !flag;
     config->norm = static_cast<NormKind>(random.below(3));

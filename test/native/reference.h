@@ -386,8 +386,9 @@ inline std::vector<Floats> Model::hidden(const std::vector<int32_t>& ids) const 
             }
             if (c.attention_inner_norm) mixed = normed(mixed, layer + "attention_inner_norm");
             const Floats o = multiply(layer + "wo", mixed);
+            const Floats before = x[t];
             for (size_t i = 0; i < dim; ++i) x[t][i] += o[i];
-            const Floats f = normed(x[t], layer + "ffn_norm");
+            const Floats f = normed(c.parallel_residual ? before : x[t], layer + "ffn_norm");
             Floats inner = multiply(layer + "w1", f);
             const Floats up = c.gated ? multiply(layer + "w3", f) : Floats();
             for (size_t i = 0; i < inner.size(); ++i) inner[i] = activated(inner[i], c.activation) * (c.gated ? up[i] : 1.0f);

@@ -79,6 +79,7 @@ class LlamaConfig:
     feed_forward: str = "gated"
     activation: str = "silu"
     ffn_inner_norm: bool = False
+    parallel_residual: bool = False
 
     def __post_init__(self) -> None:
         for name in (item["name"] for item in FIELDS if hasattr(self, item["name"])):

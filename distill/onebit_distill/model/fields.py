@@ -59,6 +59,7 @@ FIELDS: list[dict[str, Any]] = [
     _choice("feed_forward", ["gated", "plain"], default="gated"),
     _choice("activation", ["silu", "relu", "relu2", "gelu", "gelu_tanh"], default="silu"),
     _flag("ffn_inner_norm", default=False),
+    _flag("parallel_residual", default=False),
 ]
 
 FEATURES = {field["name"]: field for field in FIELDS if "default" in field}

@@ -1,6 +1,6 @@
 /** Checks of options: every value is looked at before anything is done with it, and an unknown name is an error. */
-import { badOption, OnebitError } from '../errors.js'
-import { shown } from '../shown-value.js'
+import { badOption, OnebitError } from './errors.js'
+import { shown } from './shown-value.js'
 
 /** Numbers from JavaScript callers may be anything; TypeScript types are only promises. */
 type Fields = Record<string, unknown>

@@ -1,0 +1,156 @@
+/** Loading a model of another format: it is converted on its way into memory, and never written. */
+import { createHash } from 'node:crypto'
+import { basename } from 'node:path'
+import type { ModelConfig } from '../config/config.js'
+import { nativeConfig, nativeKinds } from '../config/native-config.js'
+import { tensorTable } from '../config/tensors.js'
+import { Encoder } from '../convert/convert-encode.js'
+import { convertedText } from '../convert/convert-text.js'
+import { describeForeign, type ForeignModel } from '../convert/foreign-model.js'
+import { OnebitError } from '../errors.js'
+import { openFile, readFully } from '../files/file-reading.js'
+import { openSource } from '../import/open-source.js'
+import type { SourceModel } from '../import/source.js'
+import { addon } from '../native/addon.js'
+import type { NativeFilling, NativeModel } from '../native/native.js'
+import { ChatTemplate } from '../text/chat-template.js'
+import { Tokenizer } from '../text/tokenizer.js'
+import { describeModel, type LoadedModel } from './loaded-model.js'
+import { ACTIVATIONS, type CheckedModelOptions, checkContext } from './model-options.js'
+
+/** Tokenizer and template are no tensors here. */
+const NO_BLOBS = { tokenizer: 0, chat_template: 0 }
+/** Pieces that wait for the native thread. With more nothing is won, and each is some megabytes. */
+const AHEAD = 3
+
+/** @throws OnebitError what the importers throw, and as Model.load; the signal's reason */
+export async function loadDirectly(path: string, options: CheckedModelOptions): Promise<LoadedModel> {
+  const source = await openSource(path)
+  try {
+    const found = await describeForeign(path, source)
+    const { config, weightBytes } = found
+    checkContext(options.context ?? 1, config)
+    checkRoom(path, weightBytes, options.memoryLimit)
+    const text = loadText(source, config)
+    text.catch(() => {}) // what is wrong with the weights comes first
+    const native = await fill(source, config, weightBytes, options)
+    try {
+      const header = { ...found, path, identity: await identityOf(found) }
+      return { native, config, info: describeModel(native, header, options), ...(await text) }
+    } catch (error) {
+      void native.dispose()
+      throw error
+    }
+  } finally {
+    await source.close()
+  }
+}
+
+/** Says it before anything is read: numbers that we have no kernels for take more room than in their file. */
+function checkRoom(path: string, bytes: number, limit: number | undefined): void {
+  if (limit !== undefined && bytes > limit) {
+    throw new OnebitError(
+      'ERR_MEMORY_LIMIT',
+      `The weights of ${path} take about ${bytes} bytes, the limit is ${limit}`,
+      {
+        hint: 'Raise `memoryLimit`, or use a smaller model.',
+      },
+    )
+  }
+  const available = addon().availableMemory()
+  if (available > 0 && bytes > available) {
+    const needed = `The weights of ${path} take ${mib(bytes)} MiB in memory, ${mib(available)} MiB can be had`
+    throw new OnebitError('ERR_OUT_OF_MEMORY', needed, { hint: 'Close other programs, or use a smaller model.' })
+  }
+}
+
+const mib = (bytes: number) => Math.ceil(bytes / 2 ** 20)
+
+async function loadText(
+  source: SourceModel,
+  config: ModelConfig,
+): Promise<Pick<LoadedModel, 'tokenizer' | 'chatTemplate'>> {
+  const { tokenizer, chatTemplate } = await convertedText(source.text, {}, config.vocab_size)
+  return {
+    tokenizer: tokenizer && (await Tokenizer.load(tokenizer)),
+    chatTemplate: chatTemplate && ChatTemplate.fromBytes(chatTemplate),
+  }
+}
+
+async function fill(
+  source: SourceModel,
+  config: ModelConfig,
+  weightBytes: number,
+  { signal, onProgress, activations, threads, isa, memoryLimit }: CheckedModelOptions,
+): Promise<NativeModel> {
+  const filling = await addon().fillModel({
+    config: nativeConfig(config),
+    kinds: nativeKinds(config),
+    activations: ACTIVATIONS.indexOf(activations) as 0 | 1 | 2,
+    threads: threads ?? 0,
+    isa,
+    memory_limit: memoryLimit ?? 0,
+  })
+  try {
+    let done = 0
+    const told = (bytes: number) => {
+      signal?.throwIfAborted()
+      done += bytes
+      onProgress?.(done, weightBytes)
+    }
+    await writeAll(filling, source, config, signal, told)
+    const native = await filling.finish()
+    if (!signal?.aborted) return native
+    void native.dispose()
+    throw signal.reason
+  } finally {
+    filling.dispose()
+  }
+}
+
+async function writeAll(
+  filling: NativeFilling,
+  source: SourceModel,
+  config: ModelConfig,
+  signal: AbortSignal | undefined,
+  told: (bytes: number) => void,
+): Promise<void> {
+  const encoder = new Encoder(source, config, { svid: { method: 'svd' }, signal })
+  const waiting: Promise<void>[] = []
+  for (const spec of tensorTable(config, NO_BLOBS)) {
+    for await (const piece of encoder.produce(spec)) {
+      const written = filling.write(spec.name, piece)
+      written.catch(() => {}) // it is waited for below
+      waiting.push(written)
+      if (waiting.length > AHEAD) await waiting.shift()
+      told(piece.length)
+    }
+  }
+  for (const written of waiting) await written
+}
+
+const START_BYTES = 4 << 20
+const SAMPLES = 256
+const SAMPLE_BYTES = 1024
+
+/**
+ * What tells a model from others without reading all of it: its config, and of each file the size, the beginning, where
+ * headers are, and samples of the rest, in which the weights of two models of one shape differ.
+ */
+async function identityOf({ files, config }: ForeignModel): Promise<string> {
+  const hash = createHash('sha256').update('onebit-run direct 1').update(JSON.stringify(config))
+  for (const { path, bytes } of files) {
+    hash.update(`${basename(path)} ${bytes}`)
+    const { file: handle } = await openFile(path)
+    try {
+      hash.update(await readFully(handle, 0, Math.min(START_BYTES, bytes)))
+      for (let i = 0; i < SAMPLES && bytes > START_BYTES; i++) {
+        const at = START_BYTES + Math.floor(((bytes - START_BYTES) * i) / SAMPLES)
+        hash.update(await readFully(handle, at, Math.min(SAMPLE_BYTES, bytes - at)))
+      }
+    } finally {
+      await handle.close()
+    }
+  }
+  return hash.digest('hex')
+}

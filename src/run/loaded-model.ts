@@ -1,0 +1,63 @@
+/** What loading gives, from whatever file. */
+import type { ModelConfig } from '../config/config.js'
+import type { NativeModel } from '../native/native.js'
+import type { FoundHeader, Provenance } from '../obt/obt.js'
+import type { ChatTemplate } from '../text/chat-template.js'
+import type { Tokenizer } from '../text/tokenizer.js'
+import type { KvType } from './kv.js'
+import { type Activations, type CheckedModelOptions, DEFAULT_CONTEXT } from './model-options.js'
+
+/** What was loaded and how it runs. */
+export interface ModelInfo {
+  readonly path: string
+  /** where the model comes from, such as llama */
+  readonly architecture: string
+  /** of the whole file */
+  readonly fileBytes: number
+  /** of the weights in memory, in the layout of the instruction set */
+  readonly weightBytes: number
+  readonly isa: string
+  readonly threads: number
+  readonly activations: Activations
+  readonly kv: KvType
+  /** positions of a session unless it asks for others; without the `context` option the model's own, at most 32,768 */
+  readonly context: number
+  /** where the model came from, as its file says */
+  readonly provenance: Provenance
+  /**
+   * What names the model: SHA-256 of the file's header, which holds the config and a checksum of every tensor; 64
+   * hexadecimal digits. A saved session belongs to the model of one identity.
+   */
+  readonly identity: string
+}
+
+/** Everything that a model is made of. */
+export interface LoadedModel {
+  native: NativeModel
+  config: ModelConfig
+  info: ModelInfo
+  tokenizer: Tokenizer | undefined
+  chatTemplate: ChatTemplate | undefined
+}
+
+/** What of a model's info follows from its options and from what was loaded. */
+export function describeModel(
+  native: NativeModel,
+  header: Pick<FoundHeader, 'config' | 'provenance' | 'fileBytes' | 'path' | 'identity'>,
+  options: Pick<CheckedModelOptions, 'activations' | 'kv' | 'context'>,
+): ModelInfo {
+  const { config, path, fileBytes, provenance, identity } = header
+  return Object.freeze({
+    path,
+    architecture: config.architecture,
+    fileBytes,
+    weightBytes: native.weightBytes,
+    isa: native.isa,
+    threads: native.threads,
+    activations: options.activations,
+    kv: options.kv,
+    context: options.context ?? Math.min(config.context_length, DEFAULT_CONTEXT),
+    provenance,
+    identity,
+  })
+}
