@@ -11,7 +11,7 @@ const OF_B = ['activations', 'kv'] as const
 export const compareCommand: Command = {
   name: 'compare',
   summary: 'Say what a model loses against another on a text: perplexity, divergence, likeliest tokens.',
-  usage: 'compare A.obt B.obt --file TEXT [--ctx 512] [--chunks N] [--json]',
+  usage: 'compare A B --file TEXT [--ctx 512] [--chunks N] [--json]',
   positionals: { min: 2, max: 2 },
   options: {
     file: { type: 'string', short: 'f', value: 'FILE', help: 'the text, UTF-8' },

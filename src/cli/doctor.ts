@@ -13,7 +13,7 @@ const STATES = {
 export const doctorCommand: Command = {
   name: 'doctor',
   summary: 'Check this machine (CPU, paths, threads, addon) and, if named, a model on every path.',
-  usage: 'doctor [MODEL.obt] [--json]',
+  usage: 'doctor [MODEL] [--json]',
   positionals: { min: 0, max: 1 },
   options: { json: { type: 'boolean', help: 'print JSON' } },
   notes: [

@@ -15,7 +15,7 @@ import { progressBar } from './progress.js'
 export const evalCommand: Command = {
   name: 'eval',
   summary: 'Score models on the tasks of the paper, by the definitions of lm-evaluation-harness.',
-  usage: 'eval MODEL.obt … --data DIR [--tasks piqa,boolq] [--limit N] [--out DIR] [--json]',
+  usage: 'eval MODEL … --data DIR [--tasks piqa,boolq] [--limit N] [--out DIR] [--json]',
   positionals: { min: 1, max: 16 },
   options: {
     tasks: { type: 'string', value: 'A,B', help: `some of ${TASK_NAMES.join(', ')} (default: all but lambada)` },
@@ -62,11 +62,11 @@ async function evaluateOne(
   try {
     return await evaluate(model, {
       ...(options as EvaluateOptions),
-      ...(out === undefined ? {} : { out: models.length === 1 ? out : join(out, basename(path, '.obt')) }),
+      ...(out === undefined ? {} : { out: models.length === 1 ? out : join(out, nameOf(path)) }),
       onQuestion: (task, done, total) => {
         if (task !== running) {
           bar.done()
-          bar = progressBar(models.length === 1 ? task : `${basename(path, '.obt')} ${task}`)
+          bar = progressBar(models.length === 1 ? task : `${nameOf(path)} ${task}`)
           running = task
         }
         bar.update(done, total)
@@ -76,6 +76,10 @@ async function evaluateOne(
     bar.done()
     await model.dispose()
   }
+}
+
+function nameOf(path: string): string {
+  return basename(path).replace(/\.(obt|gguf)$/, '')
 }
 
 function evaluateOptions({ tasks, data, limit, bos, out }: OptionValues): Partial<EvaluateOptions> {

@@ -29,6 +29,7 @@ async function overview(): Promise<string> {
     '',
     ...commands,
     '',
+    'MODEL is a .obt file, a GGUF file, or a folder as Hugging Face has them.',
     '`onebit COMMAND --help` explains a command; `onebit --version` prints the version.',
   ].join('\n')
 }

@@ -18,7 +18,7 @@ import { progressBar } from './progress.js'
 export const perplexityCommand: Command = {
   name: 'perplexity',
   summary: 'Measure the perplexity of a model on a text.',
-  usage: 'perplexity MODEL.obt TEXTFILE [--ctx 2048] [--stride N] [--chunks N] [--each] [--json]',
+  usage: 'perplexity MODEL TEXTFILE [--ctx 2048] [--stride N] [--chunks N] [--each] [--json]',
   positionals: { min: 2, max: 2 },
   options: {
     ...MODEL_OPTIONS,

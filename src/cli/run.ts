@@ -14,7 +14,7 @@ import { printSlowly } from './streams.js'
 export const runCommand: Command = {
   name: 'run',
   summary: 'Chat with a model in the terminal, or complete a prompt in a script.',
-  usage: 'run [MODEL.obt] [-p PROMPT | -f FILE] [-n N] [options]',
+  usage: 'run [MODEL] [-p PROMPT | -f FILE] [-n N] [options]',
   positionals: { min: 0, max: 1 },
   options: {
     prompt: { type: 'string', short: 'p', value: 'TEXT', help: 'complete this text and exit' },
@@ -26,6 +26,7 @@ export const runCommand: Command = {
     quiet: { type: 'boolean', short: 'q', help: 'nothing on stderr but errors' },
   },
   notes: [
+    'MODEL is a .obt file, a GGUF file, or a folder as Hugging Face has them; what is no .obt is converted on its way into memory.',
     "Without a model, the one that comes with onebit-run tells children's stories: begin one, and it goes on.",
     'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer; /help lists its commands), and anything else on standard input is the prompt. Only generated text goes to stdout.',
     `Files and standard input are ${TEXT_RULES}`,

@@ -10,7 +10,7 @@ import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 export const scoreCommand: Command = {
   name: 'score',
   summary: 'Print the log-probability of every token of a text, and the likeliest ones beside it.',
-  usage: 'score MODEL.obt (--text T | --file F | --ids 1,2,3) [--top N] [--json]',
+  usage: 'score MODEL (--text T | --file F | --ids 1,2,3) [--top N] [--json]',
   positionals: { min: 1, max: 1 },
   options: {
     text: { type: 'string', value: 'T', help: 'the text' },

@@ -8,7 +8,7 @@ import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 export const serveCommand: Command = {
   name: 'serve',
   summary: 'Serve models over HTTP, as OpenAI has it, with a chat page.',
-  usage: 'serve [NAME=]MODEL.obt … [--port 8080] [options]',
+  usage: 'serve [NAME=]MODEL … [--port 8080] [options]',
   positionals: { min: 1, max: 64 },
   options: {
     host: {
@@ -92,9 +92,8 @@ function namesOf(positionals: readonly string[]): Map<string, string> {
   for (const given of positionals) {
     const [, alias, file] = /^([\w.:-]+)=(.+)$/s.exec(given) ?? []
     const path = file ?? given
-    const name = alias ?? basename(path).replace(/\.obt$/, '')
-    if (named.has(name))
-      throw new UsageError(`Two models are called ${JSON.stringify(name)}.`, 'Name one: other=MODEL.obt')
+    const name = alias ?? basename(path).replace(/\.(obt|gguf)$/, '')
+    if (named.has(name)) throw new UsageError(`Two models are called ${JSON.stringify(name)}.`, 'Name one: other=MODEL')
     named.set(name, path)
   }
   return named
