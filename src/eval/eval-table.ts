@@ -11,7 +11,12 @@ export interface NamedResult {
 
 /** Of several models, whose results are of the same tasks. */
 export function evalTable(results: readonly NamedResult[]): string {
-  const head = ['task', 'questions', 'metric', ...results.map(({ model }) => basename(model).replace(/\.(obt|gguf)$/, ''))]
+  const head = [
+    'task',
+    'questions',
+    'metric',
+    ...results.map(({ model }) => basename(model).replace(/\.(obt|gguf)$/, '')),
+  ]
   const rows = results[0]!.result.tasks.flatMap(({ task, questions, figures }) =>
     (Object.keys(figures) as Metric[]).map((metric, n) => [
       n === 0 ? task : '',
