@@ -33,7 +33,7 @@ function flagsOf(value: Fields): Partial<AddedToken> {
 }
 
 /** The texts that a config calls special. */
-function specialNames(config: Fields): Set<string> {
+export function specialNames(config: Fields): Set<string> {
   const more = Array.isArray(config.additional_special_tokens) ? config.additional_special_tokens : []
   const values = [...TOKEN_NAMES.map((name) => config[name]), ...more]
   const texts = values.map((value) => (isObject(value) ? value.content : value))

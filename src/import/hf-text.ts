@@ -6,6 +6,7 @@ import { parseJson } from '../files/json.js'
 import { isNestedDeeperThan } from '../files/json-depth.js'
 import { decodeText } from '../files/text.js'
 import { MAX_CHAT_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES } from '../obt/obt-header.js'
+import { tokenizerFromByteLevelFiles } from '../text/byte-level-files.js'
 import { tokenizerFromSentencePiece } from '../text/sentencepiece.js'
 import {
   checkTokenizerBlob,
@@ -13,9 +14,10 @@ import {
   type TokenizerBlob,
   type TokenizerConfig,
   type TokenizerJson,
+  unsupportedTokenizer,
 } from '../text/tokenizer-json.js'
 import { isTokenId } from '../text/vocabulary-json.js'
-import { addedTokensOf, withAddedTokens } from './hf-added-tokens.js'
+import { addedTokensOf, specialNames, withAddedTokens } from './hf-added-tokens.js'
 import { type Fields, isObject } from './hf-fields.js'
 import { badSource } from './source.js'
 import { type ChatSettings, namedTokens, type SourceText, type SourceTokenizer } from './source-text.js'
@@ -120,7 +122,17 @@ async function readVocabulary(folder: string, jsonPath: string): Promise<Tokeniz
   const json = await readJson(jsonPath, MAX_TOKENIZER_BYTES)
   if (json !== undefined) return { tokenizer: json as unknown as TokenizerJson, config: {} }
   const bytes = await readOptional(join(folder, 'tokenizer.model'), MAX_TOKENIZER_BYTES)
-  return bytes && tokenizerFromSentencePiece(bytes)
+  return bytes ? tokenizerFromSentencePiece(bytes) : readByteLevelFiles(folder)
+}
+
+/** Folders of before there was tokenizer.json. */
+async function readByteLevelFiles(folder: string): Promise<TokenizerBlob | undefined> {
+  const vocab = await readJson(join(folder, 'vocab.json'), MAX_TOKENIZER_BYTES)
+  const merges = await readText(join(folder, 'merges.txt'), MAX_TOKENIZER_BYTES)
+  if (vocab === undefined || merges === undefined) return undefined
+  const config = await readConfig(folder)
+  if (config.add_prefix_space === true) throw unsupportedTokenizer('add_prefix_space of a vocab.json')
+  return tokenizerFromByteLevelFiles(vocab, merges, config.tokenizer_class ?? undefined, specialNames(config))
 }
 
 async function readFolderTokenizer(folder: string, jsonPath: string): Promise<SourceTokenizer | undefined> {
@@ -139,7 +151,7 @@ async function readFolderChat(folder: string, modelConfig: Fields): Promise<Chat
   return { template, tokens: namedTokens(config as TokenizerConfig), endIds, warnings }
 }
 
-/** The text of a folder: tokenizer.json or tokenizer.model with what stands beside it. */
+/** The text of a folder: tokenizer.json, tokenizer.model, or vocab.json and merges.txt, with what stands beside it. */
 export function folderText(folder: string, modelConfig: Fields, jsonPath = join(folder, 'tokenizer.json')): SourceText {
   return {
     readTokenizer: () => readFolderTokenizer(folder, jsonPath),
