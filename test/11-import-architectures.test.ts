@@ -34,7 +34,7 @@ describe('every description', () => {
       const theirs = parts.map(
         (part) => theirName(huggingFace.names, part) + (part.name.endsWith('.bias') ? ' bias' : ''),
       )
-      const fused = huggingFace.fusedHeads?.length ?? 1
+      const fused = huggingFace.fused?.roles.length ?? 1
       expect(new Set(theirs).size).toBe(parts.length - (fused - 1) * structure.n_layers)
       if (gguf === undefined) return
       const [architecture] = gguf.architectures as [string]
@@ -42,6 +42,9 @@ describe('every description', () => {
         const plain = 'u32' in value ? value.u32 : 'f32' in value ? value.f32 : ''
         return [[key.replace('llama', architecture), plain] as const]
       })
+      // What a family has that others have not, or have otherwise.
+      metadata.push([`${architecture}.attention.layer_norm_epsilon`, 1e-5])
+      metadata.push([`${architecture}.attention.head_count_kv`, structure.n_kv_heads])
       const facts = { vocab_size: TINY.vocab, tied_head: false, rope_factors: undefined }
       const read = gguf.read(new GgufKeys(new Map(metadata), architecture), facts).structure
       // The same model: only rotation, rounding of f32 and what a format leaves open differ.
@@ -55,7 +58,7 @@ describe('every description', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
     expect(types).toEqual(['gpt_neox', 'llama', 'bitllama', 'mistral', 'opt', 'qwen2', 'qwen3'])
-    expect(names).toEqual(['llama', 'qwen2', 'qwen3'])
+    expect(names).toEqual(['gptneox', 'llama', 'qwen2', 'qwen3'])
   })
 
   it('is listed where something else is found', async () => {

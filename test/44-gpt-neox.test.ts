@@ -5,6 +5,7 @@ import { Model } from '../dist/index.js'
 import { dataFile, missing } from './data.js'
 import { failure } from './expect-code.js'
 import { expectClose, FAMILY, familyRuns, loadExactly, WAYS } from './family.js'
+import { neoxGguf } from './family-gguf.js'
 import { temporaryFolder } from './tiny-model.js'
 
 const folder = temporaryFolder()
@@ -41,6 +42,21 @@ describe.skipIf(missing(`${FAMILY}/gpt_neox/logits-a.npy`))('GPT-NeoX', () => {
     const direct = await Model.load(source, { activations: 'f32', kv: 'f32' })
     for (const { ids, logits } of familyRuns('gpt_neox')) expectClose(await WAYS['at once']!(direct, ids), logits)
     await direct.dispose()
+  })
+
+  it('runs from a GGUF file too', async () => {
+    const path = folder.path('neox.gguf')
+    writeFileSync(path, neoxGguf())
+    const other = await Model.load(path, { activations: 'f32', kv: 'f32' })
+    expect(other.config).toMatchObject({ ...model.config, norm_eps: 1e-5 })
+    for (const { ids, logits } of familyRuns('gpt_neox')) expectClose(await WAYS['at once']!(other, ids), logits)
+    await other.dispose()
+    writeFileSync(path, neoxGguf({ 'gptneox.use_parallel_residual': { bool: false } }))
+    const sequential = await Model.load(path)
+    expect(sequential.config.parallel_residual).toBe(false)
+    await sequential.dispose()
+    writeFileSync(path, neoxGguf({ 'gptneox.attention.clamp_kqv': { f32: 8 } }))
+    expect((await failure(() => Model.load(path))).message).toContain('attention.clamp_kqv')
   })
 
   it('that computes something else is refused by the key', async () => {

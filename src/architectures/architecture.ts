@@ -20,6 +20,15 @@ export type TensorNames = Readonly<Partial<Record<PartName, string>>>
 /** Whether a linear has a bias: a tensor that must be there, may be there, or must not. */
 export type BiasRules = Readonly<Record<Role, 'required' | 'optional' | 'none'>>
 
+/**
+ * Linears that lie in one tensor under one name, in this order. by head: all rows of the first head of each, then of the
+ * second, and on; by matrix: one whole matrix after the other.
+ */
+export interface FusedLinears {
+  roles: readonly Role[]
+  by: 'head' | 'matrix'
+}
+
 /** What a source's own description of its model says. */
 export interface Reading {
   structure: ModelStructure
@@ -42,8 +51,7 @@ export interface HuggingFaceDescription {
   names: TensorNames
   /** what names begin with, except in checkpoints of the bare base model */
   basePrefix: string
-  /** linears that lie in one tensor under one name, in this order: of the first head of each all rows, then of the second */
-  fusedHeads?: readonly Role[]
+  fused?: FusedLinears
   /** tensors that hold nothing of the model */
   isIgnored(name: string): boolean
   /** model types whose linears are signs, with the names of the two vectors beside each weight */
@@ -56,6 +64,7 @@ export interface GgufDescription {
   /** general.architecture */
   architectures: readonly string[]
   names: TensorNames
+  fused?: FusedLinears
   /** Keys that it does not ask for are an error. @throws as above */
   read(keys: GgufKeys, facts: GgufFacts): Reading
 }

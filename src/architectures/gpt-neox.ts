@@ -5,12 +5,14 @@
 import type { Features, ModelStructure } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
 import { LIMITS } from '../config/limits.js'
+import { type GgufKeys, shortest } from '../import/gguf-keys.js'
+import { readGgufRope } from '../import/gguf-rope.js'
 import type { HfFields } from '../import/hf-fields.js'
 import { readHfRope } from '../import/hf-rope.js'
 import { unsupportedArchitecture } from '../import/source.js'
 import { shown } from '../shown-value.js'
-import type { Architecture, Reading, TensorNames } from './architecture.js'
-import { ATTENTION, biasesOf, QKV } from './llama-family.js'
+import type { Architecture, GgufFacts, Reading, TensorNames } from './architecture.js'
+import { ATTENTION, biasesOf, OPTIONAL_BIASES, QKV } from './llama-family.js'
 
 const FUSED = 'gpt_neox.layers.*.attention.query_key_value'
 
@@ -54,6 +56,61 @@ function readRotation(config: HfFields, head_dim: number, context: number) {
   return { rope_theta: theta, rope_scaling: scaling, rope_dims: Math.floor(head_dim * partial) }
 }
 
+const GGUF_FUSED = 'blk.*.attn_qkv'
+
+const GGUF_NAMES: TensorNames = {
+  tok_embeddings: 'token_embd',
+  'layers.*.attention_norm': 'blk.*.attn_norm',
+  'layers.*.wq': GGUF_FUSED,
+  'layers.*.wk': GGUF_FUSED,
+  'layers.*.wv': GGUF_FUSED,
+  'layers.*.wo': 'blk.*.attn_output',
+  'layers.*.ffn_norm': 'blk.*.ffn_norm',
+  'layers.*.w1': 'blk.*.ffn_up',
+  'layers.*.w2': 'blk.*.ffn_down',
+  norm: 'output_norm',
+  output: 'output',
+}
+
+/** As llama.cpp's converter writes it; the file does not say which form of GELU it is, and Pythia's is the exact one. */
+function readGguf(keys: GgufKeys, facts: GgufFacts): Reading {
+  const dim = keys.size('embedding_length', LIMITS.dim)
+  const n_heads = keys.size('attention.head_count', LIMITS.heads)
+  const head_dim = Math.floor(dim / n_heads)
+  const context_length = keys.size('context_length', LIMITS.context)
+  const rope_dims = keys.size('rope.dimension_count', LIMITS.head_dim, head_dim)
+  const parallel = keys.get('use_parallel_residual') ?? true
+  if (typeof parallel !== 'boolean') throw keys.unsupported('use_parallel_residual')
+  for (const key of ['attention.key_length', 'attention.value_length']) keys.mustBe(key, head_dim)
+  keys.mustBe('attention.head_count_kv', n_heads)
+  keys.mustBe('attention.causal', true)
+  keys.mustBe('attention.clamp_kqv', 0)
+  keys.mustBe('attention.max_alibi_bias', 0)
+  const structure: ModelStructure = withDefaults({
+    architecture: 'gpt_neox',
+    vocab_size: facts.vocab_size,
+    dim,
+    hidden_dim: keys.size('feed_forward_length', LIMITS.dim),
+    n_layers: keys.size('block_count', LIMITS.layers),
+    n_heads,
+    n_kv_heads: n_heads,
+    head_dim,
+    context_length,
+    norm_eps: shortest(keys.number('attention.layer_norm_epsilon')),
+    norm: 'layer',
+    norm_bias: true,
+    feed_forward: 'plain',
+    activation: 'gelu',
+    parallel_residual: parallel,
+    rope_theta: shortest(keys.number('rope.freq_base', 10000)),
+    rope_style: 'half',
+    rope_dims,
+    rope_scaling: readGgufRope(keys, facts.rope_factors, { rope_dims, context: context_length }),
+    tied_head: facts.tied_head,
+  })
+  return { structure, biases: OPTIONAL_BIASES }
+}
+
 function isOn(config: HfFields, key: string): boolean {
   return config.get(key) === undefined || config.flag(key)
 }
@@ -93,9 +150,15 @@ export const gptNeox: Architecture = {
     modelTypes: ['gpt_neox'],
     names: NAMES,
     basePrefix: 'gpt_neox.',
-    fusedHeads: QKV,
+    fused: { roles: QKV, by: 'head' },
     // Masks and tables of old checkpoints, which follow from the config.
     isIgnored: (name) => /\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)$/.test(name),
     read,
+  },
+  gguf: {
+    architectures: ['gptneox'],
+    names: GGUF_NAMES,
+    fused: { roles: QKV, by: 'matrix' },
+    read: readGguf,
   },
 }

@@ -111,8 +111,8 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     // Some checkpoints hold a head that is tied all the same, and then it is not used.
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
     const readLinear = layout && readSigns(take, description, layout)
-    const { fusedHeads } = description
-    const tensors = mapTensors({ structure, biases, names, fusedHeads }, take, readLinear)
+    const { fused } = description
+    const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       config: structure,

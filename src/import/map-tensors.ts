@@ -1,8 +1,8 @@
 /** Takes a model's tensors out of a source, by the one table of parts and an architecture's names. */
-import { type BiasRules, type TensorNames, theirName } from '../architectures/architecture.js'
+import { type BiasRules, type FusedLinears, type TensorNames, theirName } from '../architectures/architecture.js'
 import type { ModelStructure } from '../config/config.js'
-import { modelParts, type Role } from '../config/tensors.js'
-import { ofFusedHeads } from './fused-heads.js'
+import { modelParts } from '../config/tensors.js'
+import { ofFused } from './fused-linears.js'
 import { missingTensor, type SourceTensor, unusedTensor } from './source.js'
 
 /** Tensors of a source by their own names. What is left at the end is what nobody asked for. */
@@ -54,13 +54,13 @@ export type ReadLinear = (theirs: string, rows: number, cols: number) => Iterabl
  * @throws OnebitError ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE
  */
 export function mapTensors(
-  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames; fusedHeads?: readonly Role[] | undefined },
+  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames; fused?: FusedLinears | undefined },
   take: Taker<unknown>,
   readLinear: ReadLinear = (theirs, rows, cols) => [['weight', take.required(`${theirs}.weight`, rows, cols)]],
 ): Map<string, SourceTensor> {
   const out = new Map<string, SourceTensor>()
-  const { fusedHeads = [], structure } = model
-  const count = fusedHeads.length
+  const { fused, structure } = model
+  const count = fused?.roles.length ?? 1
   for (const part of modelParts(model.structure)) {
     const theirs = theirName(model.names, part)
     const [rows, cols] = part.shape
@@ -72,8 +72,9 @@ export function mapTensors(
     }
     const { role } = part.linear
     const rule = model.biases[role]
-    const index = fusedHeads.indexOf(role)
-    const own = (tensor: SourceTensor) => (index < 0 ? tensor : ofFusedHeads(tensor, structure.head_dim, index, count))
+    const index = fused?.roles.indexOf(role) ?? -1
+    const unit = fused?.by === 'matrix' ? rows : structure.head_dim
+    const own = (tensor: SourceTensor) => (index < 0 ? tensor : ofFused(tensor, unit, index, count))
     const all = index < 0 ? rows : rows * count
     for (const [suffix, tensor] of readLinear(theirs, all, cols!)) out.set(`${part.name}.${suffix}`, own(tensor))
     const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, all)
