@@ -1,4 +1,5 @@
 /** GGUF files and folders that are run as they are: the same model as the `.obt` file that `convert` makes of them. */
+import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, it } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
@@ -73,6 +74,11 @@ describe('a model of another format', () => {
     const first = await Model.load(path)
     expect(first.provenance).toMatchObject({ source: 'identity.gguf', format: 'gguf', method: 'direct' })
     expect(first.info.fileBytes).toBe(readFileSync(path).length)
+    const verified = await Model.load(path, { verify: true })
+    const sha256 = createHash('sha256').update(readFileSync(path)).digest('hex')
+    expect(verified.provenance.files).toEqual([{ name: 'identity.gguf', bytes: first.info.fileBytes, sha256 }])
+    expect(verified.info.identity).toBe(first.info.identity)
+    await verified.dispose()
     await first.createSession().save(folder.path('saved'))
     const again = await Model.load(path)
     expect(again.info.identity).toBe(first.info.identity)

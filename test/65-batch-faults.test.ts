@@ -175,7 +175,7 @@ describe('a constraint', () => {
       await wait
       return undefined
     }
-    const first = fromBatch(batch, ids(10), { constraint: slow, maxTokens: 5, ...NO_POISON })
+    const first = fromBatch(batch, ids(10), { constraint: slow, maxTokens: 5, ignoreEos: true, ...NO_POISON })
     const { summary } = await fromBatch(batch, ids(10, 2), { maxTokens: 50, ignoreEos: true, ...NO_POISON })
     expect(summary.usage.newTokens).toBe(50)
     expect(batch.state.newTokens).toBe(50)

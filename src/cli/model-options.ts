@@ -18,6 +18,7 @@ export const MODEL_OPTIONS: Record<string, OptionSpec> = {
     choices: [...ACTIVATIONS],
     help: 'round activations to int8 (default) or int4 (faster, loses more), or keep floats (slow)',
   },
+  verify: { type: 'boolean', help: 'of a GGUF file or a folder: read it whole for its SHA-256' },
   kv: { type: 'string', choices: [...KV_TYPES], help: 'numbers in the KV cache (default f16)' },
 }
 
@@ -27,6 +28,7 @@ export function modelOptions(values: OptionValues): ModelOptions {
   if (values.ctx !== undefined) options.context = values.ctx as number
   if (values.activations !== undefined) options.activations = values.activations as Activations
   if (values.kv !== undefined) options.kv = values.kv as KvType
+  if (values.verify !== undefined) options.verify = values.verify as boolean
   return options
 }
 

@@ -1,6 +1,4 @@
 /** `onebit convert`: a model in somebody else's format becomes a `.obt` file. */
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import type { ModelConfig } from '../config/config.js'
@@ -8,7 +6,7 @@ import { modelSize } from '../config/model-size.js'
 import { tensorBytes, tensorTable } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import { checkTarget } from '../files/atomic-file.js'
-import { fileError } from '../files/file-errors.js'
+import { hashFile } from '../files/hash-file.js'
 import { openSource } from '../import/open-source.js'
 import type { SourceModel } from '../import/source.js'
 import type { Provenance } from '../obt/obt-header.js'
@@ -83,22 +81,6 @@ class Progress {
   }
 }
 
-/** Reads a file whole. What was converted can then be told from anything else of the same name. */
-async function hashFile(path: string, progress: Progress): Promise<SourceFile> {
-  const hash = createHash('sha256')
-  let bytes = 0
-  try {
-    for await (const piece of createReadStream(path, { highWaterMark: 1 << 20 })) {
-      hash.update(piece as Buffer)
-      bytes += (piece as Buffer).length
-      progress.add((piece as Buffer).length)
-    }
-  } catch (cause) {
-    throw fileError(cause, path, 'reading')
-  }
-  return { name: basename(path), bytes, sha256: hash.digest('hex') }
-}
-
 async function totalSize(paths: readonly string[]): Promise<number> {
   const sizes = await Promise.all(paths.map(async (path) => (await stat(path)).size))
   return sizes.reduce((sum, size) => sum + size, 0)
@@ -170,7 +152,10 @@ async function convertSource(
   const sourceBytes = await totalSize(source.files)
   const progress = new Progress(sourceBytes + tensorSizes, options)
   const files: SourceFile[] = []
-  for (const file of source.files) files.push(await hashFile(file, progress))
+  // What was converted can be told from anything else of the same name.
+  for (const file of source.files) {
+    files.push({ name: basename(file), ...(await hashFile(file, (bytes) => progress.add(bytes))) })
+  }
   const errors: LayerError[] = []
   const encoder = new Encoder(source, config, {
     svid: checkConvertOptions(options),

@@ -9,10 +9,12 @@ import { convertedText } from '../convert/convert-text.js'
 import { describeForeign, type ForeignModel } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readFully } from '../files/file-reading.js'
+import { hashFile } from '../files/hash-file.js'
 import { openSource } from '../import/open-source.js'
 import type { SourceModel } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeModel } from '../native/native.js'
+import type { Provenance } from '../obt/obt.js'
 import { ChatTemplate } from '../text/chat-template.js'
 import { Tokenizer } from '../text/tokenizer.js'
 import { describeModel, type LoadedModel } from './loaded-model.js'
@@ -35,7 +37,8 @@ export async function loadDirectly(path: string, options: CheckedModelOptions): 
     text.catch(() => {}) // what is wrong with the weights comes first
     const native = await fill(source, config, weightBytes, options)
     try {
-      const header = { ...found, path, identity: await identityOf(found) }
+      const provenance = options.verify ? await withHashes(found, options.signal) : found.provenance
+      const header = { ...found, path, provenance, identity: await identityOf(found) }
       return { native, config, info: describeModel(native, header, options), ...(await text) }
     } catch (error) {
       void native.dispose()
@@ -44,6 +47,15 @@ export async function loadDirectly(path: string, options: CheckedModelOptions): 
   } finally {
     await source.close()
   }
+}
+
+/** The provenance with the SHA-256 of every file, as `convert` writes it. */
+async function withHashes({ files, provenance }: ForeignModel, signal: AbortSignal | undefined): Promise<Provenance> {
+  const hashed: { name: string; bytes: number; sha256: string }[] = []
+  for (const { path } of files) {
+    hashed.push({ name: basename(path), ...(await hashFile(path, () => signal?.throwIfAborted())) })
+  }
+  return { ...provenance, files: hashed }
 }
 
 /** Says it before anything is read: numbers that we have no kernels for take more room than in their file. */

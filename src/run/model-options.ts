@@ -2,7 +2,15 @@
 import type { ModelConfig } from '../config/config.js'
 import { LIMITS } from '../config/limits.js'
 import { badOption } from '../errors.js'
-import { choiceOption, functionOption, integerOption, optionFields, signalOption, stringOption } from '../options.js'
+import {
+  booleanOption,
+  choiceOption,
+  functionOption,
+  integerOption,
+  optionFields,
+  signalOption,
+  stringOption,
+} from '../options.js'
 import { KV_TYPES, type KvType } from './kv.js'
 
 /** In the order of the native enumeration. */
@@ -28,6 +36,11 @@ export interface ModelOptions {
   isa?: string
   /** bytes that the weights and all sessions may take together; default: no limit */
   memoryLimit?: number
+  /**
+   * of a model that is no `.obt` file: read all of its files for their SHA-256, which then stands in its provenance and makes
+   * its identity; default false. A `.obt` file's checksums are always compared.
+   */
+  verify?: boolean
   /** called now and then while the weights are read */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   /** stops the loading; it rejects with the signal's reason */
@@ -41,6 +54,7 @@ export const MODEL_OPTION_NAMES: readonly (keyof ModelOptions)[] = [
   'kv',
   'isa',
   'memoryLimit',
+  'verify',
   'onProgress',
   'signal',
 ]
@@ -62,6 +76,7 @@ export function checkModelOptions(options: unknown) {
     kv: choiceOption(fields, 'kv', KV_TYPES) ?? ('f16' as const),
     isa: stringOption(fields, 'isa') ?? process.env.ONEBIT_ISA ?? '',
     memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
+    verify: booleanOption(fields, 'verify') ?? false,
     onProgress: functionOption<NonNullable<ModelOptions['onProgress']>>(fields, 'onProgress'),
     signal: signalOption(fields),
   }
