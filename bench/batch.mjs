@@ -13,6 +13,7 @@ import { performance } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { Batch } from '../dist/batch/batch.js'
 import { randomModel } from '../dist/bench/random-model.js'
+import { median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
@@ -43,10 +44,6 @@ const ids = (count, seed) =>
 function quantile(list, q) {
   const sorted = list.toSorted((a, b) => a - b)
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]
-}
-function median(list) {
-  const sorted = list.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
 }
 
 /** Tokens that are handed out in one go are closer to each other than two steps. */

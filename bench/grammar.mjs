@@ -6,6 +6,7 @@
 // Without a model: the built-in one.
 import { parseArgs } from 'node:util'
 import { Ajv } from 'ajv'
+import { median } from '../dist/bench/statistics.js'
 import { defaultModelPath, Model } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
@@ -70,11 +71,6 @@ const SCHEMAS = {
   },
 }
 const SUBJECTS = ['a farmer', 'the sea', 'an old car', 'two friends', 'a small town', 'bread', 'the moon', 'a letter']
-
-const median = (list) => {
-  const sorted = list.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
-}
 
 /** Milliseconds between tokens, as who reads the pieces sees them. */
 async function timed(session, prompt, options) {

@@ -16,6 +16,7 @@ import { performance } from 'node:perf_hooks'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
 
 const HERE = dirname(fileURLToPath(import.meta.url))
@@ -37,16 +38,9 @@ const [streams, prompt, tokens, beside, rounds] = ['streams', 'prompt', 'tokens'
 )
 const file = positionals[0] ?? join(HERE, '..', 'models', 'stories-5M.obt')
 
-function sorted(list) {
-  return list.toSorted((a, b) => a - b)
-}
 function quantile(list, q) {
-  const order = sorted(list)
+  const order = list.toSorted((a, b) => a - b)
   return order[Math.min(order.length - 1, Math.floor(q * order.length))]
-}
-function median(list) {
-  const order = sorted(list)
-  return (order[(order.length - 1) >> 1] + order[order.length >> 1]) / 2
 }
 
 async function startServer() {

@@ -7,12 +7,6 @@ namespace onebit {
 
 namespace {
 
-uint16_t load_u16(const uint8_t* at) {
-    uint16_t bits;
-    std::memcpy(&bits, at, sizeof bits);  // sources are not aligned
-    return bits;
-}
-
 float number(int x) { return static_cast<float>(x); }
 int low(uint8_t byte) { return byte & 15; }
 int high(uint8_t byte) { return byte >> 4; }
@@ -109,28 +103,17 @@ struct SixBits {
     }
 };
 
-// d, dmin, scales 12, 4 bits 128.
-void q4_k(const uint8_t* block, float* out) {
+// d, dmin, scales 12, fifth bits 32 if there are any, 4 bits 128.
+template <bool has_fifth>
+void q4_or_q5_k(const uint8_t* block, float* out) {
     const float d = load_f16(block), least = load_f16(block + 2);
+    const uint8_t *fifths = block + 16, *fours = has_fifth ? block + 48 : block + 16;
     for (size_t group = 0; group < 8; ++group) {
         const SixBits six(block + 4, group);
         const float scale = d * number(six.scale), minimum = least * number(six.minimum);
-        const uint8_t* q = block + 16 + group / 2 * 32;
+        const uint8_t* q = fours + group / 2 * 32;
         for (size_t i = 0; i < 32; ++i) {
-            out[group * 32 + i] = scale * number(group % 2 == 0 ? low(q[i]) : high(q[i])) - minimum;
-        }
-    }
-}
-
-// d, dmin, scales 12, fifth bits 32, 4 bits 128.
-void q5_k(const uint8_t* block, float* out) {
-    const float d = load_f16(block), least = load_f16(block + 2);
-    for (size_t group = 0; group < 8; ++group) {
-        const SixBits six(block + 4, group);
-        const float scale = d * number(six.scale), minimum = least * number(six.minimum);
-        const uint8_t* q = block + 48 + group / 2 * 32;
-        for (size_t i = 0; i < 32; ++i) {
-            const int fifth = (block[16 + i] >> group & 1) << 4;
+            const int fifth = has_fifth ? (fifths[i] >> group & 1) << 4 : 0;
             out[group * 32 + i] = scale * number((group % 2 == 0 ? low(q[i]) : high(q[i])) + fifth) - minimum;
         }
     }
@@ -230,6 +213,12 @@ void tq2_0(const uint8_t* block, float* out) {
 
 }  // namespace
 
+uint16_t load_u16(const uint8_t* at) {
+    uint16_t bits;
+    std::memcpy(&bits, at, sizeof bits);  // sources are not aligned
+    return bits;
+}
+
 // f32_from_f16 in a form without branches, which compilers vectorise: shifted into place, a half is its value times
 // 2^-112, subnormal or not. Exact, because the product is by a power of two.
 float load_f16(const uint8_t* at) {
@@ -245,8 +234,8 @@ const BlockFormat kBlockFormats[] = {
     {"f32", 1, 4, nullptr},          {"f16", 1, 2, nullptr},      {"bf16", 1, 2, nullptr},
     {"q8_0", 32, 34, q8_0},          {"q4_0", 32, 18, q4_0},      {"q4_1", 32, 20, q4_1},
     {"q1_0", 128, 18, q1_0},         {"q5_0", 32, 22, q5_0},      {"q5_1", 32, 24, q5_1},
-    {"q2_k", 256, 84, q2_k},         {"q3_k", 256, 110, q3_k},    {"q4_k", 256, 144, q4_k},
-    {"q5_k", 256, 176, q5_k},        {"q6_k", 256, 210, q6_k},    {"iq4_nl", 32, 18, iq4_nl},
+    {"q2_k", 256, 84, q2_k},         {"q3_k", 256, 110, q3_k},    {"q4_k", 256, 144, q4_or_q5_k<false>},
+    {"q5_k", 256, 176, q4_or_q5_k<true>},        {"q6_k", 256, 210, q6_k},    {"iq4_nl", 32, 18, iq4_nl},
     {"iq4_xs", 256, 136, iq4_xs},    {"q2_0", 64, 18, q2_0<64>},  {"q2_0_g128", 128, 34, q2_0<128>},
     {"tq1_0", 256, 54, tq1_0},       {"tq2_0", 256, 66, tq2_0},   {"ptq1_0", 128, 28, ptq1_0},
 };

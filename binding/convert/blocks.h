@@ -18,6 +18,8 @@ struct BlockFormat {
 extern const BlockFormat kBlockFormats[];
 extern const size_t kBlockFormatCount;
 
+// From where nothing is aligned.
+uint16_t load_u16(const uint8_t* at);
 float load_f16(const uint8_t* at);
 float load_bf16(const uint8_t* at);
 

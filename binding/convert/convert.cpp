@@ -16,12 +16,6 @@ static_assert(std::endian::native == std::endian::little, "files are little-endi
 
 const BlockFormat& format_of(SourceType type) { return kBlockFormats[static_cast<size_t>(type)]; }
 
-uint16_t load_u16(const uint8_t* at) {
-    uint16_t bits;
-    std::memcpy(&bits, at, sizeof bits);  // sources are not aligned
-    return bits;
-}
-
 Status bad_value(size_t index, size_t cols, const std::string& what) {
     return error("ERR_NOT_FINITE", "row " + std::to_string(index / cols) + ", column " + std::to_string(index % cols) + what);
 }

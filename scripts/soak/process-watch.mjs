@@ -1,6 +1,7 @@
 // What a process takes while a soak goes on: memory and open files, looked at once a second.
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { median } from '../../dist/bench/statistics.js'
 
 const EVERY_MS = 1000
 
@@ -18,11 +19,6 @@ function residentMb(pid) {
 /** Open files and sockets, or undefined. */
 export function openFiles(pid) {
   return process.platform === 'linux' ? readdirSync(`/proc/${pid}/fd`).length : undefined
-}
-
-export function median(values) {
-  const sorted = values.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
 }
 
 export class ProcessWatch {

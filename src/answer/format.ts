@@ -1,4 +1,5 @@
 /** How a model writes tool calls and its thinking, as its chat template shows. */
+import { OnebitError } from '../errors.js'
 import type { AnswerShape } from '../grammar/constraint.js'
 import { callShape, type ToolFormat } from './call-shape.js'
 import { FormatParser } from './format-parser.js'
@@ -62,6 +63,23 @@ function toolFormatOf(source: string): ToolFormat | undefined {
   if (source.includes('<tool_call>') && source.includes('arguments')) return 'hermes'
   const isLlama = source.includes('python_tag') || source.includes('ipython')
   return isLlama && source.includes('parameters') && source.includes('tool_call') ? 'llama3' : undefined
+}
+
+/** @throws OnebitError ERR_NO_TOOLS when the template shows no form of calls that is known here */
+export function requireTools({ toolFormat }: AnswerFormat): void {
+  if (toolFormat !== undefined) return
+  throw new OnebitError('ERR_NO_TOOLS', "This model's chat template knows of no tools.", {
+    hint: 'Use a model that was made for them, such as Qwen3, or ask for an answer of a given form (schema).',
+  })
+}
+
+/** What the ids of a prompt say of its answer; `decode` is the tokenizer's. */
+export function answerStart(
+  { thinks }: AnswerFormat,
+  prompt: Int32Array,
+  decode: (ids: Int32Array) => string,
+): Required<AnswerStart> {
+  return { opened: thinks && opensThinking(decode(prompt.subarray(-8))) }
 }
 
 /** Whether a prompt that ends like this leaves the model thinking; a few tokens of its end are enough. */

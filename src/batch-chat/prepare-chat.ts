@@ -1,8 +1,7 @@
 /** Chats that a Batch answers, over HTTP or in a program: from messages and tools to the ids that the model reads. */
-import { type AnswerFormat, type AnswerStart, opensThinking } from '../answer/format.js'
+import { type AnswerFormat, type AnswerStart, answerStart, requireTools } from '../answer/format.js'
 import type { AnswerParser, Tool, ToolChoice } from '../answer/parts.js'
 import type { Batch } from '../batch/batch.js'
-import { OnebitError } from '../errors.js'
 import type { AnswerShape, Constraint } from '../grammar/constraint.js'
 import type { GenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'
@@ -65,13 +64,9 @@ export async function prepareAnswer(
   const { model, format } = chatModel
   const { choice, signal } = request
   const tools = choice === 'none' ? [] : request.tools
-  if (tools.length > 0 && format.toolFormat === undefined) {
-    throw new OnebitError('ERR_NO_TOOLS', "This model's chat template knows of no tools.", {
-      hint: 'Use a model that was made for them, such as Qwen3, or ask for an answer of a given form (schema).',
-    })
-  }
-  const end = model.requireTokenizer().decode(ids.subarray(-8))
-  const start = { opened: format.thinks && opensThinking(end) }
+  if (tools.length > 0) requireTools(format)
+  const tokenizer = model.requireTokenizer()
+  const start = answerStart(format, ids, (end) => tokenizer.decode(end))
   const shape = answerShapeOf(format, request, tools, start)
   const constraint = shape && (await model.constrain(shape, { signal }))
   const options = { showSpecial: format.markers, ...request.options }

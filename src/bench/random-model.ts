@@ -1,19 +1,12 @@
 /** Models of a shape with random weights, made in memory: for measuring. */
 import { createHash } from 'node:crypto'
 import type { ModelConfig } from '../config/config.js'
-import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { addon } from '../native/addon.js'
 import type { NativeModel } from '../native/native.js'
 import { integerOption, optionFields, stringOption } from '../options.js'
-import { describeModel } from '../run/loaded-model.js'
+import { describeModel, nativeModelOptions } from '../run/loaded-model.js'
 import { internals, type Model } from '../run/model.js'
-import {
-  ACTIVATIONS,
-  checkContext,
-  checkModelOptions,
-  MODEL_OPTION_NAMES,
-  type ModelOptions,
-} from '../run/model-options.js'
+import { checkContext, checkModelOptions, MODEL_OPTION_NAMES, type ModelOptions } from '../run/model-options.js'
 import { parseWeightType, type Shape, type ShapeName, shapeConfig, type WeightType } from './shapes.js'
 
 export interface RandomModelOptions extends Omit<ModelOptions, 'onProgress'> {
@@ -44,13 +37,8 @@ async function makeWeights(config: ModelConfig, options: ReturnType<typeof check
   signal?.addEventListener('abort', onAbort)
   try {
     const native = await addon().createRandomModel({
-      config: nativeConfig(config),
-      kinds: nativeKinds(config),
+      ...nativeModelOptions(config, options),
       seed: options.seed,
-      activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
-      threads: options.threads ?? 0,
-      isa: options.isa,
-      memory_limit: options.memoryLimit ?? 0,
       cancel,
     })
     if (!signal?.aborted) return native

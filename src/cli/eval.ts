@@ -1,4 +1,4 @@
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { findQuestions } from '../eval/data/find-questions.js'
 import { evalTable } from '../eval/eval-table.js'
 import {
@@ -8,6 +8,7 @@ import {
   evaluate,
   TASK_NAMES,
 } from '../eval/evaluate.js'
+import { modelName } from '../files/model-name.js'
 import type { Command, OptionValues } from './arguments.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { progressBar } from './progress.js'
@@ -62,11 +63,11 @@ async function evaluateOne(
   try {
     return await evaluate(model, {
       ...(options as EvaluateOptions),
-      ...(out === undefined ? {} : { out: models.length === 1 ? out : join(out, nameOf(path)) }),
+      ...(out === undefined ? {} : { out: models.length === 1 ? out : join(out, modelName(path)) }),
       onQuestion: (task, done, total) => {
         if (task !== running) {
           bar.done()
-          bar = progressBar(models.length === 1 ? task : `${nameOf(path)} ${task}`)
+          bar = progressBar(models.length === 1 ? task : `${modelName(path)} ${task}`)
           running = task
         }
         bar.update(done, total)
@@ -76,10 +77,6 @@ async function evaluateOne(
     bar.done()
     await model.dispose()
   }
-}
-
-function nameOf(path: string): string {
-  return basename(path).replace(/\.(obt|gguf)$/, '')
 }
 
 function evaluateOptions({ tasks, data, limit, bos, out }: OptionValues): Partial<EvaluateOptions> {

@@ -1,4 +1,4 @@
-import { basename } from 'node:path'
+import { modelName } from '../files/model-name.js'
 import type { Model } from '../run/model.js'
 import { checkServeOptions, type ServeOptions, serve } from '../server/serve.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
@@ -92,7 +92,7 @@ function namesOf(positionals: readonly string[]): Map<string, string> {
   for (const given of positionals) {
     const [, alias, file] = /^([\w.:-]+)=(.+)$/s.exec(given) ?? []
     const path = file ?? given
-    const name = alias ?? basename(path).replace(/\.(obt|gguf)$/, '')
+    const name = alias ?? modelName(path)
     if (named.has(name)) throw new UsageError(`Two models are called ${JSON.stringify(name)}.`, 'Name one: other=MODEL')
     named.set(name, path)
   }

@@ -24,6 +24,8 @@ export interface TextOptions {
 /** As the blobs of a `.obt` file. */
 export interface ConvertedText {
   tokenizer: Uint8Array | undefined
+  /** that tokenizer, for whoever uses it at once */
+  built: Tokenizer | undefined
   chatTemplate: Uint8Array | undefined
   /** what a user should know, one sentence each */
   warnings: string[]
@@ -50,13 +52,13 @@ export async function convertedText(
   const tokenizer = found && buildTokenizer(found, own, vocabSize, warnings)
   if (tokenizer === undefined) {
     warnings.push('There is no tokenizer: the model works with token ids only.')
-    return { tokenizer: undefined, chatTemplate: undefined, warnings }
+    return { tokenizer: undefined, built: undefined, chatTemplate: undefined, warnings }
   }
   const template = await templateSource(options, own, other)
   const tokens = { ...tokenizer.names, ...own.tokens }
   const chatTemplate =
     template === undefined ? undefined : await triedTemplate({ template, ...tokens }, tokenizer.built, warnings)
-  return { tokenizer: tokenizer.bytes, chatTemplate, warnings }
+  return { tokenizer: tokenizer.bytes, built: tokenizer.built, chatTemplate, warnings }
 }
 
 /** The error with the way out behind what it says itself. */

@@ -1,5 +1,5 @@
 /** The results of an evaluation as a table: a row for each figure, a column for each model. */
-import { basename } from 'node:path'
+import { modelName } from '../files/model-name.js'
 import type { EvaluateResult } from './evaluate.js'
 import type { Figure } from './metrics.js'
 import type { Metric } from './tasks/task.js'
@@ -11,12 +11,7 @@ export interface NamedResult {
 
 /** Of several models, whose results are of the same tasks. */
 export function evalTable(results: readonly NamedResult[]): string {
-  const head = [
-    'task',
-    'questions',
-    'metric',
-    ...results.map(({ model }) => basename(model).replace(/\.(obt|gguf)$/, '')),
-  ]
+  const head = ['task', 'questions', 'metric', ...results.map(({ model }) => modelName(model))]
   const rows = results[0]!.result.tasks.flatMap(({ task, questions, figures }) =>
     (Object.keys(figures) as Metric[]).map((metric, n) => [
       n === 0 ? task : '',

@@ -6,12 +6,10 @@
  */
 import type { NativeConfig, NativeKinds, NativeTensors } from '../config/native-config.js'
 
-export interface NativeLoadOptions {
-  path: string
-  file_bytes: number
+/** What a model is, and how it runs, wherever its numbers come from. */
+export interface NativeModelOptions {
   config: NativeConfig
   kinds: NativeKinds
-  tensors: NativeTensors
   activations: 0 | 1 | 2 // int8, f32, int4
   /** 0: default_threads() */
   threads: number
@@ -19,20 +17,15 @@ export interface NativeLoadOptions {
   isa: string
   /** bytes that the weights and the sessions of this model may take together; 0: no limit */
   memory_limit: number
+}
+
+export interface NativeLoadOptions extends NativeModelOptions {
+  path: string
+  file_bytes: number
+  tensors: NativeTensors
   cancel?: NativeCancel
   /** called now and then on the JavaScript thread; must not throw */
   onProgress?: (doneBytes: number) => void
-}
-
-export interface NativeFillOptions {
-  config: NativeConfig
-  kinds: NativeKinds
-  activations: 0 | 1 | 2 // int8, f32, int4
-  /** 0: default_threads() */
-  threads: number
-  /** ONEBIT_ISA's value, or '' */
-  isa: string
-  memory_limit: number
 }
 
 /** A model whose numbers come from here, in the forms that a .obt file has them in. Made by fillModel(). */
@@ -49,17 +42,9 @@ export interface NativeFilling {
   dispose(): void
 }
 
-export interface NativeRandomOptions {
-  config: NativeConfig
-  kinds: NativeKinds
+export interface NativeRandomOptions extends NativeModelOptions {
   /** the same seed gives the same weights on every machine, instruction set and thread count; 0 to 2^53 - 1 */
   seed: number
-  activations: 0 | 1 | 2 // int8, f32, int4
-  /** 0: default_threads() */
-  threads: number
-  /** ONEBIT_ISA's value, or '' */
-  isa: string
-  memory_limit: number
   cancel?: NativeCancel
 }
 
@@ -283,7 +268,7 @@ export interface NativeAddon {
   }
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
   /** Reserves the memory of a model that is then written. ERR_CONFIG, ERR_ISA, ERR_OUT_OF_MEMORY. */
-  fillModel(options: NativeFillOptions): Promise<NativeFilling>
+  fillModel(options: NativeModelOptions): Promise<NativeFilling>
   /** the names of NativeConfig's fields, as the addon reads them */
   configFields(): string[]
   /**

@@ -1,8 +1,9 @@
 /** Tools in a chat: the model asks for calls, they are run, and it goes on with what they gave. */
-import { answerFormat, opensThinking } from '../answer/format.js'
-import type { AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
+import { answerFormat, answerStart, requireTools } from '../answer/format.js'
+import type { AnswerParser, AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
 import { templateTool } from '../answer/template-tool.js'
-import { badOption, OnebitError } from '../errors.js'
+import { WholeAnswer } from '../answer/whole-answer.js'
+import { badOption } from '../errors.js'
 import { booleanOption, integerOption } from '../options.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { isRecord } from '../text/tokenizer-json.js'
@@ -119,17 +120,13 @@ export async function* turnsWithTools(
   options: GenerateOptions,
 ): AsyncGenerator<ChatPiece, void, undefined> {
   const format = answerFormat(model.chatTemplate?.source)
-  if (format.toolFormat === undefined) {
-    throw new OnebitError('ERR_NO_TOOLS', "This model's chat template knows of no tools.", {
-      hint: 'Use a model that was made for them, such as Qwen3, or ask for an answer of a given form (schema).',
-    })
-  }
+  requireTools(format)
   const given = toolChoice === 'none' ? [] : tools
   const variables = given.length > 0 ? { tools: given.map(templateTool) } : {}
   let said = question
   for (let round = 1; ; round++) {
     const prompt = await model.encodeChat([...before(), ...said], { variables })
-    const start = { opened: format.thinks && opensThinking(model.requireTokenizer().decode(prompt.subarray(-8))) }
+    const start = answerStart(format, prompt, (end) => model.requireTokenizer().decode(end))
     // A model that must call would call for ever: later rounds leave it to it.
     const shape = format.shape(given, round === 1 ? toolChoice : 'auto', parallelCalls, start)
     const answer = new PartedAnswer(format.parser(given, start))
@@ -177,16 +174,18 @@ export function callsOf(message: ChatMessage | undefined): ToolCall[] {
 
 /** An answer with calls, taken apart while it comes. */
 class PartedAnswer {
-  readonly calls: ToolCall[] = []
-  readonly #parser: ReturnType<ReturnType<typeof answerFormat>['parser']>
-  #text = ''
-  #reasoning = ''
+  readonly #parser: AnswerParser
+  readonly #whole = new WholeAnswer()
   #lastId = -1
   /** what the parser held back until the answer had ended */
   #rest: AnswerPart[] | undefined
 
-  constructor(parser: ReturnType<ReturnType<typeof answerFormat>['parser']>) {
+  constructor(parser: AnswerParser) {
     this.#parser = parser
+  }
+
+  get calls(): readonly ToolCall[] {
+    return this.#whole.calls
   }
 
   piece(piece: Piece): ChatPiece {
@@ -198,8 +197,7 @@ class PartedAnswer {
   *rest(): Generator<ChatPiece> {
     this.message()
     const parts = this.#rest!
-    const text = parts.map((part) => (part.type === 'text' ? part.text : '')).join('')
-    if (parts.length > 0) yield { text, id: this.#lastId, released: true, parts }
+    if (parts.length > 0) yield { text: textOf(parts), id: this.#lastId, released: true, parts }
   }
 
   message(): ChatMessage {
@@ -207,27 +205,27 @@ class PartedAnswer {
       this.#rest = this.#parser.flush()
       this.#add(this.#rest)
     }
-    const calls = this.calls.map(({ id, name, arguments: args }) => ({
+    const { text: content, reasoning, calls } = this.#whole
+    const made = calls.map(({ id, name, arguments: args }) => ({
       id,
       type: 'function',
       function: { name, arguments: JSON.parse(args) as unknown },
     }))
     return {
       role: 'assistant',
-      content: this.#text,
-      ...(this.#reasoning === '' ? {} : { reasoning_content: this.#reasoning }),
-      ...(calls.length > 0 ? { tool_calls: calls } : {}),
+      content,
+      ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
+      ...(made.length > 0 ? { tool_calls: made } : {}),
     }
   }
 
+  /** Returns what of it is text. */
   #add(parts: readonly AnswerPart[]): string {
-    let text = ''
-    for (const part of parts) {
-      if (part.type === 'text') text += part.text
-      else if (part.type === 'reasoning') this.#reasoning += part.text
-      else if (part.type === 'call-end') this.calls.push({ id: part.id, name: part.name, arguments: part.arguments })
-    }
-    this.#text += text
-    return text
+    for (const part of parts) this.#whole.add(part)
+    return textOf(parts)
   }
+}
+
+function textOf(parts: readonly AnswerPart[]): string {
+  return parts.map((part) => (part.type === 'text' ? part.text : '')).join('')
 }

@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto'
 import { basename } from 'node:path'
 import type { ModelConfig } from '../config/config.js'
-import { nativeConfig, nativeKinds } from '../config/native-config.js'
 import { tensorTable } from '../config/tensors.js'
 import { Encoder } from '../convert/convert-encode.js'
 import { convertedText } from '../convert/convert-text.js'
@@ -16,9 +15,8 @@ import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeModel } from '../native/native.js'
 import type { Provenance } from '../obt/obt.js'
 import { ChatTemplate } from '../text/chat-template.js'
-import { Tokenizer } from '../text/tokenizer.js'
-import { describeModel, type LoadedModel } from './loaded-model.js'
-import { ACTIVATIONS, type CheckedModelOptions, checkContext } from './model-options.js'
+import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
+import { type CheckedModelOptions, checkContext } from './model-options.js'
 
 /** Tokenizer and template are no tensors here. */
 const NO_BLOBS = { tokenizer: 0, chat_template: 0 }
@@ -60,15 +58,7 @@ async function withHashes({ files, provenance }: ForeignModel, signal: AbortSign
 
 /** Says it before anything is read: numbers that we have no kernels for take more room than in their file. */
 function checkRoom(path: string, bytes: number, limit: number | undefined): void {
-  if (limit !== undefined && bytes > limit) {
-    throw new OnebitError(
-      'ERR_MEMORY_LIMIT',
-      `The weights of ${path} take about ${bytes} bytes, the limit is ${limit}`,
-      {
-        hint: 'Raise `memoryLimit`, or use a smaller model.',
-      },
-    )
-  }
+  checkMemoryLimit(`The weights of ${path}`, bytes, limit)
   const available = addon().availableMemory()
   if (available > 0 && bytes > available) {
     const needed = `The weights of ${path} take ${mib(bytes)} MiB in memory, ${mib(available)} MiB can be had`
@@ -82,27 +72,18 @@ async function loadText(
   source: SourceModel,
   config: ModelConfig,
 ): Promise<Pick<LoadedModel, 'tokenizer' | 'chatTemplate'>> {
-  const { tokenizer, chatTemplate } = await convertedText(source.text, {}, config.vocab_size)
-  return {
-    tokenizer: tokenizer && (await Tokenizer.load(tokenizer)),
-    chatTemplate: chatTemplate && ChatTemplate.fromBytes(chatTemplate),
-  }
+  const { built, chatTemplate } = await convertedText(source.text, {}, config.vocab_size)
+  return { tokenizer: built, chatTemplate: chatTemplate && ChatTemplate.fromBytes(chatTemplate) }
 }
 
 async function fill(
   source: SourceModel,
   config: ModelConfig,
   weightBytes: number,
-  { signal, onProgress, activations, threads, isa, memoryLimit }: CheckedModelOptions,
+  options: CheckedModelOptions,
 ): Promise<NativeModel> {
-  const filling = await addon().fillModel({
-    config: nativeConfig(config),
-    kinds: nativeKinds(config),
-    activations: ACTIVATIONS.indexOf(activations) as 0 | 1 | 2,
-    threads: threads ?? 0,
-    isa,
-    memory_limit: memoryLimit ?? 0,
-  })
+  const { signal, onProgress } = options
+  const filling = await addon().fillModel(nativeModelOptions(config, options))
   try {
     let done = 0
     const told = (bytes: number) => {

@@ -1,18 +1,10 @@
-import { nativeConfig, nativeKinds, nativeTensors } from '../config/native-config.js'
-import { OnebitError } from '../errors.js'
+import { nativeTensors } from '../config/native-config.js'
 import { isForeignModel } from '../import/foreign-model.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
 import { type ObtHeader, readBlob, readObtHeader, withPath } from '../obt/obt.js'
-import { describeModel, type LoadedModel } from './loaded-model.js'
-import { ACTIVATIONS, type CheckedModelOptions, checkContext, checkModelOptions } from './model-options.js'
-
-function checkMemory(fileBytes: number, limit: number | undefined): void {
-  if (limit === undefined || fileBytes <= limit) return
-  throw new OnebitError('ERR_MEMORY_LIMIT', `The weights take about ${fileBytes} bytes, the limit is ${limit}`, {
-    hint: 'Raise `memoryLimit`, or use a smaller model.',
-  })
-}
+import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
+import { type CheckedModelOptions, checkContext, checkModelOptions } from './model-options.js'
 
 /** Reads and repacks the weights on the native thread; `signal` and a throwing onProgress stop it. */
 async function loadWeights(header: ObtHeader & { path: string }, options: CheckedModelOptions): Promise<NativeModel> {
@@ -22,15 +14,10 @@ async function loadWeights(header: ObtHeader & { path: string }, options: Checke
   const onAbort = () => cancel.cancel()
   let failure: { error: unknown } | undefined
   const settings: NativeLoadOptions = {
+    ...nativeModelOptions(header.config, options),
     path,
     file_bytes: header.fileBytes,
-    config: nativeConfig(header.config),
-    kinds: nativeKinds(header.config),
     tensors: nativeTensors(header.tensors),
-    activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
-    threads: options.threads ?? 0,
-    isa: options.isa,
-    memory_limit: options.memoryLimit ?? 0,
     cancel,
   }
   if (onProgress) {
@@ -81,7 +68,7 @@ export async function loadModel(path: string, options: unknown): Promise<LoadedM
   const header = await readObtHeader(path)
   checked.signal?.throwIfAborted()
   checkContext(checked.context ?? 1, header.config)
-  checkMemory(header.fileBytes, checked.memoryLimit)
+  checkMemoryLimit('The weights', header.fileBytes, checked.memoryLimit)
   const stop = new AbortController()
   const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal
   const weights = loadWeights(header, { ...checked, signal })

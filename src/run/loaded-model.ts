@@ -1,11 +1,13 @@
 /** What loading gives, from whatever file. */
 import type { ModelConfig } from '../config/config.js'
-import type { NativeModel } from '../native/native.js'
+import { nativeConfig, nativeKinds } from '../config/native-config.js'
+import { OnebitError } from '../errors.js'
+import type { NativeModel, NativeModelOptions } from '../native/native.js'
 import type { FoundHeader, Provenance } from '../obt/obt.js'
 import type { ChatTemplate } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import type { KvType } from './kv.js'
-import { type Activations, type CheckedModelOptions, DEFAULT_CONTEXT } from './model-options.js'
+import { ACTIVATIONS, type Activations, type CheckedModelOptions, DEFAULT_CONTEXT } from './model-options.js'
 
 /** What was loaded and how it runs. */
 export interface ModelInfo {
@@ -38,6 +40,33 @@ export interface LoadedModel {
   info: ModelInfo
   tokenizer: Tokenizer | undefined
   chatTemplate: ChatTemplate | undefined
+}
+
+/** How native code is to make a model. */
+export function nativeModelOptions(
+  config: ModelConfig,
+  options: Pick<CheckedModelOptions, 'activations' | 'threads' | 'isa' | 'memoryLimit'>,
+): NativeModelOptions {
+  return {
+    config: nativeConfig(config),
+    kinds: nativeKinds(config),
+    activations: ACTIVATIONS.indexOf(options.activations) as 0 | 1 | 2,
+    threads: options.threads ?? 0,
+    isa: options.isa,
+    memory_limit: options.memoryLimit ?? 0,
+  }
+}
+
+/**
+ * Before anything is read.
+ * @param what the weights, in words
+ * @throws OnebitError ERR_MEMORY_LIMIT
+ */
+export function checkMemoryLimit(what: string, bytes: number, limit: number | undefined): void {
+  if (limit === undefined || bytes <= limit) return
+  throw new OnebitError('ERR_MEMORY_LIMIT', `${what} take about ${bytes} bytes, the limit is ${limit}`, {
+    hint: 'Raise `memoryLimit`, or use a smaller model.',
+  })
 }
 
 /** What of a model's info follows from its options and from what was loaded. */

@@ -1,9 +1,9 @@
 /** POST /v1/chat/completions. */
 import { randomUUID } from 'node:crypto'
 import type { AnswerPart } from '../answer/parts.js'
+import { WholeAnswer } from '../answer/whole-answer.js'
 import { answerChat, type ChatEnd } from '../batch-chat/answer-chat.js'
 import { type PreparedAnswer, prepareChat } from '../batch-chat/prepare-chat.js'
-import { WholeAnswer } from '../batch-chat/whole-answer.js'
 import { eachOf } from '../flow/each-of.js'
 import { booleanOption, likeliestOption } from '../options.js'
 import type { Piece, TokenLogprob } from '../run/generation.js'

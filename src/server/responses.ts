@@ -1,8 +1,8 @@
 /** POST /v1/responses: OpenAI's newer shape of a chat. It is translated; nothing is stored. */
 import { randomUUID } from 'node:crypto'
 import type { AnswerPart } from '../answer/parts.js'
+import { WholeAnswer } from '../answer/whole-answer.js'
 import { answerChat, type ChatEnd } from '../batch-chat/answer-chat.js'
-import { WholeAnswer } from '../batch-chat/whole-answer.js'
 import { eachOf } from '../flow/each-of.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import { type Fields, withoutNulls } from './body.js'

@@ -1,4 +1,4 @@
-import type { AnswerPart } from '../answer/parts.js'
+import type { AnswerPart } from './parts.js'
 
 /** The parts of an answer put together. */
 export class WholeAnswer {
