@@ -20,7 +20,20 @@ HF_SHAPE = dict(vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_
 TINY = LlamaConfig(**SHAPE)
 QWEN = LlamaConfig(**SHAPE, architecture="qwen3", tied_head=True, biases=("wq", "wo", "w2"))
 WINDOW = LlamaConfig(**SHAPE, window=4, biases=("wq", "wk", "wv"))
-FAMILY = pytest.mark.parametrize("config", [TINY, QWEN, WINDOW], ids=["llama", "qwen3", "window"])
+LAYER = {"norm": "layer", "norm_bias": True, "feed_forward": "plain"}
+INNER = {"attention_inner_norm": True, "ffn_inner_norm": True}
+CONFIGS = {
+    "llama": TINY,
+    "qwen3": QWEN,
+    "window": WINDOW,
+    "opt": LlamaConfig(**SHAPE, **LAYER, positions="learned", position_offset=2, activation="relu"),
+    "gpt_neox": LlamaConfig(**SHAPE, **LAYER, parallel_residual=True, rope_dims=2, activation="gelu"),
+    "bitnet": LlamaConfig(**SHAPE, **INNER, activation="relu2"),
+    "gate": LlamaConfig(**SHAPE, output_gate=True, rope_dims=4, activation="gelu_tanh", qk_norm=True),
+    "inner layers": LlamaConfig(**SHAPE, **INNER, norm="layer", biases=("wq", "w1", "w3")),
+    "biased norms": LlamaConfig(**SHAPE, **INNER, norm_bias=True, positions="learned"),
+}
+FAMILY = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 IDS = torch.randint(0, 60, (2, 20), generator=torch.Generator().manual_seed(2))
 
 
@@ -29,7 +42,7 @@ def model(config=TINY, kind="dense"):
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if name.endswith(".bias") or "norm" in name:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name)))
     return made
 
 
@@ -37,47 +50,85 @@ def rms(x, weight):
     return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
 
 
-def written_out(m, ids):
+def activated(name, x):
+    tanh = torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return {
+        "silu": x / (1 + (-x).exp()),
+        "relu": x * (x > 0),
+        "relu2": (x * (x > 0)) ** 2,
+        "gelu": x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+        "gelu_tanh": x * (1 + tanh) / 2,
+    }[name]
+
+
+class WrittenOut:
     """One sequence, heads and positions one by one, from the state dict alone."""
-    c, w = m.config, {name: value.double() for name, value in m.state_dict().items()}
-    x = w["model.embed_tokens.weight"][ids]
-    states = [x]
 
-    def linear(name, value):
-        return value @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+    def __init__(self, m):
+        self.c, self.w = m.config, {name: value.double() for name, value in m.state_dict().items()}
 
-    def turned(v, position):
-        half, out = c.head_dim // 2, v.clone()
+    def linear(self, name, x):
+        return x @ self.w[f"{name}.weight"].T + self.w.get(f"{name}.bias", 0)
+
+    def norm(self, name, x):
+        if self.c.norm == "layer":
+            x = x - x.mean(-1, keepdim=True)
+        return rms(x, self.w[f"{name}.weight"]) + self.w.get(f"{name}.bias", 0)
+
+    def turned(self, v, position):
+        dims = self.c.rope_dims if self.c.positions == "rotary" else 0
+        half, out = dims // 2, v.clone()
         for i in range(half):
-            angle = position * c.rope_theta ** (-2 * i / c.head_dim)
+            angle = position * self.c.rope_theta ** (-2 * i / dims)
             out[i] = v[i] * math.cos(angle) - v[i + half] * math.sin(angle)
             out[i + half] = v[i + half] * math.cos(angle) + v[i] * math.sin(angle)
         return out
 
-    for layer in range(c.n_layers):
-        p = f"model.layers.{layer}"
-        a = rms(x, w[f"{p}.input_layernorm.weight"])
-        heads = {}
-        for name, count in (("q", c.n_heads), ("k", c.n_kv_heads), ("v", c.n_kv_heads)):
-            part = linear(f"{p}.self_attn.{name}_proj", a).view(len(ids), count, c.head_dim)
-            if c.qk_norm and name != "v":
-                part = rms(part, w[f"{p}.self_attn.{name}_norm.weight"])
-            heads[name] = part
-        out = torch.zeros(len(ids), c.n_heads, c.head_dim, dtype=torch.float64)
+    def heads(self, p, x, name, count):
+        part = self.linear(f"{p}.{name}_proj", x).view(len(x), count, -1)
+        part, gate = part[..., : self.c.head_dim], part[..., self.c.head_dim :]
+        return (rms(part, self.w[f"{p}.{name}_norm.weight"]) if self.c.qk_norm and name != "v" else part), gate
+
+    def attention(self, p, x):
+        c = self.c
+        (q, gate), (k, _), (v, _) = (
+            self.heads(p, x, name, count)
+            for name, count in (("q", c.n_heads), ("k", c.n_kv_heads), ("v", c.n_kv_heads))
+        )
+        out = torch.zeros(len(x), c.n_heads, c.head_dim, dtype=torch.float64)
         for h in range(c.n_heads):
             kv = h // (c.n_heads // c.n_kv_heads)
-            for t in range(len(ids)):
-                q = turned(heads["q"][t, h], t)
+            for t in range(len(x)):
                 seen = range(max(0, t + 1 - c.window) if c.window else 0, t + 1)
-                scores = torch.stack([q @ turned(heads["k"][s, kv], s) for s in seen]) / c.head_dim**0.5
-                out[t, h] = scores.softmax(0) @ heads["v"][seen.start : t + 1, kv]
-        x = x + linear(f"{p}.self_attn.o_proj", out.flatten(1))
-        a = rms(x, w[f"{p}.post_attention_layernorm.weight"])
-        gate = linear(f"{p}.mlp.gate_proj", a)
-        x = x + linear(f"{p}.mlp.down_proj", gate * torch.sigmoid(gate) * linear(f"{p}.mlp.up_proj", a))
-        states.append(x)
-    states[-1] = rms(x, w["model.norm.weight"])
-    return states[-1] @ w["model.embed_tokens.weight" if c.tied_head else "lm_head.weight"].T, states
+                turned = self.turned(q[t, h], t)
+                scores = torch.stack([turned @ self.turned(k[s, kv], s) for s in seen]) / c.head_dim**0.5
+                out[t, h] = scores.softmax(0) @ v[seen.start : t + 1, kv]
+                if c.output_gate:
+                    out[t, h] = out[t, h] / (1 + (-gate[t, h]).exp())
+        out = out.flatten(1)
+        return self.linear(f"{p}.o_proj", self.norm(f"{p}.attn_sub_norm", out) if c.attention_inner_norm else out)
+
+    def feed_forward(self, p, x):
+        inner = activated(self.c.activation, self.linear(f"{p}.gate_proj", x))
+        if self.c.feed_forward == "gated":
+            inner = inner * self.linear(f"{p}.up_proj", x)
+        return self.linear(f"{p}.down_proj", self.norm(f"{p}.ffn_sub_norm", inner) if self.c.ffn_inner_norm else inner)
+
+    def __call__(self, ids):
+        c, w = self.c, self.w
+        x = w["model.embed_tokens.weight"][ids]
+        if c.positions == "learned":
+            x = x + w["model.embed_positions.weight"][c.position_offset : c.position_offset + len(ids)]
+        states = [x]
+        for layer in range(c.n_layers):
+            p = f"model.layers.{layer}"
+            before = x
+            x = x + self.attention(f"{p}.self_attn", self.norm(f"{p}.input_layernorm", x))
+            read = self.norm(f"{p}.post_attention_layernorm", before if c.parallel_residual else x)
+            x = x + self.feed_forward(f"{p}.mlp", read)
+            states.append(x)
+        states[-1] = self.norm("model.norm", x)
+        return states[-1] @ w["model.embed_tokens.weight" if c.tied_head else "lm_head.weight"].T, states
 
 
 @FAMILY
@@ -85,7 +136,7 @@ def test_forward_and_hidden_states_are_the_textbook_ones(config):
     m = model(config)
     out = m(IDS, hidden_states=True)
     assert len(out.hidden_states) == config.n_layers + 1
-    logits, states = written_out(m, IDS[1][:9])
+    logits, states = WrittenOut(m)(IDS[1][:9])
     torch.testing.assert_close(out.logits[1, :9].double(), logits, rtol=1e-3, atol=1e-4)
     for found, wanted in zip(out.hidden_states, states, strict=True):
         torch.testing.assert_close(found[1, :9].double(), wanted, rtol=1e-3, atol=1e-4)

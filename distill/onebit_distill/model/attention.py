@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..errors import DistillError
 from .config import LlamaConfig
 from .linear import LinearFactory, linear_of
-from .norm import RMSNorm
+from .norm import RMSNorm, norm_of
 from .rope import rotate
 
 
@@ -76,10 +76,16 @@ class Attention(nn.Module):
         self.o_proj = linear_of(config, layer, "wo", factory)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        width = config.n_heads * config.head_dim
+        #: of all heads together, in front of o_proj
+        self.attn_sub_norm = norm_of(config, width) if config.attention_inner_norm else None
+        self.output_gate = config.output_gate
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, _ = x.shape
-        q = self.q_proj(x).view(batch, tokens, self.n_heads, self.head_dim)
+        q, gate = self.q_proj(x).view(batch, tokens, self.n_heads, -1), None
+        if self.output_gate:
+            q, gate = q.chunk(2, dim=-1)
         k = self.k_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim)
         v = self.v_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -88,8 +94,11 @@ class Attention(nn.Module):
         q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
         if step.cache is not None:
             k, v = step.cache.extend(self.layer, k, v, step.positions)
-        y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype)
-        return self.o_proj(y.transpose(1, 2).reshape(batch, tokens, -1))
+        y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype).transpose(1, 2)
+        if gate is not None:
+            y = y * gate.sigmoid()
+        y = y.reshape(batch, tokens, -1)
+        return self.o_proj(y if self.attn_sub_norm is None else self.attn_sub_norm(y))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         if step.attentions is not None:

@@ -12,7 +12,8 @@ ROLES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
 #: those with biases in Qwen2
 QKV = ROLES[:3]
 
-#: Hugging Face's names of the seven linears, within `model.layers.N.`
+#: Hugging Face's names of Llama's linears, within `model.layers.N.`; a feed-forward of two matrices has no w3, and its
+#: first one is called like the gate
 HF_LINEARS = {
     "wq": "self_attn.q_proj",
     "wk": "self_attn.k_proj",
@@ -40,8 +41,7 @@ _SCALING_FIELDS = {
 class LlamaConfig:
     """RoPE rotates pairs (i, i + head_dim/2), as Hugging Face stores q and k; readers reorder other layouts.
 
-    Every feature that an engine's file can name is a field here; `model.llama` computes some of them and refuses the
-    others. Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
+    Every feature that an engine's file can name is a field here, and `model.llama` computes by them alone. Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
     """
 
     vocab_size: int
@@ -92,7 +92,7 @@ class LlamaConfig:
         if self.n_heads * self.head_dim > most:
             raise config_error(f"n_heads x head_dim must be at most {most}, found {self.n_heads * self.head_dim}")
         self._check_positions()
-        object.__setattr__(self, "biases", tuple(role for role in ROLES if role in self.biases))
+        object.__setattr__(self, "biases", tuple(role for role in self.roles if role in self.biases))
 
     def _check_positions(self) -> None:
         """Numbers that belong to positions of the other sort must have their defaults."""
@@ -137,7 +137,7 @@ class LlamaConfig:
         """(out_features, in_features)"""
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         return {
-            "wq": (q, self.dim),
+            "wq": (2 * q if self.output_gate else q, self.dim),
             "wk": (kv, self.dim),
             "wv": (kv, self.dim),
             "wo": (self.dim, q),
@@ -147,9 +147,14 @@ class LlamaConfig:
         }[role]
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """The linears that each layer has."""
+        return ROLES if self.feed_forward == "gated" else ROLES[:6]
+
+    @property
     def n_linear_weights(self) -> int:
-        """Weights in the seven linears of all layers: what becomes 1-bit."""
-        return self.n_layers * sum(math.prod(self.linear_shape(role)) for role in ROLES)
+        """Weights in the linears of all layers: what becomes 1-bit."""
+        return self.n_layers * sum(math.prod(self.linear_shape(role)) for role in self.roles)
 
 
 def _check_scaling(scaling: Any, rope_dims: int) -> None:

@@ -188,7 +188,8 @@ def student_of(
         copied = dict(teacher.named_parameters())
         for name, parameter in student.named_parameters():
             if name in copied and name not in own:
-                parameter.copy_(copied[name])
+                # a shorter context has fewer positions
+                parameter.copy_(copied[name][: len(parameter)] if "embed_positions" in name else copied[name])
     for name, layer in made.items():
         source = sources[name]
         if not isinstance(source, Dense):
