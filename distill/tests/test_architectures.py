@@ -10,10 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from test_export import log_probabilities, run, student
+from test_train import FAST, losses
+from tiny_model import TEXT
 
+from onebit_distill.cli import main
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
 from onebit_distill.export.student import export_model, round_embeddings_as_exported
+from onebit_distill.model.starts import student_of
+from onebit_distill.training.run_folder import load_student
 
 #: folder of golden/, how its logits are called, largest difference and root of the mean square (its README)
 RECORDED = {
@@ -225,3 +230,24 @@ def test_what_cannot_be_read_is_named(data, tmp_path, case):
     with pytest.raises(DistillError) as caught:
         load_teacher(tmp_path / "hf")
     assert caught.value.code == code
+
+@pytest.mark.parametrize("name", ["family/opt", "family/gpt_neox", "bitnet/online-master"])
+def test_a_student_learns_from_them(data, tmp_path, name):
+    """Blocks first, which reads embedded positions, and then end to end; tokens are of the teacher's tokenizer."""
+    texts = [" ".join(TEXT.split()[i % 17 :][: 20 + i % 30]) for i in range(80)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    where = ["--teacher", str(data(f"golden/{name}/hf")), "--data", str(tmp_path / "texts.jsonl")]
+    options = [*FAST, "--steps", "30", "--lr", "0.01", "--block-steps", "4", "--block-tokens", "256"]
+    assert main(["reconstruct", *where, "--out", str(tmp_path / "run"), *options]) == 0
+    course = losses(tmp_path / "run")
+    assert sum(course[s] for s in range(26, 31)) < 0.9 * sum(course[s] for s in range(1, 6))
+    model, record, _ = load_student(tmp_path / "run")
+    assert record.config.features() == load_teacher(data(f"golden/{name}/hf")).config.features() != {}
+    assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "s.obt")]) == 0
+
+
+def test_a_student_with_a_shorter_context_has_the_first_positions(data):
+    teacher = load_teacher(data("golden/family/opt/hf")).model
+    made = student_of(teacher, "dense", config=teacher.config.with_context(32))
+    ids = torch.arange(32)[None]
+    torch.testing.assert_close(made(ids).logits, teacher(ids).logits)
