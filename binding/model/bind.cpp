@@ -36,11 +36,17 @@ public:
                                                blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows));
     }
 
-    const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) override {
+    const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) override {
         const size_t bytes = static_cast<size_t>(groups) * 2;
-        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, blocks ? place_scale_blocks : place_scale_rows, rows,
-                                                       groups, FileType::f16, bytes, bytes},
-                                                blocks ? padded(rows, kernels.sign_row_block) : rows));
+        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, place_scales, rows, groups, FileType::f16, bytes, bytes,
+                                                       block_rows},
+                                                padded(rows, block_rows)));
+    }
+
+    const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) override {
+        return static_cast<const uint8_t*>(add(name, {Holds::ternary, blocks ? place_ternary_blocks : place_ternary_rows, rows, cols,
+                                                      FileType::u8, static_cast<size_t>(cols) / 4, ternary_row_bytes(cols)},
+                                               padded(rows, kTernaryRows)));
     }
 
     const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) override {

@@ -59,9 +59,10 @@ bool read_scaling(Napi::Env env, Napi::Value value, RopeConfig* out) {
 bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     Fields fields(env, value, "kinds");
     int32_t form = 0, dtype = 0;
-    fields.integer("form", 0, 2, &form);
+    fields.integer("form", 0, 3, &form);
     fields.integer("dtype", 0, 3, &dtype);
     fields.integer("rank", 0, kMaxDim, &out->rank);
+    fields.integer("group", 0, 256, &out->group);
     fields.boolean("mid_scale", &out->mid_scale);
     fields.boolean("layernorm", &out->layernorm);
     fields.boolean("bias", &out->bias);

@@ -43,6 +43,10 @@ export function describeKind(kind: LinearKind): string {
   const bias = kind.bias ? ', bias' : ''
   if (kind.kind === 'dense') return `${kind.dtype === 'q8' ? 'int8 rows (q8)' : kind.dtype}${bias}`
   if (kind.kind === 'q1_0') return `signs, one f16 scale per 128 columns (q1_0)${bias}`
+  if (kind.kind === 'ternary') {
+    const scales = kind.group === 0 ? 'one scale a row' : `one f16 scale per ${kind.group} columns`
+    return `ternary, ${scales}${bias}`
+  }
   const stages = kind.rank === 0 ? 'signs with g and h' : `2 sign stages of rank ${kind.rank}`
   return `${stages}${kind.layernorm ? ', LayerNorm' : ''}${bias}`
 }

@@ -88,6 +88,11 @@ export function matrixTensors(
     }
     case 'q1_0':
       return [tensor('sign', 'U8', rows, cols / 8), tensor('scale', 'F16', rows, cols / 128), ...bias]
+    case 'ternary': {
+      const { group } = kind
+      const scale = group === 0 ? tensor('scale', 'F32', rows) : tensor('scale', 'F16', rows, cols / group)
+      return [tensor('codes', 'U8', rows, cols / 4), scale, ...bias]
+    }
     case 'sign': {
       if (kind.rank === 0) {
         return [tensor('g', 'F32', cols), tensor('sign', 'U8', rows, cols / 8), tensor('h', 'F32', rows), ...bias]

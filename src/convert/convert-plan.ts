@@ -4,6 +4,7 @@ import type { DenseType, LinearKind } from '../config/kinds.js'
 import { linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import type { SourceModel, SourceTensor } from '../import/source.js'
+import { ternaryGroup } from './ternary.js'
 
 export type ConvertType = DenseType | 'onebit'
 
@@ -65,6 +66,8 @@ function chooseKind(choice: Choice, layer: number, role: Role): LinearKind {
   }
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }
+  const group = ternaryGroup(type, source.tensors.has(`${name}.scale`))
+  if (group !== undefined) return { kind: 'ternary', group, bias }
   return dense(small && FLOATS.has(type) ? 'f32' : 'q8', bias)
 }
 
@@ -73,6 +76,8 @@ function tableKind({ source, options, small }: Choice, config: ModelConfig, tens
   if (options.type === 'onebit') return dense('q8')
   if (options.type !== undefined) return dense(options.type)
   if (tensor.type === 'q1_0') return { kind: 'q1_0', bias: false }
+  const group = ternaryGroup(tensor.type, false)
+  if (group !== undefined && group > 0) return { kind: 'ternary', group, bias: false }
   const quantised = Object.values(config.linears).some((kind) => kind.kind === 'dense' && kind.dtype === 'q8')
   return dense(small && !quantised && FLOATS.has(source.tensors.get('tok_embeddings.weight')!.type) ? 'f32' : 'q8')
 }

@@ -8,8 +8,12 @@ import type { SourceType } from '../native/native.js'
 import { shown } from '../shown-value.js'
 import type { SourceText } from './source-text.js'
 
-/** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
-export type TensorForm = SourceType | 'packed'
+/**
+ * packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. codes: ternary weights,
+ * four to a byte as in our files (weight + 1, the first in the lowest bits); what they are worth stands in `.scale` beside
+ * the matrix.
+ */
+export type TensorForm = SourceType | 'packed' | 'codes'
 
 export interface SourceTensor {
   /** its name in the source, for messages */
@@ -27,7 +31,8 @@ export interface SourceModel {
   config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
-   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent.
+   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent; a ternary one may
+   * have `.scale` beside it, f32, one number or one a row, which multiplies its rows.
    */
   tensors: Map<string, SourceTensor>
   text: SourceText

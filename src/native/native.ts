@@ -249,6 +249,9 @@ export type SourceType =
   | 'tq2_0'
   | 'ptq1_0'
 
+/** Blocks of codes of -1, 0 and 1 with an f16 scale. */
+export type TernaryBlocks = Extract<SourceType, 'q2_0' | 'q2_0_g128' | 'tq1_0' | 'tq2_0' | 'ptq1_0'>
+
 export interface NativeAddon {
   /** how errors are made; called once by src/native/addon.ts */
   useErrors(create: (code: string, message: string) => Error): void
@@ -317,6 +320,20 @@ export interface NativeAddon {
   packSigns(rows: Float32Array, n_rows: number, cols: number): Uint8Array
   /** GGUF Q1_0 blocks to our two tensors: sign bits (inverted: bit 1 = -1) and f16 scales */
   splitQ1_0(source: Uint8Array, n_rows: number, cols: number): { sign: Uint8Array; scale: Uint16Array }
+  /**
+   * Ternary blocks to our two tensors: codes, four to a byte, and f16 scales. ERR_TERNARY_CODE where a code is 3,
+   * ERR_NOT_FINITE.
+   */
+  splitTernary(
+    source: Uint8Array,
+    type: TernaryBlocks,
+    n_rows: number,
+    cols: number,
+  ): { codes: Uint8Array; scale: Uint16Array }
+  /** One code of each byte, at bits `shift`, to codes four to a byte. source: (n_rows, cols). ERR_TERNARY_CODE */
+  gatherCodes(source: Uint8Array, shift: number, n_rows: number, cols: number): Uint8Array
+  /** Blocks of I2_S to codes four to a byte; the rows begin at element `first` < 128 of source. ERR_TERNARY_CODE */
+  i2sCodes(source: Uint8Array, first: number, n_rows: number, cols: number): Uint8Array
   /** rank-1 factorisation of |W|: W ~ sign(W) * (h gᵀ). Off the main thread, on all cores. */
   svid(
     w: Float32Array,
