@@ -22,7 +22,8 @@ export function ggufText(metadata: ReadonlyMap<string, GgufValue>): SourceText {
 }
 
 function tokenizerBlob(metadata: ReadonlyMap<string, GgufValue>): TokenizerBlob {
-  return tokenizerFromGguf(Object.fromEntries([...metadata].filter(([key]) => key.startsWith('tokenizer.'))))
+  const isWanted = (key: string) => key.startsWith('tokenizer.') || key === 'general.architecture'
+  return tokenizerFromGguf(Object.fromEntries([...metadata].filter(([key]) => isWanted(key))))
 }
 
 /** What can be read without understanding the vocabulary; what is no token's id there says nothing here. */
