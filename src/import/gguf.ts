@@ -156,6 +156,12 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
   return architecture
 }
 
+/** What the file calls its model; nothing depends on it. */
+function nameOf(metadata: GgufHeader['metadata']): string | undefined {
+  const names = ['general.name', 'general.basename'].map((key) => metadata.get(key))
+  return names.find((name): name is string => typeof name === 'string' && name !== '')
+}
+
 /**
  * Opens a GGUF file.
  * @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_UNSUPPORTED_ROPE,
@@ -175,6 +181,7 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const tensors = mapTensors({ structure, biases, names, fused }, take)
     return {
       format: 'gguf',
+      name: nameOf(header.metadata),
       config: structure,
       tensors,
       text: ggufText(header.metadata),

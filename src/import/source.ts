@@ -24,6 +24,8 @@ export interface SourceTensor {
 
 export interface SourceModel {
   format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
+  /** what it calls itself, where it does */
+  name?: string | undefined
   config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
