@@ -45,7 +45,7 @@ describe('the first line', () => {
     ['bitnet2b', 'BitNet'],
     ['Something Else 3B', 'Something Else 3B'],
   ])('%s is %s', (name, family) => {
-    expect(modelWords(tinyConfig(), 2.125, name)).toBe(`1-bit, 2.125 bits per weight, ${family}`)
+    expect(modelWords(withDefaults(tinyConfig()), 2.125, name)).toBe(`1-bit, 2.125 bits per weight, ${family}`)
   })
 
   it('leaves out what nobody said, and says what is unusual', () => {
