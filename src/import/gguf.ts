@@ -17,6 +17,7 @@ import {
   checkDimension,
   type SourceModel,
   type SourceTensor,
+  storedRows,
   unsupportedArchitecture,
   wrongShape,
 } from './source.js'
@@ -91,8 +92,15 @@ function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorM
   return byName
 }
 
+interface JoinedTensors {
+  tensors: TensorMap
+  read: ReadAt
+  /** of the file that a tensor is in */
+  pathOf: (name: string) => string
+}
+
 /** Of the tensors of all parts, each of which counts from its own start. */
-function joinTensors(parts: readonly GgufPart[]): { tensors: TensorMap; read: ReadAt } {
+function joinTensors(parts: readonly GgufPart[]): JoinedTensors {
   const tensors: TensorMap = new Map()
   const partOf = new Map<string, GgufPart>()
   for (const part of parts) {
@@ -104,6 +112,7 @@ function joinTensors(parts: readonly GgufPart[]): { tensors: TensorMap; read: Re
   }
   return {
     tensors,
+    pathOf: (name) => partOf.get(name)!.path,
     read: (name, position, length) => {
       const { path, file } = partOf.get(name)!
       return readExactly(path, file, position, length)
@@ -115,10 +124,12 @@ type ReadAt = (name: string, position: number, length: number) => Promise<Uint8A
 
 class GgufTaker extends Taker<GgufTensorInfo> {
   readonly #read: ReadAt
+  readonly #pathOf: (name: string) => string
 
-  constructor(tensors: TensorMap, read: ReadAt) {
+  constructor({ tensors, read, pathOf }: JoinedTensors) {
     super(tensors)
     this.#read = read
+    this.#pathOf = pathOf
   }
 
   protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
@@ -129,7 +140,9 @@ class GgufTaker extends Taker<GgufTensorInfo> {
     const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
     const rowBytes = (cols / elements) * bytes
-    const read = (first: number, count: number) => this.#read(name, offset + first * rowBytes, count * rowBytes)
+    const read = storedRows({ path: this.#pathOf(name), offset }, (first, count) =>
+      this.#read(name, offset + first * rowBytes, count * rowBytes),
+    )
     return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
   }
 }
@@ -193,8 +206,9 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const { metadata } = parts[0]!.header
     const architecture = checkModel(parts)
     const { names, fused, read } = ggufDescription(architecture)
-    const { tensors: placed, read: readAt } = joinTensors(parts)
-    const take = new GgufTaker(placed, readAt)
+    const joined = joinTensors(parts)
+    const placed = joined.tensors
+    const take = new GgufTaker(joined)
     const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()

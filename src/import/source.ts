@@ -19,7 +19,29 @@ export interface SourceTensor {
   rows: number
   cols: number
   /** the bytes of `count` rows from `first` on */
-  read(first: number, count: number): Promise<Uint8Array>
+  readonly read: ReadRows
+}
+
+/**
+ * It may know that the rows lie in a file one after another, in the form of the tensor's type, so that whoever can read files
+ * need not ask for them. That belongs to the function: whoever gives a tensor another one makes other rows of it.
+ */
+export interface ReadRows {
+  (first: number, count: number): Promise<Uint8Array>
+  readonly stored?: StoredRows | undefined
+}
+
+export interface StoredRows {
+  path: string
+  /** of the first row, in bytes */
+  offset: number
+}
+
+export function storedRows(
+  stored: StoredRows | undefined,
+  read: (first: number, count: number) => Promise<Uint8Array>,
+): ReadRows {
+  return Object.assign(read, { stored })
 }
 
 export interface SourceModel {
