@@ -75,6 +75,8 @@ bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
 constexpr size_t kMaxTensors = static_cast<size_t>(kMaxLayers) * 64 + 64;
 constexpr size_t kMaxNames = kMaxTensors * 64;
 
+}  // namespace
+
 // Names, each on a line of its own: one string crosses faster than thousands.
 std::vector<std::string> lines_of(std::string_view text) {
     std::vector<std::string> lines;
@@ -85,8 +87,6 @@ std::vector<std::string> lines_of(std::string_view text) {
     }
     return lines;
 }
-
-}  // namespace
 
 bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     Fields fields(env, value, "config");

@@ -4,11 +4,12 @@ import type { GgufFacts, TensorNames } from '../architectures/architecture.js'
 import { ggufDescription } from '../architectures/list.js'
 import { LIMITS } from '../config/limits.js'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly } from '../files/file-reading.js'
+import { readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
-import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
+import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
+import type { GgufHeader, GgufTensorInfo } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
 import {
@@ -16,6 +17,7 @@ import {
   checkDimension,
   type SourceModel,
   type SourceTensor,
+  storedRows,
   unsupportedArchitecture,
   wrongShape,
 } from './source.js'
@@ -90,14 +92,44 @@ function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorM
   return byName
 }
 
-type ReadAt = (position: number, length: number) => Promise<Uint8Array>
+interface JoinedTensors {
+  tensors: TensorMap
+  read: ReadAt
+  /** of the file that a tensor is in */
+  pathOf: (name: string) => string
+}
+
+/** Of the tensors of all parts, each of which counts from its own start. */
+function joinTensors(parts: readonly GgufPart[]): JoinedTensors {
+  const tensors: TensorMap = new Map()
+  const partOf = new Map<string, GgufPart>()
+  for (const part of parts) {
+    for (const [name, tensor] of checkTensors(part.path, part.header)) {
+      if (tensors.has(name)) throw badSource(`${part.path}: tensor ${name} is in an earlier part too`)
+      tensors.set(name, tensor)
+      partOf.set(name, part)
+    }
+  }
+  return {
+    tensors,
+    pathOf: (name) => partOf.get(name)!.path,
+    read: (name, position, length) => {
+      const { path, file } = partOf.get(name)!
+      return readExactly(path, file, position, length)
+    },
+  }
+}
+
+type ReadAt = (name: string, position: number, length: number) => Promise<Uint8Array>
 
 class GgufTaker extends Taker<GgufTensorInfo> {
   readonly #read: ReadAt
+  readonly #pathOf: (name: string) => string
 
-  constructor(tensors: TensorMap, read: ReadAt) {
+  constructor({ tensors, read, pathOf }: JoinedTensors) {
     super(tensors)
     this.#read = read
+    this.#pathOf = pathOf
   }
 
   protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
@@ -108,7 +140,9 @@ class GgufTaker extends Taker<GgufTensorInfo> {
     const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
     const rowBytes = (cols / elements) * bytes
-    const read = (first: number, count: number) => this.#read(offset + first * rowBytes, count * rowBytes)
+    const read = storedRows({ path: this.#pathOf(name), offset }, (first, count) =>
+      this.#read(name, offset + first * rowBytes, count * rowBytes),
+    )
     return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
   }
 }
@@ -137,7 +171,9 @@ async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker
 }
 
 /** The architecture of a file that holds a whole model. */
-function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
+function checkModel(parts: readonly GgufPart[]): string {
+  const { path, header } = parts[0]!
+  const { metadata } = header
   const architecture = metadata.get('general.architecture')
   if (typeof architecture !== 'string') {
     throw badSource(
@@ -145,45 +181,50 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
       'It may be no model, or only a part of one.',
     )
   }
-  const parts = metadata.get('split.count')
-  if (parts !== undefined && Number(parts) > 1) {
-    throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
-  }
-  if (tensors.length === 0) throw badSource(`${path} has no tensors: it holds only a vocabulary`)
+  if (parts.every((part) => part.header.tensors.length === 0))
+    throw badSource(`${path} has no tensors: it holds only a vocabulary`)
   // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
   const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
   if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
   return architecture
 }
 
+/** What the file calls its model; nothing depends on it. */
+function nameOf(metadata: GgufHeader['metadata']): string | undefined {
+  const names = ['general.name', 'general.basename'].map((key) => metadata.get(key))
+  return names.find((name): name is string => typeof name === 'string' && name !== '')
+}
+
 /**
- * Opens a GGUF file.
+ * Opens a GGUF file, and with any part of a model in several all of them.
  * @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_UNSUPPORTED_ROPE,
- *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED
+ *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED, ERR_FILE_NOT_FOUND of a part
  */
 export async function openGguf(path: string): Promise<SourceModel> {
-  const { file, bytes } = await openFile(path)
+  const parts = await openGgufParts(path)
   try {
-    const header = readGgufHeader(path, file.fd, bytes)
-    const architecture = checkModel(path, header)
+    const { metadata } = parts[0]!.header
+    const architecture = checkModel(parts)
     const { names, fused, read } = ggufDescription(architecture)
-    const placed = checkTensors(path, header)
-    const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
-    const keys = new GgufKeys(header.metadata, architecture)
+    const joined = joinTensors(parts)
+    const placed = joined.tensors
+    const take = new GgufTaker(joined)
+    const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
     const tensors = mapTensors({ structure, biases, names, fused }, take)
     return {
       format: 'gguf',
+      name: nameOf(metadata),
       config: structure,
       tensors,
-      text: ggufText(header.metadata),
+      text: ggufText(metadata),
       layernorm: false,
-      files: [path],
-      close: () => file.close(),
+      files: parts.map((part) => part.path),
+      close: () => closeParts(parts),
     }
   } catch (cause) {
-    await file.close()
+    await closeParts(parts)
     throw cause
   }
 }

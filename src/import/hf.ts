@@ -93,6 +93,11 @@ async function openWeights(folder: string): Promise<RawTensors> {
   throw badSource(`${folder} has no model.safetensors, no pytorch_model.bin and no index of such files`)
 }
 
+/** On the hub `_name_or_path` is who and what; in a folder that somebody saved it may be any path. */
+function nameOf({ _name_or_path: name }: Fields): string | undefined {
+  return typeof name === 'string' && /^[\w.-]+\/[\w.-]+$/.test(name) ? name.split('/')[1] : undefined
+}
+
 /**
  * Opens a model folder.
  * @throws OnebitError ERR_UNKNOWN_FORMAT, ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE,
@@ -115,6 +120,7 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
+      name: nameOf(json),
       config: structure,
       tensors,
       text: folderText(folder, json),

@@ -23,11 +23,35 @@ export interface SourceTensor {
   rows: number
   cols: number
   /** the bytes of `count` rows from `first` on */
-  read(first: number, count: number): Promise<Uint8Array>
+  readonly read: ReadRows
+}
+
+/**
+ * It may know that the rows lie in a file one after another, in the form of the tensor's type, so that whoever can read files
+ * need not ask for them. That belongs to the function: whoever gives a tensor another one makes other rows of it.
+ */
+export interface ReadRows {
+  (first: number, count: number): Promise<Uint8Array>
+  readonly stored?: StoredRows | undefined
+}
+
+export interface StoredRows {
+  path: string
+  /** of the first row, in bytes */
+  offset: number
+}
+
+export function storedRows(
+  stored: StoredRows | undefined,
+  read: (first: number, count: number) => Promise<Uint8Array>,
+): ReadRows {
+  return Object.assign(read, { stored })
 }
 
 export interface SourceModel {
   format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
+  /** what it calls itself, where it does */
+  name?: string | undefined
   config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,

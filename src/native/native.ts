@@ -28,6 +28,21 @@ export interface NativeLoadOptions extends NativeModelOptions {
   onProgress?: (doneBytes: number) => void
 }
 
+/** Tensors as files of other formats hold them; in each list one for each. */
+export interface NativeStoredTensors {
+  paths: readonly string[]
+  /** our names of vectors and matrices, each on a line: layers.0.wq, layers.0.wq.bias, norm */
+  names: string
+  /** their names, for messages, each on a line */
+  labels: string
+  /** SourceType, each on a line */
+  types: string
+  /** which of the paths */
+  files: Int32Array
+  /** of the first row, in bytes */
+  offsets: Float64Array
+}
+
 /** A model whose numbers come from here, in the forms that a .obt file has them in. Made by fillModel(). */
 export interface NativeFilling {
   /**
@@ -36,6 +51,14 @@ export interface NativeFilling {
    * ERR_DISPOSED.
    */
   write(name: string, bytes: Uint8Array): Promise<void>
+  /**
+   * Reads whole tensors from their files and converts them on all threads: floats of any type for vectors and dense
+   * matrices, q1_0 for signs with group scales. ERR_TENSOR_TABLE for what cannot be made so or is there already,
+   * ERR_NOT_FINITE, ERR_TRUNCATED, ERR_READ, ERR_ABORTED, ERR_DISPOSED.
+   */
+  convert(
+    options: NativeStoredTensors & { cancel?: NativeCancel; onProgress?: (doneBytes: number) => void },
+  ): Promise<void>
   /** Every tensor is whole: the model. Once. ERR_TENSOR_TABLE, ERR_DISPOSED. */
   finish(): Promise<NativeModel>
   /** Any number of times. */
