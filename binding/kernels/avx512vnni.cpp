@@ -36,6 +36,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"

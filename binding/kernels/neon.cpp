@@ -25,6 +25,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes activations) {
 }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"

@@ -26,6 +26,7 @@ inline uint32_t crc_of_u64(uint32_t crc, uint64_t v) { return __crc32cd(crc, v);
 inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return __crc32cb(crc, v); }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"
