@@ -1,17 +1,21 @@
 /** How one matrix is stored. */
 import { type Fields, fail, fieldsOf, flag, integer, oneOf } from './field-check.js'
+import { checkFront, FRONT_KEYS, type Front } from './front.js'
 import { LIMITS } from './limits.js'
 
 export const DENSE_TYPES = ['f32', 'f16', 'bf16', 'q8'] as const
 export type DenseType = (typeof DENSE_TYPES)[number]
 
 /**
+ * What a matrix is, with what stands in front of it:
  * - dense: rows of f32, f16, bf16, or int8 with one f32 scale a row (q8).
  * - sign: (x * g) signᵀ * h, LayerNorm without weights if `layernorm`; with `rank` > 0 two sign matrices
  *   chained through a vector of that length (scaled by `mid` if `mid_scale`).
  * - q1_0: signs with one f16 scale per row and 128 columns (GGUF's Q1_0).
  */
-export type LinearKind =
+export type LinearKind = MatrixKind & Front
+
+type MatrixKind =
   | { kind: 'dense'; dtype: DenseType; bias: boolean }
   | { kind: 'sign'; rank: number; mid_scale: boolean; layernorm: boolean; bias: boolean }
   | { kind: 'q1_0'; bias: boolean }
@@ -22,12 +26,14 @@ const KEYS = {
   q1_0: ['kind', 'bias'],
 } as const
 
+const FRONT = new Set<string>(FRONT_KEYS)
+
 /** Columns of a matrix come in multiples of this. */
 const COLUMN_UNIT = { dense: 1, sign: 8, q1_0: 128 } as const
 
-function checkFields(path: string, value: unknown): LinearKind {
+function checkFields(path: string, value: unknown): MatrixKind {
   const kind = oneOf(`${path}.kind`, (value as Fields | null | undefined)?.kind, ['dense', 'sign', 'q1_0'] as const)
-  const fields = fieldsOf(path, value, KEYS[kind])
+  const fields = fieldsOf(path, value, [...KEYS[kind], ...FRONT_KEYS], FRONT)
   const bias = flag(`${path}.bias`, fields.bias)
   if (kind === 'dense') return { kind, dtype: oneOf(`${path}.dtype`, fields.dtype, DENSE_TYPES), bias }
   if (kind === 'q1_0') return { kind, bias }
@@ -43,7 +49,7 @@ export function checkKind(path: string, value: unknown, cols: number): LinearKin
   const kind = checkFields(path, value)
   const unit = COLUMN_UNIT[kind.kind]
   if (cols % unit !== 0) fail(path, `${kind.kind} needs columns in multiples of ${unit}, found ${cols}`)
-  return kind
+  return { ...kind, ...checkFront(path, value as Fields, cols) }
 }
 
 /** The kind of the embedding or the head: they are looked up row by row, so a chain of signs has no place there. */
@@ -51,5 +57,6 @@ export function checkTableKind(path: string, value: unknown, dim: number): Linea
   const kind = checkKind(path, value, dim)
   if (kind.kind === 'sign') fail(path, 'must be dense or q1_0')
   if (kind.bias) fail(`${path}.bias`, 'must be false')
+  if (kind.norm_in) fail(`${path}.norm_in`, 'must be left out')
   return kind
 }
