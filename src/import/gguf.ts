@@ -11,14 +11,8 @@ import { GgufKeys, shortest } from './gguf-keys.js'
 import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
-import {
-  badSource,
-  checkDimension,
-  type SourceModel,
-  type SourceTensor,
-  unsupportedArchitecture,
-  wrongShape,
-} from './source.js'
+import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
+import { badSource, checkDimension, type SourceModel, type SourceTensor, wrongShape } from './source.js'
 
 /** By ggml type id: what we read, with the elements and bytes of a block. */
 const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
@@ -150,9 +144,6 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
     throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
   }
   if (tensors.length === 0) throw badSource(`${path} has no tensors: it holds only a vocabulary`)
-  // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
-  const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
-  if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
   return architecture
 }
 
@@ -168,17 +159,21 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const architecture = checkModel(path, header)
     const { names, fused, read } = ggufDescription(architecture)
     const placed = checkTensors(path, header)
+    const hadamard = readPrismHadamard(header.metadata, placed)
     const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
     const keys = new GgufKeys(header.metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
     const tensors = mapTensors({ structure, biases, names, fused }, take)
+    const rotations = hadamard && rotationsOf(hadamard, names, structure)
+    for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
     return {
       format: 'gguf',
       config: structure,
       tensors,
       text: ggufText(header.metadata),
       layernorm: false,
+      rotations: rotations?.byMatrix,
       files: [path],
       close: () => file.close(),
     }
