@@ -8,6 +8,7 @@ import { openFile, readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
+import { readGgufLinear } from './gguf-linear.js'
 import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
@@ -164,7 +165,7 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const keys = new GgufKeys(header.metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
-    const tensors = mapTensors({ structure, biases, names, fused }, take)
+    const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
     const rotations = hadamard && rotationsOf(hadamard, names, structure)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
     return {
