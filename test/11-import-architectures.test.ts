@@ -236,7 +236,7 @@ describe('metadata of a GGUF file', () => {
     ['rope.scaling.attn_factor', { f32: 1.2 }],
     ['hidden_activation', { string: 'gelu' }],
     ['something_new', { u32: 1 }],
-    ['prism.hadamard.version', { u32: 1 }],
+    ['prism.hadamard.version', { u32: 3 }],
   ])('%s = %j changes the computation and is an error that names it', async (key, value) => {
     const { code, message } = await failure(() => structureOf({ [key]: value }))
     expect([code, message]).toEqual(['ERR_UNSUPPORTED_ARCHITECTURE', expect.stringContaining(key)])

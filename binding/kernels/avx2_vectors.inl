@@ -9,6 +9,7 @@ using LaneBits = __m256i;
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 8 of the 16 registers
 constexpr int kAttendQueries = 4;
 constexpr int kScoreSums = 6, kMixSums = 4, kAttendChains = 4;
+constexpr int kHadamardStages = 2;  // 4 Lanes are 8 of the 16 registers
 
 inline Lanes lanes_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Lanes lanes_all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -36,6 +37,20 @@ inline Lanes lanes_flip(Lanes v, uint32_t bits) {
     const __m256i high = _mm256_sllv_epi32(all, _mm256_setr_epi32(23, 22, 21, 20, 19, 18, 17, 16));
     return {_mm256_xor_ps(v.a, _mm256_castsi256_ps(_mm256_and_si256(low, sign))),
             _mm256_xor_ps(v.b, _mm256_castsi256_ps(_mm256_and_si256(high, sign)))};
+}
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline __m256 half_butterfly(__m256 v) {
+    constexpr int kSecond = H == 1 ? 0xaa : H == 2 ? 0xcc : 0xf0;
+    __m256 other;
+    if constexpr (H <= 2) other = _mm256_permute_ps(v, H == 1 ? 0xb1 : 0x4e);
+    else other = _mm256_permute2f128_ps(v, v, 1);
+    return _mm256_blend_ps(_mm256_add_ps(v, other), _mm256_sub_ps(other, v), kSecond);
+}
+template <int H>
+inline Lanes lanes_butterfly(Lanes v) {
+    if constexpr (H == 8) return {_mm256_add_ps(v.a, v.b), _mm256_sub_ps(v.a, v.b)};
+    else return {half_butterfly<H>(v.a), half_butterfly<H>(v.b)};
 }
 
 // The first two steps of the tree: lanes 0..3 after l += l+8, l += l+4.

@@ -46,6 +46,7 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return wor
 inline Ints ternary_total(TernarySum sum) { return _mm512_madd_epi16(sum, _mm512_set1_epi16(1)); }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"

@@ -7,6 +7,7 @@ using LaneBits = __m512i;
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 8;
 constexpr int kScoreSums = 8, kMixSums = 12, kAttendChains = 16;
+constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
 inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }
@@ -23,6 +24,15 @@ inline Lanes lanes_smaller(Lanes x, Lanes y) { return _mm512_min_ps(x, y); }
 // -v in the lanes whose bit is set.
 inline Lanes lanes_flip(Lanes v, uint32_t bits) {
     return _mm512_mask_xor_ps(v, static_cast<__mmask16>(bits), v, _mm512_set1_ps(-0.0f));
+}
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(Lanes v) {
+    constexpr __mmask16 kSecond = H == 1 ? 0xaaaa : H == 2 ? 0xcccc : H == 4 ? 0xf0f0 : 0xff00;
+    Lanes other;
+    if constexpr (H <= 2) other = _mm512_permute_ps(v, H == 1 ? 0xb1 : 0x4e);
+    else other = _mm512_shuffle_f32x4(v, v, H == 4 ? 0xb1 : 0x4e);
+    return _mm512_mask_sub_ps(_mm512_add_ps(v, other), kSecond, other, v);
 }
 
 // The first two steps of the tree: lanes 0..3 after l += l+8, l += l+4.

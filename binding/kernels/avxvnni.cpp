@@ -39,6 +39,7 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot
 inline Ints ternary_total(TernarySum sum) { return sum; }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"

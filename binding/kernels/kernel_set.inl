@@ -38,6 +38,7 @@ const KernelSet ONEBIT_KERNEL_SET = {
     .activate = activate,
     .gate_by = gate_by,
     .rope = rope,
+    .hadamard = hadamard,
     .attend = attend,
     .max_sum_exp = max_sum_exp,
     .f32_to_f16 = f32_to_f16,

@@ -197,6 +197,11 @@ struct KernelSet {
     // Rotates the first `dims` elements of a head in place. half: pairs (i, i + dims/2); interleaved: pairs (2i, 2i+1).
     // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
     void (*rope)(float* x, const float* cos, const float* sin, int dims, bool interleaved);
+    // out = H (s x) in blocks, H[i][j] = (-1)^popcount(i & j) / sqrt(block): the normalised Walsh-Hadamard matrix in
+    // Sylvester's order, which is its own inverse. block: a power of two from 2 to 2^16 that divides n. signs: padded(n, 16) / 8
+    // bytes, least significant bit first, 1 = -1; null: all +1. For h = 1, 2, 4, ..., block / 2 every pair (a, b) of elements
+    // i and i + h, where i & h is 0, becomes (a + b, a - b); then each element times 1.0f / sqrtf(block). out may be x.
+    void (*hadamard)(float* out, const float* x, const uint8_t* signs, int n, int block);
     // Attention of queries that share one KV head; their positions may differ.
     // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
     // after: memory that the thread reads next, or null; its first lines are fetched.

@@ -36,6 +36,7 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes activations) {
 inline Ints ternary_total(TernarySum sum) { return vpaddlq_s16(sum); }
 
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lookup_signs.inl"

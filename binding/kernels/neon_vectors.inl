@@ -11,6 +11,7 @@ struct LaneBits {
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 16 of the 32 registers
 constexpr int kAttendQueries = 2;
 constexpr int kScoreSums = 4, kMixSums = 4, kAttendChains = 4;
+constexpr int kHadamardStages = 2;  // 4 Lanes are 16 of the 32 registers
 
 template <class F>
 inline Lanes each(F f) {
@@ -58,6 +59,23 @@ inline Lanes lanes_flip(const Lanes& x, uint32_t bits) {
         const uint32x4_t flip = vandq_u32(vshlq_u32(all, vsubq_s32(shift, vdupq_n_s32(i * 4))), sign);
         return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x.v[i]), flip));
     });
+}
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(const Lanes& x) {
+    if constexpr (H >= 4) {
+        constexpr int kApart = H / 4;
+        return each([&](int i) {
+            return (i & kApart) == 0 ? vaddq_f32(x.v[i], x.v[i + kApart]) : vsubq_f32(x.v[i - kApart], x.v[i]);
+        });
+    } else {
+        const uint32_t second[4] = {0, H == 1 ? ~0u : 0, H == 1 ? 0 : ~0u, ~0u};
+        const uint32x4_t mask = vld1q_u32(second);
+        return each([&](int i) {
+            const float32x4_t v = x.v[i], other = H == 1 ? vrev64q_f32(v) : vextq_f32(v, v, 2);
+            return vbslq_f32(mask, vsubq_f32(other, v), vaddq_f32(v, other));
+        });
+    }
 }
 inline float lanes_sum(const Lanes& x) {
     const float32x4_t s = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));  // l += l+8, l += l+4

@@ -30,6 +30,7 @@ constexpr int kAttendQueries = 1;
 constexpr int kTileCols = 512;
 constexpr int kScoreSums = 4, kMixSums = 4;
 constexpr int kAttendChains = 4;
+constexpr int kHadamardStages = 2;
 
 inline uint32_t float_bits(float x) {
     uint32_t b;
@@ -108,6 +109,11 @@ inline Lanes lanes_smaller(const Lanes& a, const Lanes& b) {
 inline Lanes lanes_flip(const Lanes& v, uint32_t bits) {
     return each([&](int i) { return bits_float(float_bits(v.f[i]) ^ ((bits >> i & 1u) << 31)); });
 }
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(const Lanes& v) {
+    return each([&](int i) { return (i & H) == 0 ? v.f[i] + v.f[i + H] : v.f[i - H] - v.f[i]; });
+}
 inline float lanes_sum(Lanes v) {
     for (int step = 8; step > 0; step /= 2) {
         for (int i = 0; i < step; i++) v.f[i] += v.f[i + step];
@@ -171,6 +177,7 @@ inline void lanes_to_i8(int8_t* q, const Lanes& v) {
 ONEBIT_INLINE void prefetch_near(const uint8_t*) {}
 ONEBIT_INLINE void prefetch_far(const uint8_t*) {}
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "crc32c_tables.inl"

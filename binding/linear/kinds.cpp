@@ -321,6 +321,14 @@ Status bind_linear(Tensors& tensors, const std::string& name, const LinearKind& 
     if (kind.rank < 0 || kind.rank > kMaxDim || kind.rank % 8 != 0) {
         return bad("its rank is " + std::to_string(kind.rank) + ", not a multiple of 8");
     }
+    const int block = kind.rotation;
+    if (block < 0 || block == 1 || block > kMaxDim || (block & (block - 1)) != 0 || (block > 0 && linear->cols % block != 0)) {
+        return bad("its rotation has blocks of " + std::to_string(block) + ", not a power of two that divides its " +
+                   std::to_string(linear->cols) + " columns");
+    }
+    if (kind.norm_in) linear->front.norm = tensors.floats(name + ".norm_in", linear->cols);
+    linear->front.block = block;
+    if (block > 0 && kind.rotation_signs) linear->front.signs = tensors.rotation_signs(linear->cols);
     form.bind(tensors, name, kind, linear);
     if (kind.bias) linear->bias = tensors.floats(name + ".bias", linear->rows);
     return {};

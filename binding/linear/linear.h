@@ -26,6 +26,9 @@ struct LinearKind {
     bool mid_scale = false;    // sign, rank > 0: a scale on the inner vector
     bool layernorm = false;    // sign only
     bool bias = false;         // never on the embedding or the head
+    bool norm_in = false;      // never on the embedding or the head: see Front
+    int32_t rotation = 0;      // see Front; 0: none
+    bool rotation_signs = false;
 };
 
 struct MatrixKind;
@@ -43,8 +46,22 @@ struct Matrix {
     int row_unit = 1;                  // rows are shared out in multiples of this
 };
 
+// What stands in front of a linear, whatever its kind: x becomes RMSNorm(x) with weights of its own, and then H (s x), by the
+// normalised Walsh-Hadamard transform in blocks (KernelSet::hadamard). Of an embedding, whose rows are stored rotated, H
+// comes behind the lookup and s after it: that is the inverse.
+struct Front {
+    const float* norm = nullptr;     // (cols) or null
+    float norm_eps = 0;
+    int block = 0;                   // of the rotation; 0: there is none
+    const uint8_t* signs = nullptr;  // s, as KernelSet::hadamard takes it; linears of equally many columns share one
+
+    bool any() const { return norm || block > 0; }
+    bool operator==(const Front&) const = default;
+};
+
 struct Linear {
     int rows = 0, cols = 0;
+    Front front = {};
     int stages = 1;  // of a chain 2: the first matrix makes the inner vector that the second one reads
     Matrix stage[2] = {};
     bool layernorm = false;       // without weights, over all rows
@@ -97,6 +114,7 @@ public:
     // block_rows: rows whose scales lie together, group after group; 1: each row's lie together.
     virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) = 0;
     virtual const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) = 0;
+    virtual const uint8_t* rotation_signs(int cols) = 0;  // of the model, for linears of so many columns
     virtual const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) = 0;  // rows of padded(cols, 64)
 
     const KernelSet& kernels;
@@ -107,8 +125,15 @@ protected:
     ~Tensors() = default;
 };
 
-// Makes a linear of a kind from the tensors `name.…`. ERR_CONFIG when the kind does not fit the columns.
+// Makes a linear of a kind from the tensors `name.…`; front.norm_eps is the caller's. ERR_CONFIG when the kind does not fit the
+// columns.
 Status bind_linear(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear);
+
+// out (cols) = what the first matrix reads of x (cols). They may be the same.
+void apply_front(const KernelSet& kernels, const Linear& linear, const float* x, float* out);
+
+// One row of a linear of one matrix as an embedding has it, turned back if it is stored rotated. out: (cols).
+void read_embedding(const KernelSet& kernels, const Linear& table, int row, float* out);
 
 // Room for the sums of every row; 0 where a kind adds up in its result.
 inline size_t sums_stride(const Matrix& matrix) {

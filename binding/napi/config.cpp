@@ -66,6 +66,9 @@ bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     fields.boolean("mid_scale", &out->mid_scale);
     fields.boolean("layernorm", &out->layernorm);
     fields.boolean("bias", &out->bias);
+    fields.boolean("norm_in", &out->norm_in);
+    fields.integer("rotation", 0, kMaxDim, &out->rotation);
+    fields.boolean("rotation_signs", &out->rotation_signs);
     out->form = static_cast<LinearKind::Form>(form);
     out->dtype = static_cast<DType>(dtype);
     return fields.ok();

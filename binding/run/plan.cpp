@@ -100,9 +100,11 @@ GroupPlan plan_group(const Model& model, std::initializer_list<const Linear*> li
     const int count = group.count = static_cast<int>(linears.size());
     for (int i = 0; i < count; ++i) {
         const Linear& linear = *linears.begin()[i];
+        if (linear.front.any()) group.front_cols = static_cast<size_t>(padded(linear.cols, 64));
         if (linear.stages < 2) continue;
         group.inner[i] = group.layout.take<float>(static_cast<size_t>(tokens) * static_cast<size_t>(padded(linear.stage[0].rows, 64)));
     }
+    group.front = group.layout.take<float>(static_cast<size_t>(threads) * group.front_cols);
     for (int stage = 0; stage < 2; ++stage) {
         for (const bool own : {true, false}) {
             Batch batch = batch_of(linears.begin(), count, stage, own, tokens);

@@ -107,13 +107,14 @@ export class Encoder {
   produce(spec: TensorSpec): Pieces {
     this.#options.signal?.throwIfAborted()
     if (spec.part === 'norm' || spec.part === 'positions') return f32Bytes(this.#tensor(spec.name))
+    if (spec.part === 'rotation') return packedBytes(this.#tensor(spec.name))
     const dot = spec.name.lastIndexOf('.')
     const [matrix, part] = [spec.name.slice(0, dot), spec.name.slice(dot + 1)]
     if (matrix !== this.#matrix) {
       this.#encoding = this.#encode(matrix, matrixOf(this.#config, matrix).kind)
       this.#matrix = matrix
     }
-    return part === 'bias' ? f32Bytes(this.#tensor(spec.name)) : this.#encoding[part]!()
+    return part === 'bias' || part === 'norm_in' ? f32Bytes(this.#tensor(spec.name)) : this.#encoding[part]!()
   }
 
   #tensor(name: string): SourceTensor {

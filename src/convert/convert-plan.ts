@@ -1,5 +1,6 @@
 /** Which kind each matrix of a converted model gets. */
 import type { ModelConfig } from '../config/config.js'
+import type { Front } from '../config/front.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
 import { linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
@@ -53,7 +54,17 @@ function newKind(choice: Choice, type: ConvertType, role: Role, cols: number, bi
   return dense('q8', bias)
 }
 
+/** Whatever a matrix is stored as, what stands in front of it stays. */
+function frontOf({ tensors, rotations }: SourceModel, name: string): Front {
+  const rotation = rotations?.get(name)
+  return { ...(tensors.has(`${name}.norm_in`) && { norm_in: true as const }), ...(rotation && { rotation }) }
+}
+
 function chooseKind(choice: Choice, layer: number, role: Role): LinearKind {
+  return { ...matrixKind(choice, layer, role), ...frontOf(choice.source, `layers.${layer}.${role}`) }
+}
+
+function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
   const { source, options, small } = choice
   const name = `layers.${layer}.${role}`
   const { type, cols } = source.tensors.get(`${name}.weight`)!
@@ -97,8 +108,10 @@ export function planConversion(source: SourceModel, options: PlanOptions): Plan 
     }
   }
   const embedding = source.tensors.get('tok_embeddings.weight')!
-  config.embedding = tableKind(choice, config, embedding)
-  config.head = config.tied_head ? config.embedding : tableKind(choice, config, source.tensors.get('output.weight')!)
+  config.embedding = { ...tableKind(choice, config, embedding), ...frontOf(source, 'tok_embeddings') }
+  config.head = config.tied_head
+    ? config.embedding
+    : { ...tableKind(choice, config, source.tensors.get('output.weight')!), ...frontOf(source, 'output') }
   return { config, notes: [...choice.notes] }
 }
 

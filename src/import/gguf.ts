@@ -8,19 +8,13 @@ import { readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
+import { readGgufLinear } from './gguf-linear.js'
 import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
 import type { GgufHeader, GgufTensorInfo } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
-import {
-  badSource,
-  checkDimension,
-  type SourceModel,
-  type SourceTensor,
-  storedRows,
-  unsupportedArchitecture,
-  wrongShape,
-} from './source.js'
+import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
+import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
 
 /** By ggml type id: what we read, with the elements and bytes of a block. */
 const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
@@ -181,11 +175,9 @@ function checkModel(parts: readonly GgufPart[]): string {
       'It may be no model, or only a part of one.',
     )
   }
-  if (parts.every((part) => part.header.tensors.length === 0))
+  if (parts.every((part) => part.header.tensors.length === 0)) {
     throw badSource(`${path} has no tensors: it holds only a vocabulary`)
-  // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
-  const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
-  if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
+  }
   return architecture
 }
 
@@ -208,11 +200,14 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const { names, fused, read } = ggufDescription(architecture)
     const joined = joinTensors(parts)
     const placed = joined.tensors
+    const hadamard = readPrismHadamard(metadata, placed)
     const take = new GgufTaker(joined)
     const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
-    const tensors = mapTensors({ structure, biases, names, fused }, take)
+    const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
+    const rotations = hadamard && rotationsOf(hadamard, names, structure)
+    for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
     return {
       format: 'gguf',
       name: nameOf(metadata),
@@ -220,6 +215,7 @@ export async function openGguf(path: string): Promise<SourceModel> {
       tensors,
       text: ggufText(metadata),
       layernorm: false,
+      rotations: rotations?.byMatrix,
       files: parts.map((part) => part.path),
       close: () => closeParts(parts),
     }

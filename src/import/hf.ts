@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
 import { huggingFaceDescription } from '../architectures/list.js'
 import { shown } from '../shown-value.js'
+import { type BitnetQuantization, readBitnet, readBitnetQuantization } from './bitnet-packed.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
 import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
@@ -16,10 +17,19 @@ import { badSource, missingTensor, type SourceModel, type SourceTensor, wrongSha
 import { openTorchCheckpoint } from './torch-checkpoint.js'
 
 /** What a config.json says. @throws OnebitError as HuggingFaceDescription.read */
-export function readHfConfig(json: Fields): Reading & { description: HuggingFaceDescription; hasSigns: boolean } {
+export function readHfConfig(json: Fields): HfReading {
   const description = huggingFaceDescription(json.model_type)
   const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
-  return { description, hasSigns, ...description.read(new HfFields(json)) }
+  const config = new HfFields(json)
+  return { description, hasSigns, ...description.read(config), quantization: readBitnetQuantization(config) }
+}
+
+interface HfReading extends Reading {
+  description: HuggingFaceDescription
+  /** its linears are signs */
+  hasSigns: boolean
+  /** its linears are ternary */
+  quantization: BitnetQuantization | undefined
 }
 
 class HfTaker extends Taker<RawTensor> {
@@ -107,7 +117,7 @@ function nameOf({ _name_or_path: name }: Fields): string | undefined {
 export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
-  const { description, hasSigns, structure, biases } = readHfConfig(json)
+  const { description, hasSigns, structure, biases, quantization } = readHfConfig(json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -115,7 +125,8 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     const layout = hasSigns ? signLayout(take, description) : undefined
     // Some checkpoints hold a head that is tied all the same, and then it is not used.
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
-    const readLinear = layout && readSigns(take, description, layout)
+    const ternary = quantization && readBitnet(take, quantization)
+    const readLinear = layout === undefined ? ternary : readSigns(take, description, layout)
     const { fused } = description
     const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
     return {

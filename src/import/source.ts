@@ -3,6 +3,7 @@
  * be read row by row. convert.ts makes a `.obt` file of it and knows nothing of formats.
  */
 import type { ModelStructure } from '../config/config.js'
+import type { Rotation } from '../config/front.js'
 import { OnebitError } from '../errors.js'
 import type { SourceType } from '../native/native.js'
 import { shown } from '../shown-value.js'
@@ -56,12 +57,15 @@ export interface SourceModel {
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
    * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent; a ternary one may
-   * have `.scale` beside it, f32, one number or one a row, which multiplies its rows.
+   * have `.scale` beside it, f32, one number or one a row, which multiplies its rows. `.norm_in` of a matrix is the norm in
+   * front of it; `rotation_signs.64` are the signs of rotated matrices of 64 columns, packed.
    */
   tensors: Map<string, SourceTensor>
   text: SourceText
   /** sign layers have the paper's LayerNorm */
   layernorm: boolean
+  /** the matrices that are stored rotated, by our names: layers.0.wq, tok_embeddings */
+  rotations?: ReadonlyMap<string, Rotation> | undefined
   /** every file that was read, for the provenance */
   files: string[]
   close(): Promise<void>

@@ -96,6 +96,14 @@ LinearKind table_kind(Random& random, int cols) {
     return kind;
 }
 
+// What stands in front of a linear. `common`: of most of a model's, as far as the columns allow.
+void choose_front(Random& random, const LinearKind& common, int cols, LinearKind* kind) {
+    kind->norm_in = random.chance(16) ? !common.norm_in : common.norm_in;
+    const int wanted = random.chance(8) ? 1 << random.between(0, 13) : common.rotation, largest = cols & -cols;
+    kind->rotation = std::min(wanted, largest) >= 2 ? std::min(wanted, largest) : 0;
+    kind->rotation_signs = random.chance(8) ? !common.rotation_signs : common.rotation_signs;
+}
+
 int some_width(Random& random, int most) {
     const int width = random.chance(4) ? random.between(1, most) : random.between(1, std::min(most, 640));
     switch (random.between(0, 3)) {
@@ -147,12 +155,22 @@ void choose_kinds(Random& random, Case& test) {
     const bool alike = !random.chance(3);  // as real models are
     LinearKind common;
     for (int i = 0; i < 3; ++i) common = some_kind(random, 256, 64);
+    const bool fronts = random.chance(3);
+    LinearKind front;
+    front.norm_in = random.chance(4);
+    front.rotation = random.chance(4) ? 0 : 1 << random.between(1, 13);
+    front.rotation_signs = !random.chance(3);
     for (NamedKind& named : test.kinds) {
         const std::string role = named.name.substr(named.name.rfind('.') + 1);
-        if (role == "tok_embeddings" || role == "output") continue;
+        if (role == "tok_embeddings" || role == "output") {
+            if (fronts) choose_front(random, front, c.dim, &named.kind);
+            named.kind.norm_in = false;
+            continue;
+        }
         const int cols = role == "wo" ? c.q_dim() : role == "w2" ? c.hidden_dim : c.dim;
         const int rows = role == "wq" ? c.wq_rows() : role == "wk" || role == "wv" ? c.kv_dim() : role == "w1" || role == "w3" ? c.hidden_dim : c.dim;
         named.kind = alike && cols % multiple_of(common) == 0 ? common : some_kind(random, cols, rows);
+        if (fronts) choose_front(random, front, cols, &named.kind);
     }
 }
 
@@ -328,8 +346,9 @@ void describe(const Case& test) {
                 static_cast<int>(c.activation), c.learned_positions, c.rope_dims, c.rope.interleaved, c.parallel_residual);
     for (const NamedKind& named : test.kinds) {
         const LinearKind& k = named.kind;
-        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d bias %d\n", named.name.c_str(), static_cast<int>(k.form),
-                    static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.bias);
+        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d bias %d norm %d rotation %d %d\n", named.name.c_str(),
+                    static_cast<int>(k.form), static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.bias, k.norm_in,
+                    k.rotation, k.rotation_signs);
     }
 }
 

@@ -216,13 +216,41 @@ inline Floats halves_of(const Bytes& bytes) {
     return out;
 }
 
+// x = H x in blocks, by the stages of kernels.h.
+inline void hadamard(Floats& x, int block) {
+    for (int h = 1; h < block; h *= 2) {
+        for (size_t i = 0; i < x.size(); ++i) {
+            if ((i & static_cast<size_t>(h)) != 0) continue;
+            const float a = x[i], b = x[i + static_cast<size_t>(h)];
+            x[i] = a + b;
+            x[i + static_cast<size_t>(h)] = a - b;
+        }
+    }
+    for (float& value : x) value *= 1.0f / std::sqrt(static_cast<float>(block));
+}
+
 struct Linear {
     std::vector<Matrix> stages;
     bool ternary = false;  // rounds to 8 bits where signs round to 4
     bool layernorm = false;
     Floats bias;
+    Floats norm_in, rotation_signs;  // empty: none
+    float norm_eps = 0;
+    int rotation = 0;
+
+    void turn_signs(Floats& x) const {
+        for (size_t i = 0; i < rotation_signs.size(); ++i) x[i] *= rotation_signs[i];
+    }
+
+    Floats row(int r) const {  // as an embedding reads it
+        Floats x = stages[0].row(r);
+        if (rotation > 0) hadamard(x, rotation), turn_signs(x);
+        return x;
+    }
 
     Floats times(Floats x, Activations activations) const {
+        if (!norm_in.empty()) rmsnorm(x.data(), norm_in.data(), static_cast<int>(x.size()), norm_eps);
+        if (rotation > 0) turn_signs(x), hadamard(x, rotation);
         for (const Matrix& stage : stages) {
             const bool rounds = activations != Activations::f32 && stage.w.empty();
             x = stage.times(x, rounds, activations == Activations::int4 && stage.signs && !ternary ? 7 : 127);
@@ -233,9 +261,16 @@ struct Linear {
     }
 };
 
-inline Linear linear_of(const File& file, const std::string& name, const LinearKind& kind, int rows, int cols) {
+inline Linear linear_of(const File& file, const std::string& name, const LinearKind& kind, int rows, int cols, float norm_eps) {
     Linear out;
     const auto part = [&](const char* suffix) -> const Bytes& { return file.at(name + suffix); };
+    out.norm_eps = norm_eps;
+    if (kind.norm_in) out.norm_in = floats_of(part(".norm_in"));
+    out.rotation = kind.rotation;
+    if (kind.rotation > 0 && kind.rotation_signs) {
+        const Bytes& bits = file.at("rotation_signs." + std::to_string(cols));
+        for (int i = 0; i < cols; ++i) out.rotation_signs.push_back((bits[static_cast<size_t>(i / 8)] >> (i % 8) & 1) != 0 ? -1.0f : 1.0f);
+    }
     if (kind.form == LinearKind::Form::sign) {
         const bool chain = kind.rank > 0;
         out.stages.push_back(signs_of(part(chain ? ".sign1" : ".sign"), chain ? kind.rank : rows, cols));
@@ -284,7 +319,7 @@ public:
                              : role == "wo" || role == "w2" ? c.dim
                              : role == "w1" || role == "w3" ? c.hidden_dim
                                                             : c.vocab_size;
-            linears_.emplace(named.name, linear_of(file, named.name, named.kind, rows, cols));
+            linears_.emplace(named.name, linear_of(file, named.name, named.kind, rows, cols, c.norm_eps));
         }
     }
 
@@ -378,7 +413,7 @@ inline std::vector<Floats> Model::hidden(const std::vector<int32_t>& ids) const 
     std::vector<Floats> x, out;
     const Floats table = c.learned_positions ? floats_of(file_.at("position_embeddings")) : Floats();
     for (size_t t = 0; t < ids.size(); ++t) {
-        x.push_back(linears_.at("tok_embeddings").stages[0].row(ids[t]));
+        x.push_back(linears_.at("tok_embeddings").row(ids[t]));
         if (!c.learned_positions) continue;
         for (size_t i = 0; i < dim; ++i) x[t][i] += table[(t + static_cast<size_t>(c.position_offset)) * dim + i];
     }
