@@ -33,6 +33,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 #include "lanes_rows.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
+#include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"

@@ -28,6 +28,7 @@ inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return __crc32cb(crc, v); }
 #include "lanes_rows.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
+#include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"

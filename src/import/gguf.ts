@@ -166,12 +166,13 @@ export async function openGguf(path: string): Promise<SourceModel> {
   try {
     const header = readGgufHeader(path, file.fd, bytes)
     const architecture = checkModel(path, header)
-    const { names, fused, read } = ggufDescription(architecture)
+    const { names, fused, isIgnored, read } = ggufDescription(architecture)
     const placed = checkTensors(path, header)
     const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
     const keys = new GgufKeys(header.metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
+    take.ignore((name) => isIgnored?.(name, structure) ?? false)
     const tensors = mapTensors({ structure, biases, names, fused }, take)
     return {
       format: 'gguf',

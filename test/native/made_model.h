@@ -34,12 +34,18 @@ struct Random {
     }
 };
 
-// The same kind for all seven linears of every layer, another for the embedding and the head.
+// The same kind for all linears of every layer, another for the embedding and the head.
 inline std::vector<NamedKind> kinds_of(const Config& config, const LinearKind& linear, const LinearKind& table) {
     std::vector<NamedKind> kinds{{"tok_embeddings", table}};
     for (int l = 0; l < config.n_layers; ++l) {
-        for (const char* role : {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}) {
-            if (config.gated || std::strcmp(role, "w3") != 0) kinds.push_back({"layers." + std::to_string(l) + "." + role, linear});
+        const std::string layer = "layers." + std::to_string(l) + ".";
+        if (config.is_delta(l)) {
+            for (const char* role : {"w_qkv", "w_z", "w_beta", "w_alpha", "w_out"}) kinds.push_back({layer + role, linear});
+        } else {
+            for (const char* role : {"wq", "wk", "wv", "wo"}) kinds.push_back({layer + role, linear});
+        }
+        for (const char* role : {"w1", "w2", "w3"}) {
+            if (config.gated || std::strcmp(role, "w3") != 0) kinds.push_back({layer + role, linear});
         }
     }
     if (!config.tied_head) kinds.push_back({"output", table});
@@ -87,7 +93,10 @@ inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool in
         const bool bias = read.name.ends_with(".bias");
         const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
         const float middle = scale ? size / (int8_rows ? 73.3f : 1.0f) : 1.0f;
-        for (size_t i = 0; i < count; ++i) put(i, bias ? even(0.1f) : middle * random.uniform(0.5f, 1.5f));
+        const bool decay = read.name.ends_with(".decay"), even_ones = read.name.ends_with(".conv") || read.name.ends_with(".time_bias");
+        for (size_t i = 0; i < count; ++i) {
+            put(i, bias ? even(0.1f) : even_ones ? even(1) : decay ? random.uniform(-2, 0) : middle * random.uniform(0.5f, 1.5f));
+        }
     }
     return bytes;
 }
