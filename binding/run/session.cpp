@@ -109,20 +109,21 @@ DeltaState Session::delta_state(int layer) const {
 Status Session::copy_from(const Session& other, int length) {
     const unsigned char* from = nullptr;
     if (state_bytes_ > 0 && length < other.length_) {
-        const bool known = other.before_ != kUnknown && other.before_ <= length;
+        const bool known = other.before_ > 0 && other.before_ <= length;  // at 0 there is nothing yet
         from = known ? other.state(other.now_ ^ 1) : nullptr;
         length = known ? other.before_ : 0;
     } else if (state_bytes_ > 0 && length > 0) {
         from = other.state(other.now_);
     }
     if (Status status = grow(length); !status.ok()) return status;
-    if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes_));
+    if (const auto bytes = static_cast<size_t>(chunks_of(length) * chunk_bytes_); bytes > 0) std::memcpy(memory_.base(), other.memory_.base(), bytes);
     if (from) std::memcpy(state(now_), from, state_bytes_);
     length_ = length;
     return {};
 }
 
 void Session::read_chunk(int index, unsigned char* out) const {
+    if (chunk_bytes_ == 0) return;
     std::memcpy(out, memory_.base() + static_cast<size_t>(index) * chunk_bytes_, chunk_bytes_);
     const auto filled = static_cast<size_t>(std::min(length_ - index * kKvChunk, kKvChunk));
     const auto dim = static_cast<size_t>(model_->config.head_dim);
@@ -150,7 +151,7 @@ Status Session::write_chunk(int index, const unsigned char* bytes) {
                                            " of at most " + std::to_string(most_chunks()) + ".");
     }
     if (Status status = grow(std::min((index + 1) * kKvChunk, capacity_)); !status.ok()) return status;
-    std::memcpy(memory_.base() + static_cast<size_t>(index) * chunk_bytes_, bytes, chunk_bytes_);
+    if (chunk_bytes_ > 0) std::memcpy(memory_.base() + static_cast<size_t>(index) * chunk_bytes_, bytes, chunk_bytes_);
     written_chunks_ = written + 1;
     return {};
 }

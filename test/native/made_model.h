@@ -9,6 +9,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/math.h"
@@ -33,6 +34,20 @@ struct Random {
         return low + (high - low) * static_cast<float>(next() >> 40) * 0x1p-24f;
     }
 };
+
+// Rows and columns of a matrix by its role: "wq", "tok_embeddings".
+inline std::pair<int, int> shape_of(const Config& c, const std::string& role) {
+    if (role == "wq") return {c.wq_rows(), c.dim};
+    if (role == "wk" || role == "wv") return {c.kv_dim(), c.dim};
+    if (role == "wo") return {c.dim, c.q_dim()};
+    if (role == "w1" || role == "w3") return {c.hidden_dim, c.dim};
+    if (role == "w2") return {c.dim, c.hidden_dim};
+    if (role == "w_qkv") return {c.delta_channels(), c.dim};
+    if (role == "w_z") return {c.delta_inner(), c.dim};
+    if (role == "w_beta" || role == "w_alpha") return {c.delta_v_heads, c.dim};
+    if (role == "w_out") return {c.dim, c.delta_inner()};
+    return {c.vocab_size, c.dim};
+}
 
 // The same kind for all linears of every layer, another for the embedding and the head.
 inline std::vector<NamedKind> kinds_of(const Config& config, const LinearKind& linear, const LinearKind& table) {
