@@ -43,6 +43,7 @@ inline Ints ternary_total(TernarySum sum) { return _mm256_madd_epi16(sum, _mm256
 #include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
+#include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"

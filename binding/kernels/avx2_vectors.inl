@@ -8,6 +8,7 @@ using LaneBits = __m256i;
 
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 8 of the 16 registers
 constexpr int kAttendQueries = 4;
+constexpr int kDeltaLanes = 2;
 constexpr int kScoreSums = 6, kMixSums = 4, kAttendChains = 4;
 constexpr int kHadamardStages = 2;  // 4 Lanes are 8 of the 16 registers
 

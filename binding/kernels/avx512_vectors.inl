@@ -6,6 +6,7 @@ using LaneBits = __m512i;
 
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 8;
+constexpr int kDeltaLanes = 4;
 constexpr int kScoreSums = 8, kMixSums = 12, kAttendChains = 16;
 constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 

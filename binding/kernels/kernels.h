@@ -55,6 +55,19 @@ struct AttendQuery {
     float inverse = 0;  // for the kernel's own use
 };
 
+// At most this many tokens go through the delta rule in one call.
+constexpr int kMostDeltaSteps = 32;
+
+// Consecutive tokens of one head for the delta rule; q and k lie k_stride floats apart, v and out v_stride.
+struct DeltaSteps {
+    int count;  // 1 .. kMostDeltaSteps
+    const float *q, *k;  // (count, k_dim)
+    const float* v;      // (count, padded(v_dim, 16)), the padding being zero
+    size_t k_stride, v_stride;
+    const float *decay, *beta;  // (count)
+    float* out;          // as v
+};
+
 // What a feed-forward does to each element of its inner vector.
 enum class Activation : uint8_t { silu, relu, relu2, gelu, gelu_tanh };
 
@@ -209,6 +222,17 @@ struct KernelSet {
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum); lanes by position: position i is lane i % 16.
     void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch,
                    const void* after);
+    // The gated delta rule of one head. A state S (k_dim, v_dim) lies as (padded(v_dim, 16) / 16, k_dim, 16) floats; from may be
+    // to. For each step, with a = decay and b = beta, on each column j of S:
+    //   r = sum over i of fma(k[i], S[i][j]), p = sum over i of fma(q[i], S[i][j]), i ascending, from +0
+    //   d = b * (v[j] - a * r); out[j] = fma(k.q, d, a * p), k.q = lanes16(fma(k, q)); S[i][j] = fma(k[i], d, a * S[i][j])
+    // which is: S = a S; d = b (v - S^T k); S += k d^T; out = S^T q.
+    void (*delta_rule)(float* to, const float* from, const DeltaSteps& steps, int k_dim, int v_dim);
+    // x = x * (length / sqrt(sum of squares + eps)), the sum by lanes16 with fma.
+    void (*unit_length)(float* x, int n, float eps, float length);
+    // out[c] = s / (1 + exp(-s)), s = sum over j ascending of fma(weight[j][c], taps[j][c]) from +0: what a convolution along
+    // tokens makes of n channels. weight: rows weight_stride floats apart; taps: (n_taps) pointers to (n).
+    void (*convolve)(float* out, const float* const* taps, const float* weight, size_t weight_stride, int n_taps, int n);
     // The largest value and sum(exp(x - largest)) by lanes16. NaN anywhere gives NaN in *max.
     void (*max_sum_exp)(float* max, float* sum, const float* x, int n);
 

@@ -39,6 +39,7 @@ inline Ints ternary_total(TernarySum sum) { return vpaddlq_s16(sum); }
 #include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
+#include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"

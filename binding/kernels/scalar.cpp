@@ -27,6 +27,7 @@ struct LaneBits {
 
 constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
+constexpr int kDeltaLanes = 1;
 constexpr int kTileCols = 512;
 constexpr int kScoreSums = 4, kMixSums = 4;
 constexpr int kAttendChains = 4;
@@ -180,6 +181,7 @@ ONEBIT_INLINE void prefetch_far(const uint8_t*) {}
 #include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
+#include "lanes_delta.inl"
 #include "crc32c_tables.inl"
 
 // ---- signs -----------------------------------------------------------------------------------------------

@@ -66,6 +66,17 @@ Status place_finite(const KernelSet& kernels, const TensorRead& read, const uint
     return place_copied(kernels, read, piece, row, n);
 }
 
+Status place_transposed(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
+    const auto cols = static_cast<size_t>(read.cols);
+    const auto* from = reinterpret_cast<const float*>(piece);
+    if (const size_t i = first_not_finite(from, n * cols); i < n * cols) return not_finite(read, row * cols + i);
+    auto* out = static_cast<float*>(read.destination) + row;
+    for (size_t i = 0; i < n; ++i) {
+        for (size_t j = 0; j < cols; ++j) out[j * (read.stride / sizeof(float)) + i] = from[i * cols + j];
+    }
+    return {};
+}
+
 Status place_sign_blocks(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
     const auto block = static_cast<size_t>(kernels.sign_row_block);
     auto* out = static_cast<uint8_t*>(read.destination) + row / block * read.stride;

@@ -73,6 +73,11 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
             const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
             if (read.name.ends_with(".bias")) {
                 fill.spread = 0.1f;
+            } else if (read.name.ends_with(".conv") || read.name.ends_with(".time_bias")) {
+                fill.spread = 0.5f;
+            } else if (read.name.ends_with(".decay")) {
+                fill.middle = -0.5f;  // a state has to forget
+                fill.spread = 0.4f;
             } else {
                 const double size = scale ? 1 / (std::sqrt(static_cast<double>(inputs)) * (bytes ? kByteSize : 1)) : 1;
                 fill.middle = static_cast<float>(size);

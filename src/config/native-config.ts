@@ -8,7 +8,12 @@ import { kindOf, modelParts, type TensorDtype, type TensorSpec } from './tensors
 
 /** The fields of a config, features included, by their own names. Words are their place in WORDS. */
 export interface NativeConfig
-  extends Omit<ModelConfig, 'architecture' | 'embedding' | 'head' | 'linears' | 'rope_scaling' | keyof typeof WORDS> {
+  extends Omit<
+    ModelConfig,
+    'architecture' | 'embedding' | 'head' | 'linears' | 'rope_scaling' | 'delta_layers' | keyof typeof WORDS
+  > {
+  delta_layers: Int32Array
+  delta_head_order: number
   rope_style: number
   norm: number
   positions: number
@@ -67,6 +72,7 @@ const WORDS = {
   positions: ['rotary', 'learned'],
   feed_forward: ['gated', 'plain'],
   activation: ['silu', 'relu', 'relu2', 'gelu', 'gelu_tanh'],
+  delta_head_order: ['grouped', 'tiled'],
 } as const
 const SCALINGS = ['none', 'linear', 'llama3', 'yarn', 'factors'] as const
 const DTYPES = { f32: 0, f16: 1, bf16: 2, q8: 3 } as const
@@ -116,6 +122,8 @@ export function nativeConfig(config: ModelConfig): NativeConfig {
     positions: word('positions'),
     feed_forward: word('feed_forward'),
     activation: word('activation'),
+    delta_layers: Int32Array.from(config.delta_layers),
+    delta_head_order: word('delta_head_order'),
     rope_scaling: nativeScaling(config),
   }
 }

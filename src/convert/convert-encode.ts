@@ -89,6 +89,9 @@ function encodeSvid(name: string, weight: SourceTensor, options: EncodeOptions):
   return { g, sign: () => once(found!.sign), h: () => once(bytesOf(found!.h)) }
 }
 
+/** Parts that are no matrices of some kind: always f32. */
+const PLAIN = new Set<TensorSpec['part']>(['norm', 'positions', 'recurrence'])
+
 /** Makes the bytes of each tensor of a file from a source. */
 export class Encoder {
   readonly #source: SourceModel
@@ -106,7 +109,7 @@ export class Encoder {
   /** For writeObt, which asks for the tensors in the table's order. */
   produce(spec: TensorSpec): Pieces {
     this.#options.signal?.throwIfAborted()
-    if (spec.part === 'norm' || spec.part === 'positions') return f32Bytes(this.#tensor(spec.name))
+    if (PLAIN.has(spec.part)) return f32Bytes(this.#tensor(spec.name))
     if (spec.part === 'rotation') return packedBytes(this.#tensor(spec.name))
     const dot = spec.name.lastIndexOf('.')
     const [matrix, part] = [spec.name.slice(0, dot), spec.name.slice(dot + 1)]

@@ -197,7 +197,7 @@ export async function openGguf(path: string): Promise<SourceModel> {
   try {
     const { metadata } = parts[0]!.header
     const architecture = checkModel(parts)
-    const { names, fused, read } = ggufDescription(architecture)
+    const { names, fused, isIgnored, read } = ggufDescription(architecture)
     const joined = joinTensors(parts)
     const placed = joined.tensors
     const hadamard = readPrismHadamard(metadata, placed)
@@ -205,6 +205,7 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
+    take.ignore((name) => isIgnored?.(name, structure) ?? false)
     const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
     const rotations = hadamard && rotationsOf(hadamard, names, structure)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)

@@ -33,21 +33,27 @@ interface HfReading extends Reading {
 }
 
 class HfTaker extends Taker<RawTensor> {
-  /** cut off from the names that this checkpoint has without it */
-  readonly #absentPrefix: string
+  readonly #basePrefix: string
+  /** what names of this checkpoint begin with in its place */
+  readonly #prefix: string
 
-  constructor(raw: RawTensors['tensors'], { names, basePrefix, isIgnored }: HuggingFaceDescription) {
+  constructor(raw: RawTensors['tensors'], { names, basePrefix, nestedPrefix, isIgnored }: HuggingFaceDescription) {
     super(raw, isIgnored)
-    const embedding = `${names.tok_embeddings}.weight`
-    this.#absentPrefix = raw.has(embedding) ? '' : basePrefix
+    const embedding = `${names.tok_embeddings!.slice(basePrefix.length)}.weight`
+    const prefixes = [basePrefix, ...(nestedPrefix === undefined ? [] : [nestedPrefix])]
+    this.#basePrefix = basePrefix
+    this.#prefix = prefixes.find((prefix) => raw.has(prefix + embedding)) ?? ''
   }
 
   protected override open(raw: RawTensor, shape: readonly number[]): SourceTensor {
-    return floatTensor(raw, shape)
+    // A convolution of each channel by itself has a 1 between channels and taps.
+    const { shape: found } = raw
+    const isOfChannels = shape.length === 2 && found.length === 3 && found[1] === 1
+    return floatTensor(isOfChannels ? { ...raw, shape: [found[0]!, found[2]!] } : raw, shape)
   }
 
   protected override nameOf(usual: string): string {
-    return usual.startsWith(this.#absentPrefix) ? usual.slice(this.#absentPrefix.length) : usual
+    return usual.startsWith(this.#basePrefix) ? this.#prefix + usual.slice(this.#basePrefix.length) : usual
   }
 }
 
@@ -127,8 +133,8 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
     const ternary = quantization && readBitnet(take, quantization)
     const readLinear = layout === undefined ? ternary : readSigns(take, description, layout)
-    const { fused } = description
-    const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
+    const { fused, adjust } = description
+    const tensors = mapTensors({ structure, biases, names, fused, adjust }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       name: nameOf(json),

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "kernels/math.h"
+#include "made_model.h"
 #include "model/model.h"
+#include "reference_delta.h"
 #include "reference_sums.h"
 
 namespace reference {
@@ -312,13 +314,7 @@ public:
     Model(const Config& config, const std::vector<NamedKind>& kinds, const File& file, Activations activations, DType kv)
         : c(config), file_(file), activations_(activations), kv_(kv), rope_(make_rope_table(config.rope, config.rotated())) {
         for (const NamedKind& named : kinds) {
-            const std::string role = named.name.substr(named.name.rfind('.') + 1);
-            const int cols = role == "wo" ? c.q_dim() : role == "w2" ? c.hidden_dim : c.dim;
-            const int rows = role == "wq"                    ? c.wq_rows()
-                             : role == "wk" || role == "wv" ? c.kv_dim()
-                             : role == "wo" || role == "w2" ? c.dim
-                             : role == "w1" || role == "w3" ? c.hidden_dim
-                                                            : c.vocab_size;
+            const auto [rows, cols] = made::shape_of(c, named.name.substr(named.name.rfind('.') + 1));
             linears_.emplace(named.name, linear_of(file, named.name, named.kind, rows, cols, c.norm_eps));
         }
     }
@@ -400,6 +396,49 @@ private:
         for (int d = 0; d < c.head_dim; ++d) out[d] *= inverse;
     }
 
+    // What a layer of the delta rule makes of a token; before: all that it was given of the tokens before it.
+    Floats recalled(const std::string& layer, const Floats& n, DeltaMemory& before) const {
+        const auto part = [&](const char* name) { return floats_of(file_.at(layer + name)); };
+        before.tokens.push_back(multiply(layer + "w_qkv", n));
+        const Floats z = multiply(layer + "w_z", n), beta = multiply(layer + "w_beta", n), alpha = multiply(layer + "w_alpha", n);
+        const Floats u = convolved(before.tokens, part("conv"), c.delta_conv), norm = part("delta_norm");
+        const Floats decay = part("decay"), bias = part("time_bias");
+        Floats out;
+        for (int h = 0; h < c.delta_v_heads; ++h) {
+            const auto at = static_cast<size_t>(h);
+            const int key = c.delta_tiled ? h % c.delta_k_heads : h / (c.delta_v_heads / c.delta_k_heads);
+            const DeltaToken token = token_of(u, c, key, h, decay_of(decay[at], alpha[at] + bias[at]), sigmoid(beta[at]));
+            Floats read = delta_step(before.state(h, c), token);
+            rmsnorm(read.data(), norm.data(), c.delta_v_dim, c.norm_eps);
+            for (const float r : read) out.push_back(times_sigmoid(z[out.size()], z[out.size()]) * r);
+        }
+        return out;
+    }
+
+    // What attention makes of a token.
+    Floats attended(const std::string& layer, const Floats& n, int position, std::vector<std::vector<Kept>>& keys,
+                    std::vector<std::vector<Kept>>& values) const {
+        const int group = c.n_heads / c.n_kv_heads, q_step = c.output_gate ? 2 * c.head_dim : c.head_dim;
+        Floats q = multiply(layer + "wq", n), k = multiply(layer + "wk", n), v = multiply(layer + "wv", n);
+        for (int h = 0; h < c.n_heads; ++h) turn(&q[static_cast<size_t>(h * q_step)], layer + "q_norm", position);
+        for (int h = 0; h < c.n_kv_heads; ++h) {
+            float* head = &k[static_cast<size_t>(h * c.head_dim)];
+            turn(head, layer + "k_norm", position);
+            keys[static_cast<size_t>(h)].push_back(kept(head));
+            values[static_cast<size_t>(h)].push_back(kept(&v[static_cast<size_t>(h * c.head_dim)]));
+        }
+        Floats mixed(static_cast<size_t>(c.q_dim()));
+        for (int h = 0; h < c.n_heads; ++h) {
+            float* head = &mixed[static_cast<size_t>(h * c.head_dim)];
+            const auto kv = static_cast<size_t>(h / group);
+            attend(&q[static_cast<size_t>(h * q_step)], position, keys[kv], values[kv], head);
+            for (int d = 0; d < c.head_dim && c.output_gate; ++d) {
+                head[d] = times_sigmoid(head[d], q[static_cast<size_t>(h * q_step + c.head_dim + d)]);
+            }
+        }
+        return c.attention_inner_norm ? normed(mixed, layer + "attention_inner_norm") : mixed;
+    }
+
     const Config c;
     const File& file_;
     Activations activations_;
@@ -417,32 +456,14 @@ inline std::vector<Floats> Model::hidden(const std::vector<int32_t>& ids) const 
         if (!c.learned_positions) continue;
         for (size_t i = 0; i < dim; ++i) x[t][i] += table[(t + static_cast<size_t>(c.position_offset)) * dim + i];
     }
-    const int group = c.n_heads / c.n_kv_heads, q_step = c.output_gate ? 2 * c.head_dim : c.head_dim;
     for (int l = 0; l < c.n_layers; ++l) {
         const std::string layer = "layers." + std::to_string(l) + ".";
         std::vector<std::vector<Kept>> keys(static_cast<size_t>(c.n_kv_heads)), values = keys;
+        DeltaMemory memory;
         for (size_t t = 0; t < ids.size(); ++t) {
-            const auto position = static_cast<int>(t);
             const Floats n = normed(x[t], layer + "attention_norm");
-            Floats q = multiply(layer + "wq", n), k = multiply(layer + "wk", n), v = multiply(layer + "wv", n);
-            for (int h = 0; h < c.n_heads; ++h) turn(&q[static_cast<size_t>(h * q_step)], layer + "q_norm", position);
-            for (int h = 0; h < c.n_kv_heads; ++h) {
-                float* head = &k[static_cast<size_t>(h * c.head_dim)];
-                turn(head, layer + "k_norm", position);
-                keys[static_cast<size_t>(h)].push_back(kept(head));
-                values[static_cast<size_t>(h)].push_back(kept(&v[static_cast<size_t>(h * c.head_dim)]));
-            }
-            Floats mixed(static_cast<size_t>(c.q_dim()));
-            for (int h = 0; h < c.n_heads; ++h) {
-                float* head = &mixed[static_cast<size_t>(h * c.head_dim)];
-                const auto kv = static_cast<size_t>(h / group);
-                attend(&q[static_cast<size_t>(h * q_step)], position, keys[kv], values[kv], head);
-                for (int d = 0; d < c.head_dim && c.output_gate; ++d) {
-                    head[d] = times_sigmoid(head[d], q[static_cast<size_t>(h * q_step + c.head_dim + d)]);
-                }
-            }
-            if (c.attention_inner_norm) mixed = normed(mixed, layer + "attention_inner_norm");
-            const Floats o = multiply(layer + "wo", mixed);
+            const Floats mixed = c.is_delta(l) ? recalled(layer, n, memory) : attended(layer, n, static_cast<int>(t), keys, values);
+            const Floats o = multiply(layer + (c.is_delta(l) ? "w_out" : "wo"), mixed);
             const Floats before = x[t];
             for (size_t i = 0; i < dim; ++i) x[t][i] += o[i];
             const Floats f = normed(c.parallel_residual ? before : x[t], layer + "ffn_norm");
