@@ -1,0 +1,182 @@
+/**
+ * Folders whose linears are ternary by `quantization_config` with the method bitnet: packed two bits a weight with one
+ * scale a matrix (BitNet b1.58, Falcon3-1.58bit, Falcon-E, Llama3-8B-1.58), or masters in floats whose every matrix is
+ * rounded to -1, 0, 1 when it is used. What transformers makes of them is what they mean.
+ */
+import { OnebitError } from '../errors.js'
+import { addon } from '../native/addon.js'
+import type { SourceType } from '../native/native.js'
+import { shown } from '../shown-value.js'
+import { HfFields, isObject } from './hf-fields.js'
+import type { ReadLinear, Taker } from './map-tensors.js'
+import { packedRows, type RawTensor } from './raw-tensors.js'
+import { badSource, missingTensor, type SourceTensor, unsupportedArchitecture } from './source.js'
+
+export interface BitnetQuantization {
+  /**
+   * multiplied: W = t * weight_scale; divided: W = t / weight_scale; rounded: the weights are floats, s = 1 / mean |W| over
+   * the matrix, and t = round(W s) within -1..1 is used as t / s
+   */
+  scale: 'multiplied' | 'divided' | 'rounded'
+  /** there is an RMSNorm in front of every linear */
+  hasNorms: boolean
+  /** linears that are left as they are, by a part of their names */
+  untouched: readonly string[]
+}
+
+/** Below this the mean of a matrix counts as this. */
+const LEAST_MEAN = 1e-5
+
+function unsupported(config: HfFields, key: string): OnebitError {
+  return unsupportedArchitecture(`quantised by bitnet with ${key} ${shown(config.get(key))}`)
+}
+
+/**
+ * @param config of the whole model
+ * @throws OnebitError ERR_UNSUPPORTED_TENSOR_TYPE of other methods, ERR_UNSUPPORTED_ARCHITECTURE, ERR_BAD_SOURCE
+ */
+export function readBitnetQuantization(config: HfFields): BitnetQuantization | undefined {
+  const given = config.get('quantization_config')
+  if (given === undefined) return undefined
+  const fields = new HfFields(isObject(given) ? given : {})
+  if (fields.get('quant_method') !== 'bitnet') {
+    const message = `config.json: the weights are quantised (quantization_config) by ${shown(fields.get('quant_method'))}`
+    throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', message, {
+      hint: 'Only the method bitnet can be read; convert the original model instead.',
+    })
+  }
+  const linear = fields.get('linear_class') ?? 'bitlinear'
+  const mode = fields.get('quantization_mode') ?? 'offline'
+  if (linear !== 'bitlinear' && linear !== 'autobitlinear') throw unsupported(fields, 'linear_class')
+  if (mode !== 'offline' && (mode !== 'online' || linear !== 'autobitlinear'))
+    throw unsupported(fields, 'quantization_mode')
+  const hasNorms = fields.flag('use_rms_norm')
+  const eps = config.number('rms_norm_eps', 1e-6)
+  if (hasNorms && fields.number('rms_norm_eps', 1e-6) !== eps) throw unsupported(fields, 'rms_norm_eps')
+  const untouched = fields.get('modules_to_not_convert') ?? []
+  if (!Array.isArray(untouched) || untouched.some((name) => typeof name !== 'string')) {
+    throw badSource(`config.json: modules_to_not_convert must be a list of names, found ${shown(untouched)}`)
+  }
+  return {
+    scale: mode === 'online' ? 'rounded' : linear === 'autobitlinear' ? 'multiplied' : 'divided',
+    hasNorms,
+    untouched,
+  }
+}
+
+/** The four codes of every byte, as weights. */
+function weightsOfBytes(scale: number): Float32Array[] {
+  return [0, 2, 4, 6].map((shift) =>
+    Float32Array.from({ length: 256 }, (_, byte) => ((byte >> shift) & 3) * scale - scale),
+  )
+}
+
+const hasCodeThree = (byte: number) => (byte & (byte >> 1) & 0x55) !== 0
+
+/**
+ * The seam to how ternary weights are kept: rows of codes with one scale. For now they become floats, whose values are exact;
+ * bits 2i of packed row r are row i * rows / 4 + r.
+ */
+function unpacked(raw: RawTensor, rows: number, cols: number, scaleOf: () => Promise<number>): SourceTensor {
+  const packed = packedRows(raw, rows / 4, cols)
+  const quarter = rows / 4
+  async function readRun(table: Float32Array, at: number, count: number, out: Float32Array): Promise<void> {
+    const bytes = await packed(at, count)
+    for (let i = 0; i < bytes.length; i++) {
+      const byte = bytes[i]!
+      if (hasCodeThree(byte)) throw badSource(`Tensor ${raw.name} has the code 3, which no ternary weight has`)
+      out[i] = table[byte]!
+    }
+  }
+  return {
+    name: raw.name,
+    type: 'f32',
+    rows,
+    cols,
+    async read(first, count) {
+      const tables = weightsOfBytes(await scaleOf())
+      const out = new Float32Array(count * cols)
+      for (let row = first; row < first + count; ) {
+        const within = row % quarter
+        const run = Math.min(quarter - within, first + count - row)
+        const to = (row - first) * cols
+        await readRun(tables[Math.floor(row / quarter)]!, within, run, out.subarray(to, to + run * cols))
+        row += run
+      }
+      return new Uint8Array(out.buffer)
+    },
+  }
+}
+
+async function numberOf(tensor: SourceTensor): Promise<number> {
+  const [value] = addon().toF32(await tensor.read(0, 1), tensor.type as SourceType, 1, 1)
+  if (Number.isFinite(value) && value !== 0) return value!
+  throw badSource(`Tensor ${tensor.name} is ${value}, which is no scale`)
+}
+
+/** Elements that are converted at a time. */
+const PIECE = 1 << 20
+
+async function meanOf(tensor: SourceTensor): Promise<number> {
+  const rows = Math.max(1, Math.floor(PIECE / tensor.cols))
+  let sum = 0
+  for (let first = 0; first < tensor.rows; first += rows) {
+    const count = Math.min(rows, tensor.rows - first)
+    const values = addon().toF32(await tensor.read(first, count), tensor.type as SourceType, count, tensor.cols)
+    for (const value of values) sum += Math.abs(value)
+  }
+  const mean = Math.max(sum / (tensor.rows * tensor.cols), LEAST_MEAN)
+  if (Number.isFinite(mean)) return mean
+  throw badSource(`Tensor ${tensor.name} holds a NaN or an infinity`)
+}
+
+/** Asked for once, when it is needed first: it may take reading a whole matrix. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined
+  return () => {
+    made ??= make()
+    return made
+  }
+}
+
+function rounded(master: SourceTensor): SourceTensor {
+  const mean = once(() => meanOf(master))
+  return {
+    ...master,
+    type: 'f32',
+    async read(first, count) {
+      const scale = Math.fround(1 / (await mean()))
+      const values = addon().toF32(await master.read(first, count), master.type as SourceType, count, master.cols)
+      const out = values.map((value) => Math.max(-1, Math.min(1, Math.round(value * scale))) / scale)
+      return new Uint8Array(out.buffer)
+    },
+  }
+}
+
+function isUntouched({ untouched }: BitnetQuantization, name: string): boolean {
+  return untouched.some((part) => `.${name}.`.includes(`.${part}.`))
+}
+
+/** The tensors of a linear, ternary ones among them. */
+export function readBitnet(take: Taker<RawTensor>, quantization: BitnetQuantization): ReadLinear {
+  const { scale, hasNorms } = quantization
+  function weightOf(theirs: string, rows: number, cols: number): SourceTensor {
+    const name = `${theirs}.weight`
+    if (isUntouched(quantization, theirs)) return take.required(name, rows, cols)
+    if (scale === 'rounded') return rounded(take.required(name, rows, cols))
+    const raw = take.raw(name)
+    if (raw === undefined) throw missingTensor(name)
+    if (raw.type !== 'U8') throw badSource(`Tensor ${raw.name} has type ${raw.type}; packed ternary weights are U8`)
+    if (rows % 4 !== 0) throw badSource(`Tensor ${raw.name} has ${rows} rows, which four to a byte do not make`)
+    const written = take.required(`${theirs}.weight_scale`, 1)
+    const factor = once(() => numberOf(written))
+    return unpacked(raw, rows, cols, async () =>
+      scale === 'multiplied' ? await factor() : Math.fround(1 / (await factor())),
+    )
+  }
+  return function* (theirs, rows, cols) {
+    yield ['weight', weightOf(theirs, rows, cols)]
+    if (hasNorms && !isUntouched(quantization, theirs))
+      yield ['norm_in', take.required(`${theirs}.rms_norm.weight`, cols)]
+  }
+}
