@@ -47,6 +47,18 @@ GPT_NEOX = {
     "biases": SIX,
 }
 BITNET = {"architecture": "bitnet", "attention_inner_norm": True, "ffn_inner_norm": True, "activation": "relu2"}
+DELTA = {
+    "architecture": "qwen35",
+    "qk_norm": True,
+    "output_gate": True,
+    "rope_dims": 4,
+    "delta_layers": [0],
+    "delta_k_heads": 2,
+    "delta_v_heads": 4,
+    "delta_k_dim": 16,
+    "delta_v_dim": 8,
+    "delta_conv": 4,
+}
 GATE = {"output_gate": True, "qk_norm": True, "activation": "gelu_tanh", "rope_dims": 8, "rope_scaling": LINEAR}
 #: kind of student, LayerNorm, changes of the config, how embedding and head are stored
 CASES = {
@@ -65,6 +77,8 @@ CASES = {
     "gpt_neox dense": ("dense", False, GPT_NEOX, "f16"),
     "bitnet, the architecture": ("onebit", False, BITNET, "f32"),
     "gate": ("onebit", True, GATE, "f32"),
+    "delta": ("onebit", True, DELTA, "f32"),
+    "delta chain": ("chain:2", False, {**DELTA, "delta_head_order": "tiled", "delta_layers": [0, 1]}, "q8"),
     "biased norms": ("onebit", True, {**BITNET, "norm_bias": True, "positions": "learned"}, "f32"),
     "factors": ("onebit", True, {"rope_scaling": {"type": "factors", "factors": [1, 1.5, 2, 3, 4, 5, 6, 7.25]}}, "f16"),
 }
@@ -105,7 +119,7 @@ def test_the_engine_gives_the_trainers_log_probabilities(tmp_path, engine, case)
     assert np.abs(found - wanted).max() < 1e-3
     # the comparison notices one flipped scale
     with torch.no_grad():
-        next(p for name, p in made.named_parameters() if "layers.1" in name and p.dim() == 1)[3] *= -1
+        next(p for name, p in made.named_parameters() if "layers.1.input" in name and p.dim() == 1)[3] *= -1
     assert np.abs(found - log_probabilities(made, IDS)).max() > 1e-3
     info = run(engine, "info", tmp_path / "s.obt", "--json")
     assert report.file_bytes == os.path.getsize(tmp_path / "s.obt")

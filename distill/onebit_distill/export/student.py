@@ -16,6 +16,7 @@ from ..data.teacher_text import TeacherText
 from ..errors import DistillError
 from ..formats.obt_file import Kind, TensorSpec, dense_kind, obt_config, sign_kind, write_obt
 from ..model.config import HF_LINEARS
+from ..model.delta import DeltaNet
 from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
 from ..model.llama import Llama
 
@@ -121,6 +122,24 @@ def _linear_tensors(name: str, layer: nn.Module, dense: str) -> dict[str, np.nda
     return {f"{name}.{suffix}": value for suffix, value in out.items()}
 
 
+#: within a block, by their names in a file
+_NORMS = {
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "attention_inner_norm": "self_attn.attn_sub_norm",
+    "ffn_inner_norm": "mlp.ffn_sub_norm",
+    "delta_norm": "linear_attn.norm",
+}
+
+
+def _recurrence_tensor(part: str, layer: DeltaNet) -> np.ndarray:
+    if part == "conv":
+        return _numpy(layer.conv1d.weight)[:, 0]
+    return _numpy(layer.dt_bias if part == "time_bias" else -layer.A_log.float().exp())
+
+
 def _norm_tensors(name: str, norm: nn.Module) -> dict[str, np.ndarray]:
     bias = getattr(norm, "bias", None)
     return {name: _numpy(norm.weight)} | ({} if bias is None else {f"{name}.bias": _numpy(bias)})
@@ -154,16 +173,10 @@ class _Tensors:
             return _dense_tensors("output", self._model.lm_head.weight, self._embed)
         _, layer, part = name.split(".")[:3]
         block = body.layers[int(layer)]
-        norms = {
-            "attention_norm": block.input_layernorm,
-            "ffn_norm": block.post_attention_layernorm,
-            "q_norm": block.self_attn.q_norm,
-            "k_norm": block.self_attn.k_norm,
-            "attention_inner_norm": block.self_attn.attn_sub_norm,
-            "ffn_inner_norm": block.mlp.ffn_sub_norm,
-        }
-        if part in norms:
-            return _norm_tensors(f"layers.{layer}.{part}", norms[part])
+        if part in _NORMS:
+            return _norm_tensors(f"layers.{layer}.{part}", block.get_submodule(_NORMS[part]))
+        if part in ("conv", "decay", "time_bias"):
+            return {name: _recurrence_tensor(part, block.linear_attn)}
         return _linear_tensors(f"layers.{layer}.{part}", block.get_submodule(HF_LINEARS[part]), self._dense)
 
 
@@ -222,7 +235,7 @@ def export_model(
     kinds = {
         (layer, role): _kind_of(name, made[name], dense)
         for layer in range(config.n_layers)
-        for role in config.roles
+        for role in config.roles(layer)
         for name in [f"model.layers.{layer}.{HF_LINEARS[role]}"]
     }
     obt = obt_config(config, kinds, dense_kind(embed), dense_kind(embed))

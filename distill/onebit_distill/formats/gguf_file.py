@@ -183,7 +183,7 @@ class GgufFile:
             raise DistillError("ERR_MISSING_TENSOR", f"{self.path} has no tensor {missing}")
         scales = {f"{theirs.removesuffix('.weight')}.scale" for theirs in names if theirs.endswith(".weight")}
         left = sorted(set(self._tensors) - set(names) - scales - {_ROPE_FACTORS})
-        left = [name for name in left if not description.is_ignored(name)]
+        left = [name for name in left if not description.is_ignored(name, self.config)]
         if left:
             hint = "It is probably of a kind that only looks like the one that it names."
             problem = f"{self.path} has a tensor {left[0]}, which a model of its architecture does not use"

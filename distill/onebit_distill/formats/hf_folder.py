@@ -114,11 +114,13 @@ class HfFolder:
     def _stored(self, wanted: dict[str, list[str]]) -> Iterator[tuple[str, Tensor]]:
         """(their full name, tensor as it is stored) of each that holds something of the model."""
         description = self._description
+        prefix, nested = description.prefix, description.nested_prefix
         for file in self.files:
             for name, tensor in self._read(file):
                 # some checkpoints lack what the names of the others begin with
-                longer = f"{description.prefix}{name}"
-                full = longer if name not in wanted and longer in wanted else name
+                full = name if name in wanted or f"{prefix}{name}" not in wanted else f"{prefix}{name}"
+                if nested and name.startswith(nested):
+                    full = f"{prefix}{name.removeprefix(nested)}"
                 is_tied = self.config.tied_head and full == f"{description.names['lm_head']}.weight"
                 if not description.is_ignored(name) and not is_tied:
                     yield full, tensor

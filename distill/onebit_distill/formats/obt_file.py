@@ -48,7 +48,7 @@ class TensorSpec:
     #: F32 | F16 | BF16 | I8 | U8
     dtype: str
     shape: tuple[int, ...]
-    #: embedding | positions | head | linear | norm | blob
+    #: embedding | positions | head | linear | norm | recurrence | blob
     part: str
 
     @property
@@ -59,10 +59,11 @@ class TensorSpec:
 def obt_config(config: LlamaConfig, kinds: dict[tuple[int, str], Kind], embedding: Kind, head: Kind) -> dict[str, Any]:
     """The file's config in its one form: keys in the order of FIELDS, features with their defaults left out.
 
-    kinds: of every (layer, role)."""
-    linears = {role: kinds[0, role] for role in config.roles}
-    for layer in range(1, config.n_layers):
-        for role in config.roles:
+    kinds: of every (layer, role) that there is."""
+    layers = range(config.n_layers)
+    linears = {role: next(kinds[i, role] for i in layers if (i, role) in kinds) for role in config.roles()}
+    for layer in layers:
+        for role in config.roles(layer):
             if kinds[layer, role] != linears[role]:
                 linears[f"{layer}.{role}"] = kinds[layer, role]
     scaling = config.rope_scaling
@@ -118,12 +119,23 @@ def _layer_tensors(obt: dict[str, Any], config: LlamaConfig, layer: int) -> list
     def norm(name: str, size: int) -> list[TensorSpec]:
         return _norm_tensors(config, f"{prefix}.{name}", size)
 
-    table = [*norm("attention_norm", config.dim), *linear("wq"), *linear("wk"), *linear("wv")]
-    if config.qk_norm:
-        table += [TensorSpec(f"{prefix}.{name}", "F32", (config.head_dim,), "norm") for name in ("q_norm", "k_norm")]
-    if config.attention_inner_norm:
-        table += norm("attention_inner_norm", config.n_heads * config.head_dim)
-    table += [*linear("wo"), *norm("ffn_norm", config.dim), *linear("w1")]
+    def plain(part: str, **shapes: tuple[int, ...]) -> list[TensorSpec]:
+        return [TensorSpec(f"{prefix}.{name}", "F32", shape, part) for name, shape in shapes.items()]
+
+    table = norm("attention_norm", config.dim)
+    if layer in config.delta_layers:
+        heads = (config.delta_v_heads,)
+        table += [*linear("w_qkv"), *linear("w_z"), *linear("w_beta"), *linear("w_alpha")]
+        table += plain("recurrence", conv=(config.delta_channels, config.delta_conv), decay=heads, time_bias=heads)
+        table += [*plain("norm", delta_norm=(config.delta_v_dim,)), *linear("w_out")]
+    else:
+        table += [*linear("wq"), *linear("wk"), *linear("wv")]
+        if config.qk_norm:
+            table += plain("norm", q_norm=(config.head_dim,), k_norm=(config.head_dim,))
+        if config.attention_inner_norm:
+            table += norm("attention_inner_norm", config.n_heads * config.head_dim)
+        table += linear("wo")
+    table += [*norm("ffn_norm", config.dim), *linear("w1")]
     if config.ffn_inner_norm:
         table += norm("ffn_inner_norm", config.hidden_dim)
     return [*table, *linear("w2"), *(linear("w3") if config.feed_forward == "gated" else [])]

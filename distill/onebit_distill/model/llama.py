@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import DistillError
 from .attention import Attention, KVCache, Step
-from .config import LlamaConfig
+from .config import HF_LINEARS, LlamaConfig
+from .delta import DeltaNet
 from .linear import Dense, LinearFactory, dense_factory, linear_of
 from .norm import norm_of
 from .rope import rope_table
@@ -69,13 +70,17 @@ class Block(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
         super().__init__()
         self.input_layernorm = norm_of(config, config.dim)
-        self.self_attn = Attention(config, layer, factory)
+        if layer in config.delta_layers:
+            self.linear_attn = DeltaNet(config, layer, factory)
+        else:
+            self.self_attn = Attention(config, layer, factory)
         self.post_attention_layernorm = norm_of(config, config.dim)
         self.mlp = FeedForward(config, layer, factory)
         self.parallel = config.parallel_residual
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        mixed = x + self.self_attn(self.input_layernorm(x), step)
+        mixer = self.linear_attn if hasattr(self, "linear_attn") else self.self_attn
+        mixed = x + mixer(self.input_layernorm(x), step)
         return mixed + self.mlp(self.post_attention_layernorm(x if self.parallel else mixed))
 
 
@@ -95,7 +100,7 @@ class LlamaOutput:
     logits: Tensor | None
     #: Hugging Face's meaning: [0] the embeddings, [i] the output of layer i, [n_layers] the state behind the final norm
     hidden_states: list[Tensor] | None = None
-    #: of each layer, [B, heads, T, S]
+    #: of each layer that has attention, [B, heads, T, S]
     attentions: list[Tensor] | None = None
 
 
@@ -114,11 +119,18 @@ _COMPUTED = {
     "activation",
     "ffn_inner_norm",
     "parallel_residual",
+    "delta_layers",
+    "delta_k_heads",
+    "delta_v_heads",
+    "delta_k_dim",
+    "delta_v_dim",
+    "delta_conv",
+    "delta_head_order",
 }
 
 
 class Llama(nn.Module):
-    """A model whose linears, seven a layer or six, come from `linear_factory` (default: dense).
+    """A model whose linears come from `linear_factory` (default: dense).
 
     Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE for a config with features that are not computed here.
     """
@@ -154,7 +166,7 @@ class Llama(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.dim() == 2:
-                    narrow = name.endswith(("o_proj.weight", "down_proj.weight"))
+                    narrow = name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight"))
                     parameter.normal_(0, into_residual if narrow else std, generator=generator)
                 elif name.endswith(".bias"):
                     parameter.zero_()
@@ -224,13 +236,11 @@ class Llama(nn.Module):
 
     def linears(self) -> dict[str, nn.Module]:
         """The linears of every layer by their full name, such as `model.layers.0.self_attn.q_proj`."""
-        found = {}
-        for index, block in enumerate(self.model.layers):
-            for part in ("self_attn", "mlp"):
-                for name, module in getattr(block, part).named_children():
-                    if name.endswith("_proj"):
-                        found[f"model.layers.{index}.{part}.{name}"] = module
-        return found
+        return {
+            f"model.layers.{index}.{HF_LINEARS[role]}": block.get_submodule(HF_LINEARS[role])
+            for index, block in enumerate(self.model.layers)
+            for role in self.config.roles(index)
+        }
 
     def _check_length(self, tokens: int) -> None:
         if tokens > self.config.context_length:

@@ -48,6 +48,8 @@ class HuggingFace:
     prefix: str
     #: reads a config.json; raises DistillError and what a wrong type of a field raises
     read: Callable[[dict[str, Any]], LlamaConfig]
+    #: what they begin with instead where the text model is a part of a larger one
+    nested_prefix: str | None = None
     #: how q, k and v that lie in one tensor are told apart: by head or by matrix
     fused: str = "head"
     #: tensors that hold nothing of the model
@@ -64,7 +66,8 @@ class Gguf:
     #: keys that it does not ask for are an error
     read: Callable[[GgufKeys], LlamaConfig]
     fused: str = "matrix"
-    is_ignored: Callable[[str], bool] = nothing_ignored
+    #: tensors that hold nothing of the model that has this config
+    is_ignored: Callable[[str, LlamaConfig], bool] = lambda name, config: False
     convert: Callable[[LlamaConfig, str, Tensor], Tensor] = as_stored
 
 

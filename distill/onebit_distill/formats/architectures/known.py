@@ -10,8 +10,9 @@ from .mistral import MISTRAL
 from .opt import OPT
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
+from .qwen35 import QWEN35
 
-ARCHITECTURES: tuple[Architecture, ...] = (BITNET, GPT_NEOX, LLAMA, MISTRAL, OPT, QWEN2, QWEN3)
+ARCHITECTURES: tuple[Architecture, ...] = (BITNET, GPT_NEOX, LLAMA, MISTRAL, OPT, QWEN2, QWEN3, QWEN35)
 
 
 def _hint() -> str:

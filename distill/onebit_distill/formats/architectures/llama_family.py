@@ -126,15 +126,14 @@ def qwen_window(root: dict[str, Any]) -> int:
     raise unsupported(f"{root['model_type']} with a sliding window in some of its layers")
 
 
-def _check_gguf(keys: GgufKeys, head_dim: int) -> None:
+def check_gguf_switches(keys: GgufKeys, head_dim: int) -> None:
     """Switches of llama.cpp's loader that must be as they are in a plain model of the family."""
     keys.must_be("attention.value_length", head_dim)
-    keys.must_be("rope.dimension_count", head_dim)
     keys.must_be("attention.causal", True)
     keys.must_be("attention.scale", 0, shortest(1 / math.sqrt(head_dim)))
     for key in ("attention.clamp_kqv", "attention.max_alibi_bias", "expert_count", "expert_used_count"):
         keys.must_be(key, 0)
-    for key in ("nextn_predict_layers", "attn_logit_softcapping", "final_logit_softcapping"):
+    for key in ("attn_logit_softcapping", "final_logit_softcapping"):
         keys.must_be(key, 0)
     for key in ("logit_scale", "residual_scale", "embedding_scale"):
         keys.must_be(key, 0, 1)
@@ -148,7 +147,9 @@ def read_gguf(keys: GgufKeys, *, biases: tuple[str, ...] | None = None, **descri
     """
     heads, dim = keys.whole("attention.head_count"), keys.whole("embedding_length")
     head_dim = keys.whole("attention.key_length", dim // heads if heads else 0)
-    _check_gguf(keys, head_dim)
+    check_gguf_switches(keys, head_dim)
+    keys.must_be("rope.dimension_count", head_dim)
+    keys.must_be("nextn_predict_layers", 0)
     context, layers = keys.whole("context_length"), keys.whole("block_count")
     if biases is None:
         biases = tuple(
