@@ -36,6 +36,9 @@ function unsupported(config: HfFields, key: string): OnebitError {
  */
 export function readBitnetQuantization(config: HfFields): BitnetQuantization | undefined {
   const given = config.get('quantization_config')
+  // The first folders of this kind, of remote code: masters in floats.
+  if (given === undefined && config.get('weight_bits') === 1)
+    return { scale: 'rounded', hasNorms: false, untouched: [] }
   if (given === undefined) return undefined
   const fields = new HfFields(isObject(given) ? given : {})
   if (fields.get('quant_method') !== 'bitnet') {
