@@ -18,9 +18,10 @@ constexpr int64_t kMaxDim = 1 << 16;  // any matrix's columns, and rows other th
 
 // How a linear lies in a file.
 struct LinearKind {
-    enum class Form : uint8_t { dense, sign, grouped };
+    enum class Form : uint8_t { dense, sign, grouped, ternary };
     Form form = Form::dense;
     DType dtype = DType::f32;  // dense only
+    int32_t group = 0;         // ternary only: columns of a scale, 64, 128 or 256; 0: one scale a row
     int32_t rank = 0;          // sign only: 0 = one stage; else two stages through a vector of this length
     bool mid_scale = false;    // sign, rank > 0: a scale on the inner vector
     bool layernorm = false;    // sign only
@@ -38,7 +39,8 @@ struct Matrix {
     const float* in_scale = nullptr;   // (cols) or null: x is multiplied by it first
     const float* out_scale = nullptr;  // (rows) or null
     const uint8_t* weights = nullptr;  // row r is at r * row_bytes, where r is a multiple of row_unit
-    const uint16_t* group_scales = nullptr;  // grouped signs: f16, in the order that the kernel reads
+    const uint16_t* group_scales = nullptr;  // grouped signs and ternary: f16, in the order that the kernel reads
+    int group = 0;                           // ternary: columns of one of them
     DType dtype = DType::f32;          // of dense rows
     size_t row_bytes = 0;              // signs in blocks of rows: of a block, divided by its rows
     int row_unit = 1;                  // rows are shared out in multiples of this
@@ -70,6 +72,7 @@ struct Linear {
 struct Prepared {
     int8_t* q = nullptr;        // (tokens, planes, padded(cols, 64)) rounded
     float* scale = nullptr;     // (tokens, planes) what a step of the rounded ones is worth
+    int32_t* parts = nullptr;   // (tokens, padded(cols, 64) / 64) sums of the rounded ones
     float* x = nullptr;         // (tokens, padded(cols, 64)) floats, or what rounding left of them
     uint8_t* tables = nullptr;  // (tokens, table_stride) made from q
 };
@@ -94,6 +97,7 @@ struct MatrixKind {
     int planes = 0;       // int8 copies that are made of a token's activations
     bool floats = false;  // a float copy is made
     bool tables = false;  // tables are made from the int8 copy, for the kernels' sign products
+    bool parts = false;   // sums of the int8 copy are made
 
     // Brings one token's x (cols) into its form. to: this token's.
     void (*prepare)(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const float* x, const Prepared& to);
@@ -107,7 +111,9 @@ class Tensors {
 public:
     virtual const float* floats(const std::string& name, int n) = 0;  // (n), finite
     virtual const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) = 0;
-    virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) = 0;
+    // block_rows: rows whose scales lie together, group after group; 1: each row's lie together.
+    virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) = 0;
+    virtual const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) = 0;
     virtual const uint8_t* rotation_signs(int cols) = 0;  // of the model, for linears of so many columns
     virtual const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) = 0;  // rows of padded(cols, 64)
 
@@ -130,8 +136,8 @@ void apply_front(const KernelSet& kernels, const Linear& linear, const float* x,
 void read_embedding(const KernelSet& kernels, const Linear& table, int row, float* out);
 
 // Room for the sums of every row; 0 where a kind adds up in its result.
-inline size_t sums_stride(const KernelSet& kernels, const Matrix& matrix) {
-    return matrix.kind->planes > 0 ? static_cast<size_t>(padded(matrix.rows, kernels.sign_row_block)) : 0;
+inline size_t sums_stride(const Matrix& matrix) {
+    return matrix.kind->planes > 0 ? static_cast<size_t>(padded(matrix.rows, matrix.row_unit)) : 0;
 }
 
 }  // namespace onebit

@@ -32,11 +32,22 @@ struct NormWeights {
     const float* bias = nullptr;    // null: it has no bias
 };
 
+// What a layer has in place of wq, wk and wv where it mixes by the delta rule.
+struct DeltaWeights {
+    Linear qkv, z, beta, alpha;  // (channels, dim), (inner, dim), (v_heads, dim) twice
+    const float* conv = nullptr;       // (delta_conv, padded(channels, 16)), the oldest token first
+    const float* decay = nullptr;      // (v_heads) what softplus is multiplied by, usually negative
+    const float* time_bias = nullptr;  // (v_heads)
+    const float* norm = nullptr;       // (v_dim)
+};
+
 struct Layer {
+    bool is_delta = false;
     NormWeights attention_norm, attention_inner_norm, ffn_norm, ffn_inner_norm;
     const float* q_norm = nullptr;  // (head_dim), qk_norm only
     const float* k_norm = nullptr;  // (head_dim)
-    Linear wq, wk, wv, wo, w1, w2, w3;
+    Linear wq, wk, wv, wo, w1, w2, w3;  // is_delta: wo is w_out, and there is no wq, wk, wv
+    DeltaWeights delta;                 // is_delta only
     int like = 0;  // the first layer whose matrices are of the same kinds and sizes: what is planned for one serves both
 };
 

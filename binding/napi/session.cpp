@@ -129,12 +129,8 @@ Napi::Value session_rewind(const Napi::CallbackInfo& call) {
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
     int32_t length = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
-    if (length < state->length && !state->session->can_rewind()) {
-        throw_status(env, error("ERR_BAD_OPTION", "A session of this model cannot go back."));
-        return {};
-    }
     state->session->rewind(length);
-    state->length = length;
+    state->length = state->session->length();
     return env.Undefined();
 }
 

@@ -71,7 +71,8 @@ private:
         const Matrix& matrix = matrix_of(product);
         const auto s = static_cast<size_t>(slot), cols = static_cast<size_t>(padded(matrix.cols, 64));
         const auto planes = static_cast<size_t>(matrix.kind->planes);
-        return {at<int8_t>(product.q, s * planes * cols), at<float>(product.scale, s * planes), at<float>(product.x, s * cols),
+        return {at<int8_t>(product.q, s * planes * cols), at<float>(product.scale, s * planes),
+                at<int32_t>(product.parts, s * cols / 64), at<float>(product.x, s * cols),
                 at<uint8_t>(product.tables, s * product.tiling.table_stride)};
     }
 
@@ -83,7 +84,7 @@ private:
         const size_t stride = last ? target.stride : static_cast<size_t>(padded(matrix.rows, 64));
         float* const out = last ? target.out : inner_row(product, 0);
         const auto first = static_cast<size_t>(tokens.first), r = static_cast<size_t>(row);
-        const size_t sums = sums_stride(kernels_, matrix);
+        const size_t sums = sums_stride(matrix);
         return {row, count, tokens.count, out + first * stride + r, stride,
                 at<int32_t>(product.sums, first * static_cast<size_t>(matrix.kind->planes) * sums + r), sums};
     }

@@ -10,8 +10,9 @@ import { mistral } from './mistral.js'
 import { opt } from './opt.js'
 import { qwen2 } from './qwen2.js'
 import { qwen3 } from './qwen3.js'
+import { qwen35 } from './qwen35.js'
 
-export const ARCHITECTURES: readonly Architecture[] = [bitnet, gptNeox, llama, mistral, opt, qwen2, qwen3]
+export const ARCHITECTURES: readonly Architecture[] = [bitnet, gptNeox, llama, mistral, opt, qwen2, qwen3, qwen35]
 
 function unknown(found: unknown): OnebitError {
   const titles = ARCHITECTURES.map(({ title }) => title)

@@ -78,7 +78,7 @@ export interface HfDefaults {
 }
 
 /** Things that change the computation but not the tensors: taking no notice of them would be silently wrong. */
-function checkHf(config: HfFields, { activation }: Described): void {
+export function checkHf(config: HfFields, { activation }: Partial<Features> = {}): void {
   const act = config.get('hidden_act') ?? 'silu'
   if (activation === undefined && act !== 'silu' && act !== 'swish') {
     throw unsupportedArchitecture(`${config.get('model_type')} with hidden_act ${shown(act)}`)
@@ -147,15 +147,20 @@ export function readQwenWindow(config: HfFields): number {
 
 /** Switches of llama.cpp's loader that must be as they are in a plain model of the family. */
 function checkGguf(keys: GgufKeys, head_dim: number): void {
-  keys.mustBe('attention.value_length', head_dim)
   keys.mustBe('rope.dimension_count', head_dim)
+  keys.mustBe('nextn_predict_layers', 0)
+  checkGgufSwitches(keys, head_dim)
+}
+
+/** Those that no model of the family may have otherwise. */
+export function checkGgufSwitches(keys: GgufKeys, head_dim: number): void {
+  keys.mustBe('attention.value_length', head_dim)
   keys.mustBe('attention.causal', true)
   keys.mustBe('attention.scale', 0, Math.fround(1 / Math.sqrt(head_dim)))
   keys.mustBe('attention.clamp_kqv', 0)
   keys.mustBe('attention.max_alibi_bias', 0)
   keys.mustBe('expert_count', 0)
   keys.mustBe('expert_used_count', 0)
-  keys.mustBe('nextn_predict_layers', 0)
   keys.mustBe('use_parallel_residual', false)
   for (const softcap of ['attn_logit_softcapping', 'final_logit_softcapping']) keys.mustBe(softcap, 0)
   for (const scale of ['logit_scale', 'residual_scale', 'embedding_scale']) keys.mustBe(scale, 0, 1)

@@ -144,5 +144,7 @@ export function decodeWeightBytes(config: ModelConfig): number {
 /** Bytes of keys and values that one position takes in the cache, all layers together, with the scales of int8. */
 export function kvBytesPerPosition(config: ModelConfig, kv: KvType): number {
   const scale = kv === 'int8' ? 4 : 0
-  return 2 * config.n_layers * config.n_kv_heads * (config.head_dim * KV_BYTES[kv] + scale)
+  return (
+    2 * (config.n_layers - config.delta_layers.length) * config.n_kv_heads * (config.head_dim * KV_BYTES[kv] + scale)
+  )
 }

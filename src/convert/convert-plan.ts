@@ -2,9 +2,10 @@
 import type { ModelConfig } from '../config/config.js'
 import type { Front } from '../config/front.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
-import { linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
+import { layerRoles, linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import type { SourceModel, SourceTensor } from '../import/source.js'
+import { ternaryGroup } from './ternary.js'
 
 export type ConvertType = DenseType | 'onebit'
 
@@ -27,6 +28,9 @@ export interface Plan {
 const SMALL_MODEL_BYTES = 50e6
 
 const FLOATS = new Set(['f32', 'f16', 'bf16'])
+
+/** They decide how much a state forgets and learns, for good, and are small: rounded they would save nothing. */
+const GATES: readonly Role[] = ['w_beta', 'w_alpha']
 
 function isSmall(source: SourceModel): boolean {
   let bytes = 0
@@ -74,8 +78,12 @@ function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
     }
     return { kind: 'sign', rank: 0, mid_scale: false, layernorm: source.layernorm, bias }
   }
+  const isRounded = options.type === undefined || options.type === 'q8' || options.type === 'onebit'
+  if (GATES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }
+  const group = ternaryGroup(type, source.tensors.has(`${name}.scale`))
+  if (group !== undefined) return { kind: 'ternary', group, bias }
   return dense(small && FLOATS.has(type) ? 'f32' : 'q8', bias)
 }
 
@@ -84,6 +92,8 @@ function tableKind({ source, options, small }: Choice, config: ModelConfig, tens
   if (options.type === 'onebit') return dense('q8')
   if (options.type !== undefined) return dense(options.type)
   if (tensor.type === 'q1_0') return { kind: 'q1_0', bias: false }
+  const group = ternaryGroup(tensor.type, false)
+  if (group !== undefined && group > 0) return { kind: 'ternary', group, bias: false }
   const quantised = Object.values(config.linears).some((kind) => kind.kind === 'dense' && kind.dtype === 'q8')
   return dense(small && !quantised && FLOATS.has(source.tensors.get('tok_embeddings.weight')!.type) ? 'f32' : 'q8')
 }
@@ -93,10 +103,14 @@ export function planConversion(source: SourceModel, options: PlanOptions): Plan 
   const choice: Choice = { source, options, small: isSmall(source), notes: new Set() }
   const unset = dense('q8')
   const config: ModelConfig = { ...source.config, embedding: unset, head: unset, linears: {} }
-  const roles = rolesOf(config)
-  for (const role of roles) config.linears[role] = chooseKind(choice, 0, role)
+  const first = (role: Role) => {
+    let layer = 0
+    while (!layerRoles(config, layer).includes(role)) layer++
+    return layer
+  }
+  for (const role of rolesOf(config)) config.linears[role] = chooseKind(choice, first(role), role)
   for (let layer = 1; layer < config.n_layers; layer++) {
-    for (const role of roles) {
+    for (const role of layerRoles(config, layer)) {
       const kind = chooseKind(choice, layer, role)
       if (JSON.stringify(kind) !== JSON.stringify(linearKind(config, layer, role)))
         config.linears[`${layer}.${role}`] = kind

@@ -4,16 +4,17 @@ import type { GgufFacts, TensorNames } from '../architectures/architecture.js'
 import { ggufDescription } from '../architectures/list.js'
 import { LIMITS } from '../config/limits.js'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly } from '../files/file-reading.js'
+import { readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
 import { readGgufLinear } from './gguf-linear.js'
-import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
+import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
+import type { GgufHeader, GgufTensorInfo } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
 import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
-import { badSource, checkDimension, type SourceModel, type SourceTensor, wrongShape } from './source.js'
+import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
 
 /** By ggml type id: what we read, with the elements and bytes of a block. */
 const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
@@ -85,14 +86,44 @@ function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorM
   return byName
 }
 
-type ReadAt = (position: number, length: number) => Promise<Uint8Array>
+interface JoinedTensors {
+  tensors: TensorMap
+  read: ReadAt
+  /** of the file that a tensor is in */
+  pathOf: (name: string) => string
+}
+
+/** Of the tensors of all parts, each of which counts from its own start. */
+function joinTensors(parts: readonly GgufPart[]): JoinedTensors {
+  const tensors: TensorMap = new Map()
+  const partOf = new Map<string, GgufPart>()
+  for (const part of parts) {
+    for (const [name, tensor] of checkTensors(part.path, part.header)) {
+      if (tensors.has(name)) throw badSource(`${part.path}: tensor ${name} is in an earlier part too`)
+      tensors.set(name, tensor)
+      partOf.set(name, part)
+    }
+  }
+  return {
+    tensors,
+    pathOf: (name) => partOf.get(name)!.path,
+    read: (name, position, length) => {
+      const { path, file } = partOf.get(name)!
+      return readExactly(path, file, position, length)
+    },
+  }
+}
+
+type ReadAt = (name: string, position: number, length: number) => Promise<Uint8Array>
 
 class GgufTaker extends Taker<GgufTensorInfo> {
   readonly #read: ReadAt
+  readonly #pathOf: (name: string) => string
 
-  constructor(tensors: TensorMap, read: ReadAt) {
+  constructor({ tensors, read, pathOf }: JoinedTensors) {
     super(tensors)
     this.#read = read
+    this.#pathOf = pathOf
   }
 
   protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
@@ -103,7 +134,9 @@ class GgufTaker extends Taker<GgufTensorInfo> {
     const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
     const rowBytes = (cols / elements) * bytes
-    const read = (first: number, count: number) => this.#read(offset + first * rowBytes, count * rowBytes)
+    const read = storedRows({ path: this.#pathOf(name), offset }, (first, count) =>
+      this.#read(name, offset + first * rowBytes, count * rowBytes),
+    )
     return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
   }
 }
@@ -132,7 +165,9 @@ async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker
 }
 
 /** The architecture of a file that holds a whole model. */
-function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
+function checkModel(parts: readonly GgufPart[]): string {
+  const { path, header } = parts[0]!
+  const { metadata } = header
   const architecture = metadata.get('general.architecture')
   if (typeof architecture !== 'string') {
     throw badSource(
@@ -140,46 +175,53 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
       'It may be no model, or only a part of one.',
     )
   }
-  const parts = metadata.get('split.count')
-  if (parts !== undefined && Number(parts) > 1) {
-    throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
+  if (parts.every((part) => part.header.tensors.length === 0)) {
+    throw badSource(`${path} has no tensors: it holds only a vocabulary`)
   }
-  if (tensors.length === 0) throw badSource(`${path} has no tensors: it holds only a vocabulary`)
   return architecture
 }
 
+/** What the file calls its model; nothing depends on it. */
+function nameOf(metadata: GgufHeader['metadata']): string | undefined {
+  const names = ['general.name', 'general.basename'].map((key) => metadata.get(key))
+  return names.find((name): name is string => typeof name === 'string' && name !== '')
+}
+
 /**
- * Opens a GGUF file.
+ * Opens a GGUF file, and with any part of a model in several all of them.
  * @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_UNSUPPORTED_ROPE,
- *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED
+ *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED, ERR_FILE_NOT_FOUND of a part
  */
 export async function openGguf(path: string): Promise<SourceModel> {
-  const { file, bytes } = await openFile(path)
+  const parts = await openGgufParts(path)
   try {
-    const header = readGgufHeader(path, file.fd, bytes)
-    const architecture = checkModel(path, header)
-    const { names, fused, read } = ggufDescription(architecture)
-    const placed = checkTensors(path, header)
-    const hadamard = readPrismHadamard(header.metadata, placed)
-    const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
-    const keys = new GgufKeys(header.metadata, architecture)
+    const { metadata } = parts[0]!.header
+    const architecture = checkModel(parts)
+    const { names, fused, isIgnored, read } = ggufDescription(architecture)
+    const joined = joinTensors(parts)
+    const placed = joined.tensors
+    const hadamard = readPrismHadamard(metadata, placed)
+    const take = new GgufTaker(joined)
+    const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
+    take.ignore((name) => isIgnored?.(name, structure) ?? false)
     const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
     const rotations = hadamard && rotationsOf(hadamard, names, structure)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
     return {
       format: 'gguf',
+      name: nameOf(metadata),
       config: structure,
       tensors,
-      text: ggufText(header.metadata),
+      text: ggufText(metadata),
       layernorm: false,
       rotations: rotations?.byMatrix,
-      files: [path],
-      close: () => file.close(),
+      files: parts.map((part) => part.path),
+      close: () => closeParts(parts),
     }
   } catch (cause) {
-    await file.close()
+    await closeParts(parts)
     throw cause
   }
 }

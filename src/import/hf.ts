@@ -35,21 +35,27 @@ interface HfReading extends Reading {
 }
 
 class HfTaker extends Taker<RawTensor> {
-  /** cut off from the names that this checkpoint has without it */
-  readonly #absentPrefix: string
+  readonly #basePrefix: string
+  /** what names of this checkpoint begin with in its place */
+  readonly #prefix: string
 
-  constructor(raw: RawTensors['tensors'], { names, basePrefix, isIgnored }: HuggingFaceDescription) {
+  constructor(raw: RawTensors['tensors'], { names, basePrefix, nestedPrefix, isIgnored }: HuggingFaceDescription) {
     super(raw, isIgnored)
-    const embedding = `${names.tok_embeddings}.weight`
-    this.#absentPrefix = raw.has(embedding) ? '' : basePrefix
+    const embedding = `${names.tok_embeddings!.slice(basePrefix.length)}.weight`
+    const prefixes = [basePrefix, ...(nestedPrefix === undefined ? [] : [nestedPrefix])]
+    this.#basePrefix = basePrefix
+    this.#prefix = prefixes.find((prefix) => raw.has(prefix + embedding)) ?? ''
   }
 
   protected override open(raw: RawTensor, shape: readonly number[]): SourceTensor {
-    return floatTensor(raw, shape)
+    // A convolution of each channel by itself has a 1 between channels and taps.
+    const { shape: found } = raw
+    const isOfChannels = shape.length === 2 && found.length === 3 && found[1] === 1
+    return floatTensor(isOfChannels ? { ...raw, shape: [found[0]!, found[2]!] } : raw, shape)
   }
 
   protected override nameOf(usual: string): string {
-    return usual.startsWith(this.#absentPrefix) ? usual.slice(this.#absentPrefix.length) : usual
+    return usual.startsWith(this.#basePrefix) ? this.#prefix + usual.slice(this.#basePrefix.length) : usual
   }
 }
 
@@ -105,6 +111,11 @@ async function openWeights(folder: string): Promise<RawTensors> {
   throw badSource(`${folder} has no model.safetensors, no pytorch_model.bin and no index of such files`)
 }
 
+/** On the hub `_name_or_path` is who and what; in a folder that somebody saved it may be any path. */
+function nameOf({ _name_or_path: name }: Fields): string | undefined {
+  return typeof name === 'string' && /^[\w.-]+\/[\w.-]+$/.test(name) ? name.split('/')[1] : undefined
+}
+
 /**
  * Opens a model folder.
  * @throws OnebitError ERR_UNKNOWN_FORMAT, ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE,
@@ -124,10 +135,11 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
     const ternary = quantization && readBitnet(take, quantization)
     const readLinear = layout === undefined ? ternary : readSigns(take, description, layout)
-    const { fused } = description
-    const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
+    const { fused, adjust } = description
+    const tensors = mapTensors({ structure, biases, names, fused, adjust }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
+      name: nameOf(json),
       config: structure,
       tensors,
       text: folderText(folder, json),

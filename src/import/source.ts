@@ -9,8 +9,12 @@ import type { SourceType } from '../native/native.js'
 import { shown } from '../shown-value.js'
 import type { SourceText } from './source-text.js'
 
-/** packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. */
-export type TensorForm = SourceType | 'packed'
+/**
+ * packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. codes: ternary weights,
+ * four to a byte as in our files (weight + 1, the first in the lowest bits); what they are worth stands in `.scale` beside
+ * the matrix.
+ */
+export type TensorForm = SourceType | 'packed' | 'codes'
 
 export interface SourceTensor {
   /** its name in the source, for messages */
@@ -20,16 +24,41 @@ export interface SourceTensor {
   rows: number
   cols: number
   /** the bytes of `count` rows from `first` on */
-  read(first: number, count: number): Promise<Uint8Array>
+  readonly read: ReadRows
+}
+
+/**
+ * It may know that the rows lie in a file one after another, in the form of the tensor's type, so that whoever can read files
+ * need not ask for them. That belongs to the function: whoever gives a tensor another one makes other rows of it.
+ */
+export interface ReadRows {
+  (first: number, count: number): Promise<Uint8Array>
+  readonly stored?: StoredRows | undefined
+}
+
+export interface StoredRows {
+  path: string
+  /** of the first row, in bytes */
+  offset: number
+}
+
+export function storedRows(
+  stored: StoredRows | undefined,
+  read: (first: number, count: number) => Promise<Uint8Array>,
+): ReadRows {
+  return Object.assign(read, { stored })
 }
 
 export interface SourceModel {
   format: 'huggingface' | 'gguf' | 'llama2c' | 'onebit-packed' | 'onebit-training'
+  /** what it calls itself, where it does */
+  name?: string | undefined
   config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
-   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent. `.norm_in` of a
-   * matrix is the norm in front of it; `rotation_signs.64` are the signs of rotated matrices of 64 columns, packed.
+   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent; a ternary one may
+   * have `.scale` beside it, f32, one number or one a row, which multiplies its rows. `.norm_in` of a matrix is the norm in
+   * front of it; `rotation_signs.64` are the signs of rotated matrices of 64 columns, packed.
    */
   tensors: Map<string, SourceTensor>
   text: SourceText

@@ -15,6 +15,7 @@ import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeModel } from '../native/native.js'
 import type { Provenance } from '../obt/obt.js'
 import { ChatTemplate } from '../text/chat-template.js'
+import { fillStored, storedWeights } from './fill-stored.js'
 import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
 import { type CheckedModelOptions, checkContext } from './model-options.js'
 
@@ -91,7 +92,9 @@ async function fill(
       done += bytes
       onProgress?.(done, weightBytes)
     }
-    await writeAll(filling, source, config, signal, told)
+    const stored = storedWeights(source, config)
+    if (stored) await fillStored(filling, stored, signal, (bytes) => told(bytes - done))
+    await writeRest(filling, source, config, { signal, told, skip: stored?.names })
     const native = await filling.finish()
     if (!signal?.aborted) return native
     void native.dispose()
@@ -101,16 +104,23 @@ async function fill(
   }
 }
 
-async function writeAll(
+interface Rest {
+  signal: AbortSignal | undefined
+  told: (bytes: number) => void
+  /** tensors that are there already */
+  skip: ReadonlySet<string> | undefined
+}
+
+async function writeRest(
   filling: NativeFilling,
   source: SourceModel,
   config: ModelConfig,
-  signal: AbortSignal | undefined,
-  told: (bytes: number) => void,
+  { signal, told, skip }: Rest,
 ): Promise<void> {
   const encoder = new Encoder(source, config, { svid: { method: 'svd' }, signal })
   const waiting: Promise<void>[] = []
   for (const spec of tensorTable(config, NO_BLOBS)) {
+    if (skip?.has(spec.name)) continue
     for await (const piece of encoder.produce(spec)) {
       const written = filling.write(spec.name, piece)
       written.catch(() => {}) // it is waited for below

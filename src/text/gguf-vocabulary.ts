@@ -4,7 +4,7 @@ import { PIECE_TYPE, type ScoredPiece, scoredVocabularyBlob } from './scored-pie
 import { type AddedToken, type TokenizerBlob, tokenizerFileError, unsupportedTokenizer } from './tokenizer-json.js'
 
 /**
- * From all `tokenizer.*` keys (arrays may be plain or typed). ERR_TOKENIZER_FILE when they do not fit together,
+ * From all `tokenizer.*` keys (arrays may be plain or typed) and `general.architecture`. ERR_TOKENIZER_FILE when they do not fit together,
  * ERR_UNSUPPORTED_TOKENIZER for a model or pre-tokenizer that is not known.
  */
 export function tokenizerFromGguf(metadata: Record<string, unknown>): TokenizerBlob {
@@ -73,10 +73,7 @@ class Metadata {
 
 function byteLevelBlob(file: Metadata): TokenizerBlob {
   const { names, types } = vocabulary(file)
-  const pre = file.string('tokenizer.ggml.pre')
-  if (pre === undefined)
-    throw unsupportedTokenizer('a GGUF file that does not name its pre-tokenizer (tokenizer.ggml.pre)')
-  const steps = namedPreTokenizer(pre)
+  const steps = namedPreTokenizer(preTokenizerName(file))
   const added: AddedToken[] = []
   const vocab = new Map<string, number>()
   for (const [id, content] of names.entries()) {
@@ -113,6 +110,18 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
       eos_token_ids: endIds(file, names.length),
     },
   }
+}
+
+/**
+ * BitNet's own converter names none, or `default`, and its models have Llama 3's vocabulary. Of others the name says which
+ * of a dozen expressions it is: without it the ids would be wrong without anybody noticing.
+ */
+function preTokenizerName(file: Metadata): string {
+  const pre = file.string('tokenizer.ggml.pre')
+  if (pre !== undefined && pre !== 'default') return pre
+  if (file.string('general.architecture')?.startsWith('bitnet')) return 'llama-bpe'
+  if (pre !== undefined) throw unsupportedTokenizer('the pre-tokenizer "default", which says nothing,')
+  throw unsupportedTokenizer('a GGUF file that does not name its pre-tokenizer (tokenizer.ggml.pre)')
 }
 
 function sentencePieceBlob(file: Metadata): TokenizerBlob {
