@@ -15,6 +15,7 @@ import { ggufText } from './gguf-text.js'
 import { mapTensors, Taker } from './map-tensors.js'
 import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
 import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
+import { groupValueHeads } from './value-heads.js'
 
 /** By ggml type id: what we read, with the elements and bytes of a block. */
 const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
@@ -209,10 +210,11 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
     const rotations = hadamard && rotationsOf(hadamard, names, structure)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
+    const config = groupValueHeads(tensors, structure, rotations?.byMatrix ?? new Map(), hadamard?.gdnGrouped ?? false)
     return {
       format: 'gguf',
       name: nameOf(metadata),
-      config: structure,
+      config,
       tensors,
       text: ggufText(metadata),
       layernorm: false,
