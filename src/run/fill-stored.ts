@@ -43,9 +43,11 @@ function* partsStored(config: ModelConfig, { tensors }: SourceModel, part: Model
   const isMade = kind.kind === 'dense' || (kind.kind === 'q1_0' && from?.type === 'q1_0')
   if (!isMade) return
   if (isStored(from)) {
-    const specs = matrixTensors(name, { ...kind, bias: false }, shape[0], shape[1]!, part.part)
+    const { norm_in: _, ...plain } = kind
+    const specs = matrixTensors(name, { ...plain, bias: false }, shape[0], shape[1]!, part.part)
     yield { name, from, specs }
   }
+  if (kind.norm_in) yield* vector(`${name}.norm_in`, [shape[1]!])
   if (kind.bias) yield* vector(`${name}.bias`, [shape[0]])
 }
 
