@@ -97,11 +97,12 @@ private:
         if (read.holds == TensorRead::Holds::signs) return place_groups(piece, buffers);
         const size_t elements = piece.rows * target.cols;
         buffers.floats.resize(elements);
-        if (Status status = rows_to_f32(target.stored->type, stored, piece.rows, target.cols, buffers.floats.data()); !status.ok()) {
-            return status;
+        float* floats = buffers.floats.data();
+        if (read.type == FileType::f32) {
+            Status status = rows_to_f32(target.stored->type, stored, piece.rows, target.cols, floats);
+            return status.ok() ? read.place(kernels_, read, reinterpret_cast<const uint8_t*>(floats), piece.row, piece.rows) : status;
         }
-        const float* floats = buffers.floats.data();
-        if (read.type == FileType::f32) return read.place(kernels_, read, reinterpret_cast<const uint8_t*>(floats), piece.row, piece.rows);
+        decode_rows(target.stored->type, stored, piece.rows, target.cols, floats);
         buffers.placed.resize(piece.rows * read.row_bytes);
         uint8_t* placed = buffers.placed.data();
         Status status;
