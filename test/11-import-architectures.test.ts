@@ -69,6 +69,7 @@ describe('every description', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
     expect(types).toEqual([
+      'bitnet',
       'gpt_neox',
       'llama',
       'bitllama',
@@ -79,14 +80,14 @@ describe('every description', () => {
       'qwen3_5',
       'qwen3_5_text',
     ])
-    expect(names).toEqual(['gptneox', 'llama', 'qwen2', 'qwen3', 'qwen35'])
+    expect(names).toEqual(['bitnet-b1.58', 'bitnet-25', 'bitnet', 'gptneox', 'llama', 'qwen2', 'qwen3', 'qwen35'])
   })
 
   it('is listed where something else is found', async () => {
     const { code, hint } = await failure(() => readHfConfig(tinyHfConfig({ model_type: 'gpt2' })))
     expect([code, hint]).toEqual([
       'ERR_UNSUPPORTED_ARCHITECTURE',
-      'GPT-NeoX, Llama, Mistral, OPT, Qwen2, Qwen3 and Qwen3.5 models can be converted.',
+      'BitNet, GPT-NeoX, Llama, Mistral, OPT, Qwen2, Qwen3 and Qwen3.5 models can be converted.',
     ])
   })
 })

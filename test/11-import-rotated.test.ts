@@ -162,4 +162,16 @@ describe.skipIf(missing(`${METADATA}/index.json`))("each of the golden files' ke
     expect(['ERR_BAD_SOURCE', 'ERR_UNSUPPORTED_ARCHITECTURE']).toContain(code)
     expect(message).toContain('prism.hadamard.')
   })
+
+  it.each(Object.keys(index).filter(isRight))('%s runs', async (name) => {
+    const model = await Model.load(path(`${name}.gguf`), EXACT)
+    expect(model.config.delta_head_order).toBe('grouped')
+    expect((await model.createSession().logits([1, 2, 3])).data.every(Number.isFinite)).toBe(true)
+    await model.dispose()
+  })
+
+  it.each(Object.keys(index).filter((name) => !isRight(name)))('%s does not run', async (name) => {
+    const { message } = await failure(() => Model.load(path(`${name}.gguf`), EXACT))
+    expect(message).toContain('prism.hadamard.')
+  })
 })

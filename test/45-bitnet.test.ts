@@ -114,6 +114,43 @@ describe.skipIf(isMissing)('what quantization_config says', () => {
   })
 })
 
+describe.skipIf(isMissing)('a folder of the older kind', () => {
+  const OLDER = { 'self_attn.attn_sub_norm': 'self_attn.inner_attn_ln', 'mlp.ffn_sub_norm': 'mlp.ffn_layernorm' }
+  function older(fields: Record<string, unknown> = {}): string {
+    const target = changed('online-master', (config) => {
+      delete config.quantization_config
+      const class_ = { model_type: 'llama', architectures: ['BitnetForCausalLM'], weight_bits: 1, input_bits: 8 }
+      Object.assign(config, class_, fields)
+    })
+    const bytes = readFileSync(`${target}/model.safetensors`)
+    const length = Number(bytes.readBigUInt64LE())
+    let header = bytes.toString('utf8', 8, 8 + length).trimEnd()
+    for (const [name, other] of Object.entries(OLDER)) header = header.replaceAll(name, other)
+    const text = Buffer.from(header)
+    const count = Buffer.alloc(8)
+    count.writeBigUInt64LE(BigInt(text.length))
+    writeFileSync(`${target}/model.safetensors`, Buffer.concat([count, text, bytes.subarray(8 + length)]))
+    return target
+  }
+
+  it('has other names, and the same logits', async () => {
+    const model = await Model.load(older(), EXACT)
+    for (const { ids, logits } of goldenRuns(`${BITNET}/online-master`, 'logits-float')) {
+      expectClose(await WAYS['at once']!(model, ids), logits, TOLERANCE)
+    }
+    await model.dispose()
+  })
+
+  it.each([
+    ['weight_bits', 2],
+    ['weight_bits', undefined],
+    ['input_bits', 4],
+  ])('with %s %j is refused by that', async (key, value) => {
+    const { code, message } = await failure(() => Model.load(older({ [key]: value })))
+    expect([code, message]).toEqual(['ERR_UNSUPPORTED_ARCHITECTURE', expect.stringContaining(key)])
+  })
+})
+
 describe.skipIf(isMissing)('a GGUF file', () => {
   async function matches(name: string, architecture: string, options: BitnetGgufOptions = {}): Promise<boolean> {
     const path = folder.path(`${files++}.gguf`)

@@ -1,5 +1,6 @@
 #include "convert/convert.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -43,8 +44,23 @@ Status rows_to_16(const float* rows, size_t n_rows, size_t cols, uint8_t* out, u
     return {};
 }
 
-// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call into libm.
-float round_to_integer(float x) { return (x + 12582912.0f) - 12582912.0f; }
+// NaN or infinity if any is there. Magnitudes are in the order of their bits, NaNs above all, and integers have a maximum
+// that compilers vectorise; in lanes, because a single one would wait for itself.
+float largest_magnitude(const float* values, size_t count) {
+    constexpr size_t kLanes = 16;
+    int32_t lanes[kLanes] = {};
+    const auto look = [&](size_t lane, float value) { lanes[lane] = std::max(lanes[lane], std::bit_cast<int32_t>(value) & 0x7fffffff); };
+    const size_t whole = count / kLanes * kLanes;
+    for (size_t i = 0; i < whole; i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) look(lane, values[i + lane]);
+    }
+    for (size_t i = whole; i < count; ++i) look(0, values[i]);
+    return std::bit_cast<float>(*std::max_element(lanes, lanes + kLanes));
+}
+
+// Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call into libm: the sum's last bits are that
+// integer. |x| is at most 127 and a little.
+int8_t round_to_int8(float x) { return static_cast<int8_t>(std::bit_cast<int32_t>(x + 12582912.0f)); }
 
 }  // namespace
 
@@ -58,7 +74,7 @@ bool source_type_from_name(const char* name, SourceType* out) {
 size_t block_elements(SourceType type) { return format_of(type).elements; }
 size_t block_bytes(SourceType type) { return format_of(type).bytes; }
 
-Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
+void decode_rows(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
     const DefaultFloats floats;
     const size_t count = rows * cols;
     const BlockFormat& format = format_of(type);
@@ -73,7 +89,11 @@ Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t c
         default:
             for (size_t i = 0; i < count / format.elements; ++i) format.decode(source + i * format.bytes, out + i * format.elements);
     }
-    return check_finite(out, count, cols);
+}
+
+Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
+    decode_rows(type, source, rows, cols, out);
+    return check_finite(out, rows * cols, cols);
 }
 
 Status rows_to_f16(const float* rows, size_t n_rows, size_t cols, uint8_t* out) {
@@ -86,17 +106,16 @@ Status rows_to_bf16(const float* rows, size_t n_rows, size_t cols, uint8_t* out)
 
 Status rows_to_q8(const float* rows, size_t n_rows, size_t cols, int8_t* out, float* scales) {
     const DefaultFloats floats;
-    if (Status status = check_finite(rows, n_rows * cols, cols); !status.ok()) return status;
     for (size_t r = 0; r < n_rows; ++r) {
         const float* row = rows + r * cols;
-        float largest = 0;
-        for (size_t c = 0; c < cols; ++c) largest = std::fabs(row[c]) > largest ? std::fabs(row[c]) : largest;
+        const float largest = largest_magnitude(row, cols);
+        if (!std::isfinite(largest)) return check_finite(rows, n_rows * cols, cols);
         // A row this small has no scale whose inverse is finite, and nothing a sum would notice: it becomes zero.
         const bool zero = largest < 1e-36f;
         scales[r] = zero ? 0.0f : largest / 127.0f;
         const float inverse = zero ? 0.0f : 127.0f / largest;
         for (size_t c = 0; c < cols; ++c) {
-            out[r * cols + c] = static_cast<int8_t>(round_to_integer(row[c] * inverse));
+            out[r * cols + c] = round_to_int8(row[c] * inverse);
         }
     }
     return {};

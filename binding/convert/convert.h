@@ -25,6 +25,9 @@ size_t block_bytes(SourceType type);
 // source (rows, cols) -> out (rows, cols). ERR_NOT_FINITE names the first element that is NaN or infinite.
 Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out);
 
+// The same without looking at the values: for what is given to one of those below, which do.
+void decode_rows(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out);
+
 // ERR_NOT_FINITE where a value is NaN, infinite or above what the format can hold.
 Status rows_to_f16(const float* rows, size_t n_rows, size_t cols, uint8_t* out);
 Status rows_to_bf16(const float* rows, size_t n_rows, size_t cols, uint8_t* out);

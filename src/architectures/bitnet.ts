@@ -20,8 +20,27 @@ function activationOf(found: unknown, wrong: () => Error): Features['activation'
   throw wrong()
 }
 
+/** The older models have the model_type llama, SiLU, and other names of the two norms. */
+const isOlder = (config: HfFields) => config.get('model_type') !== 'bitnet'
+
+function checkOlder(config: HfFields): void {
+  for (const [key, known] of [
+    ['weight_bits', 1],
+    ['input_bits', 8],
+  ] as const) {
+    if (config.get(key) === known) continue
+    throw unsupportedArchitecture(`bitnet of model_type llama with ${key} ${shown(config.get(key))}`)
+  }
+}
+
+const OLDER_NAMES = {
+  ...HF_NAMES,
+  'layers.*.attention_inner_norm': 'model.layers.*.self_attn.inner_attn_ln',
+  'layers.*.ffn_inner_norm': 'model.layers.*.mlp.ffn_layernorm',
+}
+
 function readHfActivation(config: HfFields): Features['activation'] {
-  const found = config.get('hidden_act') ?? 'relu2'
+  const found = config.get('hidden_act') ?? (isOlder(config) ? 'silu' : 'relu2')
   return activationOf(found, () => unsupportedArchitecture(`bitnet with hidden_act ${shown(found)}`))
 }
 
@@ -38,19 +57,22 @@ export const bitnet: Architecture = {
   huggingFace: {
     ...HF_CHECKPOINT,
     modelTypes: ['bitnet'],
+    classes: ['BitnetForCausalLM'],
     names: {
       ...HF_NAMES,
       'layers.*.attention_inner_norm': 'model.layers.*.self_attn.attn_sub_norm',
       'layers.*.ffn_inner_norm': 'model.layers.*.mlp.ffn_sub_norm',
     },
-    read: (config) => ({
-      structure: readHf(
-        config,
-        { architecture: 'bitnet', ...NORMS, activation: readHfActivation(config) },
-        { max_position_embeddings: 2048, num_key_value_heads: 5 },
-      ),
-      biases: readHfBiases(config),
-    }),
+    read(config) {
+      if (isOlder(config)) checkOlder(config)
+      const defaults = { max_position_embeddings: 2048, ...(!isOlder(config) && { num_key_value_heads: 5 }) }
+      const described = { architecture: 'bitnet', ...NORMS, activation: readHfActivation(config) } as const
+      return {
+        structure: readHf(config, described, defaults),
+        biases: readHfBiases(config),
+        ...(isOlder(config) && { names: OLDER_NAMES }),
+      }
+    },
   },
   gguf: {
     names: {
@@ -58,8 +80,8 @@ export const bitnet: Architecture = {
       'layers.*.attention_inner_norm': 'blk.*.attn_sub_norm',
       'layers.*.ffn_inner_norm': 'blk.*.ffn_sub_norm',
     },
-    // The first is the older one, with SiLU.
-    architectures: ['bitnet', 'bitnet-b1.58', 'bitnet-25'],
+    // The last is the older one, with SiLU.
+    architectures: ['bitnet-b1.58', 'bitnet-25', 'bitnet'],
     read: (keys, facts) => {
       const activation = readGgufActivation(keys, keys.architecture === 'bitnet' ? 'silu' : 'relu2')
       return {

@@ -20,8 +20,11 @@ function unknown(found: unknown): OnebitError {
   return unsupportedArchitecture(found === undefined ? 'unnamed' : shown(found), `${listed} models can be converted.`)
 }
 
-/** By config.json's model_type. @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE */
-export function huggingFaceDescription(modelType: unknown): HuggingFaceDescription {
+/** By config.json's model_type and its class of models. @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE */
+export function huggingFaceDescription(modelType: unknown, classes?: unknown): HuggingFaceDescription {
+  const named = Array.isArray(classes) ? classes : []
+  const byClass = ARCHITECTURES.find(({ huggingFace }) => huggingFace.classes?.some((one) => named.includes(one)))
+  if (byClass !== undefined) return byClass.huggingFace
   const found = ARCHITECTURES.find(({ huggingFace }) => huggingFace.modelTypes.includes(modelType as string))
   if (found === undefined) throw unknown(modelType)
   return found.huggingFace

@@ -4,9 +4,8 @@
  * rounded to -1, 0, 1 when it is used. What transformers makes of them is what they mean.
  */
 import { OnebitError } from '../errors.js'
-import { addon } from '../native/addon.js'
-import type { SourceType } from '../native/native.js'
 import { shown } from '../shown-value.js'
+import { floatRows, oneScale } from './float-rows.js'
 import { HfFields, isObject } from './hf-fields.js'
 import type { ReadLinear, Taker } from './map-tensors.js'
 import { packedRows, type RawTensor } from './raw-tensors.js'
@@ -37,6 +36,9 @@ function unsupported(config: HfFields, key: string): OnebitError {
  */
 export function readBitnetQuantization(config: HfFields): BitnetQuantization | undefined {
   const given = config.get('quantization_config')
+  // The first folders of this kind, of remote code: masters in floats.
+  if (given === undefined && config.get('weight_bits') === 1)
+    return { scale: 'rounded', hasNorms: false, untouched: [] }
   if (given === undefined) return undefined
   const fields = new HfFields(isObject(given) ? given : {})
   if (fields.get('quant_method') !== 'bitnet') {
@@ -108,12 +110,6 @@ function unpacked(raw: RawTensor, rows: number, cols: number, scaleOf: () => Pro
   }
 }
 
-async function numberOf(tensor: SourceTensor): Promise<number> {
-  const [value] = addon().toF32(await tensor.read(0, 1), tensor.type as SourceType, 1, 1)
-  if (Number.isFinite(value) && value !== 0) return value!
-  throw badSource(`Tensor ${tensor.name} is ${value}, which is no scale`)
-}
-
 /** Elements that are converted at a time. */
 const PIECE = 1 << 20
 
@@ -122,12 +118,10 @@ async function meanOf(tensor: SourceTensor): Promise<number> {
   let sum = 0
   for (let first = 0; first < tensor.rows; first += rows) {
     const count = Math.min(rows, tensor.rows - first)
-    const values = addon().toF32(await tensor.read(first, count), tensor.type as SourceType, count, tensor.cols)
+    const values = await floatRows(tensor, first, count)
     for (const value of values) sum += Math.abs(value)
   }
-  const mean = Math.max(sum / (tensor.rows * tensor.cols), LEAST_MEAN)
-  if (Number.isFinite(mean)) return mean
-  throw badSource(`Tensor ${tensor.name} holds a NaN or an infinity`)
+  return Math.max(sum / (tensor.rows * tensor.cols), LEAST_MEAN)
 }
 
 /** Asked for once, when it is needed first: it may take reading a whole matrix. */
@@ -146,7 +140,7 @@ function rounded(master: SourceTensor): SourceTensor {
     type: 'f32',
     async read(first, count) {
       const scale = Math.fround(1 / (await mean()))
-      const values = addon().toF32(await master.read(first, count), master.type as SourceType, count, master.cols)
+      const values = await floatRows(master, first, count)
       const out = values.map((value) => Math.max(-1, Math.min(1, Math.round(value * scale))) / scale)
       return new Uint8Array(out.buffer)
     },
@@ -169,7 +163,7 @@ export function readBitnet(take: Taker<RawTensor>, quantization: BitnetQuantizat
     if (raw.type !== 'U8') throw badSource(`Tensor ${raw.name} has type ${raw.type}; packed ternary weights are U8`)
     if (rows % 4 !== 0) throw badSource(`Tensor ${raw.name} has ${rows} rows, which four to a byte do not make`)
     const written = take.required(`${theirs}.weight_scale`, 1)
-    const factor = once(() => numberOf(written))
+    const factor = once(() => oneScale(written))
     return unpacked(raw, rows, cols, async () =>
       scale === 'multiplied' ? await factor() : Math.fround(1 / (await factor())),
     )

@@ -101,11 +101,33 @@ class Cursor {
     return this.bytes(length).toString('utf8')
   }
 
+  /**
+   * Many strings, as a vocabulary is: read out of the window as long as they lie in it, because a hundred thousand calls for
+   * a few bytes each would take most of the time.
+   */
+  strings(count: number): string[] {
+    const found: string[] = new Array(count)
+    for (let i = 0; i < count; i++) {
+      const start = this.at - this.#windowAt
+      const window = this.#window
+      const length = start >= 0 && start + 8 <= window.length ? window.readUInt32LE(start) : -1
+      const end = start + 8 + length
+      const isNear =
+        length >= 0 && length <= MAX_STRING_BYTES && end <= window.length && window.readUInt32LE(start + 4) === 0
+      if (isNear) {
+        found[i] = window.toString('utf8', start + 8, end)
+        this.at = this.#windowAt + end
+      } else found[i] = this.string()
+    }
+    return found
+  }
+
   bad(problem: string): OnebitError {
     return badSource(`${this.#path}: ${problem}`, 'The file is damaged or not a real GGUF file.')
   }
 }
 
+const STRING = 8
 const ARRAY = 9
 
 /** By value type id: bytes of one, and how to read it. */
@@ -137,6 +159,7 @@ function readArray(cursor: Cursor): GgufValue[] {
   const count = cursor.size('the length of an array', MAX_ARRAY)
   if (count * scalar.bytes > cursor.left)
     throw cursor.bad(`an array of ${count} at byte ${cursor.at} is longer than the file`)
+  if (type === STRING) return cursor.strings(count)
   const values: GgufValue[] = []
   for (let i = 0; i < count; i++) values.push(scalar.read(cursor))
   return values

@@ -17,6 +17,7 @@ import { i2sTensor } from './i2-s.js'
 import { mapTensors, Taker } from './map-tensors.js'
 import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
 import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
+import { groupValueHeads } from './value-heads.js'
 
 interface PlacedTensor extends GgufTensorInfo {
   format: GgufType
@@ -175,10 +176,11 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
     const rotations = hadamard && rotationsOf(hadamard, names, structure)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
+    const config = groupValueHeads(tensors, structure, rotations?.byMatrix ?? new Map(), hadamard?.gdnGrouped ?? false)
     return {
       format: 'gguf',
       name: nameOf(metadata),
-      config: structure,
+      config,
       tensors,
       text: ggufText(metadata),
       layernorm: false,

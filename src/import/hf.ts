@@ -18,10 +18,12 @@ import { openTorchCheckpoint } from './torch-checkpoint.js'
 
 /** What a config.json says. @throws OnebitError as HuggingFaceDescription.read */
 export function readHfConfig(json: Fields): HfReading {
-  const description = huggingFaceDescription(json.model_type)
-  const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
+  const usual = huggingFaceDescription(json.model_type, json.architectures)
   const config = new HfFields(json)
-  return { description, hasSigns, ...description.read(config), quantization: readBitnetQuantization(config) }
+  const reading = usual.read(config)
+  const description = { ...usual, names: reading.names ?? usual.names }
+  const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
+  return { ...reading, description, hasSigns, quantization: readBitnetQuantization(config) }
 }
 
 interface HfReading extends Reading {

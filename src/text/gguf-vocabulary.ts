@@ -76,7 +76,8 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
   const steps = namedPreTokenizer(preTokenizerName(file))
   const added: AddedToken[] = []
   const vocab = new Map<string, number>()
-  for (const [id, content] of names.entries()) {
+  for (let id = 0; id < names.length; id++) {
+    const content = names[id]!
     const type = types?.[id] ?? PIECE_TYPE.normal
     const special = type === PIECE_TYPE.control || type === PIECE_TYPE.unknown
     // GGUF writes control and user-defined tokens as they are, ordinary ones in GPT-2's characters for bytes.
@@ -98,7 +99,7 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
         type: 'BPE',
         unk_token: null,
         ignore_merges: steps.ignoreMerges === true,
-        vocab: Object.fromEntries(vocab),
+        vocab,
         merges: file.strings('tokenizer.ggml.merges'),
       },
     },
