@@ -113,6 +113,28 @@ def test_folders_as_on_the_hub(data, tmp_path, name):
     assert teacher.tokenizer.decode(teacher.encode("one, two", bos=False)) == "one, two"
 
 
+def test_the_first_folders_of_bitnet(data, tmp_path):
+    """They call themselves Llamas; their weights are masters, which the class rounds when it multiplies by them."""
+    source, folder = data("golden/bitnet/online-master"), tmp_path / "first"
+    folder.mkdir()
+    root = json.loads((source / "hf/config.json").read_text())
+    first = {"model_type": "llama", "architectures": ["BitnetForCausalLM"], "weight_bits": 1, "input_bits": 8}
+    root = {name: value for name, value in root.items() if name != "quantization_config"} | first
+    (folder / "config.json").write_text(json.dumps({**root, "hidden_act": "silu"}))
+    state = load_file(source / "hf/model.safetensors")
+    rename = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
+    for old, new in rename.items():
+        state = {name.replace(old, new): value for name, value in state.items()}
+    save_file(state, folder / "model.safetensors")
+    found, wanted = load_teacher(folder), load_teacher(source / "hf")
+    assert found.config.activation == "silu"
+    for name, value in wanted.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value)
+    config_with(input_bits=4)(folder)
+    with pytest.raises(DistillError, match="ERR_UNSUPPORTED_ARCHITECTURE.*input_bits 4"):
+        load_teacher(folder)
+
+
 BROKEN_TEXT = {
     "merges": ({"merges.txt": "a b c\n"}, "ERR_TOKENIZER_FILE"),
     "vocab": ({"vocab.json": '{"a": "b"}'}, "ERR_TOKENIZER_FILE"),
@@ -186,6 +208,10 @@ def config_with(**fields):
     return change
 
 
+def quantised(**fields):
+    return config_with(quantization_config={"quant_method": "bitnet", **fields})
+
+
 def state_with(change):
     def rewrite(folder):
         state = load_file(folder / "model.safetensors")
@@ -226,6 +252,14 @@ DAMAGE = {
         state_with(lambda state: state.pop(PACKED.replace("weight", "weight_scale"))),
         "ERR_MISSING_TENSOR",
     ),
+    "norms in front": ("bitnet/falcon-style", quantised(use_rms_norm=True), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "other class": ("bitnet/falcon-style", quantised(linear_class="sparse"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "other mode": ("bitnet/falcon-style", quantised(quantization_mode="online"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "zero scale": (
+        "bitnet/offline-2b4t",
+        state_with(lambda state: state[PACKED.replace("weight", "weight_scale")].zero_()),
+        "ERR_BAD_SOURCE",
+    ),
     "not packed": (
         "bitnet/falcon-style",
         state_with(lambda state: state.update({PACKED: state[PACKED].repeat(4, 1).float()})),
@@ -242,6 +276,7 @@ def test_what_cannot_be_read_is_named(data, tmp_path, case):
     with pytest.raises(DistillError) as caught:
         load_teacher(tmp_path / "hf")
     assert caught.value.code == code
+
 
 @pytest.mark.parametrize("name", ["family/opt", "family/gpt_neox", "bitnet/online-master", "qwen35/tied"])
 def test_a_student_learns_from_them(data, tmp_path, name):
