@@ -2,6 +2,7 @@
 their students in the engine."""
 
 import json
+import re
 import shutil
 
 import gguf
@@ -17,6 +18,7 @@ from onebit_distill.cli import main
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
 from onebit_distill.export.student import export_model, round_embeddings_as_exported
+from onebit_distill.formats.prism_hadamard import hadamard
 from onebit_distill.model.starts import student_of
 from onebit_distill.training.run_folder import load_student
 
@@ -30,11 +32,14 @@ RECORDED = {
 }
 RECORDED |= {f"qwen35/{name}": ("logits", 2e-3, 2e-4) for name in ("tied", "untied")}
 RECORDED |= {f"qwen35/ternary-{name}": ("logits", 2e-3, 2e-4) for name in ("tq2_0", "q2_0")}
+ROTATED = {"tied-v2": ["f32"], "partial-identity": ["f32"], "bonsai": ["pq2_0", "ptq1_0", "q2_0"]}
+RECORDED |= {f"prism-hadamard/{name}": ("logits", 2e-3, 2e-4) for name in ROTATED}
 #: with their GGUF files
 FILES = [f"bitnet/offline-2b4t/model.{kind}" for kind in ("i2_s", "tq1_0", "tq2_0")]
 FILES += ["bitnet/silu-arch-bitnet/model.tq2_0", "bitnet/falcon-style/model.i2_s"]
 FILES += ["qwen35/tied/model.f32", "qwen35/untied/model.bf16"]
 FILES += [f"qwen35/ternary-{kind}/model.{kind}" for kind in ("tq2_0", "q2_0")]
+FILES += [f"prism-hadamard/{name}/model.{kind}" for name, kinds in ROTATED.items() for kind in kinds]
 
 
 @torch.no_grad()
@@ -45,7 +50,7 @@ def compare(model, folder, logits, most, rms):
         assert difference.abs().max() < most and difference.square().mean().sqrt() < rms
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDED if "ternary" not in name])
+@pytest.mark.parametrize("name", [name for name in RECORDED if not re.search("ternary|prism", name)])
 def test_the_recorded_logits_of_folders(data, name):
     folder = data(f"golden/{name}")
     model = load_teacher(folder / "hf").model
@@ -191,6 +196,28 @@ def test_a_gguf_of_gpt_neox(data, tmp_path):
     folder = data("golden/family/gpt_neox")
     neox_gguf(folder / "hf", tmp_path / "t.gguf")
     compare(load_teacher(tmp_path / "t.gguf").model, folder, *RECORDED["family/gpt_neox"])
+
+
+def test_metadata_of_rotated_files(data):
+    """Each is right, or wrong in one key. Files that load have no logits beside them; those above have."""
+    paths = sorted(data("golden/prism-hadamard/metadata").glob("*.gguf"))
+    assert len(paths) == 38
+    for path in paths:
+        if path.name.startswith("ok-"):
+            assert load_teacher(path).config.architecture == "qwen35"
+            continue
+        with pytest.raises(DistillError, match=r"prism\.hadamard\.") as caught:
+            load_teacher(path)
+        assert caught.value.code in ("ERR_UNSUPPORTED_ARCHITECTURE", "ERR_BAD_SOURCE"), path.name
+
+
+@pytest.mark.parametrize("block", [2, 8, 64])
+def test_the_transform_is_its_own_inverse_and_the_written_one(block):
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    bits = [[(i & j).bit_count() % 2 for j in range(block)] for i in range(block)]
+    matrix = (1 - 2 * torch.tensor(bits).float()) / block**0.5
+    torch.testing.assert_close(hadamard(x, block), (x.unflatten(1, (-1, block)) @ matrix).flatten(1))
+    torch.testing.assert_close(hadamard(hadamard(x, block), block), x)
 
 
 @pytest.mark.parametrize(("key", "value"), [("gptneox.attention.scale", 0.5), ("prism.hadamard.version", 1.0)])
