@@ -128,7 +128,7 @@ export class Encoder {
 
   #encode(name: string, kind: LinearKind): Encoding {
     const weight = this.#tensor(`${name}.weight`)
-    if (kind.kind === 'ternary') return encodeTernary(weight, kind.group, this.#source.tensors.get(`${name}.scale`))
+    if (kind.kind === 'ternary') return encodeTernary(weight, kind.group)
     if (kind.kind === 'dense') return encodeDense(weight, kind.dtype)
     if (kind.kind === 'q1_0') return encodeGrouped(weight)
     if (!this.#source.tensors.has(`${name}.g`)) return encodeSvid(name, weight, this.#options)

@@ -70,7 +70,8 @@ function chooseKind(choice: Choice, layer: number, role: Role): LinearKind {
 function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
   const { source, options, small } = choice
   const name = `layers.${layer}.${role}`
-  const { type, cols } = source.tensors.get(`${name}.weight`)!
+  const weight = source.tensors.get(`${name}.weight`)!
+  const { type, cols } = weight
   const bias = source.tensors.has(`${name}.bias`)
   if (source.tensors.has(`${name}.g`)) {
     if (options.type !== undefined) {
@@ -82,7 +83,7 @@ function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
   if (GATES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }
-  const group = ternaryGroup(type, source.tensors.has(`${name}.scale`))
+  const group = ternaryGroup(weight)
   if (group !== undefined) return { kind: 'ternary', group, bias }
   return dense(small && FLOATS.has(type) ? 'f32' : 'q8', bias)
 }
@@ -92,8 +93,8 @@ function tableKind({ source, options, small }: Choice, config: ModelConfig, tens
   if (options.type === 'onebit') return dense('q8')
   if (options.type !== undefined) return dense(options.type)
   if (tensor.type === 'q1_0') return { kind: 'q1_0', bias: false }
-  const group = ternaryGroup(tensor.type, false)
-  if (group !== undefined && group > 0) return { kind: 'ternary', group, bias: false }
+  const group = ternaryGroup(tensor)
+  if (group !== undefined) return { kind: 'ternary', group, bias: false }
   const quantised = Object.values(config.linears).some((kind) => kind.kind === 'dense' && kind.dtype === 'q8')
   return dense(small && !quantised && FLOATS.has(source.tensors.get('tok_embeddings.weight')!.type) ? 'f32' : 'q8')
 }

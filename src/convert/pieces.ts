@@ -2,6 +2,7 @@
 import { OnebitError } from '../errors.js'
 import type { SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
+import type { SourceType } from '../native/native.js'
 
 export type Pieces = AsyncIterable<Uint8Array>
 
@@ -46,17 +47,34 @@ export function located<T>(tensor: SourceTensor, first: number, convert: () => T
   }
 }
 
+/** What each row is multiplied by. */
+export async function scalesOf({ rows, scale }: SourceTensor): Promise<Float32Array> {
+  if (scale === undefined) return new Float32Array(rows).fill(1)
+  const count = scale.rows * scale.cols
+  const bytes = await scale.read(0, scale.rows)
+  const given = located(scale, 0, () => addon().toF32(bytes, scale.type as SourceType, 1, count))
+  return given.length === 1 ? new Float32Array(rows).fill(given[0]!) : given
+}
+
+/** Codes four to a byte, the first in the lowest bits; a weight is its code - 1. */
+function codesToF32(codes: Uint8Array): Float32Array {
+  return Float32Array.from({ length: codes.length * 4 }, (_, i) => ((codes[i >> 2]! >> ((i & 3) * 2)) & 3) - 1)
+}
+
 function pieceToF32(tensor: SourceTensor, { first, count, source }: Piece): Float32Array {
   const { type, cols } = tensor
-  if (type === 'packed' || type === 'codes') {
-    const what = type === 'packed' ? 'packed signs' : 'ternary codes'
-    throw new OnebitError('ERR_BAD_SOURCE', `Tensor ${tensor.name} is ${what}, not numbers`)
-  }
+  if (type === 'packed') throw new OnebitError('ERR_BAD_SOURCE', `Tensor ${tensor.name} is packed signs, not numbers`)
+  if (type === 'codes') return codesToF32(source)
   return located(tensor, first, () => addon().toF32(source, type, count, cols))
 }
 
 export async function* f32Pieces(tensor: SourceTensor): AsyncIterable<Piece & { rows: Float32Array }> {
-  for await (const piece of readPieces(tensor)) yield { ...piece, rows: pieceToF32(tensor, piece) }
+  const scales = tensor.scale && (await scalesOf(tensor))
+  for await (const piece of readPieces(tensor)) {
+    const rows = pieceToF32(tensor, piece)
+    if (scales) for (let i = 0; i < rows.length; i++) rows[i]! *= scales[piece.first + Math.floor(i / tensor.cols)]!
+    yield { ...piece, rows }
+  }
 }
 
 export async function wholeF32(tensor: SourceTensor): Promise<Float32Array> {

@@ -1,9 +1,9 @@
 /** Ternary weights on their way into our form: codes of two bits, and scales of groups of columns or of rows. */
 import type { TernaryGroup } from '../config/kinds.js'
-import { badSource, missingTensor, type SourceTensor, type TensorForm } from '../import/source.js'
+import { badSource, type SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { TernaryBlocks } from '../native/native.js'
-import { bytesOf, type Encoding, f32Pieces, located, once, type Pieces, readPieces } from './pieces.js'
+import { bytesOf, type Encoding, located, once, type Pieces, readPieces, scalesOf } from './pieces.js'
 
 /** Columns of a scale in the blocks of GGUF files. */
 const BLOCK_COLUMNS: Record<TernaryBlocks, Exclude<TernaryGroup, 0>> = {
@@ -14,23 +14,20 @@ const BLOCK_COLUMNS: Record<TernaryBlocks, Exclude<TernaryGroup, 0>> = {
   ptq1_0: 128,
 }
 
-/**
- * The group of a matrix with weights of this form, undefined where they are not ternary. A scale of the whole matrix or
- * of its rows beside the weights makes it 0.
- */
-export function ternaryGroup(type: TensorForm, hasScale: boolean): TernaryGroup | undefined {
+/** The group of a matrix, undefined where its weights are not ternary. A scale beside blocks of its own makes it 0. */
+export function ternaryGroup({ type, scale }: SourceTensor): TernaryGroup | undefined {
   if (type === 'codes') return 0
   const columns = BLOCK_COLUMNS[type as TernaryBlocks]
-  return columns === undefined || !hasScale ? columns : 0
+  return columns === undefined || scale === undefined ? columns : 0
 }
 
 /**
  * @throws OnebitError ERR_TERNARY_CODE, ERR_NOT_FINITE, and ERR_BAD_SOURCE where the blocks of a row that has one scale
  *   have several, or the codes are no codes
  */
-export function encodeTernary(weight: SourceTensor, group: TernaryGroup, scale: SourceTensor | undefined): Encoding {
+export function encodeTernary(weight: SourceTensor, group: TernaryGroup): Encoding {
   const { type } = weight
-  if (type === 'codes') return encodeCodes(weight, scale)
+  if (type === 'codes') return encodeCodes(weight)
   const blocks = type as TernaryBlocks
   const groups = weight.cols / BLOCK_COLUMNS[blocks]
   const scales = new Uint16Array(weight.rows * groups)
@@ -43,10 +40,10 @@ export function encodeTernary(weight: SourceTensor, group: TernaryGroup, scale: 
     }
   }
   if (group !== 0) return { codes, scale: () => once(bytesOf(scales)) }
-  return { codes, scale: () => rowScales(weight, scale, scales) }
+  return { codes, scale: () => rowScales(weight, scales) }
 }
 
-function encodeCodes(weight: SourceTensor, scale: SourceTensor | undefined): Encoding {
+function encodeCodes(weight: SourceTensor): Encoding {
   const zeros = new ZeroCount(weight)
   const codes = async function* (): Pieces {
     for await (const { source } of readPieces(weight)) {
@@ -55,20 +52,19 @@ function encodeCodes(weight: SourceTensor, scale: SourceTensor | undefined): Enc
     }
     zeros.check()
   }
-  return { codes, scale: () => rowScales(weight, scale) }
+  return { codes, scale: () => rowScales(weight) }
 }
 
 /** f32, one a row: the matrix's own or each row's, times what the blocks say where those say something. */
-async function* rowScales(weight: SourceTensor, scale: SourceTensor | undefined, blocks?: Uint16Array): Pieces {
-  if (scale === undefined) throw missingTensor(`${weight.name} (its scale)`)
-  const given: number[] = []
-  for await (const { rows } of f32Pieces(scale)) given.push(...rows)
+async function* rowScales(weight: SourceTensor, blocks?: Uint16Array): Pieces {
+  const given = await scalesOf(weight)
   const perRow = (blocks?.length ?? 0) / weight.rows
-  const out = Float32Array.from({ length: weight.rows }, (_, row) => {
-    const d = blocks?.subarray(row * perRow, (row + 1) * perRow).find((bits) => bits !== 0)
-    return (given.length === 1 ? given[0]! : given[row]!) * (blocks === undefined ? 1 : halfToNumber(d ?? 0))
-  })
-  yield bytesOf(out)
+  yield bytesOf(
+    given.map((scale, row) => {
+      const d = blocks?.subarray(row * perRow, (row + 1) * perRow).find((bits) => bits !== 0)
+      return scale * (blocks === undefined ? 1 : halfToNumber(d ?? 0))
+    }),
+  )
 }
 
 /** Blocks of a row with one scale have the same, or no weight other than 0. */

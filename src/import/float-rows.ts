@@ -4,13 +4,10 @@ import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { badSource, type SourceTensor } from './source.js'
 
-/** `count` rows from `first` on. @throws OnebitError ERR_NOT_FINITE, naming the tensor, and those of reading */
-export async function floatRows(tensor: SourceTensor, first: number, count: number): Promise<Float32Array> {
-  const { name, type, cols } = tensor
-  if (type === 'packed') throw badSource(`Tensor ${name} is packed signs, not numbers`)
-  const bytes = await tensor.read(first, count)
+/** What `convert` makes of rows of a tensor from `first` on; native code counts from there, and knows no names. */
+export function ofTensor<T>(name: string, first: number, convert: () => T): T {
   try {
-    return addon().toF32(bytes, type as SourceType, count, cols)
+    return convert()
   } catch (cause) {
     if (!(cause instanceof OnebitError)) throw cause
     throw new OnebitError(cause.code, `Tensor ${name}, counted from row ${first}: ${cause.message}`, {
@@ -18,6 +15,13 @@ export async function floatRows(tensor: SourceTensor, first: number, count: numb
       cause,
     })
   }
+}
+
+/** `count` rows from `first` on. @throws OnebitError ERR_NOT_FINITE, naming the tensor, and those of reading */
+export async function floatRows(tensor: SourceTensor, first: number, count: number): Promise<Float32Array> {
+  const { name, type, cols } = tensor
+  const bytes = await tensor.read(first, count)
+  return ofTensor(name, first, () => addon().toF32(bytes, type as SourceType, count, cols))
 }
 
 /** The only number of a tensor that multiplies a matrix. @throws OnebitError ERR_NOT_FINITE, ERR_BAD_SOURCE if it is 0 */

@@ -1,19 +1,11 @@
 /** What stands beside a linear's weight in a GGUF file: one number that multiplies it, and the norm in front of it. */
-import { floatRows, oneScale } from './float-rows.js'
 import type { ReadLinear, Taker } from './map-tensors.js'
-import type { SourceTensor } from './source.js'
+import { badSource, type SourceTensor } from './source.js'
 
-/** As llama.cpp multiplies a matrix with a tensor of its name and `.scale`: the seam to kinds that keep the scale apart. */
+/** As llama.cpp multiplies a matrix with a tensor of its name and `.scale`. */
 function scaled(weight: SourceTensor, scale: SourceTensor): SourceTensor {
-  return {
-    ...weight,
-    type: 'f32',
-    async read(first, count) {
-      const factor = await oneScale(scale)
-      const values = await floatRows(weight, first, count)
-      return new Uint8Array(values.map((value) => value * factor).buffer)
-    },
-  }
+  if (weight.scale === undefined) return { ...weight, scale }
+  throw badSource(`Tensor ${weight.name} has a scale of its own, and ${scale.name} is another`)
 }
 
 export function readGgufLinear(take: Taker<unknown>): ReadLinear {

@@ -11,8 +11,7 @@ import type { SourceText } from './source-text.js'
 
 /**
  * packed: 8 signs a byte in the official layout, which is also ours; `cols` still counts signs. codes: ternary weights,
- * four to a byte as in our files (weight + 1, the first in the lowest bits); what they are worth stands in `.scale` beside
- * the matrix.
+ * four to a byte as in our files (weight + 1, the first in the lowest bits), worth what `scale` says.
  */
 export type TensorForm = SourceType | 'packed' | 'codes'
 
@@ -25,6 +24,8 @@ export interface SourceTensor {
   cols: number
   /** the bytes of `count` rows from `first` on */
   readonly read: ReadRows
+  /** f32, one number or one a row: multiplies what the rows say */
+  scale?: SourceTensor | undefined
 }
 
 /**
@@ -56,9 +57,8 @@ export interface SourceModel {
   config: ModelStructure
   /**
    * By our matrix name and part: `tok_embeddings.weight`, `layers.0.wq.weight`, `layers.0.wq.bias`, `norm`,
-   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent; a ternary one may
-   * have `.scale` beside it, f32, one number or one a row, which multiplies its rows. `.norm_in` of a matrix is the norm in
-   * front of it; `rotation_signs.64` are the signs of rotated matrices of 64 columns, packed.
+   * `layers.0.attention_norm`; a sign matrix has `.g` and `.h` beside `.weight`, which is packed or latent. `.norm_in` of a
+   * matrix is the norm in front of it; `rotation_signs.64` are the signs of rotated matrices of 64 columns, packed.
    */
   tensors: Map<string, SourceTensor>
   text: SourceText

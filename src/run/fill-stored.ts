@@ -24,7 +24,7 @@ interface Stored {
 }
 
 const isStored = (tensor: SourceTensor | undefined): tensor is SourceTensor =>
-  tensor?.read.stored !== undefined && tensor.type !== 'packed'
+  tensor?.read.stored !== undefined && tensor.type !== 'packed' && tensor.scale === undefined
 
 function* partsStored(config: ModelConfig, { tensors }: SourceModel, part: ModelPart): Generator<Stored> {
   const { name, shape } = part
