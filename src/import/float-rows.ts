@@ -7,7 +7,6 @@ import { badSource, type SourceTensor } from './source.js'
 /** `count` rows from `first` on. @throws OnebitError ERR_NOT_FINITE, naming the tensor, and those of reading */
 export async function floatRows(tensor: SourceTensor, first: number, count: number): Promise<Float32Array> {
   const { name, type, cols } = tensor
-  if (type === 'packed') throw badSource(`Tensor ${name} is packed signs, not numbers`)
   const bytes = await tensor.read(first, count)
   return located(name, first, () => addon().toF32(bytes, type as SourceType, count, cols))
 }
