@@ -107,7 +107,7 @@ Napi::Value session_hold_states(const Napi::CallbackInfo& call) {
     int32_t most = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "most", 0, kMaxContext, &most)) return {};
     const std::vector<int> lengths = state->session->hold_states(most);
-    const Napi::Int32Array out = Napi::Int32Array::New(env, lengths.size());
+    Napi::Int32Array out = Napi::Int32Array::New(env, lengths.size());
     if (env.IsExceptionPending()) return {};
     std::copy(lengths.begin(), lengths.end(), out.Data());
     return out;
@@ -258,10 +258,10 @@ Napi::Value session_fork(const Napi::CallbackInfo& call) {
     int32_t length = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
     const Session& from = *state->session;
-    const ModelState& owner = *state->owner;
+    ModelState& owner = *state->owner;
     std::unique_ptr<Session> to;
     Status status;
-    if (owner.memory_limit > 0 && owner.used_bytes() + from.capacity_bytes() > owner.memory_limit) {
+    if (!owner.makes_room(from.capacity_bytes())) {
         status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.capacity_bytes()) + " bytes beside the " +
                                                std::to_string(owner.used_bytes()) +
                                                " bytes in use is more than the limit of " +

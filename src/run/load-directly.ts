@@ -35,6 +35,7 @@ export async function loadDirectly(path: string, options: CheckedModelOptions): 
     text.catch(() => {}) // what is wrong with the weights comes first
     const native = await fill(source, config, weightBytes, options)
     try {
+      native.limitCheckpoints(options.checkpointMiB * 2 ** 20)
       const provenance = options.verify ? await withHashes(found, options.signal) : found.provenance
       const header = { ...found, path, provenance, identity: await identityOf(found) }
       return { native, config, info: describeModel(native, header, options), ...(await text) }
