@@ -1,6 +1,7 @@
 /** BitNet and other ternary folders against transformers, by every way to the same logits; and GGUF files of them. */
 import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { convert } from '../dist/convert/convert.js'
 import { Model } from '../dist/index.js'
 import { type BitnetGgufOptions, bitnetGguf } from './bitnet-gguf.js'
 import { dataFile, missing } from './data.js'
@@ -38,10 +39,35 @@ describe.skipIf(isMissing).each(Object.entries(CASES))('%s', (name, features) =>
     expect(model.config).toMatchObject(features)
   })
 
+  it('is ternary, with a scale of the matrix, unless something else is asked for', async () => {
+    const target = folder.path(`${name}-ternary.obt`)
+    const { config } = await convert(source, target)
+    const ternary = { kind: 'ternary', group: 0, bias: false }
+    expect(Object.values(config.linears)).toEqual(Object.keys(config.linears).map(() => ternary))
+    expect(Object.values(model.config.linears).every(({ kind }) => kind === 'dense')).toBe(true)
+    const kept = await Model.load(target, EXACT)
+    for (const { ids, logits } of goldenRuns(`${BITNET}/${name}`, 'logits-float')) {
+      expectClose(await WAYS['in calls of 7']!(kept, ids), logits, TOLERANCE)
+    }
+    await kept.dispose()
+  })
+
   it.each(Object.keys(WAYS))('gives its logits %s', async (way) => {
     for (const { ids, logits } of goldenRuns(`${BITNET}/${name}`, 'logits-float')) {
       expectClose(await WAYS[way]!(model, ids), logits, TOLERANCE)
     }
+  })
+
+  it('was made for activations of 8 bits: its first logits are those that it gives with them, the others near', async () => {
+    const rounds = await Model.load(source, { activations: 'int8', kv: 'f32' })
+    for (const { ids, logits } of goldenRuns(`${BITNET}/${name}`, 'logits-a8')) {
+      const found = await WAYS['at once']!(rounds, ids)
+      const vocabulary = logits.length / ids.length
+      expectClose(found.subarray(0, vocabulary), logits.subarray(0, vocabulary), { max: 1e-3, rms: 1e-3 })
+      // Once two implementations round one activation to different sides, later positions differ.
+      expectClose(found, logits, { max: 1.5, rms: 0.15 })
+    }
+    await rounds.dispose()
   })
 
   it('runs from its folder as it is', async () => {
@@ -148,6 +174,38 @@ describe.skipIf(isMissing)('a folder of the older kind', () => {
   ])('with %s %j is refused by that', async (key, value) => {
     const { code, message } = await failure(() => Model.load(older({ [key]: value })))
     expect([code, message]).toEqual(['ERR_UNSUPPORTED_ARCHITECTURE', expect.stringContaining(key)])
+  })
+})
+
+/** Weights of the files, by what they are called. */
+const FILES = [
+  ['offline-2b4t', 'model.i2_s.gguf', 0],
+  ['offline-2b4t', 'model.tq1_0.gguf', 256],
+  ['offline-2b4t', 'model.tq2_0.gguf', 256],
+  ['silu-arch-bitnet', 'model.tq2_0.gguf', 0],
+  ['falcon-style', 'model.i2_s.gguf', 0],
+] as const
+
+describe.skipIf(isMissing).each(FILES)('%s, %s', (name, file, group) => {
+  const source = dataFile(`${BITNET}/${name}/${file}`)
+  let loaded: Promise<Model> | undefined
+  const model = () => (loaded ??= Model.load(source, EXACT))
+  afterAll(async () => (await loaded)?.dispose())
+
+  it('is ternary', async () => {
+    const { linears, embedding, architecture, activation } = (await model()).config
+    expect(Object.values(linears).every((kind) => kind.kind === 'ternary' && kind.group === group)).toBe(true)
+    expect(embedding.kind).toBe('dense')
+    expect({ architecture, activation }).toEqual({
+      architecture: CASES[name].architecture,
+      activation: CASES[name].activation,
+    })
+  })
+
+  it.each(Object.keys(WAYS))('gives its logits %s', async (way) => {
+    for (const { ids, logits } of goldenRuns(`${BITNET}/${name}`, 'logits-float')) {
+      expectClose(await WAYS[way]!(await model(), ids), logits, TOLERANCE)
+    }
   })
 })
 

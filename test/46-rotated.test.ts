@@ -14,14 +14,27 @@ const GOLDEN = 'golden/prism-hadamard'
 const TOLERANCE = { max: 2e-3, rms: 2e-4 }
 const EXACT = { activations: 'f32', kv: 'f32' } as const
 
-const CASES = [
+const CASES: Golden[] = [
   { name: 'tied-v2', file: 'model.f32.gguf', order: 'grouped', block: 32, signs: true },
   { name: 'partial-identity', file: 'model.f32.gguf', order: 'tiled', block: 64, signs: false },
-] as const
+  { name: 'bonsai', file: 'model.pq2_0.gguf', order: 'grouped', block: 128, signs: true, group: 128 },
+  { name: 'bonsai', file: 'model.ptq1_0.gguf', order: 'grouped', block: 128, signs: true, group: 128 },
+  { name: 'bonsai', file: 'model.q2_0.gguf', order: 'grouped', block: 128, signs: true, group: 64 },
+]
+
+interface Golden {
+  name: string
+  file: string
+  order: string
+  block: number
+  signs: boolean
+  /** columns of a scale, of ternary ones */
+  group?: number
+}
 
 const isMissing = missing(...CASES.map(({ name }) => `${GOLDEN}/${name}/logits-a.npy`))
 
-describe.skipIf(isMissing).each(CASES)('$name, $file', ({ name, file, order, block, signs }) => {
+describe.skipIf(isMissing).each(CASES)('$name, $file', ({ name, file, order, block, signs, group }) => {
   const source = dataFile(`${GOLDEN}/${name}/${file}`)
   let loaded: Promise<Model> | undefined
   const model = () => (loaded ??= Model.load(source, EXACT))
@@ -32,6 +45,7 @@ describe.skipIf(isMissing).each(CASES)('$name, $file', ({ name, file, order, blo
     expect(delta_head_order).toBe(order)
     const kinds = [linears.w3, linears['1.w3']]
     expect(kinds.map((kind) => kind?.rotation)).toContainEqual({ block, signs })
+    expect(linears.w1).toMatchObject(group === undefined ? { kind: 'dense' } : { kind: 'ternary', group })
     expect([linears.w_beta!.rotation, linears.w_alpha!.rotation]).toEqual([undefined, undefined])
   })
 

@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "linear/linear.h"
+#include "model/checkpoints.h"
 #include "model/config.h"
 #include "system/memory.h"
 #include "system/pool.h"
@@ -72,6 +73,7 @@ public:
     std::vector<Layer> layers;
     RopeTable rope;
     Arena arena;
+    const std::shared_ptr<Checkpoints> checkpoints = std::make_shared<Checkpoints>();  // of all its sessions
 
     uint64_t weight_bytes() const { return arena.bytes(); }
 };

@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace onebit {
 
 namespace {
+
+// A checkpoint is made when so many tokens came after the last one; where something ends, even after a few.
+constexpr int kCheckpointTokens = 256, kLeastApart = 16;
 
 // Keys go where their block wants them, kKeyBlock elements apart; values lie in a row. cache: of a chunk, `at` within it.
 template <class T>
@@ -63,8 +67,11 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 
 Status Session::grow(int positions) {
     written_chunks_ = 0;  // who asks for room is about to write something else
-    if (state_written_) std::memset(state(now_), 0, state_bytes_);
-    state_written_ = false;
+    if (state_written_ > 0) {
+        std::memset(state(now_), 0, state_bytes_);
+        kept_.clear();
+    }
+    state_written_ = 0;
     const uint64_t wanted = chunks_of(positions);
     if (wanted <= usable_chunks_) return {};
     const auto grow = [](Reservation& memory, uint64_t bytes) { return bytes == 0 || memory.grow(static_cast<size_t>(bytes)); };
@@ -78,20 +85,47 @@ Status Session::grow(int positions) {
     return {};
 }
 
+Session::Known Session::known_at(int length) const {
+    if (length >= length_) return {length_, now_, nullptr};
+    Checkpoints::Found found = model_->checkpoints->find(kept_, length);
+    if (before_ > found.length && before_ <= length) return {before_, now_ ^ 1, nullptr};
+    return {found.length, kUnknown, std::move(found.bytes)};
+}
+
+int Session::reachable(int length) const {
+    return state_bytes_ == 0 ? std::min(length, length_) : known_at(length).length;
+}
+
 void Session::rewind(int length) {
     if (length < 0 || length >= length_) return;
     if (state_bytes_ == 0) {
         length_ = length;
         return;
     }
-    if (before_ != kUnknown && before_ <= length) {
-        now_ ^= 1;
-        length_ = before_;
+    const Known known = known_at(length);
+    if (known.which != kUnknown) {
+        now_ = known.which;
+    } else if (known.bytes) {
+        std::memcpy(state(now_), known.bytes.get(), state_bytes_);
     } else {
-        length_ = 0;
         std::memset(state(now_), 0, state_bytes_);
     }
+    length_ = known.length;
     before_ = kUnknown;
+    while (!kept_.empty() && kept_.back()->length > length_) kept_.pop_back();
+}
+
+void Session::begin_step(int n) {
+    before_ = kUnknown;
+    if (state_bytes_ == 0) return;
+    // Between a prompt and its answer, and where somebody said that something ends; in a long text every so often.
+    const bool ends = marked_ || (n == 1) != single_;
+    const int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
+    if (since >= kCheckpointTokens || (ends && since >= kLeastApart)) {
+        model_->checkpoints->keep(kept_, length_, state(now_), state_bytes_);
+    }
+    marked_ = false;
+    single_ = n == 1;
 }
 
 void Session::advance(int n) {
@@ -107,19 +141,39 @@ DeltaState Session::delta_state(int layer) const {
 }
 
 Status Session::copy_from(const Session& other, int length) {
-    const unsigned char* from = nullptr;
-    if (state_bytes_ > 0 && length < other.length_) {
-        const bool known = other.before_ > 0 && other.before_ <= length;  // at 0 there is nothing yet
-        from = known ? other.state(other.now_ ^ 1) : nullptr;
-        length = known ? other.before_ : 0;
-    } else if (state_bytes_ > 0 && length > 0) {
-        from = other.state(other.now_);
+    Known known;
+    if (state_bytes_ > 0) {
+        known = other.known_at(length);
+        length = known.length;
     }
     if (Status status = grow(length); !status.ok()) return status;
     if (const auto bytes = static_cast<size_t>(chunks_of(length) * chunk_bytes_); bytes > 0) std::memcpy(memory_.base(), other.memory_.base(), bytes);
-    if (from) std::memcpy(state(now_), from, state_bytes_);
+    if (state_bytes_ > 0 && length > 0) {
+        std::memcpy(state(now_), known.bytes ? known.bytes.get() : other.state(known.which), state_bytes_);
+        const auto shared = [&](const std::shared_ptr<Checkpoint>& checkpoint) { return checkpoint->length <= length; };
+        std::copy_if(other.kept_.begin(), other.kept_.end(), std::back_inserter(kept_), shared);
+    }
     length_ = length;
     return {};
+}
+
+std::vector<int> Session::hold_states(int most_checkpoints) {
+    held_.clear();
+    std::vector<int> lengths;
+    if (state_bytes_ == 0 || length_ == 0) return lengths;
+    for (Checkpoints::Found& found : model_->checkpoints->newest(kept_, static_cast<size_t>(most_checkpoints))) {
+        if (found.length >= length_) continue;
+        lengths.push_back(found.length);
+        held_.push_back(std::move(found.bytes));
+    }
+    lengths.push_back(length_);
+    held_.push_back(nullptr);
+    return lengths;
+}
+
+void Session::read_state(int index, unsigned char* out) const {
+    const StateBytes& held = held_[static_cast<size_t>(index)];
+    std::memcpy(out, held ? held.get() : state(now_), state_bytes_);
 }
 
 void Session::read_chunk(int index, unsigned char* out) const {
@@ -156,10 +210,13 @@ Status Session::write_chunk(int index, const unsigned char* bytes) {
     return {};
 }
 
-Status Session::write_state(const unsigned char* bytes) {
-    if (length_ > 0 || written_chunks_ == 0) return error("ERR_BAD_OPTION", "A state is written after the chunks of an empty session.");
+Status Session::write_state(int length, const unsigned char* bytes) {
+    if (state_bytes_ == 0 || length_ > 0 || length <= state_written_ || length > written_chunks_ * kKvChunk) {
+        return error("ERR_BAD_OPTION", "A state at position " + std::to_string(length) + " has no place in this session.");
+    }
+    if (state_written_ > 0) model_->checkpoints->keep(kept_, state_written_, state(now_), state_bytes_);
     std::memcpy(state(now_), bytes, state_bytes_);
-    state_written_ = true;
+    state_written_ = length;
     return {};
 }
 
@@ -169,9 +226,10 @@ Status Session::restored(int length) {
         return error("ERR_BAD_OPTION", std::to_string(length) + " positions are not in the session: " + std::to_string(written) +
                                            " were written.");
     }
-    if (state_bytes_ > 0 && length > 0 && !state_written_) return error("ERR_BAD_OPTION", "The session's state was not written.");
-    written_chunks_ = 0;
-    state_written_ = false;
+    if (state_bytes_ > 0 && length != state_written_) {
+        return error("ERR_BAD_OPTION", "The session's state at position " + std::to_string(length) + " was not written.");
+    }
+    written_chunks_ = state_written_ = 0;
     length_ = length;
     return {};
 }

@@ -1,7 +1,6 @@
 // A Session: one timeline of a model: what its layers remember of the tokens so far.
 #pragma once
 
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -39,8 +38,12 @@ public:
     // Memory for the first `positions` <= capacity() positions, a chunk at a time. ERR_OUT_OF_MEMORY, with everything as it was.
     Status grow(int positions);
     // Back to the first `length` <= length() positions; with layers of the delta rule, whose states do not go back, to the
-    // longest beginning of those at which they are known. length() says how many positions that left.
+    // longest beginning of those at which they are known: the last checkpoint, or the step before this one. length() says how
+    // many positions that left, reachable() how many it would leave.
     void rewind(int length);
+    int reachable(int length) const;
+    // Where the session is now, something ends: it is a better place for a checkpoint than another.
+    void mark() { marked_ = true; }
     // The first `length` positions of another session of the same model with the same kv dtype, or as many as rewind() would
     // have left. ERR_OUT_OF_MEMORY.
     Status copy_from(const Session& other, int length);
@@ -54,10 +57,14 @@ public:
     // The other way round, into an empty session: chunks in order, then how many of their positions there are. Whatever else
     // is done with the session in between ends that. ERR_BAD_OPTION: out of order, or more than was written. ERR_OUT_OF_MEMORY.
     Status write_chunk(int index, const unsigned char* bytes);
-    // With layers of the delta rule their states at length(), written back after the chunks.
+    // With layers of the delta rule their states at the newest checkpoints, at most so many, and at length(): positions,
+    // ascending. They can be read by their place in this list until it is made anew. None without such layers, or at 0.
     size_t state_bytes() const { return state_bytes_; }
-    void read_state(unsigned char* out) const { std::memcpy(out, state(now_), state_bytes_); }
-    Status write_state(const unsigned char* bytes);
+    std::vector<int> hold_states(int most_checkpoints);
+    void read_state(int index, unsigned char* out) const;
+    int held_states() const { return static_cast<int>(held_.size()); }
+    // Written back after the chunks, in order; the last one must be that of restored(). ERR_BAD_OPTION.
+    Status write_state(int length, const unsigned char* bytes);
     Status restored(int length);
 
     KvHead kv_head(int layer, int head) const;
@@ -65,7 +72,8 @@ public:
     void store(int layer, int head, int position, const float* k, const float* v);
     DeltaState delta_state(int layer) const;
     // A step writes states beside those there are, so that one that is given up has changed nothing; advance() takes its states.
-    void begin_step() { before_ = kUnknown; }
+    // n: tokens of the step.
+    void begin_step(int n);
     void advance(int n);
 
 private:
@@ -82,7 +90,7 @@ private:
     size_t state_bytes_ = 0;  // of all layers of the delta rule
     uint64_t usable_chunks_ = 0;
     int written_chunks_ = 0;  // by write_chunk(), with nothing else since
-    bool state_written_ = false;
+    int state_written_ = 0;   // by write_state(): the position of the last one
     Reservation memory_;  // (chunk, layer, kv_head) of k, v, and with q8 k_scale, v_scale
 
     // Two states: number now_ is that at length(); the other one that of before the last step, at length before_.
@@ -90,6 +98,17 @@ private:
     unsigned char* state(int which) const { return states_.base() + static_cast<size_t>(which) * state_bytes_; }
     Reservation states_;
     int now_ = 0, before_ = kUnknown;
+
+    // The newest state that is known at or before a position. which: kUnknown, or one of the two above.
+    struct Known {
+        int length = 0;
+        int which = kUnknown;
+        StateBytes bytes;  // of a checkpoint; null, and which unknown: at 0, where everything is zero
+    };
+    Known known_at(int length) const;
+    std::vector<std::shared_ptr<Checkpoint>> kept_;  // ascending
+    std::vector<StateBytes> held_;                   // null: the state at length()
+    bool marked_ = false, single_ = false;           // single: the last step was of one token
 };
 
 }  // namespace onebit

@@ -3,20 +3,11 @@
 import type { ModelConfig } from '../config/config.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
 import type { TensorSpec } from '../config/tensors.js'
+import { located } from '../import/located.js'
 import { missingTensor, type SourceModel, type SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import { matrixOf } from './convert-plan.js'
-import {
-  bytesOf,
-  type Encoding,
-  f32Bytes,
-  f32Pieces,
-  located,
-  once,
-  type Pieces,
-  readPieces,
-  wholeF32,
-} from './pieces.js'
+import { bytesOf, type Encoding, f32Bytes, f32Pieces, once, type Pieces, readPieces, wholeF32 } from './pieces.js'
 import { encodeTernary } from './ternary.js'
 
 export interface SvidOptions {
@@ -34,7 +25,7 @@ export interface EncodeOptions {
 
 async function* halfBytes(tensor: SourceTensor, dtype: 'f16' | 'bf16'): Pieces {
   for await (const { rows, first, count } of f32Pieces(tensor)) {
-    yield located(tensor, first, () => addon().fromF32(rows, dtype, count, tensor.cols)).data
+    yield located(tensor.name, first, () => addon().fromF32(rows, dtype, count, tensor.cols)).data
   }
 }
 
@@ -44,7 +35,7 @@ async function* packedBytes(tensor: SourceTensor): Pieces {
     return
   }
   for await (const { rows, first, count } of f32Pieces(tensor)) {
-    yield located(tensor, first, () => addon().packSigns(rows, count, tensor.cols))
+    yield located(tensor.name, first, () => addon().packSigns(rows, count, tensor.cols))
   }
 }
 
@@ -54,7 +45,7 @@ function encodeDense(weight: SourceTensor, dtype: DenseType): Encoding {
   const scales = new Float32Array(weight.rows) // they follow the rows in the file
   const rows = async function* (): Pieces {
     for await (const { rows, first, count } of f32Pieces(weight)) {
-      const made = located(weight, first, () => addon().fromF32(rows, 'q8', count, weight.cols))
+      const made = located(weight.name, first, () => addon().fromF32(rows, 'q8', count, weight.cols))
       scales.set(made.scales!, first)
       yield made.data
     }
@@ -67,7 +58,7 @@ function encodeGrouped(weight: SourceTensor): Encoding {
   const scales = new Uint16Array(weight.rows * perRow)
   const signs = async function* (): Pieces {
     for await (const { source, first, count } of readPieces(weight)) {
-      const made = located(weight, first, () => addon().splitQ1_0(source, count, weight.cols))
+      const made = located(weight.name, first, () => addon().splitQ1_0(source, count, weight.cols))
       scales.set(made.scale, first * perRow)
       yield made.sign
     }

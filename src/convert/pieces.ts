@@ -1,5 +1,6 @@
 /** Tensors of a source in pieces of rows, and how what is wrong with one is said. */
 import { OnebitError } from '../errors.js'
+import { located } from '../import/located.js'
 import type { SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
@@ -34,25 +35,12 @@ export async function* readPieces(tensor: SourceTensor): AsyncIterable<Piece> {
   }
 }
 
-/** Native conversions say which row of the piece; this says of which tensor. */
-export function located<T>(tensor: SourceTensor, first: number, convert: () => T): T {
-  try {
-    return convert()
-  } catch (cause) {
-    if (!(cause instanceof OnebitError)) throw cause
-    throw new OnebitError(cause.code, `Tensor ${tensor.name}, counted from row ${first}: ${cause.message}`, {
-      hint: 'The source is damaged, or of a kind that cannot be converted to this type.',
-      cause,
-    })
-  }
-}
-
 /** What each row is multiplied by. */
 export async function scalesOf({ rows, scale }: SourceTensor): Promise<Float32Array> {
   if (scale === undefined) return new Float32Array(rows).fill(1)
   const count = scale.rows * scale.cols
   const bytes = await scale.read(0, scale.rows)
-  const given = located(scale, 0, () => addon().toF32(bytes, scale.type as SourceType, 1, count))
+  const given = located(scale.name, 0, () => addon().toF32(bytes, scale.type as SourceType, 1, count))
   return given.length === 1 ? new Float32Array(rows).fill(given[0]!) : given
 }
 
@@ -65,7 +53,7 @@ function pieceToF32(tensor: SourceTensor, { first, count, source }: Piece): Floa
   const { type, cols } = tensor
   if (type === 'packed') throw new OnebitError('ERR_BAD_SOURCE', `Tensor ${tensor.name} is packed signs, not numbers`)
   if (type === 'codes') return codesToF32(source)
-  return located(tensor, first, () => addon().toF32(source, type, count, cols))
+  return located(tensor.name, first, () => addon().toF32(source, type, count, cols))
 }
 
 export async function* f32Pieces(tensor: SourceTensor): AsyncIterable<Piece & { rows: Float32Array }> {

@@ -1,9 +1,10 @@
 /** Ternary weights on their way into our form: codes of two bits, and scales of groups of columns or of rows. */
 import type { TernaryGroup } from '../config/kinds.js'
+import { located } from '../import/located.js'
 import { badSource, type SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { TernaryBlocks } from '../native/native.js'
-import { bytesOf, type Encoding, located, once, type Pieces, readPieces, scalesOf } from './pieces.js'
+import { bytesOf, type Encoding, once, type Pieces, readPieces, scalesOf } from './pieces.js'
 
 /** Columns of a scale in the blocks of GGUF files. */
 const BLOCK_COLUMNS: Record<TernaryBlocks, Exclude<TernaryGroup, 0>> = {
@@ -33,7 +34,7 @@ export function encodeTernary(weight: SourceTensor, group: TernaryGroup): Encodi
   const scales = new Uint16Array(weight.rows * groups)
   const codes = async function* (): Pieces {
     for await (const { source, first, count } of readPieces(weight)) {
-      const made = located(weight, first, () => addon().splitTernary(source, blocks, count, weight.cols))
+      const made = located(weight.name, first, () => addon().splitTernary(source, blocks, count, weight.cols))
       scales.set(made.scale, first * groups)
       if (group === 0) checkRows(weight, made.codes, made.scale, first)
       yield made.codes

@@ -4,9 +4,11 @@
  * rounded to -1, 0, 1 when it is used. What transformers makes of them is what they mean.
  */
 import { OnebitError } from '../errors.js'
+import { addon } from '../native/addon.js'
 import { shown } from '../shown-value.js'
 import { floatRows, oneScale } from './float-rows.js'
 import { HfFields, isObject } from './hf-fields.js'
+import { located } from './located.js'
 import type { ReadLinear, Taker } from './map-tensors.js'
 import { packedRows, type RawTensor } from './raw-tensors.js'
 import { badSource, missingTensor, type SourceTensor, unsupportedArchitecture } from './source.js'
@@ -66,46 +68,33 @@ export function readBitnetQuantization(config: HfFields): BitnetQuantization | u
   }
 }
 
-/** The four codes of every byte, as weights. */
-function weightsOfBytes(scale: number): Float32Array[] {
-  return [0, 2, 4, 6].map((shift) =>
-    Float32Array.from({ length: 256 }, (_, byte) => ((byte >> shift) & 3) * scale - scale),
-  )
+/** The number that multiplies a matrix, made when it is first asked for. */
+function scaleTensor(name: string, make: () => Promise<number>): SourceTensor {
+  const read = async () => new Uint8Array(Float32Array.of(await make()).buffer)
+  return { name: `${name} (its scale)`, type: 'f32', rows: 1, cols: 1, read }
 }
 
-const hasCodeThree = (byte: number) => (byte & (byte >> 1) & 0x55) !== 0
-
-/**
- * The seam to how ternary weights are kept: rows of codes with one scale. For now they become floats, whose values are exact;
- * bits 2i of packed row r are row i * rows / 4 + r.
- */
-function unpacked(raw: RawTensor, rows: number, cols: number, scaleOf: () => Promise<number>): SourceTensor {
-  const packed = packedRows(raw, rows / 4, cols)
+/** Bits 2i of packed row r are row i * rows / 4 + r. */
+function unpacked(raw: RawTensor, rows: number, cols: number, scale: SourceTensor): SourceTensor {
   const quarter = rows / 4
-  async function readRun(table: Float32Array, at: number, count: number, out: Float32Array): Promise<void> {
-    const bytes = await packed(at, count)
-    for (let i = 0; i < bytes.length; i++) {
-      const byte = bytes[i]!
-      if (hasCodeThree(byte)) throw badSource(`Tensor ${raw.name} has the code 3, which no ternary weight has`)
-      out[i] = table[byte]!
-    }
-  }
+  const packed = packedRows(raw, quarter, cols)
   return {
     name: raw.name,
-    type: 'f32',
+    type: 'codes',
     rows,
     cols,
+    scale,
     async read(first, count) {
-      const tables = weightsOfBytes(await scaleOf())
-      const out = new Float32Array(count * cols)
+      const parts: Uint8Array[] = []
       for (let row = first; row < first + count; ) {
         const within = row % quarter
         const run = Math.min(quarter - within, first + count - row)
-        const to = (row - first) * cols
-        await readRun(tables[Math.floor(row / quarter)]!, within, run, out.subarray(to, to + run * cols))
+        const shift = 2 * Math.floor(row / quarter)
+        const bytes = await packed(within, run)
+        parts.push(located(raw.name, row, () => addon().gatherCodes(bytes, shift, run, cols)))
         row += run
       }
-      return new Uint8Array(out.buffer)
+      return Buffer.concat(parts)
     },
   }
 }
@@ -133,16 +122,23 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
   }
 }
 
+/** Half a step is no step: as torch rounds, to the even one. */
+const codeOf = (steps: number) => (steps > 0.5 ? 2 : steps < -0.5 ? 0 : 1)
+
 function rounded(master: SourceTensor): SourceTensor {
-  const mean = once(() => meanOf(master))
+  const scale = once(async () => Math.fround(1 / (await meanOf(master))))
   return {
     ...master,
-    type: 'f32',
+    type: 'codes',
+    scale: scaleTensor(master.name, async () => Math.fround(1 / (await scale()))),
     async read(first, count) {
-      const scale = Math.fround(1 / (await mean()))
+      const factor = await scale()
       const values = await floatRows(master, first, count)
-      const out = values.map((value) => Math.max(-1, Math.min(1, Math.round(value * scale))) / scale)
-      return new Uint8Array(out.buffer)
+      const codes = new Uint8Array(values.length / 4)
+      values.forEach((value, i) => {
+        codes[i >> 2]! |= codeOf(Math.fround(value * factor)) << (2 * (i & 3))
+      })
+      return codes
     },
   }
 }
@@ -157,6 +153,7 @@ export function readBitnet(take: Taker<RawTensor>, quantization: BitnetQuantizat
   function weightOf(theirs: string, rows: number, cols: number): SourceTensor {
     const name = `${theirs}.weight`
     if (isUntouched(quantization, theirs)) return take.required(name, rows, cols)
+    if (cols % 4 !== 0) throw badSource(`Tensor ${name} has ${cols} columns, not a multiple of 4`)
     if (scale === 'rounded') return rounded(take.required(name, rows, cols))
     const raw = take.raw(name)
     if (raw === undefined) throw missingTensor(name)
@@ -164,9 +161,9 @@ export function readBitnet(take: Taker<RawTensor>, quantization: BitnetQuantizat
     if (rows % 4 !== 0) throw badSource(`Tensor ${raw.name} has ${rows} rows, which four to a byte do not make`)
     const written = take.required(`${theirs}.weight_scale`, 1)
     const factor = once(() => oneScale(written))
-    return unpacked(raw, rows, cols, async () =>
-      scale === 'multiplied' ? await factor() : Math.fround(1 / (await factor())),
-    )
+    const multiplies = scale === 'multiplied'
+    const made = scaleTensor(raw.name, async () => (multiplies ? await factor() : Math.fround(1 / (await factor()))))
+    return unpacked(raw, rows, cols, made)
   }
   return function* (theirs, rows, cols) {
     yield ['weight', weightOf(theirs, rows, cols)]

@@ -1,23 +1,14 @@
 /** Numbers of a source that importers themselves have to look at. */
-import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
+import { located } from './located.js'
 import { badSource, type SourceTensor } from './source.js'
 
 /** `count` rows from `first` on. @throws OnebitError ERR_NOT_FINITE, naming the tensor, and those of reading */
 export async function floatRows(tensor: SourceTensor, first: number, count: number): Promise<Float32Array> {
   const { name, type, cols } = tensor
-  if (type === 'packed') throw badSource(`Tensor ${name} is packed signs, not numbers`)
   const bytes = await tensor.read(first, count)
-  try {
-    return addon().toF32(bytes, type as SourceType, count, cols)
-  } catch (cause) {
-    if (!(cause instanceof OnebitError)) throw cause
-    throw new OnebitError(cause.code, `Tensor ${name}, counted from row ${first}: ${cause.message}`, {
-      hint: 'The source is damaged.',
-      cause,
-    })
-  }
+  return located(name, first, () => addon().toF32(bytes, type as SourceType, count, cols))
 }
 
 /** The only number of a tensor that multiplies a matrix. @throws OnebitError ERR_NOT_FINITE, ERR_BAD_SOURCE if it is 0 */

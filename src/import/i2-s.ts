@@ -1,6 +1,7 @@
 /** Microsoft's I2_S: the codes of a whole tensor, of which a row may begin within a block, and one scale behind them. */
 import { addon } from '../native/addon.js'
-import type { SourceTensor } from './source.js'
+import { located } from './located.js'
+import { badSource, type SourceTensor } from './source.js'
 
 const BLOCK_ELEMENTS = 128
 const BLOCK_BYTES = 32
@@ -15,6 +16,9 @@ export function i2sTensor(
   cols: number,
   read: (at: number, length: number) => Promise<Uint8Array>,
 ): SourceTensor {
+  if ((rows * cols) % BLOCK_ELEMENTS !== 0) {
+    throw badSource(`Tensor ${name} has ${rows} x ${cols} weights, which are no whole blocks of ${BLOCK_ELEMENTS}`)
+  }
   return {
     name,
     type: 'codes',
@@ -24,11 +28,8 @@ export function i2sTensor(
       const [start, end] = [first * cols, (first + count) * cols]
       const block = Math.floor(start / BLOCK_ELEMENTS)
       const blocks = Math.ceil(end / BLOCK_ELEMENTS) - block
-      const whole = new Uint8Array(blocks * BLOCK_BYTES)
-      // A tensor may end within a block: what is behind it belongs to the scale.
-      const bytes = Math.min(whole.length, (rows * cols) / 4 - block * BLOCK_BYTES)
-      whole.set(await read(block * BLOCK_BYTES, bytes))
-      return addon().i2sCodes(whole, start - block * BLOCK_ELEMENTS, count, cols)
+      const bytes = await read(block * BLOCK_BYTES, blocks * BLOCK_BYTES)
+      return located(name, first, () => addon().i2sCodes(bytes, start - block * BLOCK_ELEMENTS, count, cols))
     },
     scale: { name: `${name} (its scale)`, type: 'f32', rows: 1, cols: 1, read: () => read((rows * cols) / 4, 4) },
   }

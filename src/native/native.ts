@@ -215,6 +215,10 @@ export interface NativeModel {
   readonly weightBytes: number
   readonly isa: string
   readonly threads: number
+  /** what checkpoints of its sessions may take in all, in bytes; they have less where the memory limit leaves less */
+  limitCheckpoints(bytes: number): void
+  /** what they take */
+  readonly checkpointBytes: number
   /** ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_DISPOSED */
   createSession(capacity: number, kv: 0 | 1 | 2 /* f16 f32 int8 */): NativeSession
   /** Disposes its sessions too; resolves when no step uses it and the memory is free. Any number of times. */
@@ -231,8 +235,22 @@ export interface NativeSession {
   readonly bytes: number
   /** of the cache as it is: it grows by chunks of 256 positions. May be read while busy: from before the step. */
   readonly usedBytes: number
+  /** of a chunk, and of the state of all layers that have one (0: there are none); 0 when disposed */
+  readonly chunkBytes: number
+  readonly stateBytes: number
+  /**
+   * Back to the first `length` positions; in a model whose layers have states, to as many of them as `reachable` says, and
+   * `length` has to be looked at afterwards.
+   */
   rewind(length: number): void
-  /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
+  /** how many of the first `length` positions a session can go back to, or be forked at */
+  reachable(length: number): number
+  /** Something ends where the session is now: a state is worth keeping when it goes on from there. */
+  mark(): void
+  /**
+   * a new session with the first `length` positions, or with as many as are reachable, same capacity and kv type; copied off
+   * the main thread
+   */
   fork(length: number): Promise<NativeSession>
   /**
    * Bytes of one chunk of 256 positions as they lie in memory; positions from `length` on are zeros. The layout depends
@@ -241,6 +259,14 @@ export interface NativeSession {
   readChunk(index: number): Promise<Uint8Array>
   /** The same back: chunks in order, from index 0 on, into an empty session; then `restored(length)`. */
   writeChunk(index: number, bytes: Uint8Array): Promise<void>
+  /**
+   * Positions, ascending, of the newest kept states, at most so many, and of the one there is now; empty where there are
+   * none. From then on they can be read by their index in it, whatever is done with other sessions.
+   */
+  holdStates(most: number): Int32Array
+  readState(index: number): Promise<Uint8Array>
+  /** The same back after the chunks, in ascending order; the last must be at the length that `restored` is told. */
+  writeState(length: number, bytes: Uint8Array): Promise<void>
   /** `length` positions are in the cache now; their chunks were written. */
   restored(length: number): void
   /** Stops the step under way between two layers; the memory is freed when it has ended. Any number of times. */

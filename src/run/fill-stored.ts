@@ -42,7 +42,9 @@ function* partsStored(config: ModelConfig, { tensors }: SourceModel, part: Model
   const from = tensors.get(`${name}.weight`)
   // A ternary matrix whose weights are in groups has those of the blocks it comes in.
   const isMade =
-    kind.kind === 'dense' || (kind.kind === 'q1_0' && from?.type === 'q1_0') || (kind.kind === 'ternary' && kind.group > 0)
+    kind.kind === 'dense' ||
+    (kind.kind === 'q1_0' && from?.type === 'q1_0') ||
+    (kind.kind === 'ternary' && kind.group > 0)
   if (!isMade) return
   if (isStored(from)) {
     const { norm_in: _, ...plain } = kind

@@ -66,11 +66,11 @@ it('the folder is right before it is changed', async () => {
 })
 
 it.each<[string, (tensors: Map<string, Written>) => void, string]>([
-  ['a code of 3', (tensors) => tensors.get(WEIGHT)!.bytes.writeUInt8(0b01_11_01_01, 7), 'ERR_BAD_SOURCE'],
+  ['a code of 3', (tensors) => tensors.get(WEIGHT)!.bytes.writeUInt8(0b01_11_01_01, 7), 'ERR_TERNARY_CODE'],
   [
     'a code of 3 in the last byte',
     (tensors) => tensors.get(WEIGHT)!.bytes.writeUInt8(0b11_00_00_00, 95),
-    'ERR_BAD_SOURCE',
+    'ERR_TERNARY_CODE',
   ],
   ['a scale of zero', scale(0), 'ERR_BAD_SOURCE'],
   ['a scale that is no number', scale(Number.NaN), 'ERR_NOT_FINITE'],

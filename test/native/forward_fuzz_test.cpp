@@ -261,6 +261,7 @@ public:
         pool_.resize(test_.threads);
         if (!good(file_.load(*test_.kernels, test_.activations, pool_, &model_))) return false;
         for (int s = 0; s < 2; ++s) add_session(s);
+        if (random_.chance(2)) model_->checkpoints->set_limit(random_.next() % 4 * live_.front().session->state_bytes());
         while (random_.chance(3) && live_.size() < 8) add_session(random_.between(0, 1));
         // Until every session has reached the end of its sequence; some go back or are forked on the way.
         for (int detours = 3; ok_;) {
@@ -285,7 +286,8 @@ private:
     void detour() {
         Live& one = live_[random_.next() % live_.size()];
         const int length = random_.between(0, one.session->length());
-        if (random_.chance(2)) return one.session->rewind(length);
+        if (random_.chance(2)) return go_back(*one.session, length);
+        if (random_.chance(2)) one.session->mark();
         const int sequence = one.sequence;
         const Session& from = *one.session;
         std::unique_ptr<Session> made;
@@ -298,10 +300,11 @@ private:
                 from.read_chunk(i, bytes.data());
                 if (!good(made->write_chunk(i, bytes.data()))) return;
             }
-            if (from.state_bytes() > 0 && from.length() > 0) {
+            const std::vector<int> states = one.session->hold_states(random_.between(0, 3));
+            for (size_t i = 0; i < states.size(); ++i) {
                 bytes.resize(from.state_bytes());
-                from.read_state(bytes.data());
-                if (!good(made->write_state(bytes.data()))) return;
+                from.read_state(static_cast<int>(i), bytes.data());
+                if (!good(made->write_state(states[i], bytes.data()))) return;
             }
             if (!good(made->restored(from.length()))) return;
         }
@@ -341,6 +344,14 @@ private:
                             sink("logit", expected_, &TokenInput::want_logits), nullptr,
                             sink("hidden", hidden_, &TokenInput::want_hidden))) &&
                ok_;
+    }
+
+    // As far as it can: keys and values anywhere, states to where they are known.
+    void go_back(Session& session, int length) {
+        const int reachable = session.reachable(length);
+        session.rewind(length);
+        ok_ = ok_ && session.length() == reachable && reachable <= length;
+        ok_ = ok_ && (session.state_bytes() > 0 || reachable == length);
     }
 
     // A step that ends before some layer leaves everything as it was, so that the same one gives the right logits then.
