@@ -20,10 +20,11 @@ const LISTS: Record<string, string[]> = {
   more: Array.from({ length: 30_000 }, () => text(random.integer(30))),
 }
 
+const path = folder.path('strings.gguf')
+const lists = Object.entries(LISTS).map(([key, strings]) => [key, { strings }])
+writeFileSync(path, ggufFile({ first: { u32: 7 }, ...Object.fromEntries(lists), last: { string: 'z' } }, []))
+
 function headerOf(): GgufHeader {
-  const path = folder.path('strings.gguf')
-  const lists = Object.entries(LISTS).map(([key, strings]) => [key, { strings }])
-  writeFileSync(path, ggufFile({ first: { u32: 7 }, ...Object.fromEntries(lists), last: { string: 'z' } }, []))
   const file = openSync(path, 'r')
   try {
     return readGgufHeader(path, file, statSync(path).size)
