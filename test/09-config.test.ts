@@ -9,7 +9,7 @@ import { yarnMagnitude } from '../dist/config/rope.js'
 import { linearShape, rolesOf, tensorTable } from '../dist/config/tensors.js'
 import { addon } from '../dist/native/addon.js'
 import { failure } from './expect-code.js'
-import { tinyConfig } from './tiny-model.js'
+import { deltaFeatures, tinyConfig } from './tiny-model.js'
 
 const NO_BLOBS = { tokenizer: 0, chat_template: 0 }
 const PLAIN = tinyConfig({ layers: 1, kind: 'f32', tied: false })
@@ -45,10 +45,21 @@ describe('features', () => {
     activation: 'relu2',
     ffn_inner_norm: true,
     parallel_residual: true,
+    ...deltaFeatures([0]),
+    delta_head_order: 'tiled',
+  } as Features
+
+  /** Fields of the delta rule go together. */
+  function expectDelta(name: keyof Features): void {
+    const config = withFeatures({ ...deltaFeatures([0]), delta_head_order: 'tiled' })
+    expect(writtenConfig(config)[name]).toEqual(OTHER[name])
+    expect(validateConfig(JSON.parse(JSON.stringify(writtenConfig(config))))).toEqual(config)
+    expect(() => validateConfig({ ...PLAIN, [name]: OTHER[name] })).toThrow(/delta_/)
   }
 
   it.each(Object.entries(OTHER))('%s = %s is written, and read again', (name, value) => {
     const needed = name === 'position_offset' ? { positions: 'learned' as const } : {}
+    if (name.startsWith('delta_')) return expectDelta(name as keyof Features)
     const config = withFeatures({ ...needed, [name]: value })
     const written = writtenConfig(config)
     expect(Object.keys(written)).toEqual([...Object.keys(PLAIN), ...Object.keys(needed), name])
@@ -89,6 +100,12 @@ describe('features', () => {
     ['feed_forward', 'moe'],
     ['activation', 'swish'],
     ['gate', true],
+    ['delta_layers', 3],
+    ['delta_layers', [0, 0]],
+    ['delta_layers', [1024]],
+    ['delta_layers', ['0']],
+    ['delta_conv', 17],
+    ['delta_head_order', 'mixed'],
   ])('%s = %s is an error that names it', async (name, value) => {
     const error = await failure(() => validateConfig({ ...PLAIN, [name]: value }))
     expect([error.code, error.message]).toEqual(['ERR_CONFIG', expect.stringContaining(`config.${name}`)])
@@ -108,6 +125,11 @@ describe('features', () => {
       { output_gate: true, n_heads: 1024, head_dim: 64 },
       'output_gate',
     ],
+    ['a layer that is not there', deltaFeatures([1]), 'delta_layers'],
+    ['heads of a delta rule without its layers', { delta_k_heads: 2 }, 'delta_k_heads'],
+    ['a delta rule without a width', { ...deltaFeatures([0]), delta_v_dim: 0 }, 'delta_v_dim'],
+    ['value heads that cannot share key heads', { ...deltaFeatures([0]), delta_v_heads: 3 }, 'delta_v_heads'],
+    ['a delta rule too wide', { ...deltaFeatures([0]), delta_v_heads: 1024, delta_v_dim: 1024 }, 'delta_v_heads'],
     [
       'factors for the whole head',
       { rope_dims: 8, rope_scaling: { type: 'factors', factors: [1, 1, 1, 1, 1] } },
@@ -196,6 +218,39 @@ describe('the table of tensors', () => {
     expect(linearShape(config, 'wo')).toEqual([128, 128])
   })
 
+  it('of layers of two sorts has what each needs', () => {
+    const config = validateConfig(
+      tinyConfig({ layers: 2, kind: 'f32', features: { ...deltaFeatures([1]), delta_v_dim: 24 } }),
+    )
+    expect(names(config).filter((name) => name.startsWith('layers.1.'))).toEqual([
+      'layers.1.attention_norm',
+      'layers.1.w_qkv.weight',
+      'layers.1.w_z.weight',
+      'layers.1.w_beta.weight',
+      'layers.1.w_alpha.weight',
+      'layers.1.conv',
+      'layers.1.decay',
+      'layers.1.time_bias',
+      'layers.1.delta_norm',
+      'layers.1.w_out.weight',
+      'layers.1.ffn_norm',
+      'layers.1.w1.weight',
+      'layers.1.w2.weight',
+      'layers.1.w3.weight',
+    ])
+    expect(names(config)).toContain('layers.0.wq.weight')
+    // 2 key heads of 20 twice, 4 value heads of 24
+    expect(shapes(config)).toMatchObject({
+      'layers.1.w_qkv.weight': ['F32', 176, 128],
+      'layers.1.conv': ['F32', 176, 4],
+      'layers.1.decay': ['F32', 4],
+      'layers.1.delta_norm': ['F32', 24],
+      'layers.1.w_out.weight': ['F32', 128, 96],
+    })
+    const linears = { ...config.linears, '0.w_qkv': config.linears.w_qkv! }
+    expect(() => validateConfig({ ...config, linears })).toThrow('layer 0 has no w_qkv')
+  })
+
   it('of a plain feed-forward has no w3', () => {
     const config = withFeatures({ feed_forward: 'plain' })
     expect(rolesOf(config)).toEqual(['wq', 'wk', 'wv', 'wo', 'w1', 'w2'])
@@ -223,6 +278,8 @@ describe('what crosses to the engine', () => {
   })
 
   it('has every feature', async () => {
+    const delta = deltaFeatures([0])
+    const deltas = Object.entries({ ...delta, delta_head_order: 'tiled' }).map(([name, value]) => ({ [name]: value }))
     const others: Partial<Features>[] = [
       { norm: 'layer' },
       { norm_bias: true },
@@ -237,13 +294,15 @@ describe('what crosses to the engine', () => {
       { activation: 'gelu' },
       { ffn_inner_norm: true },
       { parallel_residual: true },
+      ...deltas,
     ]
     expect(new Set(others.flatMap((features) => Object.keys(features)))).toEqual(
       new Set(FEATURES.map(({ name }) => name)),
     )
     for (const features of others) {
       // Whatever the form in which it crosses: a feature that made no difference would be computed as if it were absent.
-      expect(JSON.stringify(nativeConfig(withFeatures(features))), JSON.stringify(features)).not.toBe(
+      const config = { ...validateConfig(PLAIN), ...features }
+      expect(JSON.stringify(nativeConfig(config)), JSON.stringify(features)).not.toBe(
         JSON.stringify(nativeConfig(validateConfig(PLAIN))),
       )
     }

@@ -4,14 +4,14 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Features, WrittenConfig } from '../dist/config/config.js'
 import { withDefaults, writtenConfig } from '../dist/config/fields.js'
-import { ROLES, rolesOf, tensorBytes, tensorTable } from '../dist/config/tensors.js'
+import { rolesOf, tensorBytes, tensorTable } from '../dist/config/tensors.js'
 import { OnebitError } from '../dist/errors.js'
 import { readBlob, readObtHeader } from '../dist/obt/obt.js'
 import { MAX_HEADER_BYTES, parseHeader } from '../dist/obt/obt-header.js'
 import { Model } from '../dist/run/model.js'
 import { bestOf } from './best-of.js'
 import { craftFile, craftHeader } from './obt-crafter.js'
-import { KINDS, type KindName, temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
+import { deltaFeatures, KINDS, type KindName, temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
 
 const LONG = process.env.ONEBIT_LONG === '1'
 const folder = temporaryFolder()
@@ -20,7 +20,9 @@ afterAll(() => folder.remove())
 /** A model whose header is as short as headers get: one layer, one kind. */
 function smallConfig(): WrittenConfig {
   const sizes = { vocab_size: 3, dim: 8, hidden_dim: 8, n_heads: 1, n_kv_heads: 1, head_dim: 2 }
-  const linears = Object.fromEntries(ROLES.map((role) => [role, role === 'wo' ? KINDS.q8 : KINDS.sign]))
+  const linears = Object.fromEntries(
+    rolesOf({ feed_forward: 'gated' }).map((role) => [role, role === 'wo' ? KINDS.q8 : KINDS.sign]),
+  )
   return { ...tinyConfig({ layers: 1 }), ...sizes, linears }
 }
 
@@ -193,6 +195,8 @@ describe('mutants of a header', () => {
     { output_gate: true },
     { feed_forward: 'plain', activation: 'relu' },
     { activation: 'gelu_tanh' },
+    deltaFeatures([0]),
+    { ...deltaFeatures([1]), delta_head_order: 'tiled' },
   ]
 
   function mutantConfig(): WrittenConfig {

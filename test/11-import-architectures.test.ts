@@ -26,7 +26,12 @@ describe('every description', () => {
     '%s names all parts of its models, in both formats',
     (_, { name, huggingFace, gguf }) => {
       const config = new HfFields(
-        tinyHfConfig({ model_type: huggingFace.modelTypes[0], ffn_dim: TINY.hidden, hidden_act: undefined }),
+        tinyHfConfig({
+          model_type: huggingFace.modelTypes[0],
+          ffn_dim: TINY.hidden,
+          hidden_act: undefined,
+          full_attention_interval: 2,
+        }),
       )
       const { structure } = huggingFace.read(config)
       expect(structure.architecture).toBe(name)
@@ -45,10 +50,16 @@ describe('every description', () => {
       // What a family has that others have not, or have otherwise.
       metadata.push([`${architecture}.attention.layer_norm_epsilon`, 1e-5])
       metadata.push([`${architecture}.attention.head_count_kv`, structure.n_kv_heads])
+      metadata.push([`${architecture}.full_attention_interval`, 2])
+      metadata.push([`${architecture}.ssm.group_count`, structure.delta_k_heads])
+      metadata.push([`${architecture}.ssm.time_step_rank`, structure.delta_v_heads])
+      metadata.push([`${architecture}.ssm.state_size`, structure.delta_k_dim])
+      metadata.push([`${architecture}.ssm.inner_size`, structure.delta_v_heads * structure.delta_v_dim])
+      metadata.push([`${architecture}.ssm.conv_kernel`, structure.delta_conv])
       const facts = { vocab_size: TINY.vocab, tied_head: false, rope_factors: undefined }
       const read = gguf.read(new GgufKeys(new Map(metadata), architecture), facts).structure
       // The same model: only rotation, rounding of f32 and what a format leaves open differ.
-      const { rope_style, norm_eps, head_dim, rope_dims, context_length, window, ...same } = structure
+      const { rope_style, norm_eps, head_dim, rope_dims, context_length, window, delta_head_order, ...same } = structure
       expect(read).toMatchObject(same)
       expect([...modelParts(read)].map((part) => theirName(gguf.names, part))).not.toContain(undefined)
     },
@@ -57,15 +68,26 @@ describe('every description', () => {
   it('has its own model types and names of GGUF architectures', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
-    expect(types).toEqual(['gpt_neox', 'llama', 'bitllama', 'mistral', 'opt', 'qwen2', 'qwen3'])
-    expect(names).toEqual(['gptneox', 'llama', 'qwen2', 'qwen3'])
+    expect(types).toEqual([
+      'bitnet',
+      'gpt_neox',
+      'llama',
+      'bitllama',
+      'mistral',
+      'opt',
+      'qwen2',
+      'qwen3',
+      'qwen3_5',
+      'qwen3_5_text',
+    ])
+    expect(names).toEqual(['bitnet-b1.58', 'bitnet-25', 'bitnet', 'gptneox', 'llama', 'qwen2', 'qwen3', 'qwen35'])
   })
 
   it('is listed where something else is found', async () => {
     const { code, hint } = await failure(() => readHfConfig(tinyHfConfig({ model_type: 'gpt2' })))
     expect([code, hint]).toEqual([
       'ERR_UNSUPPORTED_ARCHITECTURE',
-      'GPT-NeoX, Llama, Mistral, OPT, Qwen2 and Qwen3 models can be converted.',
+      'BitNet, GPT-NeoX, Llama, Mistral, OPT, Qwen2, Qwen3 and Qwen3.5 models can be converted.',
     ])
   })
 })
@@ -236,7 +258,7 @@ describe('metadata of a GGUF file', () => {
     ['rope.scaling.attn_factor', { f32: 1.2 }],
     ['hidden_activation', { string: 'gelu' }],
     ['something_new', { u32: 1 }],
-    ['prism.hadamard.version', { u32: 1 }],
+    ['prism.hadamard.version', { u32: 3 }],
   ])('%s = %j changes the computation and is an error that names it', async (key, value) => {
     const { code, message } = await failure(() => structureOf({ [key]: value }))
     expect([code, message]).toEqual(['ERR_UNSUPPORTED_ARCHITECTURE', expect.stringContaining(key)])

@@ -23,9 +23,14 @@ function readNpy(path: string): Float32Array {
 }
 
 export function familyRuns(name: string): Run[] {
-  const folder = dataFile(join(FAMILY, name))
+  return goldenRuns(join(FAMILY, name))
+}
+
+/** Of a folder of the data that has ids.json, logits-a.npy and logits-b.npy, or others instead of `logits`. */
+export function goldenRuns(path: string, logits = 'logits'): Run[] {
+  const folder = dataFile(path)
   const ids = JSON.parse(readFileSync(join(folder, 'ids.json'), 'utf8')) as Record<'a' | 'b', number[]>
-  return (['a', 'b'] as const).map((run) => ({ ids: ids[run], logits: readNpy(join(folder, `logits-${run}.npy`)) }))
+  return (['a', 'b'] as const).map((run) => ({ ids: ids[run], logits: readNpy(join(folder, `${logits}-${run}.npy`)) }))
 }
 
 /** Converts a source without rounding a number and loads it with float activations and an f32 cache. */
@@ -34,8 +39,10 @@ export async function loadExactly(source: string, target: string): Promise<Model
   return Model.load(target, { activations: 'f32', kv: 'f32' })
 }
 
-/** As the golden files' README says: at most 1e-3 anywhere, and 1e-4 in the root of the mean square. */
-export function expectClose(found: Float32Array, expected: Float32Array): void {
+/** As the README of golden/family says: at most 1e-3 anywhere, and 1e-4 in the root of the mean square. */
+const TOLERANCE = { max: 1e-3, rms: 1e-4 }
+
+export function expectClose(found: Float32Array, expected: Float32Array, { max, rms } = TOLERANCE): void {
   expect(found.length).toBe(expected.length)
   let [largest, squares] = [0, 0]
   found.forEach((value, i) => {
@@ -43,8 +50,8 @@ export function expectClose(found: Float32Array, expected: Float32Array): void {
     largest = Math.max(largest, gap)
     squares += gap * gap
   })
-  expect(Math.sqrt(squares / found.length)).toBeLessThan(1e-4)
-  expect(largest).toBeLessThan(1e-3)
+  expect(Math.sqrt(squares / found.length)).toBeLessThan(rms)
+  expect(largest).toBeLessThan(max)
 }
 
 type Way = (model: Model, ids: number[]) => Promise<Float32Array>

@@ -82,12 +82,18 @@ const TEMPLATE = `{% for m in messages %}<|im_start|>{{ m.role }}
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}`
 
+/** These layers mix by the delta rule: 2 key heads, 4 value heads, widths that are no multiple of a vector's. */
+export function deltaFeatures(delta_layers: number[]): Partial<Features> {
+  return { delta_layers, delta_k_heads: 2, delta_v_heads: 4, delta_k_dim: 20, delta_v_dim: 32, delta_conv: 4 }
+}
+
 export function tinyConfig(options: TinyOptions = {}): WrittenConfig {
   const dim = options.dim ?? 128
   const heads = dim / 32
   const kind = KINDS[options.kind ?? 'sign']
   const embedding = { ...KINDS[options.embedding ?? 'q8'], bias: false } as LinearKind
-  const roles = rolesOf({ feed_forward: options.features?.feed_forward ?? 'gated' })
+  const { feed_forward = 'gated', delta_layers = [] } = options.features ?? {}
+  const roles = rolesOf({ feed_forward, delta_layers, n_layers: options.layers ?? 2 })
   return {
     architecture: options.architecture ?? 'llama',
     vocab_size: TINY_VOCAB + (options.special?.length ?? 0),
@@ -139,6 +145,8 @@ function randomTensor(spec: TensorSpec): Uint8Array {
     return addon().fromF32(values, type, spec.shape[0]!, spec.shape[1]!).data
   }
   if (spec.dtype === 'F16') return addon().fromF32(floats(0.1, 0.05), 'f16', spec.shape[0]!, spec.shape[1]!).data
+  if (spec.name.endsWith('.decay')) return bytesOf(floats(-0.5, 0.4)) // a state has to forget
+  if (/\.(conv|time_bias)$/.test(spec.name)) return bytesOf(floats(0, 0.5))
   if (spec.name.endsWith('norm')) return bytesOf(floats(1, 0.3))
   if (spec.name.endsWith('.scale')) return bytesOf(floats(0.002, 0.001))
   if (spec.name.endsWith('.bias')) return bytesOf(floats(0, 0.1))

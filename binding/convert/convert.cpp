@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "convert/blocks.h"
 #include "kernels/math.h"
@@ -129,6 +130,61 @@ Status pack_signs(const float* rows, size_t n_rows, size_t cols, uint8_t* out) {
         // A comparison, not the sign bit: -0 counts as positive, as in the official packer.
         for (size_t k = 0; k < 8; ++k) bits |= static_cast<uint32_t>(rows[byte * 8 + k] < 0) << k;
         out[byte] = static_cast<uint8_t>(bits);
+    }
+    return {};
+}
+
+namespace {
+
+// `count` codes, whose places are counted from element `first` on, four to a byte.
+Status pack_codes(const uint8_t* codes, size_t count, size_t first, size_t cols, uint8_t* out) {
+    for (size_t i = 0; i < count; ++i) {
+        if (codes[i] != 3) continue;
+        const size_t at = first + i;
+        return error("ERR_TERNARY_CODE", "row " + std::to_string(at / cols) + ", column " + std::to_string(at % cols) +
+                                             " has the code 3, which stands for no weight of -1, 0 or 1");
+    }
+    for (size_t i = 0; i < count; i += 4) {
+        out[i / 4] = static_cast<uint8_t>(codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6);
+    }
+    return {};
+}
+
+}  // namespace
+
+bool is_ternary(SourceType type) { return format_of(type).codes != nullptr; }
+
+Status split_ternary(SourceType type, const uint8_t* source, size_t n_rows, size_t cols, uint8_t* codes, uint8_t* scale) {
+    const BlockFormat& format = format_of(type);
+    uint8_t found[256];
+    for (size_t i = 0; i < n_rows * cols / format.elements; ++i, source += format.bytes) {
+        const size_t first = i * format.elements;
+        const uint16_t d = load_u16(source + format.scale_at);
+        if ((d & 0x7c00) == 0x7c00) return bad_value(first, cols, " has a scale that is not finite");
+        std::memcpy(scale + i * 2, &d, sizeof d);
+        format.codes(source, found);
+        if (Status status = pack_codes(found, format.elements, first, cols, codes + first / 4); !status.ok()) return status;
+    }
+    return {};
+}
+
+Status gather_codes(const uint8_t* source, int shift, size_t n_rows, size_t cols, uint8_t* codes) {
+    std::vector<uint8_t> row(cols);
+    for (size_t r = 0; r < n_rows; ++r) {
+        for (size_t c = 0; c < cols; ++c) row[c] = static_cast<uint8_t>(source[r * cols + c] >> shift & 3);
+        if (Status status = pack_codes(row.data(), cols, r * cols, cols, codes + r * cols / 4); !status.ok()) return status;
+    }
+    return {};
+}
+
+Status i2_s_codes(const uint8_t* source, size_t first, size_t n_rows, size_t cols, uint8_t* codes) {
+    std::vector<uint8_t> row(cols);
+    for (size_t r = 0; r < n_rows; ++r) {
+        for (size_t c = 0; c < cols; ++c) {
+            const size_t i = first + r * cols + c, within = i % 128;
+            row[c] = static_cast<uint8_t>(source[i / 128 * 32 + within % 32] >> (6 - within / 32 * 2) & 3);
+        }
+        if (Status status = pack_codes(row.data(), cols, r * cols, cols, codes + r * cols / 4); !status.ok()) return status;
     }
     return {};
 }

@@ -36,11 +36,26 @@ public:
                                                blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows));
     }
 
-    const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) override {
+    const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) override {
         const size_t bytes = static_cast<size_t>(groups) * 2;
-        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, blocks ? place_scale_blocks : place_scale_rows, rows,
-                                                       groups, FileType::f16, bytes, bytes},
-                                                blocks ? padded(rows, kernels.sign_row_block) : rows));
+        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, place_scales, rows, groups, FileType::f16, bytes, bytes,
+                                                       block_rows},
+                                                padded(rows, block_rows)));
+    }
+
+    const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) override {
+        return static_cast<const uint8_t*>(add(name, {Holds::ternary, blocks ? place_ternary_blocks : place_ternary_rows, rows, cols,
+                                                      FileType::u8, static_cast<size_t>(cols) / 4, ternary_row_bytes(cols)},
+                                               padded(rows, kTernaryRows)));
+    }
+
+    // One for all linears that have so many columns; the first of them takes the tensor.
+    const uint8_t* rotation_signs(int cols) override {
+        const auto [found, is_new] = rotation_signs_.try_emplace(cols, nullptr);
+        if (!is_new) return found->second;
+        const auto bytes = static_cast<size_t>(padded(cols, 8) / 8), stride = static_cast<size_t>(padded(cols, 16) / 8);
+        const std::string name = "rotation_signs." + std::to_string(cols);
+        return found->second = static_cast<const uint8_t*>(add(name, {Holds::signs, place_copied, 1, cols, FileType::u8, bytes, stride}, 1));
     }
 
     const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) override {
@@ -50,8 +65,15 @@ public:
                                                rows));
     }
 
+    // (rows, cols) in the file, of which each column becomes a row of padded(rows, 16).
+    const float* columns(const std::string& name, int rows, int cols) {
+        const size_t bytes = static_cast<size_t>(cols) * sizeof(float), stride = static_cast<size_t>(padded(rows, 16)) * sizeof(float);
+        return static_cast<const float*>(add(name, {Holds::floats, place_transposed, rows, cols, FileType::f32, bytes, stride}, cols));
+    }
+
     Linear linear(const std::string& name, int rows, int cols, bool table = false) {
         Linear linear{.rows = rows, .cols = cols};
+        linear.front.norm_eps = model_.config.norm_eps;
         const auto found = kinds_.find(name);
         if (found == kinds_.end()) {
             fail(error("ERR_CONFIG", "The model's config has no kind for " + name + "."));
@@ -59,8 +81,8 @@ public:
         }
         const LinearKind& kind = *found->second;
         kinds_.erase(found);
-        if (table && (kind.form == LinearKind::Form::sign || kind.bias)) {
-            fail(error("ERR_CONFIG", "The kind of " + name + " is not usable: rows are looked up, so no signs with g and h, and no bias."));
+        if (table && (kind.form == LinearKind::Form::sign || kind.bias || kind.norm_in)) {
+            fail(error("ERR_CONFIG", "The kind of " + name + " is not usable: rows are looked up, so no signs with g and h, no bias, and no norm in front."));
             return linear;
         }
         fail(bind_linear(*this, name, kind, &linear));
@@ -114,11 +136,11 @@ private:
     std::vector<TensorRead>& reads_;
     std::unordered_map<std::string, const TensorSlot*> tensors_;  // not asked for yet
     std::unordered_map<std::string, const LinearKind*> kinds_;
+    std::unordered_map<int, const uint8_t*> rotation_signs_;  // by columns
     Status status_;
 };
 
-void bind_layer(Binder& bind, const Config& config, const std::string& prefix, Layer* layer) {
-    layer->attention_norm = bind.norm(prefix + "attention_norm", config.dim);
+void bind_attention(Binder& bind, const Config& config, const std::string& prefix, Layer* layer) {
     layer->wq = bind.linear(prefix + "wq", config.wq_rows(), config.dim);
     layer->wk = bind.linear(prefix + "wk", config.kv_dim(), config.dim);
     layer->wv = bind.linear(prefix + "wv", config.kv_dim(), config.dim);
@@ -128,6 +150,24 @@ void bind_layer(Binder& bind, const Config& config, const std::string& prefix, L
     }
     if (config.attention_inner_norm) layer->attention_inner_norm = bind.norm(prefix + "attention_inner_norm", config.q_dim());
     layer->wo = bind.linear(prefix + "wo", config.dim, config.q_dim());
+}
+
+void bind_delta(Binder& bind, const Config& config, const std::string& prefix, Layer* layer) {
+    DeltaWeights& delta = layer->delta;
+    delta.qkv = bind.linear(prefix + "w_qkv", config.delta_channels(), config.dim);
+    delta.z = bind.linear(prefix + "w_z", config.delta_inner(), config.dim);
+    delta.beta = bind.linear(prefix + "w_beta", config.delta_v_heads, config.dim);
+    delta.alpha = bind.linear(prefix + "w_alpha", config.delta_v_heads, config.dim);
+    delta.conv = bind.columns(prefix + "conv", config.delta_channels(), config.delta_conv);
+    delta.decay = bind.floats(prefix + "decay", config.delta_v_heads);
+    delta.time_bias = bind.floats(prefix + "time_bias", config.delta_v_heads);
+    delta.norm = bind.floats(prefix + "delta_norm", config.delta_v_dim);
+    layer->wo = bind.linear(prefix + "w_out", config.dim, config.delta_inner());
+}
+
+void bind_layer(Binder& bind, const Config& config, const std::string& prefix, Layer* layer) {
+    layer->attention_norm = bind.norm(prefix + "attention_norm", config.dim);
+    (layer->is_delta ? bind_delta : bind_attention)(bind, config, prefix, layer);
     layer->ffn_norm = bind.norm(prefix + "ffn_norm", config.dim);
     layer->w1 = bind.linear(prefix + "w1", config.hidden_dim, config.dim);
     if (config.ffn_inner_norm) layer->ffn_inner_norm = bind.norm(prefix + "ffn_inner_norm", config.hidden_dim);
@@ -137,11 +177,15 @@ void bind_layer(Binder& bind, const Config& config, const std::string& prefix, L
 
 bool alike(const Linear& a, const Linear& b) {
     const auto same = [&](int i) { return a.stage[i].kind == b.stage[i].kind && a.stage[i].rows == b.stage[i].rows; };
-    return a.stages == b.stages && same(0) && same(1);
+    return a.stages == b.stages && same(0) && same(1) && a.front.any() == b.front.any();
 }
 
-// Every layer has the same sizes, so that only kinds and ranks can differ.
+// Layers of one sort have the same sizes, so that only kinds, ranks and whether something stands in front can differ.
 bool alike(const Layer& a, const Layer& b) {
+    const DeltaWeights &d = a.delta, &e = b.delta;
+    if (a.is_delta != b.is_delta || !alike(d.qkv, e.qkv) || !alike(d.z, e.z) || !alike(d.beta, e.beta) || !alike(d.alpha, e.alpha)) {
+        return false;
+    }
     return alike(a.wq, b.wq) && alike(a.wk, b.wk) && alike(a.wv, b.wv) && alike(a.wo, b.wo) && alike(a.w1, b.w1) &&
            alike(a.w2, b.w2) && alike(a.w3, b.w3);
 }
@@ -157,6 +201,7 @@ Status bind_tensors(Model* model, const std::vector<NamedKind>& kinds, TensorsOf
     model->layers.assign(static_cast<size_t>(config.n_layers), Layer{});
     for (size_t l = 0; l < model->layers.size(); ++l) {
         Layer& layer = model->layers[l];
+        layer.is_delta = config.is_delta(static_cast<int>(l));
         bind_layer(bind, config, "layers." + std::to_string(l) + ".", &layer);
         while (!alike(model->layers[static_cast<size_t>(layer.like)], layer)) ++layer.like;
     }

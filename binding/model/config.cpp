@@ -1,7 +1,9 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <tuple>
 
 namespace onebit {
 
@@ -37,6 +39,29 @@ Status check_rope(const RopeConfig& rope, int dims) {
     return {};
 }
 
+// Without such layers every number of theirs is 0.
+Status check_delta(const Config& c) {
+    const std::vector<int32_t>& layers = c.delta_layers;
+    const int64_t some = layers.empty() ? 0 : 1, most = layers.empty() ? 0 : INT64_MAX;
+    const auto range = [&](const char* name, int32_t value, int64_t high) { return check_range(name, value, some, std::min(high, most)); };
+    for (const auto& [name, value, high] : {std::tuple("delta_k_heads", c.delta_k_heads, kMaxHeads),
+                                            {"delta_v_heads", c.delta_v_heads, kMaxHeads},
+                                            {"delta_k_dim", c.delta_k_dim, kMaxHeadDim},
+                                            {"delta_v_dim", c.delta_v_dim, kMaxHeadDim},
+                                            {"delta_conv", c.delta_conv, kMaxConv}}) {
+        if (Status status = range(name, value, high); !status.ok()) return status;
+    }
+    if (layers.empty()) return {};
+    for (size_t i = 0; i < layers.size(); ++i) {
+        if (layers[i] < 0 || layers[i] >= c.n_layers || (i > 0 && layers[i] <= layers[i - 1])) {
+            return bad("delta_layers must be numbers of layers, ascending");
+        }
+    }
+    if (c.delta_v_heads % c.delta_k_heads != 0) return bad("delta_v_heads must be a multiple of delta_k_heads");
+    const int64_t channels = 2 * int64_t{c.delta_k_heads} * c.delta_k_dim + int64_t{c.delta_v_heads} * c.delta_v_dim;
+    return check_range("the width of delta layers", channels, 1, kMaxDim);
+}
+
 }  // namespace
 
 Status check_config(const Config& config) {
@@ -60,6 +85,7 @@ Status check_config(const Config& config) {
     if (int64_t{config.wq_rows()} > kMaxDim) return bad("n_heads x head_dim is too large");
     if (!std::isfinite(config.norm_eps) || config.norm_eps < 0) return bad("norm_eps must be finite and not negative");
     if (config.norm > NormKind::layer || config.activation > Activation::gelu_tanh) return bad("an unknown norm or activation");
+    if (Status status = check_delta(config); !status.ok()) return status;
     return check_rope(config.rope, config.rotated());
 }
 

@@ -2,6 +2,7 @@
 // of tensors); check_config re-checks every cap, so a caller that lies cannot make us compute a wrong size.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ constexpr int64_t kMaxHeads = 1024;
 constexpr int64_t kMaxHeadDim = 1024;
 constexpr int64_t kMaxContext = 1 << 22;
 constexpr int64_t kMaxOffset = 1024;
+constexpr int64_t kMaxConv = 16;
 
 struct RopeConfig {
     enum class Scaling : uint8_t { none, linear, llama3, yarn, factors };
@@ -64,10 +66,20 @@ struct Config {
     bool ffn_inner_norm = false;       // of the inner vector, before w2
     bool parallel_residual = false;    // attention and feed-forward both read x; otherwise the second reads x + the first
 
+    // Layers that mix by a gated delta rule (Yang, Kautz, Hatamizadeh 2024) in place of attention, ascending. Each value head
+    // has a state of delta_k_dim x delta_v_dim numbers, which every token decays, corrects and reads.
+    std::vector<int32_t> delta_layers;
+    int32_t delta_k_heads = 0, delta_v_heads = 0, delta_k_dim = 0, delta_v_dim = 0;  // 0 without such layers
+    int32_t delta_conv = 0;            // tokens that the convolution before it sees, its own among them
+    bool delta_tiled = false;          // value head h reads key head h mod delta_k_heads; otherwise h div their ratio
+
     int32_t q_dim() const { return n_heads * head_dim; }
     int32_t kv_dim() const { return n_kv_heads * head_dim; }
     int32_t rotated() const { return rope_dims > 0 ? rope_dims : head_dim; }
     int32_t wq_rows() const { return output_gate ? 2 * q_dim() : q_dim(); }
+    bool is_delta(int layer) const { return std::binary_search(delta_layers.begin(), delta_layers.end(), layer); }
+    int32_t delta_inner() const { return delta_v_heads * delta_v_dim; }
+    int32_t delta_channels() const { return 2 * delta_k_heads * delta_k_dim + delta_inner(); }  // queries, keys, values
 };
 
 // Every number is in its range and fits the others. Kinds are checked when a model is bound to its tensors.

@@ -85,8 +85,13 @@ private:
         return {};
     }
 
+    static bool in_groups(const Target& target) {
+        const auto holds = target.rows->read.holds;
+        return holds == TensorRead::Holds::signs || holds == TensorRead::Holds::ternary;
+    }
+
     static size_t placed_bits(const Target& target) {
-        if (target.rows->read.holds == TensorRead::Holds::signs) return 1;
+        if (in_groups(target)) return target.rows->read.holds == TensorRead::Holds::signs ? 1 : 2;
         return target.rows->read.file_bytes() * 8 / target.elements;
     }
 
@@ -94,7 +99,7 @@ private:
         const Target& target = *piece.target;
         const TensorRead& read = target.rows->read;
         const uint8_t* stored = buffers.stored.data();
-        if (read.holds == TensorRead::Holds::signs) return place_groups(piece, buffers);
+        if (in_groups(target)) return place_groups(piece, buffers);
         const size_t elements = piece.rows * target.cols;
         buffers.floats.resize(elements);
         float* floats = buffers.floats.data();
@@ -136,11 +141,15 @@ private:
     }
 
     Status place_groups(const Piece& piece, Buffers& buffers) {
-        const TensorRead &signs = piece.target->rows->read, &scales = piece.target->scales->read;
-        buffers.placed.resize(piece.rows * (signs.row_bytes + scales.row_bytes));
-        uint8_t *sign = buffers.placed.data(), *scale = sign + piece.rows * signs.row_bytes;
-        if (Status status = split_q1_0(buffers.stored.data(), piece.rows, piece.target->cols, sign, scale); !status.ok()) return status;
-        if (Status status = signs.place(kernels_, signs, sign, piece.row, piece.rows); !status.ok()) return status;
+        const TensorRead &bits = piece.target->rows->read, &scales = piece.target->scales->read;
+        buffers.placed.resize(piece.rows * (bits.row_bytes + scales.row_bytes));
+        uint8_t *out = buffers.placed.data(), *scale = out + piece.rows * bits.row_bytes;
+        const uint8_t* stored = buffers.stored.data();
+        const size_t cols = piece.target->cols;
+        Status status = bits.holds == TensorRead::Holds::signs ? split_q1_0(stored, piece.rows, cols, out, scale)
+                                                               : split_ternary(piece.target->stored->type, stored, piece.rows, cols, out, scale);
+        if (!status.ok()) return status;
+        if (status = bits.place(kernels_, bits, out, piece.row, piece.rows); !status.ok()) return status;
         return scales.place(kernels_, scales, scale, piece.row, piece.rows);
     }
 
@@ -176,14 +185,17 @@ Status Filling::target_of(const StoredTensor& stored, Target* out) {
     size_t cols = 0;
     if (!rows && (rows = slot_of(name + ".weight"))) {
         if (rows->read.type == FileType::i8) scales = slot_of(name + ".scale");
-    } else if (!rows && stored.type == SourceType::q1_0 && !slot_of(name + ".g") && (rows = slot_of(name + ".sign"))) {
+    } else if (!rows) {
+        const bool signs = stored.type == SourceType::q1_0 && !slot_of(name + ".g");
+        rows = signs ? slot_of(name + ".sign") : is_ternary(stored.type) ? slot_of(name + ".codes") : nullptr;
         scales = slot_of(name + ".scale");
-        if (!scales || scales->read.holds != Holds::group_scales || static_cast<size_t>(scales->read.cols) * 128 != static_cast<size_t>(rows->read.cols)) {
-            rows = nullptr;
-        }
+        // The groups of the model are the blocks of the source.
+        const bool fits = rows && scales && scales->read.holds == Holds::group_scales &&
+                          static_cast<size_t>(scales->read.cols) * block_elements(stored.type) == static_cast<size_t>(rows->read.cols);
+        if (!fits) rows = nullptr;
     }
     if (rows) cols = static_cast<size_t>(rows->read.cols);
-    const bool needs_scales = rows && (rows->read.type == FileType::i8 || rows->read.holds == Holds::signs);
+    const bool needs_scales = rows && rows->read.type == FileType::i8;
     if (!rows || (needs_scales && !scales) || cols % block_elements(stored.type) != 0) {
         return bad_table("Nothing of a model of this config can be made of tensor " + stored.label + " for " + name + ".");
     }

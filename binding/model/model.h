@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "linear/linear.h"
+#include "model/checkpoints.h"
 #include "model/config.h"
 #include "system/memory.h"
 #include "system/pool.h"
@@ -32,11 +33,22 @@ struct NormWeights {
     const float* bias = nullptr;    // null: it has no bias
 };
 
+// What a layer has in place of wq, wk and wv where it mixes by the delta rule.
+struct DeltaWeights {
+    Linear qkv, z, beta, alpha;  // (channels, dim), (inner, dim), (v_heads, dim) twice
+    const float* conv = nullptr;       // (delta_conv, padded(channels, 16)), the oldest token first
+    const float* decay = nullptr;      // (v_heads) what softplus is multiplied by, usually negative
+    const float* time_bias = nullptr;  // (v_heads)
+    const float* norm = nullptr;       // (v_dim)
+};
+
 struct Layer {
+    bool is_delta = false;
     NormWeights attention_norm, attention_inner_norm, ffn_norm, ffn_inner_norm;
     const float* q_norm = nullptr;  // (head_dim), qk_norm only
     const float* k_norm = nullptr;  // (head_dim)
-    Linear wq, wk, wv, wo, w1, w2, w3;
+    Linear wq, wk, wv, wo, w1, w2, w3;  // is_delta: wo is w_out, and there is no wq, wk, wv
+    DeltaWeights delta;                 // is_delta only
     int like = 0;  // the first layer whose matrices are of the same kinds and sizes: what is planned for one serves both
 };
 
@@ -61,6 +73,7 @@ public:
     std::vector<Layer> layers;
     RopeTable rope;
     Arena arena;
+    const std::shared_ptr<Checkpoints> checkpoints = std::make_shared<Checkpoints>();  // of all its sessions
 
     uint64_t weight_bytes() const { return arena.bytes(); }
 };

@@ -29,7 +29,12 @@ constexpr IntegerField kIntegers[] = {{"vocab_size", 1, kMaxVocab, &Config::voca
                                       {"context_length", 1, kMaxContext, &Config::context_length},
                                       {"position_offset", 0, kMaxOffset, &Config::position_offset},
                                       {"rope_dims", 0, kMaxHeadDim, &Config::rope_dims},
-                                      {"window", 0, kMaxContext, &Config::window}};
+                                      {"window", 0, kMaxContext, &Config::window},
+                                      {"delta_k_heads", 0, kMaxHeads, &Config::delta_k_heads},
+                                      {"delta_v_heads", 0, kMaxHeads, &Config::delta_v_heads},
+                                      {"delta_k_dim", 0, kMaxHeadDim, &Config::delta_k_dim},
+                                      {"delta_v_dim", 0, kMaxHeadDim, &Config::delta_v_dim},
+                                      {"delta_conv", 0, kMaxConv, &Config::delta_conv}};
 constexpr FlagField kFlags[] = {{"tied_head", &Config::tied_head},
                                 {"norm_bias", &Config::norm_bias},
                                 {"qk_norm", &Config::qk_norm},
@@ -38,7 +43,7 @@ constexpr FlagField kFlags[] = {{"tied_head", &Config::tied_head},
                                 {"ffn_inner_norm", &Config::ffn_inner_norm},
                                 {"parallel_residual", &Config::parallel_residual}};
 // Those that need a word more.
-constexpr const char* kOthers[] = {"norm_eps", "rope_theta", "rope_style", "rope_scaling", "norm", "positions", "feed_forward", "activation"};
+constexpr const char* kOthers[] = {"norm_eps", "rope_theta", "rope_style", "rope_scaling", "norm", "positions", "feed_forward", "activation", "delta_layers", "delta_head_order"};
 
 bool read_scaling(Napi::Env env, Napi::Value value, RopeConfig* out) {
     Fields fields(env, value, "rope_scaling");
@@ -59,12 +64,16 @@ bool read_scaling(Napi::Env env, Napi::Value value, RopeConfig* out) {
 bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     Fields fields(env, value, "kinds");
     int32_t form = 0, dtype = 0;
-    fields.integer("form", 0, 2, &form);
+    fields.integer("form", 0, 3, &form);
     fields.integer("dtype", 0, 3, &dtype);
     fields.integer("rank", 0, kMaxDim, &out->rank);
+    fields.integer("group", 0, 256, &out->group);
     fields.boolean("mid_scale", &out->mid_scale);
     fields.boolean("layernorm", &out->layernorm);
     fields.boolean("bias", &out->bias);
+    fields.boolean("norm_in", &out->norm_in);
+    fields.integer("rotation", 0, kMaxDim, &out->rotation);
+    fields.boolean("rotation_signs", &out->rotation_signs);
     out->form = static_cast<LinearKind::Form>(form);
     out->dtype = static_cast<DType>(dtype);
     return fields.ok();
@@ -89,7 +98,7 @@ std::vector<std::string> lines_of(std::string_view text) {
 
 bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     Fields fields(env, value, "config");
-    int32_t style = 0, norm = 0, positions = 0, feed_forward = 0, activation = 0;
+    int32_t style = 0, norm = 0, positions = 0, feed_forward = 0, activation = 0, head_order = 0;
     for (const auto& [name, low, high, to] : kIntegers) fields.integer(name, low, high, &(out->*to));
     for (const auto& [name, to] : kFlags) fields.boolean(name, &(out->*to));
     fields.number("norm_eps", &out->norm_eps);
@@ -99,11 +108,14 @@ bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     fields.integer("positions", 0, 1, &positions);
     fields.integer("feed_forward", 0, 1, &feed_forward);
     fields.integer("activation", 0, 4, &activation);
+    fields.array("delta_layers", kMaxLayers, &out->delta_layers);
+    fields.integer("delta_head_order", 0, 1, &head_order);
     out->rope.interleaved = style == 1;
     out->norm = static_cast<NormKind>(norm);
     out->learned_positions = positions == 1;
     out->gated = feed_forward == 0;
     out->activation = static_cast<Activation>(activation);
+    out->delta_tiled = head_order == 1;
     return fields.ok() && read_scaling(env, fields.get("rope_scaling"), &out->rope);
 }
 

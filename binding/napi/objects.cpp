@@ -1,6 +1,7 @@
 // The states behind the native objects, and NativeModel and NativeCancel as JavaScript sees them.
 #include "napi/objects.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace onebit {
@@ -9,6 +10,13 @@ uint64_t ModelState::used_bytes() const {
     uint64_t bytes = engine ? engine->model->weight_bytes() : 0;
     for (const SessionState* state : sessions) bytes += state->session ? state->session->capacity_bytes() : 0;
     return bytes;
+}
+
+bool ModelState::makes_room(uint64_t bytes) {
+    const uint64_t wanted = used_bytes() + bytes;
+    if (memory_limit > 0 && wanted > memory_limit) return false;
+    engine->model->checkpoints->set_limit(memory_limit > 0 ? std::min(checkpoint_limit, memory_limit - wanted) : checkpoint_limit);
+    return true;
 }
 
 void ModelState::dispose() {
@@ -105,7 +113,7 @@ Napi::Value model_create_session(const Napi::CallbackInfo& call) {
     std::unique_ptr<Session> session;
     Status status = Session::create(state->engine->model, capacity, kKvTypes[kv], &session);
     // The memory is only promised so far, a cache takes it as it fills; but what may be taken is what a limit is about.
-    if (status.ok() && state->memory_limit > 0 && state->used_bytes() + session->capacity_bytes() > state->memory_limit) {
+    if (status.ok() && !state->makes_room(session->capacity_bytes())) {
         status = error("ERR_MEMORY_LIMIT", "A session of " + std::to_string(session->capacity_bytes()) + " bytes beside the " +
                                                std::to_string(state->used_bytes()) +
                                                " bytes in use is more than the limit of " +
@@ -116,6 +124,23 @@ Napi::Value model_create_session(const Napi::CallbackInfo& call) {
         return {};
     }
     return make_session(env, state, std::move(session));
+}
+
+// limitCheckpoints(bytes)
+Napi::Value model_limit_checkpoints(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(env, call.This());
+    int64_t bytes = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "bytes", 0, int64_t{1} << 50, &bytes)) return {};
+    state->checkpoint_limit = static_cast<uint64_t>(bytes);
+    state->makes_room(0);
+    return env.Undefined();
+}
+
+Napi::Value model_checkpoint_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<ModelState> state = unwrap<ModelState>(call.Env(), call.This());
+    if (!state || !check_usable(call.Env(), *state)) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->engine->model->checkpoints->bytes()));
 }
 
 // Frees weights on the worker: giving gigabytes back to the system takes a while.
@@ -191,6 +216,7 @@ Napi::Value cancel_cancelled(const Napi::CallbackInfo& call) {
 Napi::Function model_class(Napi::Env env) {
     return define_class(env, ModelState::kName, native_callback<wrap_constructing<ModelState>>,
                         {method<model_create_session>("createSession"), method<model_dispose>("dispose"),
+                         method<model_limit_checkpoints>("limitCheckpoints"), getter<model_checkpoint_bytes>("checkpointBytes"),
                          getter<model_disposed>("disposed"), getter<model_weight_bytes>("weightBytes"),
                          getter<model_isa>("isa"), getter<model_threads>("threads")});
 }

@@ -22,10 +22,13 @@ struct ModelState {
     std::shared_ptr<Engine> engine;  // null: disposed
     std::set<SessionState*> sessions;
     uint64_t memory_limit = 0;  // bytes; 0: none
+    uint64_t checkpoint_limit = Checkpoints::kDefaultLimit;
 
     static constexpr const char* kName = "NativeModel";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d6d, 0x9d1f0b7c52e84a31};
     uint64_t used_bytes() const;  // weights and sessions
+    // Whether a session of so many bytes may be made; checkpoints have what is left of the limit then, and no more than theirs.
+    bool makes_room(uint64_t bytes);
     void dispose();
     void forget(Napi::Env env);  // tells the collector about memory that went away
     int64_t told_bytes = 0;      // what the collector was told

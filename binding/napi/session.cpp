@@ -1,4 +1,5 @@
 // NativeSession as JavaScript sees it.
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -75,6 +76,102 @@ private:
     std::vector<unsigned char> bytes_;
 };
 
+// Likewise the states of layers that have some.
+class ReadStateJob final : public ChunkJob {
+public:
+    ReadStateJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, Napi::Uint8Array to)
+        : ChunkJob(env, state, index), bytes_(to.Data()), to_(Napi::Persistent(to.As<Napi::Object>())) {}
+    void run(Pool&) override { session().read_state(index_, bytes_); }
+    Napi::Value result(Napi::Env) override { return to_.Value(); }
+
+private:
+    unsigned char* bytes_;
+    Napi::ObjectReference to_;
+};
+
+class WriteStateJob final : public ChunkJob {
+public:
+    WriteStateJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int length, std::vector<unsigned char> bytes)
+        : ChunkJob(env, state, length), bytes_(std::move(bytes)) {}
+    void run(Pool&) override { status = session().write_state(index_, bytes_.data()); }
+    Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+private:
+    std::vector<unsigned char> bytes_;
+};
+
+// holdStates(most)
+Napi::Value session_hold_states(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t most = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "most", 0, kMaxContext, &most)) return {};
+    const std::vector<int> lengths = state->session->hold_states(most);
+    Napi::Int32Array out = Napi::Int32Array::New(env, lengths.size());
+    if (env.IsExceptionPending()) return {};
+    std::copy(lengths.begin(), lengths.end(), out.Data());
+    return out;
+}
+
+// readState(index)
+Napi::Value session_read_state(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t index = 0;
+    if (!state || !check_usable(env, *state)) return {};
+    if (!read_int(env, call[0], "index", 0, state->session->held_states() - 1, &index)) return {};
+    const Napi::Uint8Array to = Napi::Uint8Array::New(env, state->session->state_bytes());
+    if (env.IsExceptionPending()) return {};
+    return Addon::of(env).post(env, std::make_unique<ReadStateJob>(env, state, index, to));
+}
+
+// writeState(length, bytes)
+Napi::Value session_write_state(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    std::vector<unsigned char> bytes;
+    if (!state || !check_usable(env, *state)) return {};
+    const size_t wanted = state->session->state_bytes();
+    if (!read_int(env, call[0], "length", 1, state->session->capacity(), &length)) return {};
+    if (!read_array(env, call[1], "bytes", wanted, &bytes)) return {};
+    if (bytes.size() != wanted) {
+        throw_type(env, "bytes has " + std::to_string(bytes.size()) + " bytes, a state of this session " + std::to_string(wanted) + ".");
+        return {};
+    }
+    return Addon::of(env).post(env, std::make_unique<WriteStateJob>(env, state, length, std::move(bytes)));
+}
+
+// reachable(length)
+Napi::Value session_reachable(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    int32_t length = 0;
+    if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
+    return Napi::Number::New(env, state->session->reachable(length));
+}
+
+// mark()
+Napi::Value session_mark(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
+    if (!state || !check_usable(env, *state)) return {};
+    state->session->mark();
+    return env.Undefined();
+}
+
+Napi::Value session_chunk_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->session->chunk_bytes() : 0));
+}
+
+Napi::Value session_state_bytes(const Napi::CallbackInfo& call) {
+    const std::shared_ptr<SessionState> state = unwrap<SessionState>(call.Env(), call.This());
+    if (!state) return {};
+    return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->session->state_bytes() : 0));
+}
+
 // readChunk(index)
 Napi::Value session_read_chunk(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
@@ -129,12 +226,8 @@ Napi::Value session_rewind(const Napi::CallbackInfo& call) {
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
     int32_t length = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
-    if (length < state->length && !state->session->can_rewind()) {
-        throw_status(env, error("ERR_BAD_OPTION", "A session of this model cannot go back."));
-        return {};
-    }
     state->session->rewind(length);
-    state->length = length;
+    state->length = state->session->length();
     return env.Undefined();
 }
 
@@ -165,10 +258,10 @@ Napi::Value session_fork(const Napi::CallbackInfo& call) {
     int32_t length = 0;
     if (!state || !check_usable(env, *state) || !read_int(env, call[0], "length", 0, state->length, &length)) return {};
     const Session& from = *state->session;
-    const ModelState& owner = *state->owner;
+    ModelState& owner = *state->owner;
     std::unique_ptr<Session> to;
     Status status;
-    if (owner.memory_limit > 0 && owner.used_bytes() + from.capacity_bytes() > owner.memory_limit) {
+    if (!owner.makes_room(from.capacity_bytes())) {
         status = error("ERR_MEMORY_LIMIT", "A fork of " + std::to_string(from.capacity_bytes()) + " bytes beside the " +
                                                std::to_string(owner.used_bytes()) +
                                                " bytes in use is more than the limit of " +
@@ -197,7 +290,11 @@ Napi::Function session_class(Napi::Env env) {
     return define_class(env, SessionState::kName, native_callback<wrap_constructing<SessionState>>,
                         {method<session_rewind>("rewind"), method<session_fork>("fork"),
                          method<session_read_chunk>("readChunk"), method<session_write_chunk>("writeChunk"),
-                         method<session_restored>("restored"), method<session_dispose>("dispose"),
+                         method<session_restored>("restored"), method<session_hold_states>("holdStates"),
+                         method<session_read_state>("readState"), method<session_write_state>("writeState"),
+                         method<session_reachable>("reachable"), method<session_mark>("mark"),
+                         getter<session_chunk_bytes>("chunkBytes"), getter<session_state_bytes>("stateBytes"),
+                         method<session_dispose>("dispose"),
                          getter<session_disposed>("disposed"), getter<session_length>("length"),
                          getter<session_capacity>("capacity"), getter<session_bytes>("bytes"),
                          getter<session_used_bytes>("usedBytes")});

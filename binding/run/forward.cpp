@@ -34,6 +34,7 @@ Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* po
         const bool last = i + 1 == n || inputs[i + 1].session != input.session;
         if (!last) continue;
         if (Status status = input.session->grow(positions[i] + 1); !status.ok()) return status;
+        input.session->begin_step(positions[i] + 1 - input.session->length());
     }
     return {};
 }
@@ -41,10 +42,9 @@ Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* po
 // x (dim) = the token's row, and its position's where those are learned; cos, sin of its position otherwise
 void embed(const Frame& f, Pool& pool) {
     const Config& c = f.config;
-    const Matrix& table = f.model.embedding.stage[0];
     pool.run(f.plan.tokens, [&](int t) {
         float* x = f.row(f.x, f.plan.dim, t);
-        table.kind->read_row(f.kernels, table, f.inputs[t].token, x);
+        read_embedding(f.kernels, f.model.embedding, f.inputs[t].token, x);
         if (c.learned_positions) {
             const auto place = static_cast<size_t>(f.positions[t] + c.position_offset);
             f.kernels.add(x, f.model.positions + place * static_cast<size_t>(padded(c.dim, 64)), c.dim);
@@ -54,7 +54,7 @@ void embed(const Frame& f, Pool& pool) {
     });
 }
 
-// All that lies between the attention of a layer and that of the next, for one span of the tokens.
+// All that lies between the attention, or the delta rule, of a layer and that of the next, for one span of the tokens.
 class Stretch final : public Task {
 public:
     Stretch(const Frame& f, Pool& pool) : f_(f), pool_(pool) {}
@@ -64,15 +64,17 @@ public:
         auto* scratch = f_.memory.at<unsigned char>(f_.plan.scratch[f_.plan.alone ? thread : 0]);
         const Crew crew{f_.plan.alone ? nullptr : &pool_, {first, count}, scratch};
         if (next_layer > 0) {
-            mix(f_, next_layer - 1, crew);
+            (is_delta(next_layer - 1) ? mix_delta : mix)(f_, next_layer - 1, crew);
             feed_forward(f_, next_layer - 1, crew);
         }
-        if (next_layer < f_.config.n_layers) project(f_, next_layer, crew);
+        if (next_layer < f_.config.n_layers) (is_delta(next_layer) ? project_delta : project)(f_, next_layer, crew);
     }
 
     int next_layer = 0;
 
 private:
+    bool is_delta(int layer) const { return f_.model.layers[static_cast<size_t>(layer)].is_delta; }
+
     const Frame& f_;
     Pool& pool_;
 };
@@ -145,13 +147,17 @@ Status forward(const Model& model, Pool& pool, Workspace& workspace, const Token
         } else {
             stretch.run(0, 0);
         }
-        if (layer < model.config.n_layers) attend(frame, layer, pool);
+        if (layer < model.config.n_layers) (model.layers[static_cast<size_t>(layer)].is_delta ? recall : attend)(frame, layer, pool);
     }
     if (hidden_sink) {
         if (Status status = hidden_states(frame, pool, hidden_sink); !status.ok()) return status;
     }
     if (Status status = logits(frame, pool, logits_sink); !status.ok()) return status;
-    for (int i = 0; i < n; ++i) inputs[i].session->advance(1);
+    for (int first = 0, i = 1; i <= n; ++i) {
+        if (i < n && inputs[i].session == inputs[first].session) continue;
+        inputs[first].session->advance(i - first);
+        first = i;
+    }
     return {};
 }
 

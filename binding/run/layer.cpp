@@ -83,7 +83,7 @@ private:
         const AttentionPlan& plan = f_.plan.attention;
         int next = task + 1, layer = layer_;
         if (next >= pool_.first_of(plan.tasks(), thread + 1) || next <= pool_.first_of(plan.tasks(), thread)) {
-            if (++layer == f_.config.n_layers) return nullptr;
+            if (++layer == f_.config.n_layers || f_.model.layers[static_cast<size_t>(layer)].is_delta) return nullptr;
             next = pool_.first_of(plan.tasks(), thread);
         }
         const Span tokens = plan.block[next / plan.tasks_per_block];
@@ -125,7 +125,6 @@ void mix(const Frame& f, int layer, const Crew& crew) {
     const Layer& l = f.model.layers[static_cast<size_t>(layer)];
     const Config& c = f.config;
     const Plan& p = f.plan;
-    const int first = crew.span.first;
     if (c.output_gate) {  // mixed (q_dim) *= sigmoid(gate); q and gate of a head lie side by side
         crew.each(crew.span, [&](int t) {
             float *mixed = f.row(f.mixed, p.q_dim, t), *gate = f.row(f.q, p.wq_rows, t) + c.head_dim;
@@ -133,8 +132,16 @@ void mix(const Frame& f, int layer, const Crew& crew) {
         });
     }
     if (c.attention_inner_norm) crew.each(crew.span, Normalize{f, f.mixed, f.mixed, p.q_dim, l.attention_inner_norm, c.q_dim()});
+    add_output(f, layer, crew, f.mixed, p.q_dim);
+}
+
+void add_output(const Frame& f, int layer, const Crew& crew, float* mixed, size_t stride) {
+    const Layer& l = f.model.layers[static_cast<size_t>(layer)];
+    const Config& c = f.config;
+    const Plan& p = f.plan;
+    const int first = crew.span.first;
     const Target wo[] = {{&l.wo, f.row(f.out, p.dim, first), p.dim}};  // out (dim) = wo mixed
-    multiply_group(f.model, p.layers[static_cast<size_t>(l.like)].wo, crew, wo, f.row(f.mixed, p.q_dim, first), p.q_dim);
+    multiply_group(f.model, p.layers[static_cast<size_t>(l.like)].wo, crew, wo, f.row(mixed, stride, first), stride);
     // Both read the same x: what the feed-forward reads is made before x changes.
     if (c.parallel_residual) crew.each(crew.span, Normalize{f, f.normed, f.x, p.dim, l.ffn_norm, c.dim});
     crew.each(crew.span, [&](int t) { f.kernels.add(f.row(f.x, p.dim, t), f.row(f.out, p.dim, t), c.dim); });  // x += out

@@ -19,6 +19,7 @@ struct Frame {
     float *x = at(plan.x), *normed = at(plan.normed), *q = at(plan.q), *k = at(plan.k), *v = at(plan.v), *mixed = at(plan.mixed);
     float *inner = at(plan.inner), *up = at(plan.up), *out = at(plan.out), *logits = at(plan.logits);
     float *cos = at(plan.cos), *sin = at(plan.sin);
+    float *channel = at(plan.channel), *z = at(plan.z), *beta = at(plan.beta), *alpha = at(plan.alpha), *recalled = at(plan.recalled);
 
     float* at(Region region) const { return memory.at<float>(region); }
     static float* row(float* base, size_t stride, int t) { return base + static_cast<size_t>(t) * stride; }
@@ -35,10 +36,17 @@ struct Normalize {
     void operator()(int t) const;
 };
 
-// A layer, in the order of these. They keep to the crew's tokens, and need other tokens only through the cache.
+// A layer, in the order of these. They keep to the crew's tokens, and need other tokens only through the session.
 void project(const Frame& f, int layer, const Crew& crew);       // x -> q, k, v; keys and values into the cache
 void attend(const Frame& f, int layer, Pool& pool);              // q and the cache -> mixed, of all tokens
 void mix(const Frame& f, int layer, const Crew& crew);           // mixed -> x
+// The same three of a layer with the delta rule (delta.cpp).
+void project_delta(const Frame& f, int layer, const Crew& crew);  // x -> channel, z, beta, alpha
+void recall(const Frame& f, int layer, Pool& pool);               // those and the session's state -> recalled, of all tokens
+void mix_delta(const Frame& f, int layer, const Crew& crew);      // recalled -> x
 void feed_forward(const Frame& f, int layer, const Crew& crew);  // x -> x
+
+// x += wo mixed, where both kinds of mixing end.
+void add_output(const Frame& f, int layer, const Crew& crew, float* mixed, size_t stride);
 
 }  // namespace onebit

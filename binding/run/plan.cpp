@@ -71,9 +71,10 @@ void lay_out_product(const Model& model, ProductPlan& product, const Batch& batc
     const auto cols = static_cast<size_t>(padded(matrix.cols, 64)), planes = static_cast<size_t>(matrix.kind->planes);
     product.q = layout.take<int8_t>(slots * planes * cols);
     product.scale = layout.take<float>(slots * planes);
+    if (matrix.kind->parts) product.parts = layout.take<int32_t>(slots * cols / 64);
     if (matrix.kind->floats) product.x = layout.take<float>(slots * cols);
     product.tables = layout.take<uint8_t>(slots * product.tiling.table_stride);
-    product.sums = layout.take<int32_t>(static_cast<size_t>(group.tokens) * planes * sums_stride(*model.kernels, matrix));
+    product.sums = layout.take<int32_t>(static_cast<size_t>(group.tokens) * planes * sums_stride(matrix));
 }
 
 Batch batch_of(const Linear* const* linears, int count, int stage, bool own, int tokens) {
@@ -99,9 +100,11 @@ GroupPlan plan_group(const Model& model, std::initializer_list<const Linear*> li
     const int count = group.count = static_cast<int>(linears.size());
     for (int i = 0; i < count; ++i) {
         const Linear& linear = *linears.begin()[i];
+        if (linear.front.any()) group.front_cols = static_cast<size_t>(padded(linear.cols, 64));
         if (linear.stages < 2) continue;
         group.inner[i] = group.layout.take<float>(static_cast<size_t>(tokens) * static_cast<size_t>(padded(linear.stage[0].rows, 64)));
     }
+    group.front = group.layout.take<float>(static_cast<size_t>(threads) * group.front_cols);
     for (int stage = 0; stage < 2; ++stage) {
         for (const bool own : {true, false}) {
             Batch batch = batch_of(linears.begin(), count, stage, own, tokens);
@@ -146,6 +149,7 @@ Plan::Plan(const Model& model, int threads, const TokenInput* inputs, const int*
     : tokens(n), threads(threads), span_tokens(n), head(gap), layout(gap) {
     plan_spans(n);
     plan_attention(model.config, inputs, n);
+    plan_delta(model.config, inputs, n);
     const auto wanted = static_cast<int>(std::count_if(inputs, inputs + n, [](const TokenInput& t) { return t.want_logits; }));
     logit_rows = std::min(wanted, kLogitRows);
     plan_layers(model, gap);
@@ -180,6 +184,19 @@ void Plan::plan_attention(const Config& config, const TokenInput* inputs, int n)
     a.rotates = single && a.head_tasks == 1;
 }
 
+void Plan::plan_delta(const Config& config, const TokenInput* inputs, int n) {
+    if (config.delta_layers.empty()) return;
+    int most = 0;
+    for (int t = 0; t < n; ++t) {
+        const bool continues = t > 0 && inputs[t - 1].session == inputs[t].session;
+        if (!continues) delta.block[delta.blocks++] = {t, 0};
+        most = std::max(most, ++delta.block[delta.blocks - 1].count);
+    }
+    delta.block_tokens = std::min(most, kMostDeltaSteps);
+    delta.k_row = static_cast<int>(padded(config.delta_k_dim, 16));
+    delta.v_row = static_cast<int>(padded(config.delta_v_dim, 16));
+}
+
 void Plan::plan_layers(const Model& model, size_t gap) {
     const int team = alone ? 1 : threads;
     const auto plan = [&](std::initializer_list<const Linear*> linears) {
@@ -192,7 +209,9 @@ void Plan::plan_layers(const Model& model, size_t gap) {
         if (layer.like != l) continue;
         layers.resize(static_cast<size_t>(l) + 1);
         GroupPlan up = model.config.gated ? plan({&layer.w1, &layer.w3}) : plan({&layer.w1});
-        layers.back() = {plan({&layer.wq, &layer.wk, &layer.wv}), plan({&layer.wo}), std::move(up), plan({&layer.w2})};
+        const DeltaWeights& d = layer.delta;
+        GroupPlan qkv = layer.is_delta ? plan({&d.qkv, &d.z, &d.beta, &d.alpha}) : plan({&layer.wq, &layer.wk, &layer.wv});
+        layers.back() = {std::move(qkv), plan({&layer.wo}), std::move(up), plan({&layer.w2})};
     }
     if (logit_rows > 0) head = plan_group(model, {&model.head}, logit_rows, threads, gap);
 }
@@ -222,6 +241,21 @@ void Plan::lay_out(const Model& model, const int* positions, int n) {
     scores = layout.take_each<float>(runners, most * score_row);
     scratch = layout.take_each<unsigned char>(alone ? runners : 1, scratch_bytes_);
     head_scratch = layout.take<unsigned char>(head.layout.bytes());
+    if (delta.blocks > 0) lay_out_delta(config, n);
+}
+
+void Plan::lay_out_delta(const Config& config, int n) {
+    const auto rows = [&](size_t& stride, int size) {
+        stride = static_cast<size_t>(padded(size, 64));
+        return layout.take<float>(static_cast<size_t>(n) * stride);
+    };
+    channel = rows(channels, config.delta_channels());
+    z = rows(delta_inner, config.delta_inner());
+    recalled = rows(delta_inner, config.delta_inner());
+    beta = rows(delta_heads, config.delta_v_heads);
+    alpha = rows(delta_heads, config.delta_v_heads);
+    const int row = 2 * (delta.k_row + delta.v_row) + 2;  // q, k, v, what is recalled, decay and beta
+    delta_scratch = layout.take_each<float>(static_cast<size_t>(threads), static_cast<size_t>(delta.block_tokens) * static_cast<size_t>(row));
 }
 
 }  // namespace onebit

@@ -2,7 +2,7 @@
 // tokens, sessions and threads. Whoever lays out memory and whoever computes look at the same plan.
 //
 // The words: a *span* is some consecutive tokens, a *band* some consecutive rows of matrices, a *tile* some columns. A
-// *group* is up to three linears that read the same activations.
+// *group* is up to four linears that read the same activations.
 #pragma once
 
 #include <vector>
@@ -26,14 +26,14 @@ struct Span {
     int first, count;
 };
 
-constexpr int kGroupMost = 3;  // q, k and v
+constexpr int kGroupMost = 4;  // what a layer of the delta rule begins with; an attention has three
 
 // One matrix of a group. Regions are relative to the memory of whoever computes the group.
 struct ProductPlan {
     const Linear* linear = nullptr;  // one of those that this plan serves: of the first layer that is like the others
     int index = 0;                   // in the group
     Tiling tiling;
-    Region q, scale, x, tables;      // prepared activations, a slot a token
+    Region q, scale, parts, x, tables;  // prepared activations, a slot a token
     Region sums;
 };
 
@@ -60,12 +60,22 @@ struct GroupPlan {
     int batches = 0;
     Batch batch[4];            // two stages, own or not
     Region inner[kGroupMost];  // (tokens, padded(rank, 64)) the vector between the two matrices of a chain
+    Region front;              // (threads, front_cols) what stands in front of a linear, applied to one token's x
+    size_t front_cols = 0;     // 0: nothing does
     Layout layout;
 };
 
-// The groups of a layer, of the layers that are like it too.
+// The groups of a layer, of the layers that are like it too. qkv: what it begins with, wo: what its mixer ends with.
 struct LayerPlan {
     GroupPlan qkv, wo, up, down;
+};
+
+// The tokens of each session go one after the other through the delta rule; heads are what threads share.
+struct DeltaPlan {
+    int blocks = 0;               // all tokens of one session
+    Span block[kMaxStepTokens];
+    int block_tokens = 0;         // of the thread's memory: at most so many are convolved at a time
+    int k_row = 0, v_row = 0;     // floats from a token to the next in that memory
 };
 
 struct AttentionPlan {
@@ -92,14 +102,18 @@ public:
     bool alone = false;
     int spans = 1, span_tokens;
     AttentionPlan attention;
+    DeltaPlan delta;                // of a model that has such layers
     std::vector<LayerPlan> layers;  // by Layer::like; those that no layer is like stay empty
     GroupPlan head;
     int logit_rows = 0;             // tokens whose logits are made at a time
 
     // Floats from a token to the next.
     size_t dim, wq_rows, kv_dim, q_dim, hidden, vocab, angles;
+    size_t channels = 0, delta_inner = 0, delta_heads = 0;  // of layers with the delta rule
     Region x, normed, q, k, v, mixed, inner, up, out, cos, sin, logits;  // (n, …)
+    Region channel, z, beta, alpha, recalled;                            // likewise, of those layers
     Regions queries, scores;  // of attention, one a thread
+    Regions delta_scratch;    // of the delta rule, one a thread
     Regions scratch;          // of a layer's groups, one for whoever computes them
     Region head_scratch;
     Layout layout;
@@ -107,8 +121,10 @@ public:
 private:
     void plan_spans(int n);
     void plan_attention(const Config& config, const TokenInput* inputs, int n);
+    void plan_delta(const Config& config, const TokenInput* inputs, int n);
     void plan_layers(const Model& model, size_t gap);
     void lay_out(const Model& model, const int* positions, int n);
+    void lay_out_delta(const Config& config, int n);
 
     size_t scratch_bytes_ = 0;  // of the largest group
 };

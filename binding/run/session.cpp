@@ -2,10 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace onebit {
 
 namespace {
+
+// A checkpoint is made when so many tokens came after the last one; where something ends, even after a few.
+constexpr int kCheckpointTokens = 256, kLeastApart = 16;
 
 // Keys go where their block wants them, kKeyBlock elements apart; values lie in a row. cache: of a chunk, `at` within it.
 template <class T>
@@ -21,6 +25,12 @@ void scatter(const void* cache, bool is_key, size_t at, const T* row, int head_d
     for (size_t d = 0; d < dim; ++d) to[d * kKeyBlock] = row[d];
 }
 
+// Of the parts of one layer's state; each begins on a cache line.
+size_t column_floats(const Config& c) { return static_cast<size_t>(padded(int64_t{c.delta_conv - 1} * c.delta_channels(), 16)); }
+size_t head_floats(const Config& c) {
+    return static_cast<size_t>(c.delta_v_heads) * static_cast<size_t>(c.delta_k_dim) * static_cast<size_t>(padded(c.delta_v_dim, 16));
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<Model> model, int capacity, DType kv)
@@ -29,8 +39,12 @@ Session::Session(std::shared_ptr<Model> model, int capacity, DType kv)
     rows_bytes_ = kKvChunk * static_cast<size_t>(config.head_dim) * element_bytes(kv);
     head_bytes_ = 2 * (rows_bytes_ + (kv == DType::q8 ? kKvChunk * sizeof(float) : 0));
     const size_t layer_bytes = static_cast<size_t>(config.n_kv_heads) * head_bytes_;
-    for (size_t i = 0; i < layers_.size(); ++i) layers_[i].at = i * layer_bytes;
-    chunk_bytes_ = layers_.size() * layer_bytes;
+    for (size_t i = 0; i < layers_.size(); ++i) {
+        const bool is_delta = model_->layers[i].is_delta;
+        size_t& bytes = is_delta ? state_bytes_ : chunk_bytes_;
+        layers_[i] = {bytes, is_delta};
+        bytes += is_delta ? column_floats(config) * sizeof(float) + head_floats(config) * sizeof(float) : layer_bytes;
+    }
 }
 
 Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std::unique_ptr<Session>* out) {
@@ -41,8 +55,9 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
     }
     std::unique_ptr<Session> session(new Session(std::move(model), capacity, kv));
     // layers <= 2^10, capacity <= 2^22, kv_dim <= 2^16, element 4 and K and V 2: below 2^52.
-    const uint64_t bytes = session->capacity_bytes();
-    if (bytes > SIZE_MAX || !session->memory_.reserve(static_cast<size_t>(bytes))) {
+    const uint64_t bytes = session->capacity_bytes(), states = 2 * session->state_bytes_;
+    const auto reserve = [](Reservation& memory, uint64_t wanted) { return wanted == 0 || memory.reserve(static_cast<size_t>(wanted)); };
+    if (bytes > SIZE_MAX || !reserve(session->memory_, bytes - states) || !reserve(session->states_, states)) {
         return error("ERR_OUT_OF_MEMORY", "There are no addresses for a KV cache of " + std::to_string(capacity) + " positions (" +
                                               std::to_string(bytes >> 20) + " MiB); ask for a smaller context.");
     }
@@ -52,9 +67,15 @@ Status Session::create(std::shared_ptr<Model> model, int capacity, DType kv, std
 
 Status Session::grow(int positions) {
     written_chunks_ = 0;  // who asks for room is about to write something else
+    if (state_written_ > 0) {
+        std::memset(state(now_), 0, state_bytes_);
+        kept_.clear();
+    }
+    state_written_ = 0;
     const uint64_t wanted = chunks_of(positions);
     if (wanted <= usable_chunks_) return {};
-    if (!memory_.grow(static_cast<size_t>(wanted * chunk_bytes_))) {
+    const auto grow = [](Reservation& memory, uint64_t bytes) { return bytes == 0 || memory.grow(static_cast<size_t>(bytes)); };
+    if (!grow(states_, 2 * state_bytes_) || !grow(memory_, wanted * chunk_bytes_)) {
         return error("ERR_OUT_OF_MEMORY", "The system has no memory for more than " + std::to_string(usable_chunks_ * kKvChunk) +
                                               " of the " + std::to_string(positions) + " positions in this session's KV cache (" +
                                               std::to_string(chunk_bytes_ >> 20) + " MiB for " + std::to_string(kKvChunk) +
@@ -64,22 +85,99 @@ Status Session::grow(int positions) {
     return {};
 }
 
-bool Session::can_rewind() const {
-    return std::all_of(layers_.begin(), layers_.end(), [](const LayerState& state) { return state.rewinds; });
+Session::Known Session::known_at(int length) const {
+    if (length >= length_) return {length_, now_, nullptr};
+    Checkpoints::Found found = model_->checkpoints->find(kept_, length);
+    if (before_ > found.length && before_ <= length) return {before_, now_ ^ 1, nullptr};
+    return {found.length, kUnknown, std::move(found.bytes)};
+}
+
+int Session::reachable(int length) const {
+    return state_bytes_ == 0 ? std::min(length, length_) : known_at(length).length;
 }
 
 void Session::rewind(int length) {
-    if (length >= 0 && length < length_) length_ = length;
+    if (length < 0 || length >= length_) return;
+    if (state_bytes_ == 0) {
+        length_ = length;
+        return;
+    }
+    const Known known = known_at(length);
+    if (known.which != kUnknown) {
+        now_ = known.which;
+    } else if (known.bytes) {
+        std::memcpy(state(now_), known.bytes.get(), state_bytes_);
+    } else {
+        std::memset(state(now_), 0, state_bytes_);
+    }
+    length_ = known.length;
+    before_ = kUnknown;
+    while (!kept_.empty() && kept_.back()->length > length_) kept_.pop_back();
+}
+
+void Session::begin_step(int n) {
+    before_ = kUnknown;
+    if (state_bytes_ == 0) return;
+    // Between a prompt and its answer, and where somebody said that something ends; in a long text every so often.
+    const bool ends = marked_ || (n == 1) != single_;
+    const int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
+    if (since >= kCheckpointTokens || (ends && since >= kLeastApart)) {
+        model_->checkpoints->keep(kept_, length_, state(now_), state_bytes_);
+    }
+    marked_ = false;
+    single_ = n == 1;
+}
+
+void Session::advance(int n) {
+    before_ = length_;
+    length_ += n;
+    now_ ^= 1;
+}
+
+DeltaState Session::delta_state(int layer) const {
+    const size_t at = layers_[static_cast<size_t>(layer)].at, heads = column_floats(model_->config);
+    auto *now = reinterpret_cast<float*>(state(now_) + at), *next = reinterpret_cast<float*>(state(now_ ^ 1) + at);
+    return {now, now + heads, next, next + heads};
 }
 
 Status Session::copy_from(const Session& other, int length) {
+    Known known;
+    if (state_bytes_ > 0) {
+        known = other.known_at(length);
+        length = known.length;
+    }
     if (Status status = grow(length); !status.ok()) return status;
-    if (length > 0) std::memcpy(memory_.base(), other.memory_.base(), static_cast<size_t>(chunks_of(length) * chunk_bytes_));
+    if (const auto bytes = static_cast<size_t>(chunks_of(length) * chunk_bytes_); bytes > 0) std::memcpy(memory_.base(), other.memory_.base(), bytes);
+    if (state_bytes_ > 0 && length > 0) {
+        std::memcpy(state(now_), known.bytes ? known.bytes.get() : other.state(known.which), state_bytes_);
+        const auto shared = [&](const std::shared_ptr<Checkpoint>& checkpoint) { return checkpoint->length <= length; };
+        std::copy_if(other.kept_.begin(), other.kept_.end(), std::back_inserter(kept_), shared);
+    }
     length_ = length;
     return {};
 }
 
+std::vector<int> Session::hold_states(int most_checkpoints) {
+    held_.clear();
+    std::vector<int> lengths;
+    if (state_bytes_ == 0 || length_ == 0) return lengths;
+    for (Checkpoints::Found& found : model_->checkpoints->newest(kept_, static_cast<size_t>(most_checkpoints))) {
+        if (found.length >= length_) continue;
+        lengths.push_back(found.length);
+        held_.push_back(std::move(found.bytes));
+    }
+    lengths.push_back(length_);
+    held_.push_back(nullptr);
+    return lengths;
+}
+
+void Session::read_state(int index, unsigned char* out) const {
+    const StateBytes& held = held_[static_cast<size_t>(index)];
+    std::memcpy(out, held ? held.get() : state(now_), state_bytes_);
+}
+
 void Session::read_chunk(int index, unsigned char* out) const {
+    if (chunk_bytes_ == 0) return;
     std::memcpy(out, memory_.base() + static_cast<size_t>(index) * chunk_bytes_, chunk_bytes_);
     const auto filled = static_cast<size_t>(std::min(length_ - index * kKvChunk, kKvChunk));
     const auto dim = static_cast<size_t>(model_->config.head_dim);
@@ -107,8 +205,18 @@ Status Session::write_chunk(int index, const unsigned char* bytes) {
                                            " of at most " + std::to_string(most_chunks()) + ".");
     }
     if (Status status = grow(std::min((index + 1) * kKvChunk, capacity_)); !status.ok()) return status;
-    std::memcpy(memory_.base() + static_cast<size_t>(index) * chunk_bytes_, bytes, chunk_bytes_);
+    if (chunk_bytes_ > 0) std::memcpy(memory_.base() + static_cast<size_t>(index) * chunk_bytes_, bytes, chunk_bytes_);
     written_chunks_ = written + 1;
+    return {};
+}
+
+Status Session::write_state(int length, const unsigned char* bytes) {
+    if (state_bytes_ == 0 || length_ > 0 || length <= state_written_ || length > written_chunks_ * kKvChunk) {
+        return error("ERR_BAD_OPTION", "A state at position " + std::to_string(length) + " has no place in this session.");
+    }
+    if (state_written_ > 0) model_->checkpoints->keep(kept_, state_written_, state(now_), state_bytes_);
+    std::memcpy(state(now_), bytes, state_bytes_);
+    state_written_ = length;
     return {};
 }
 
@@ -118,7 +226,10 @@ Status Session::restored(int length) {
         return error("ERR_BAD_OPTION", std::to_string(length) + " positions are not in the session: " + std::to_string(written) +
                                            " were written.");
     }
-    written_chunks_ = 0;
+    if (state_bytes_ > 0 && length != state_written_) {
+        return error("ERR_BAD_OPTION", "The session's state at position " + std::to_string(length) + " was not written.");
+    }
+    written_chunks_ = state_written_ = 0;
     length_ = length;
     return {};
 }

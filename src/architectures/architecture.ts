@@ -8,12 +8,23 @@ import type { ModelPart, Role } from '../config/tensors.js'
 import type { GgufKeys } from '../import/gguf-keys.js'
 import type { HfFields } from '../import/hf-fields.js'
 
-type LayerPart = Role | 'attention_norm' | 'q_norm' | 'k_norm' | 'attention_inner_norm' | 'ffn_norm' | 'ffn_inner_norm'
+type LayerPart =
+  | Role
+  | 'attention_norm'
+  | 'q_norm'
+  | 'k_norm'
+  | 'attention_inner_norm'
+  | 'ffn_norm'
+  | 'ffn_inner_norm'
+  | 'conv'
+  | 'decay'
+  | 'time_bias'
+  | 'delta_norm'
 type PartName = 'tok_embeddings' | 'position_embeddings' | 'norm' | 'output' | `layers.*.${LayerPart}`
 
 /**
  * Their name of each part of a model that the architecture can have, `*` standing for the layer. The tensors of it are
- * called so with `.weight` or `.bias` behind, in both formats.
+ * called so with `.weight` or `.bias` behind, in both formats; but decay and time_bias just so, with nothing behind.
  */
 export type TensorNames = Readonly<Partial<Record<PartName, string>>>
 
@@ -29,10 +40,15 @@ export interface FusedLinears {
   by: 'head' | 'matrix'
 }
 
+/** What each number of a part becomes, where a source does not have the numbers that are computed with. */
+export type Adjust = (part: Pick<ModelPart, 'name' | 'part'>) => ((value: number) => number) | undefined
+
 /** What a source's own description of its model says. */
 export interface Reading {
   structure: ModelStructure
   biases: BiasRules
+  /** the names of its tensors, where they are not the architecture's usual ones */
+  names?: TensorNames
 }
 
 /** What a GGUF file says by its tensors and not by its metadata. */
@@ -48,12 +64,17 @@ export interface GgufFacts {
 export interface HuggingFaceDescription {
   /** config.json's model_type */
   modelTypes: readonly string[]
+  /** config.json's architectures, of models whose model_type is that of another: this says more */
+  classes?: readonly string[]
   names: TensorNames
   /** what names begin with, except in checkpoints of the bare base model */
   basePrefix: string
+  /** what they begin with in place of basePrefix where the text model is a part of a larger one */
+  nestedPrefix?: string
   fused?: FusedLinears
   /** tensors that hold nothing of the model */
   isIgnored(name: string): boolean
+  adjust?: Adjust
   /** model types whose linears are signs, with the names of the two vectors beside each weight */
   signs?: { modelTypes: readonly string[]; g: string; h: string }
   /** @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE, ERR_BAD_SOURCE, naming the key */
@@ -65,6 +86,8 @@ export interface GgufDescription {
   architectures: readonly string[]
   names: TensorNames
   fused?: FusedLinears
+  /** tensors that hold nothing of the model that has this structure */
+  isIgnored?(name: string, structure: ModelStructure): boolean
   /** Keys that it does not ask for are an error. @throws as above */
   read(keys: GgufKeys, facts: GgufFacts): Reading
 }

@@ -20,6 +20,8 @@ export class EmbedRequest extends BatchRequest {
   readonly #options: CheckedEmbedOptions
   /** in double, so that what is lost by adding in pieces is lost again when the result becomes f32 */
   #sum: Float64Array | undefined
+  /** of so many tokens */
+  #summed = 0
   #resolve!: (embedding: Embedding) => void
   #reject!: (error: unknown) => void
 
@@ -65,11 +67,19 @@ export class EmbedRequest extends BatchRequest {
     const { hidden } = result
     const sum = this.#sum
     if (hidden) this.#sum = sum ? sum.map((x, i) => x + hidden[i]!) : hidden
+    this.#summed = before + count
     const tokens = this.prompt.length
     if (before + count < tokens) return
     this.settle()
     const { pooling, normalize } = this.#options
     this.#resolve({ embedding: pooled(this.#sum!, pooling === 'mean' ? tokens : 1, normalize), tokens })
+  }
+
+  override again(): void {
+    if (this.native!.length === this.#summed) return
+    this.native!.rewind(0)
+    this.#sum = undefined
+    this.#summed = 0
   }
 
   protected override failed(error: unknown): void {

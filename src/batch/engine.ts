@@ -6,7 +6,7 @@ import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeGeneration, NativeModel, NativeSession, NativeStepResult, OnToken } from '../native/native.js'
 import { MOST_STEP_TOKENS, Pace } from './pace.js'
-import { planStep } from './plan.js'
+import { type Demand, planStep } from './plan.js'
 import { PrefixCache } from './prefix-cache.js'
 import type { BatchRequest } from './request.js'
 import type { BatchState } from './requests.js'
@@ -199,7 +199,7 @@ export class Engine {
     request.leader = findLeader(request, found?.tokens ?? 0, this.#running)
     if (request.leader) return
     request.native = found && (await this.#reuse(request, found))
-    const tokens = request.native ? found!.tokens : 0
+    const tokens = request.native?.length ?? 0
     request.found(tokens, (found?.kept ?? found?.running)?.scores)
     request.native ??= this.#create()
     this.#totals.promptTokens += request.prompt.length
@@ -218,6 +218,7 @@ export class Engine {
     if (kept) {
       this.#cache.take(kept)
       kept.native.rewind(tokens)
+      kept.native.mark()
       return kept.native
     }
     try {
@@ -279,7 +280,7 @@ export class Engine {
 
   #plan(): Part[] {
     const ready = this.#running.filter(({ over, native }) => !over && native)
-    const demands = ready.map(({ demand }) => demand)
+    const demands = ready.map((request) => this.#upToFollowers(request))
     // Also those that wait for a mask: they may go on with the next step, and are stalled by this one.
     const answers = ready.filter(({ answering, paused }) => answering && !paused).length
     const counts = planStep(demands, this.#pace.promptTokens(answers), this.#totals.steps)
@@ -287,6 +288,18 @@ export class Engine {
       const count = counts[i]!
       return count > 0 ? [{ request, before: request.native!.length, count }] : []
     })
+  }
+
+  /**
+   * What a request could have computed now. Where a cache cannot be gone back in to any position, a request for whose tokens
+   * others wait stops where they begin.
+   */
+  #upToFollowers(request: BatchRequest): Demand {
+    const { demand } = request
+    const native = request.native!
+    if (native.stateBytes === 0) return demand
+    const stops = this.#running.flatMap(({ leader }) => (leader?.request === request ? [leader.tokens - native.length] : []))
+    return { ...demand, pending: Math.min(demand.pending, ...stops.filter((tokens) => tokens > 0)) }
   }
 
   /** Gives masks that are nearly there a little time, when there is something to compute without them. */
@@ -351,7 +364,7 @@ export class Engine {
    * to where it was, and those that have nothing to do with the error get the same results as without it.
    */
   async #recover(parts: readonly Part[], error: unknown): Promise<void> {
-    const left = parts.filter((part) => this.#goBack(part))
+    const left = parts.flatMap((part) => this.#goBack(part))
     if (lacksMemory(error) && this.#cache.clear()) {
       if (left.length > 0) await this.#step(left)
       return
@@ -366,8 +379,8 @@ export class Engine {
     for (const part of left) await this.#step([part])
   }
 
-  /** Undoes a step for one request; false when it is over. */
-  #goBack({ request, before }: Part): boolean {
+  /** Undoes a step for one request: what is to be computed then, no part when it is over. */
+  #goBack({ request, before, count }: Part): Part[] {
     try {
       if (!request.native!.disposed && request.native!.length > before) request.native!.rewind(before)
       if (!request.over) request.again()
@@ -375,6 +388,9 @@ export class Engine {
       request.spoilt = true
       request.stop(error)
     }
-    return !request.over
+    if (request.over) return []
+    // A cache may have gone back farther.
+    const from = Math.min(before, request.native!.length)
+    return [{ request, before: from, count: before + count - from }]
   }
 }

@@ -97,7 +97,8 @@ export class GenerateRequest extends BatchRequest {
     // The last token is computed together with the choice after it, which needs the mask.
     const end = this.#maskComes ? this.#length - 1 : this.#length
     const pending = paused ? 0 : Math.max(0, end - this.native!.length)
-    return { answering, pending, chunk: this.#options.chunk }
+    // What is computed again, because a cache could go back only farther, is like a prompt.
+    return { answering: answering && pending <= 1, pending, chunk: this.#options.chunk }
   }
 
   override start(): void {

@@ -21,9 +21,15 @@ export function commonPrefix(a: Int32Array, b: Int32Array): number {
   return n
 }
 
+/** With how many of its first `length` tokens a session can go on. */
+export function reachable(native: NativeSession, length: number): number {
+  return native.stateBytes === 0 ? length : native.reachable(length)
+}
+
 /** Whether `a` can do all that `b` can. */
 function replaces(a: Kept, b: Kept): boolean {
   if (b.ids.length > a.ids.length || commonPrefix(a.ids, b.ids) < b.ids.length) return false
+  if (reachable(a.native, b.ids.length) < b.ids.length) return false
   const [known, top] = [a.scores?.known ?? 0, a.scores?.top ?? 0]
   return !b.scores || (known >= b.scores.known && top >= b.scores.top)
 }

@@ -1,5 +1,5 @@
 /** Where a request finds tokens computed already: in a kept session, or in that of another request. */
-import { commonPrefix, type Kept, LEAST_SHARED, type PrefixCache } from './prefix-cache.js'
+import { commonPrefix, type Kept, LEAST_SHARED, type PrefixCache, reachable } from './prefix-cache.js'
 import type { BatchRequest } from './request.js'
 
 /**
@@ -31,11 +31,13 @@ export function findSession(
     if (tokens >= LEAST_SHARED && (tokens > (best?.tokens ?? 0) || closer)) best = { tokens, kept, running: other }
   }
   for (const kept of cache.entries) {
-    look(request.usable(commonPrefix(kept.ids, request.prompt), kept.scores), kept, undefined)
+    const usable = request.usable(commonPrefix(kept.ids, request.prompt), kept.scores)
+    look(reachable(kept.native, usable), kept, undefined)
   }
   for (const other of running) {
     if (other === request || !other.native || other.spoilt) continue
-    look(request.usable(commonPrefix(other.computed, request.prompt), other.scores), undefined, other)
+    const usable = request.usable(commonPrefix(other.computed, request.prompt), other.scores)
+    look(reachable(other.native, usable), undefined, other)
   }
   return best
 }
@@ -62,6 +64,9 @@ export function findLeader(
     const common = Math.min(commonPrefix(other.prompt, request.prompt), other.prompt.length - 1)
     const usable = request.usable(common, other.scores && { top: other.scores.top, known: other.prompt.length })
     if (usable < Math.max(found, best?.tokens ?? 0) + LEAST_SHARED) continue
+    // It is past that, and cannot be gone back to there.
+    const { native } = other
+    if (native && native.length > common && reachable(native, common) < common) continue
     best = { request: other, tokens: common }
   }
   return best

@@ -64,6 +64,7 @@ export async function randomModel(shape: ShapeName | Shape, options?: RandomMode
   const config = shapeConfig(shape, checked.type)
   const context = checkContext(checked.context ?? Math.min(RANDOM_CONTEXT, config.context_length), config)
   const native = await makeWeights(config, checked)
+  native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
   const provenance = { source: `random weights, seed ${checked.seed}` }
   const identity = createHash('sha256')
     .update(JSON.stringify([config, provenance]))

@@ -5,12 +5,12 @@
  */
 
 import type { ModelConfig, ModelStructure } from './config.js'
-import { type Fields, fail, fieldsOf, flag, integer, matching, oneOf, positive } from './field-check.js'
+import { type Fields, fail, fieldsOf, flag, integer, layerNumbers, matching, oneOf, positive } from './field-check.js'
 import { FEATURES, FIELDS, withDefaults } from './fields.js'
 import { checkKind, checkTableKind, type LinearKind } from './kinds.js'
 import { LIMITS } from './limits.js'
 import { checkScaling } from './rope.js'
-import { linearShape, ROLES, type Role, rolesOf } from './tensors.js'
+import { deltaWidths, layerRoles, linearShape, ROLES, type Role, rolesOf } from './tensors.js'
 
 const NAMES = FIELDS.map(({ name }) => name)
 const OPTIONAL = new Set<string>(FEATURES.map(({ name }) => name))
@@ -18,7 +18,7 @@ const OPTIONAL = new Set<string>(FEATURES.map(({ name }) => name))
 type Field = (typeof FIELDS)[number]
 
 /** A field that does not depend on others; undefined for those with fields of their own. */
-function checkPlain(field: Field, value: unknown): string | number | boolean | undefined {
+function checkPlain(field: Field, value: unknown): string | number | boolean | readonly number[] | undefined {
   const { name } = field
   switch (field.type) {
     case 'text':
@@ -36,6 +36,8 @@ function checkPlain(field: Field, value: unknown): string | number | boolean | u
       return flag(name, value)
     case 'choice':
       return oneOf<string>(name, value, field.values)
+    case 'layers':
+      return layerNumbers(name, value, LIMITS.layers)
     default:
       return undefined
   }
@@ -63,6 +65,27 @@ function checkPositions(config: ModelStructure): void {
   if (rope_scaling.type !== 'none') fail('rope_scaling', 'must be of type none with learned positions')
 }
 
+const DELTA_NUMBERS = ['delta_k_heads', 'delta_v_heads', 'delta_k_dim', 'delta_v_dim', 'delta_conv'] as const
+
+function checkDelta(config: ModelStructure): void {
+  const { delta_layers, delta_k_heads, delta_v_heads, n_layers } = config
+  if (delta_layers.length === 0) {
+    const given = DELTA_NUMBERS.find((name) => config[name] !== 0)
+    if (given !== undefined) fail(given, `must be 0 without delta_layers, found ${config[given]}`)
+    if (config.delta_head_order !== 'grouped') fail('delta_head_order', 'must be grouped without delta_layers')
+    return
+  }
+  const absent = DELTA_NUMBERS.find((name) => config[name] === 0)
+  if (absent !== undefined) fail(absent, 'must be at least 1 with delta_layers')
+  if (delta_layers.at(-1)! >= n_layers) fail('delta_layers', `names layer ${delta_layers.at(-1)} of ${n_layers}`)
+  if (delta_v_heads % delta_k_heads !== 0) {
+    fail('delta_v_heads', `must be a multiple of delta_k_heads ${delta_k_heads}, found ${delta_v_heads}`)
+  }
+  const { channels } = deltaWidths(config)
+  if (channels > LIMITS.dim)
+    fail('delta_v_heads', `w_qkv would have ${channels} rows, at most ${LIMITS.dim} are possible`)
+}
+
 /** Role defaults first, then overrides by layer: the one order in which `linears` may be written. */
 function checkLinears(config: ModelStructure, value: unknown): Record<string, LinearKind> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) fail('linears', 'must be an object')
@@ -76,12 +99,20 @@ function checkLinears(config: ModelStructure, value: unknown): Record<string, Li
   for (const role of roles) take(role, role)
   if (given.size > 0) {
     for (let layer = 0; layer < config.n_layers; layer++) {
-      for (const role of roles) if (given.has(`${layer}.${role}`)) take(`${layer}.${role}`, role)
+      for (const role of layerRoles(config, layer)) if (given.has(`${layer}.${role}`)) take(`${layer}.${role}`, role)
     }
   }
   for (const key of given.keys()) {
     const absent = ROLES.find((role) => key === role || key.endsWith(`.${role}`))
-    const why = absent === undefined || roles.includes(absent) ? 'is not a known field' : `this model has no ${absent}`
+    const layer = /^(\d+)\./.exec(key)?.[1]
+    const isThere = absent === undefined || roles.includes(absent)
+    const elsewhere =
+      isThere && layer !== undefined && absent !== undefined && !layerRoles(config, Number(layer)).includes(absent)
+    const why = elsewhere
+      ? `layer ${layer} has no ${absent}`
+      : isThere
+        ? 'is not a known field'
+        : `this model has no ${absent}`
     fail(`linears.${key.slice(0, 60)}`, why)
   }
   return out
@@ -105,6 +136,7 @@ export function validateConfig(value: unknown): ModelConfig {
   config.rope_scaling = checkScaling('rope_scaling', given.rope_scaling, config.rope_dims)
   checkSizes(config)
   checkPositions(config)
+  checkDelta(config)
   config.embedding = checkTableKind('embedding', given.embedding, config.dim)
   config.head = checkTableKind('head', given.head, config.dim)
   if (config.tied_head && JSON.stringify(config.head) !== JSON.stringify(config.embedding)) {

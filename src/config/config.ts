@@ -37,6 +37,21 @@ export interface Features {
   ffn_inner_norm: boolean
   /** attention and feed-forward both read x, and both are added to it; otherwise the feed-forward reads x with attention in it */
   parallel_residual: boolean
+  /**
+   * Layers, ascending, that mix tokens by a gated delta rule in place of attention: value heads whose states, matrices of
+   * delta_k_dim x delta_v_dim, every token decays, corrects and reads (Gated DeltaNet, arXiv 2412.06464). Without such
+   * layers the numbers below are 0.
+   */
+  delta_layers: readonly number[]
+  delta_k_heads: number
+  /** a multiple of delta_k_heads */
+  delta_v_heads: number
+  delta_k_dim: number
+  delta_v_dim: number
+  /** tokens that the convolution in front of the rule sees, the newest among them */
+  delta_conv: number
+  /** which key head value head h reads: grouped, h div (v_heads / k_heads); tiled, h mod k_heads */
+  delta_head_order: 'grouped' | 'tiled'
 }
 
 /** A model without how its matrices are stored: what an importer finds out. */

@@ -54,6 +54,13 @@ export function oneOf<T extends string>(path: string, value: unknown, choices: r
   return value as T
 }
 
+/** Ascending, each below `end`. */
+export function layerNumbers(path: string, value: unknown, end: number): readonly number[] {
+  if (!Array.isArray(value) || value.length > end) fail(path, `must be a list of layers, found ${shown(value)}`)
+  for (const [i, layer] of value.entries()) integer(path, layer, i === 0 ? 0 : value[i - 1] + 1, end - 1)
+  return [...value]
+}
+
 export function matching(path: string, value: unknown, pattern: string): string {
   if (typeof value !== 'string' || !new RegExp(pattern).test(value)) {
     fail(path, `must match ${pattern}, found ${shown(value)}`)

@@ -7,7 +7,7 @@ import type { Features, ModelConfig, WrittenConfig } from './config.js'
 import { LIMITS } from './limits.js'
 
 /** A value, or what it follows from. */
-type Default = string | number | boolean | { same_as: 'head_dim' } | { architecture_is: string }
+type Default = string | number | boolean | readonly number[] | { same_as: 'head_dim' } | { architecture_is: string }
 
 type Field = { name: string; default?: Default } & (
   | { type: 'integer'; min: number; max: number; multiple_of?: number }
@@ -15,6 +15,8 @@ type Field = { name: string; default?: Default } & (
   | { type: 'boolean' }
   | { type: 'choice'; values: readonly string[] }
   | { type: 'text'; pattern: string }
+  /** numbers of layers, ascending */
+  | { type: 'layers' }
   /** an object with fields of its own: RopeScaling, LinearKind, and LinearKind by role */
   | { type: 'rope_scaling' | 'kind' | 'kinds' }
 )
@@ -58,6 +60,13 @@ export const FIELDS = [
   { name: 'activation', type: 'choice', values: ['silu', 'relu', 'relu2', 'gelu', 'gelu_tanh'], default: 'silu' },
   { name: 'ffn_inner_norm', type: 'boolean', default: false },
   { name: 'parallel_residual', type: 'boolean', default: false },
+  { name: 'delta_layers', type: 'layers', default: [] },
+  { name: 'delta_k_heads', type: 'integer', min: 0, max: LIMITS.heads, default: 0 },
+  { name: 'delta_v_heads', type: 'integer', min: 0, max: LIMITS.heads, default: 0 },
+  { name: 'delta_k_dim', type: 'integer', min: 0, max: LIMITS.head_dim, default: 0 },
+  { name: 'delta_v_dim', type: 'integer', min: 0, max: LIMITS.head_dim, default: 0 },
+  { name: 'delta_conv', type: 'integer', min: 0, max: LIMITS.conv, default: 0 },
+  { name: 'delta_head_order', type: 'choice', values: ['grouped', 'tiled'], default: 'grouped' },
 ] as const satisfies readonly Field[]
 
 type Listed = (typeof FIELDS)[number]
@@ -82,9 +91,10 @@ export const FEATURES = FIELDS.filter((field) => 'default' in field)
 function defaultOf(
   { default: value }: (typeof FEATURES)[number],
   config: Pick<ModelConfig, 'architecture' | 'head_dim'>,
-): string | number | boolean {
+): string | number | boolean | readonly number[] {
   if (typeof value !== 'object') return value
-  return 'same_as' in value ? config[value.same_as] : config.architecture === value.architecture_is
+  if ('same_as' in value) return config[value.same_as]
+  return 'architecture_is' in value ? config.architecture === value.architecture_is : value
 }
 
 /** The same with every feature that it does not have, or has as undefined. */
@@ -97,7 +107,8 @@ export function withDefaults<T extends Pick<ModelConfig, 'architecture' | 'head_
 
 /** The one form in which a file has this config: no feature that has its default, and the order of FIELDS. */
 export function writtenConfig(config: ModelConfig): WrittenConfig {
-  const isWritten = (field: Listed) => !('default' in field) || config[field.name] !== defaultOf(field, config)
+  const isWritten = (field: Listed) =>
+    !('default' in field) || JSON.stringify(config[field.name]) !== JSON.stringify(defaultOf(field, config))
   const entries = FIELDS.filter(isWritten).map(({ name }) => [name, config[name]])
   return Object.fromEntries(entries)
 }

@@ -7,4 +7,5 @@ export const LIMITS = {
   head_dim: 1024,
   context: 1 << 22,
   position_offset: 1024,
+  conv: 16,
 } as const

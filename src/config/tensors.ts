@@ -7,11 +7,15 @@ import { OnebitError } from '../errors.js'
 import type { ModelConfig, ModelStructure } from './config.js'
 import type { LinearKind } from './kinds.js'
 
-export const ROLES = ['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3'] as const
+/** The linears of layers: of attention, of the feed-forward, and (from w_qkv on) of the delta rule. */
+export const ROLES = ['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3', 'w_qkv', 'w_z', 'w_beta', 'w_alpha', 'w_out'] as const
 export type Role = (typeof ROLES)[number]
 
 /** What a tensor belongs to. */
-type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'head'
+type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'recurrence' | 'head'
+
+/** Signs of the rotation in front of matrices that have so many columns. */
+export const rotationSigns = (cols: number) => `rotation_signs.${cols}`
 
 export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'I8' | 'U8'
 
@@ -20,7 +24,7 @@ export interface TensorSpec {
   dtype: TensorDtype
   shape: number[]
   /** what the numbers are, for `info` and for bits per weight */
-  part: PartOf | 'blob'
+  part: PartOf | 'rotation' | 'blob'
 }
 
 /** Sizes in bytes of the U8 tensors that hold JSON; 0: the tensor is not there. */
@@ -42,9 +46,30 @@ export function linearKind(config: ModelConfig, layer: number, role: Role): Line
   return kind
 }
 
-/** The linears that each layer has. */
-export function rolesOf({ feed_forward }: Pick<ModelStructure, 'feed_forward'>): readonly Role[] {
-  return feed_forward === 'gated' ? ROLES : ROLES.filter((role) => role !== 'w3')
+type Layers = Pick<ModelStructure, 'feed_forward'> & Partial<Pick<ModelStructure, 'delta_layers' | 'n_layers'>>
+
+const OF_ATTENTION: readonly Role[] = ['wq', 'wk', 'wv', 'wo']
+const OF_DELTA: readonly Role[] = ['w_qkv', 'w_z', 'w_beta', 'w_alpha', 'w_out']
+
+function rolesWithout(absent: readonly Role[], { feed_forward }: Layers): readonly Role[] {
+  return ROLES.filter((role) => !absent.includes(role) && (role !== 'w3' || feed_forward === 'gated'))
+}
+
+/** The linears that some layer has. */
+export function rolesOf(config: Layers): readonly Role[] {
+  const deltas = config.delta_layers?.length ?? 0
+  return rolesWithout(deltas === 0 ? OF_DELTA : deltas === config.n_layers ? OF_ATTENTION : [], config)
+}
+
+/** The linears of one layer. */
+export function layerRoles(config: Layers, layer: number): readonly Role[] {
+  return rolesWithout(config.delta_layers?.includes(layer) ? OF_ATTENTION : OF_DELTA, config)
+}
+
+/** Queries, keys and values of all heads of a delta rule, one after the other, and the last of them alone. */
+export function deltaWidths(config: ModelStructure): { channels: number; inner: number } {
+  const inner = config.delta_v_heads * config.delta_v_dim
+  return { channels: 2 * config.delta_k_heads * config.delta_k_dim + inner, inner }
 }
 
 /** [rows, cols] of a linear: rows are output features. */
@@ -63,6 +88,15 @@ export function linearShape(config: ModelStructure, role: Role): [number, number
       return [hidden_dim, dim]
     case 'w2':
       return [dim, hidden_dim]
+    case 'w_qkv':
+      return [deltaWidths(config).channels, dim]
+    case 'w_z':
+      return [deltaWidths(config).inner, dim]
+    case 'w_beta':
+    case 'w_alpha':
+      return [config.delta_v_heads, dim]
+    case 'w_out':
+      return [dim, deltaWidths(config).inner]
   }
 }
 
@@ -81,6 +115,10 @@ export function matrixTensors(
     part,
   })
   const bias = kind.bias ? [tensor('bias', 'F32', rows)] : []
+  if (kind.norm_in) {
+    const { norm_in: _, ...rest } = kind
+    return [tensor('norm_in', 'F32', cols), ...matrixTensors(name, rest, rows, cols, part)]
+  }
   switch (kind.kind) {
     case 'dense': {
       const scale = kind.dtype === 'q8' ? [tensor('scale', 'F32', rows)] : []
@@ -88,6 +126,11 @@ export function matrixTensors(
     }
     case 'q1_0':
       return [tensor('sign', 'U8', rows, cols / 8), tensor('scale', 'F16', rows, cols / 128), ...bias]
+    case 'ternary': {
+      const { group } = kind
+      const scale = group === 0 ? tensor('scale', 'F32', rows) : tensor('scale', 'F16', rows, cols / group)
+      return [tensor('codes', 'U8', rows, cols / 4), scale, ...bias]
+    }
     case 'sign': {
       if (kind.rank === 0) {
         return [tensor('g', 'F32', cols), tensor('sign', 'U8', rows, cols / 8), tensor('h', 'F32', rows), ...bias]
@@ -127,6 +170,18 @@ function* layerParts(config: ModelStructure, layer: number): Generator<ModelPart
     return { name: `${prefix}.${role}`, part: 'linear', shape: linearShape(config, role), linear: { layer, role } }
   }
   yield* norm(config, `${prefix}.attention_norm`, config.dim)
+  if (config.delta_layers.includes(layer)) yield* deltaParts(config, prefix, linear)
+  else yield* attentionParts(config, prefix, linear)
+  yield* norm(config, `${prefix}.ffn_norm`, config.dim)
+  yield linear('w1')
+  if (config.ffn_inner_norm) yield* norm(config, `${prefix}.ffn_inner_norm`, config.hidden_dim)
+  yield linear('w2')
+  if (config.feed_forward === 'gated') yield linear('w3')
+}
+
+type LinearPart = (role: Role) => ModelPart
+
+function* attentionParts(config: ModelStructure, prefix: string, linear: LinearPart): Generator<ModelPart> {
   yield linear('wq')
   yield linear('wk')
   yield linear('wv')
@@ -138,11 +193,20 @@ function* layerParts(config: ModelStructure, layer: number): Generator<ModelPart
     yield* norm(config, `${prefix}.attention_inner_norm`, config.n_heads * config.head_dim)
   }
   yield linear('wo')
-  yield* norm(config, `${prefix}.ffn_norm`, config.dim)
-  yield linear('w1')
-  if (config.ffn_inner_norm) yield* norm(config, `${prefix}.ffn_inner_norm`, config.hidden_dim)
-  yield linear('w2')
-  if (config.feed_forward === 'gated') yield linear('w3')
+}
+
+/** conv: a filter of each channel, the oldest token first; decay: what softplus is multiplied by, so mostly negative. */
+function* deltaParts(config: ModelStructure, prefix: string, linear: LinearPart): Generator<ModelPart> {
+  yield linear('w_qkv')
+  yield linear('w_z')
+  yield linear('w_beta')
+  yield linear('w_alpha')
+  const { channels } = deltaWidths(config)
+  yield { name: `${prefix}.conv`, part: 'recurrence', shape: [channels, config.delta_conv] }
+  yield { name: `${prefix}.decay`, part: 'recurrence', shape: [config.delta_v_heads] }
+  yield { name: `${prefix}.time_bias`, part: 'recurrence', shape: [config.delta_v_heads] }
+  yield { name: `${prefix}.delta_norm`, part: 'norm', shape: [config.delta_v_dim] }
+  yield linear('w_out')
 }
 
 /** Everything a model consists of, in file order. */
@@ -157,7 +221,7 @@ export function* modelParts(config: ModelStructure): Generator<ModelPart> {
   if (!config.tied_head) yield { name: 'output', part: 'head', shape: [vocab_size, dim] }
 }
 
-/** The kind of a part that is stored as some kind; norms and positions are always f32. */
+/** The kind of a part that is stored as some kind; everything else is always f32. */
 export function kindOf(config: ModelConfig, { part, linear }: ModelPart): LinearKind | undefined {
   if (linear !== undefined) return linearKind(config, linear.layer, linear.role)
   if (part === 'embedding') return config.embedding
@@ -167,11 +231,17 @@ export function kindOf(config: ModelConfig, { part, linear }: ModelPart): Linear
 /** Every tensor of a model in file order: each has exactly one legal name, dtype and shape. */
 export function tensorTable(config: ModelConfig, blobs: Blobs): TensorSpec[] {
   const table: TensorSpec[] = []
+  const signedWidths = new Set<number>()
   for (const piece of modelParts(config)) {
     const { name, part, shape } = piece
     const kind = kindOf(config, piece)
     if (kind === undefined) table.push({ name, dtype: 'F32', shape, part })
     else table.push(...matrixTensors(name, kind, shape[0], shape[1]!, part))
+    if (kind?.rotation?.signs) signedWidths.add(shape[1]!)
+  }
+  // The matrices of a width share their signs, so one tensor holds them and none can differ from another.
+  for (const cols of [...signedWidths].sort((a, b) => a - b)) {
+    table.push({ name: rotationSigns(cols), dtype: 'U8', shape: [Math.ceil(cols / 8)], part: 'rotation' })
   }
   for (const name of ['tokenizer', 'chat_template'] as const) {
     if (blobs[name] > 0) table.push({ name, dtype: 'U8', shape: [blobs[name]], part: 'blob' })

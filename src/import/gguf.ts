@@ -8,86 +8,45 @@ import { readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
+import { readGgufLinear } from './gguf-linear.js'
 import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
 import type { GgufHeader, GgufTensorInfo } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
+import { type GgufType, GgufTypes, tensorBytes } from './gguf-types.js'
+import { i2sTensor } from './i2-s.js'
 import { mapTensors, Taker } from './map-tensors.js'
-import {
-  badSource,
-  checkDimension,
-  type SourceModel,
-  type SourceTensor,
-  storedRows,
-  unsupportedArchitecture,
-  wrongShape,
-} from './source.js'
+import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
+import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
+import { groupValueHeads } from './value-heads.js'
 
-/** By ggml type id: what we read, with the elements and bytes of a block. */
-const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
-  0: { type: 'f32', elements: 1, bytes: 4 },
-  1: { type: 'f16', elements: 1, bytes: 2 },
-  2: { type: 'q4_0', elements: 32, bytes: 18 },
-  3: { type: 'q4_1', elements: 32, bytes: 20 },
-  6: { type: 'q5_0', elements: 32, bytes: 22 },
-  7: { type: 'q5_1', elements: 32, bytes: 24 },
-  8: { type: 'q8_0', elements: 32, bytes: 34 },
-  10: { type: 'q2_k', elements: 256, bytes: 84 },
-  11: { type: 'q3_k', elements: 256, bytes: 110 },
-  12: { type: 'q4_k', elements: 256, bytes: 144 },
-  13: { type: 'q5_k', elements: 256, bytes: 176 },
-  14: { type: 'q6_k', elements: 256, bytes: 210 },
-  20: { type: 'iq4_nl', elements: 32, bytes: 18 },
-  23: { type: 'iq4_xs', elements: 256, bytes: 136 },
-  30: { type: 'bf16', elements: 1, bytes: 2 },
-  41: { type: 'q1_0', elements: 128, bytes: 18 },
+interface PlacedTensor extends GgufTensorInfo {
+  format: GgufType
 }
 
-/** Names of the types we do not read, for the message; ggml has no others in use. */
-const OTHER_TYPES: Record<number, string> = {
-  9: 'Q8_1',
-  15: 'Q8_K',
-  16: 'IQ2_XXS',
-  17: 'IQ2_XS',
-  18: 'IQ3_XXS',
-  19: 'IQ1_S',
-  21: 'IQ3_S',
-  22: 'IQ2_S',
-  29: 'IQ1_M',
-  34: 'TQ1_0',
-  35: 'TQ2_0',
-  39: 'MXFP4',
-  42: 'Q2_0',
-}
-
-type TensorMap = Map<string, GgufTensorInfo>
+type TensorMap = Map<string, PlacedTensor>
 
 /** Every tensor's type known, its bytes inside the file, no two sharing any. */
-function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorMap {
+function checkTensors(path: string, header: GgufHeader): TensorMap {
   const byName: TensorMap = new Map()
+  const tensors = [...header.tensors].sort((a, b) => a.offset - b.offset)
+  const types = new GgufTypes(path, header, tensors)
   let end = 0
   let before = ''
-  for (const tensor of [...tensors].sort((a, b) => a.offset - b.offset)) {
-    const { name, type, dimensions, offset } = tensor
-    const known = TYPES[type]
-    if (known === undefined) {
-      const what = OTHER_TYPES[type] ?? `the unknown type ${type}`
-      throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', `${path}: tensor ${name} has type ${what}`, {
-        hint: 'F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS and Q1_0 can be read.',
-      })
+  for (const tensor of tensors) {
+    const { name, dimensions, offset } = tensor
+    const format = types.of(tensor)
+    if (dimensions[0]! % format.elements !== 0) {
+      throw badSource(`${path}: tensor ${name} has rows of ${dimensions[0]}, not a multiple of ${format.elements}`)
     }
-    if (dimensions[0]! % known.elements !== 0) {
-      throw badSource(`${path}: tensor ${name} has rows of ${dimensions[0]}, not a multiple of ${known.elements}`)
-    }
-    const bytes = (dimensions.reduce((product, size) => product * size, 1) / known.elements) * known.bytes
     if (byName.has(name)) throw badSource(`${path}: tensor ${name} is there twice`)
     if (offset < end) throw badSource(`${path}: tensors ${before} and ${name} overlap at byte ${offset}`)
-    end = offset + bytes
+    end = offset + tensorBytes(tensor, format)
     before = name
-    if (end > fileBytes) {
-      const message = `${path}: tensor ${name} ends at byte ${end}, the file has ${fileBytes}`
+    if (end > header.fileBytes) {
+      const message = `${path}: tensor ${name} ends at byte ${end}, the file has ${header.fileBytes}`
       throw new OnebitError('ERR_TRUNCATED', message, { hint: 'The download stopped early; get the file again.' })
     }
-    byName.set(name, tensor)
+    byName.set(name, { ...tensor, format })
   }
   return byName
 }
@@ -122,7 +81,7 @@ function joinTensors(parts: readonly GgufPart[]): JoinedTensors {
 
 type ReadAt = (name: string, position: number, length: number) => Promise<Uint8Array>
 
-class GgufTaker extends Taker<GgufTensorInfo> {
+class GgufTaker extends Taker<PlacedTensor> {
   readonly #read: ReadAt
   readonly #pathOf: (name: string) => string
 
@@ -132,18 +91,20 @@ class GgufTaker extends Taker<GgufTensorInfo> {
     this.#pathOf = pathOf
   }
 
-  protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
+  protected override open({ name, format, dimensions, offset }: PlacedTensor, shape: number[]): SourceTensor {
     const found = [...dimensions].reverse()
     if (found.length !== shape.length || found.some((size, i) => size !== shape[i])) {
       throw wrongShape(name, found, shape)
     }
-    const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
+    const rows = shape.length === 1 ? 1 : shape[0]!
+    const { type, elements, bytes } = format
+    if (type === 'i2_s') return i2sTensor(name, rows, cols, (at, length) => this.#read(name, offset + at, length))
     const rowBytes = (cols / elements) * bytes
     const read = storedRows({ path: this.#pathOf(name), offset }, (first, count) =>
       this.#read(name, offset + first * rowBytes, count * rowBytes),
     )
-    return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
+    return { name, type, rows, cols, read }
   }
 }
 
@@ -181,11 +142,9 @@ function checkModel(parts: readonly GgufPart[]): string {
       'It may be no model, or only a part of one.',
     )
   }
-  if (parts.every((part) => part.header.tensors.length === 0))
+  if (parts.every((part) => part.header.tensors.length === 0)) {
     throw badSource(`${path} has no tensors: it holds only a vocabulary`)
-  // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
-  const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
-  if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
+  }
   return architecture
 }
 
@@ -205,21 +164,27 @@ export async function openGguf(path: string): Promise<SourceModel> {
   try {
     const { metadata } = parts[0]!.header
     const architecture = checkModel(parts)
-    const { names, fused, read } = ggufDescription(architecture)
+    const { names, fused, isIgnored, read } = ggufDescription(architecture)
     const joined = joinTensors(parts)
     const placed = joined.tensors
+    const hadamard = readPrismHadamard(metadata, placed)
     const take = new GgufTaker(joined)
     const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
-    const tensors = mapTensors({ structure, biases, names, fused }, take)
+    take.ignore((name) => isIgnored?.(name, structure) ?? false)
+    const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
+    const rotations = hadamard && rotationsOf(hadamard, names, structure)
+    for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
+    const config = groupValueHeads(tensors, structure, rotations?.byMatrix ?? new Map(), hadamard?.gdnGrouped ?? false)
     return {
       format: 'gguf',
       name: nameOf(metadata),
-      config: structure,
+      config,
       tensors,
       text: ggufText(metadata),
       layernorm: false,
+      rotations: rotations?.byMatrix,
       files: parts.map((part) => part.path),
       close: () => closeParts(parts),
     }

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
 import { huggingFaceDescription } from '../architectures/list.js'
 import { shown } from '../shown-value.js'
+import { type BitnetQuantization, readBitnet, readBitnetQuantization } from './bitnet-packed.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
 import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
@@ -16,28 +17,45 @@ import { badSource, missingTensor, type SourceModel, type SourceTensor, wrongSha
 import { openTorchCheckpoint } from './torch-checkpoint.js'
 
 /** What a config.json says. @throws OnebitError as HuggingFaceDescription.read */
-export function readHfConfig(json: Fields): Reading & { description: HuggingFaceDescription; hasSigns: boolean } {
-  const description = huggingFaceDescription(json.model_type)
+export function readHfConfig(json: Fields): HfReading {
+  const usual = huggingFaceDescription(json.model_type, json.architectures)
+  const config = new HfFields(json)
+  const reading = usual.read(config)
+  const description = { ...usual, names: reading.names ?? usual.names }
   const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
-  return { description, hasSigns, ...description.read(new HfFields(json)) }
+  return { ...reading, description, hasSigns, quantization: readBitnetQuantization(config) }
+}
+
+interface HfReading extends Reading {
+  description: HuggingFaceDescription
+  /** its linears are signs */
+  hasSigns: boolean
+  /** its linears are ternary */
+  quantization: BitnetQuantization | undefined
 }
 
 class HfTaker extends Taker<RawTensor> {
-  /** cut off from the names that this checkpoint has without it */
-  readonly #absentPrefix: string
+  readonly #basePrefix: string
+  /** what names of this checkpoint begin with in its place */
+  readonly #prefix: string
 
-  constructor(raw: RawTensors['tensors'], { names, basePrefix, isIgnored }: HuggingFaceDescription) {
+  constructor(raw: RawTensors['tensors'], { names, basePrefix, nestedPrefix, isIgnored }: HuggingFaceDescription) {
     super(raw, isIgnored)
-    const embedding = `${names.tok_embeddings}.weight`
-    this.#absentPrefix = raw.has(embedding) ? '' : basePrefix
+    const embedding = `${names.tok_embeddings!.slice(basePrefix.length)}.weight`
+    const prefixes = [basePrefix, ...(nestedPrefix === undefined ? [] : [nestedPrefix])]
+    this.#basePrefix = basePrefix
+    this.#prefix = prefixes.find((prefix) => raw.has(prefix + embedding)) ?? ''
   }
 
   protected override open(raw: RawTensor, shape: readonly number[]): SourceTensor {
-    return floatTensor(raw, shape)
+    // A convolution of each channel by itself has a 1 between channels and taps.
+    const { shape: found } = raw
+    const isOfChannels = shape.length === 2 && found.length === 3 && found[1] === 1
+    return floatTensor(isOfChannels ? { ...raw, shape: [found[0]!, found[2]!] } : raw, shape)
   }
 
   protected override nameOf(usual: string): string {
-    return usual.startsWith(this.#absentPrefix) ? usual.slice(this.#absentPrefix.length) : usual
+    return usual.startsWith(this.#basePrefix) ? this.#prefix + usual.slice(this.#basePrefix.length) : usual
   }
 }
 
@@ -107,7 +125,7 @@ function nameOf({ _name_or_path: name }: Fields): string | undefined {
 export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
-  const { description, hasSigns, structure, biases } = readHfConfig(json)
+  const { description, hasSigns, structure, biases, quantization } = readHfConfig(json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -115,9 +133,10 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     const layout = hasSigns ? signLayout(take, description) : undefined
     // Some checkpoints hold a head that is tied all the same, and then it is not used.
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
-    const readLinear = layout && readSigns(take, description, layout)
-    const { fused } = description
-    const tensors = mapTensors({ structure, biases, names, fused }, take, readLinear)
+    const ternary = quantization && readBitnet(take, quantization)
+    const readLinear = layout === undefined ? ternary : readSigns(take, description, layout)
+    const { fused, adjust } = description
+    const tensors = mapTensors({ structure, biases, names, fused, adjust }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
       name: nameOf(json),

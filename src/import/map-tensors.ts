@@ -1,7 +1,14 @@
 /** Takes a model's tensors out of a source, by the one table of parts and an architecture's names. */
-import { type BiasRules, type FusedLinears, type TensorNames, theirName } from '../architectures/architecture.js'
+import {
+  type Adjust,
+  type BiasRules,
+  type FusedLinears,
+  type TensorNames,
+  theirName,
+} from '../architectures/architecture.js'
 import type { ModelStructure } from '../config/config.js'
 import { modelParts } from '../config/tensors.js'
+import { adjusted } from './adjusted-tensor.js'
 import { ofFused } from './fused-linears.js'
 import { missingTensor, type SourceTensor, unusedTensor } from './source.js'
 
@@ -40,10 +47,20 @@ export abstract class Taker<Raw> {
     return found
   }
 
+  /** Tensors that nobody has to ask for. */
+  ignore(isIgnored: (name: string) => boolean): void {
+    for (const name of this.#left) if (isIgnored(name)) this.#left.delete(name)
+  }
+
   checkNothingLeft(): void {
     const [name] = this.#left
     if (name !== undefined) throw unusedTensor(name)
   }
+}
+
+function vectorSuffix(name: string): string {
+  if (name.endsWith('.bias')) return '.bias'
+  return name.endsWith('.decay') || name.endsWith('.time_bias') ? '' : '.weight'
 }
 
 /** The tensors of one linear but its bias, by what comes behind our name of it. */
@@ -54,7 +71,13 @@ export type ReadLinear = (theirs: string, rows: number, cols: number) => Iterabl
  * @throws OnebitError ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE
  */
 export function mapTensors(
-  model: { structure: ModelStructure; biases: BiasRules; names: TensorNames; fused?: FusedLinears | undefined },
+  model: {
+    structure: ModelStructure
+    biases: BiasRules
+    names: TensorNames
+    fused?: FusedLinears | undefined
+    adjust?: Adjust | undefined
+  },
   take: Taker<unknown>,
   readLinear: ReadLinear = (theirs, rows, cols) => [['weight', take.required(`${theirs}.weight`, rows, cols)]],
 ): Map<string, SourceTensor> {
@@ -66,8 +89,9 @@ export function mapTensors(
     const [rows, cols] = part.shape
     if (part.linear === undefined) {
       const isTable = part.part === 'embedding' || part.part === 'head'
-      const suffix = part.name.endsWith('.bias') ? 'bias' : 'weight'
-      out.set(isTable ? `${part.name}.weight` : part.name, take.required(`${theirs}.${suffix}`, ...part.shape))
+      const tensor = take.required(`${theirs}${vectorSuffix(part.name)}`, ...part.shape)
+      const adjust = model.adjust?.(part)
+      out.set(isTable ? `${part.name}.weight` : part.name, adjust === undefined ? tensor : adjusted(tensor, adjust))
       continue
     }
     const { role } = part.linear
@@ -76,7 +100,10 @@ export function mapTensors(
     const unit = fused?.by === 'matrix' ? rows : structure.head_dim
     const own = (tensor: SourceTensor) => (index < 0 ? tensor : ofFused(tensor, unit, index, count))
     const all = index < 0 ? rows : rows * count
-    for (const [suffix, tensor] of readLinear(theirs, all, cols!)) out.set(`${part.name}.${suffix}`, own(tensor))
+    for (const [suffix, tensor] of readLinear(theirs, all, cols!)) {
+      // What stands in front is the same for all that lie in one tensor.
+      out.set(`${part.name}.${suffix}`, suffix === 'norm_in' ? tensor : own(tensor))
+    }
     const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, all)
     if (bias !== undefined) out.set(`${part.name}.bias`, own(bias))
   }

@@ -59,6 +59,12 @@ export function floatTensor(raw: RawTensor, shape: readonly number[]): SourceTen
   return { name: raw.name, type, rows, cols, read }
 }
 
+/** Rows of bytes [rows, cols], `count` of them from `first` on. */
+export function packedRows(raw: RawTensor, rows: number, cols: number) {
+  if (!sameShape(raw.shape, [rows, cols])) throw wrongShape(raw.name, raw.shape, [rows, cols])
+  return (first: number, count: number) => raw.read(first * cols, count * cols)
+}
+
 /** Eight signs a byte, int8 or uint8 [rows, cols / 8]. */
 export function packedTensor(raw: RawTensor, rows: number, cols: number): SourceTensor {
   const rowBytes = cols / 8

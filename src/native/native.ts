@@ -215,6 +215,10 @@ export interface NativeModel {
   readonly weightBytes: number
   readonly isa: string
   readonly threads: number
+  /** what checkpoints of its sessions may take in all, in bytes; they have less where the memory limit leaves less */
+  limitCheckpoints(bytes: number): void
+  /** what they take */
+  readonly checkpointBytes: number
   /** ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_DISPOSED */
   createSession(capacity: number, kv: 0 | 1 | 2 /* f16 f32 int8 */): NativeSession
   /** Disposes its sessions too; resolves when no step uses it and the memory is free. Any number of times. */
@@ -231,8 +235,22 @@ export interface NativeSession {
   readonly bytes: number
   /** of the cache as it is: it grows by chunks of 256 positions. May be read while busy: from before the step. */
   readonly usedBytes: number
+  /** of a chunk, and of the state of all layers that have one (0: there are none); 0 when disposed */
+  readonly chunkBytes: number
+  readonly stateBytes: number
+  /**
+   * Back to the first `length` positions; in a model whose layers have states, to as many of them as `reachable` says, and
+   * `length` has to be looked at afterwards.
+   */
   rewind(length: number): void
-  /** a new session with the first `length` positions, same capacity and kv type; copied off the main thread */
+  /** how many of the first `length` positions a session can go back to, or be forked at */
+  reachable(length: number): number
+  /** Something ends where the session is now: a state is worth keeping when it goes on from there. */
+  mark(): void
+  /**
+   * a new session with the first `length` positions, or with as many as are reachable, same capacity and kv type; copied off
+   * the main thread
+   */
   fork(length: number): Promise<NativeSession>
   /**
    * Bytes of one chunk of 256 positions as they lie in memory; positions from `length` on are zeros. The layout depends
@@ -241,6 +259,14 @@ export interface NativeSession {
   readChunk(index: number): Promise<Uint8Array>
   /** The same back: chunks in order, from index 0 on, into an empty session; then `restored(length)`. */
   writeChunk(index: number, bytes: Uint8Array): Promise<void>
+  /**
+   * Positions, ascending, of the newest kept states, at most so many, and of the one there is now; empty where there are
+   * none. From then on they can be read by their index in it, whatever is done with other sessions.
+   */
+  holdStates(most: number): Int32Array
+  readState(index: number): Promise<Uint8Array>
+  /** The same back after the chunks, in ascending order; the last must be at the length that `restored` is told. */
+  writeState(length: number, bytes: Uint8Array): Promise<void>
   /** `length` positions are in the cache now; their chunks were written. */
   restored(length: number): void
   /** Stops the step under way between two layers; the memory is freed when it has ended. Any number of times. */
@@ -271,6 +297,9 @@ export type SourceType =
   | 'tq1_0'
   | 'tq2_0'
   | 'ptq1_0'
+
+/** Blocks of codes of -1, 0 and 1 with an f16 scale. */
+export type TernaryBlocks = Extract<SourceType, 'q2_0' | 'q2_0_g128' | 'tq1_0' | 'tq2_0' | 'ptq1_0'>
 
 export interface NativeAddon {
   /** how errors are made; called once by src/native/addon.ts */
@@ -340,6 +369,20 @@ export interface NativeAddon {
   packSigns(rows: Float32Array, n_rows: number, cols: number): Uint8Array
   /** GGUF Q1_0 blocks to our two tensors: sign bits (inverted: bit 1 = -1) and f16 scales */
   splitQ1_0(source: Uint8Array, n_rows: number, cols: number): { sign: Uint8Array; scale: Uint16Array }
+  /**
+   * Ternary blocks to our two tensors: codes, four to a byte, and f16 scales. ERR_TERNARY_CODE where a code is 3,
+   * ERR_NOT_FINITE.
+   */
+  splitTernary(
+    source: Uint8Array,
+    type: TernaryBlocks,
+    n_rows: number,
+    cols: number,
+  ): { codes: Uint8Array; scale: Uint16Array }
+  /** One code of each byte, at bits `shift`, to codes four to a byte. source: (n_rows, cols). ERR_TERNARY_CODE */
+  gatherCodes(source: Uint8Array, shift: number, n_rows: number, cols: number): Uint8Array
+  /** Blocks of I2_S to codes four to a byte; the rows begin at element `first` < 128 of source. ERR_TERNARY_CODE */
+  i2sCodes(source: Uint8Array, first: number, n_rows: number, cols: number): Uint8Array
   /** rank-1 factorisation of |W|: W ~ sign(W) * (h gᵀ). Off the main thread, on all cores. */
   svid(
     w: Float32Array,

@@ -24,7 +24,7 @@ interface Stored {
 }
 
 const isStored = (tensor: SourceTensor | undefined): tensor is SourceTensor =>
-  tensor?.read.stored !== undefined && tensor.type !== 'packed'
+  tensor?.read.stored !== undefined && tensor.scale === undefined && tensor.type !== 'packed' && tensor.type !== 'codes'
 
 function* partsStored(config: ModelConfig, { tensors }: SourceModel, part: ModelPart): Generator<Stored> {
   const { name, shape } = part
@@ -40,12 +40,18 @@ function* partsStored(config: ModelConfig, { tensors }: SourceModel, part: Model
     return
   }
   const from = tensors.get(`${name}.weight`)
-  const isMade = kind.kind === 'dense' || (kind.kind === 'q1_0' && from?.type === 'q1_0')
+  // A ternary matrix whose weights are in groups has those of the blocks it comes in.
+  const isMade =
+    kind.kind === 'dense' ||
+    (kind.kind === 'q1_0' && from?.type === 'q1_0') ||
+    (kind.kind === 'ternary' && kind.group > 0)
   if (!isMade) return
   if (isStored(from)) {
-    const specs = matrixTensors(name, { ...kind, bias: false }, shape[0], shape[1]!, part.part)
+    const { norm_in: _, ...plain } = kind
+    const specs = matrixTensors(name, { ...plain, bias: false }, shape[0], shape[1]!, part.part)
     yield { name, from, specs }
   }
+  if (kind.norm_in) yield* vector(`${name}.norm_in`, [shape[1]!])
   if (kind.bias) yield* vector(`${name}.bias`, [shape[0]])
 }
 

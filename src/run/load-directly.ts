@@ -37,6 +37,7 @@ export async function loadDirectly(path: string, options: CheckedModelOptions): 
       rest.catch(() => {}) // what is wrong with the weights comes first
     })
     try {
+      native.limitCheckpoints(options.checkpointMiB * 2 ** 20)
       const provenance = options.verify ? await withHashes(found, options.signal) : found.provenance
       const [identity, text] = await rest!
       return { native, config, info: describeModel(native, { ...found, path, provenance, identity }, options), ...text }

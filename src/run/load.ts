@@ -76,6 +76,7 @@ export async function loadModel(path: string, options: unknown): Promise<LoadedM
   text.catch((error) => stop.abort(error))
   const native = await weights
   try {
+    native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
     return { native, config: header.config, info: describeModel(native, header, checked), ...(await text) }
   } catch (error) {
     void native.dispose()

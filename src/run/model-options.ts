@@ -37,6 +37,11 @@ export interface ModelOptions {
   /** bytes that the weights and all sessions may take together; default: no limit */
   memoryLimit?: number
   /**
+   * MiB that states of recurrent layers may take where sessions can go back to, in all sessions of the model together; default
+   * 256. With less, going back takes longer; models without such layers take nothing.
+   */
+  checkpointMiB?: number
+  /**
    * of a model that is no `.obt` file: read all of its files for their SHA-256, which then stands in its provenance and makes
    * its identity; default false. A `.obt` file's checksums are always compared.
    */
@@ -54,6 +59,7 @@ export const MODEL_OPTION_NAMES: readonly (keyof ModelOptions)[] = [
   'kv',
   'isa',
   'memoryLimit',
+  'checkpointMiB',
   'verify',
   'onProgress',
   'signal',
@@ -66,6 +72,8 @@ export const MODEL_OPTION_NAMES: readonly (keyof ModelOptions)[] = [
  */
 export const DEFAULT_CONTEXT = 32768
 
+export const DEFAULT_CHECKPOINT_MIB = 256
+
 /** @throws OnebitError ERR_BAD_OPTION */
 export function checkModelOptions(options: unknown) {
   const fields = optionFields('options', options, MODEL_OPTION_NAMES)
@@ -76,6 +84,7 @@ export function checkModelOptions(options: unknown) {
     kv: choiceOption(fields, 'kv', KV_TYPES) ?? ('f16' as const),
     isa: stringOption(fields, 'isa') ?? process.env.ONEBIT_ISA ?? '',
     memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
+    checkpointMiB: integerOption(fields, 'checkpointMiB', 0, 1 << 20) ?? DEFAULT_CHECKPOINT_MIB,
     verify: booleanOption(fields, 'verify') ?? false,
     onProgress: functionOption<NonNullable<ModelOptions['onProgress']>>(fields, 'onProgress'),
     signal: signalOption(fields),

@@ -3,8 +3,11 @@
  * file: tensors `kv.0`, `kv.1`, … (U8, one for each chunk of 256 positions) and `tokens` (I32), a CRC-32C of each and of
  * the header. `__metadata__` says which model, activations and kind of cache it belongs to, the session's context, and
  * how many positions are in the cache: the tokens after those are still to be computed; `extra`, if it is there, is text of
- * whoever saved it. A state that is no keys and values
- * (LayerState in binding/run/session.h) would be one more tensor, `state.LAYER`, and a new version.
+ * whoever saved it.
+ *
+ * A model whose layers have states makes files of version 2, with tensors `state.0`, `state.1`, … (U8) behind the chunks:
+ * the states at the positions that `states` lists, of which the last is that of the cache and the others are where the
+ * session can go back to.
  *
  * Chunks go one by one: no more than one of them is ever in JavaScript's memory.
  */
@@ -30,6 +33,9 @@ import type { Timeline } from './timeline.js'
 
 const FORMAT = 'onebit-session'
 const VERSION = '1'
+const VERSION_WITH_STATES = '2'
+/** Beside that of the cache: as far back as one goes after a conversation was put away. */
+const SAVED_CHECKPOINTS = 4
 /** 2^22 positions have 16,384 chunks. */
 const MAX_HEADER_BYTES = 4 << 20
 const MAX_DEPTH = 3
@@ -53,15 +59,22 @@ interface SavedSession extends SessionOrigin {
   tokens: number
   /** of one chunk of the cache; of none when there is none */
   chunkBytes: number
+  /** positions at which there are states, ascending, and the bytes of one; none without positions */
+  states: number[]
+  stateBytes: number
   extra: string | undefined
 }
 
-function place({ positions, tokens, chunkBytes }: SavedSession): HeaderTensor[] {
+function place({ positions, tokens, chunkBytes, states, stateBytes }: SavedSession): HeaderTensor[] {
   const chunks = Math.ceil(positions / CHUNK_POSITIONS)
   const placed: HeaderTensor[] = Array.from({ length: chunks }, (_, i) => {
     return { name: `kv.${i}`, dtype: 'U8', shape: [chunkBytes], from: i * chunkBytes, to: (i + 1) * chunkBytes }
   })
-  const from = chunks * chunkBytes
+  let from = chunks * chunkBytes
+  for (const i of states.keys()) {
+    placed.push({ name: `state.${i}`, dtype: 'U8', shape: [stateBytes], from, to: from + stateBytes })
+    from += stateBytes
+  }
   placed.push({ name: 'tokens', dtype: 'I32', shape: [tokens], from, to: from + 4 * tokens })
   return placed
 }
@@ -70,7 +83,9 @@ function headerBytes(saved: SavedSession, tensors: readonly HeaderTensor[], crcs
   const { model, activations, kv } = saved
   const [context, positions] = [String(saved.context), String(saved.positions)]
   const extra = saved.extra === undefined ? {} : { extra: saved.extra }
-  const metadata = { format: FORMAT, version: VERSION, model, activations, kv, context, positions, ...extra }
+  const states = saved.states.length > 0 ? { states: saved.states.join(',') } : {}
+  const version = saved.states.length > 0 ? VERSION_WITH_STATES : VERSION
+  const metadata = { format: FORMAT, version, model, activations, kv, context, positions, ...states, ...extra }
   return sealedHeader(unsealedHeader(metadata, tensors, crcs))
 }
 
@@ -85,16 +100,22 @@ export async function saveTimeline(
   { extra, signal }: { extra: string | undefined; signal: AbortSignal | undefined },
 ): Promise<void> {
   const { capacity: context, computed: positions, length: tokens } = timeline
-  const saved = { ...origin, context, positions, tokens, chunkBytes: timeline.chunkBytes, extra }
+  const { chunkBytes, stateBytes } = timeline
+  const states = timeline.holdStates(SAVED_CHECKPOINTS)
+  const saved = { ...origin, context, positions, tokens, chunkBytes, states, stateBytes, extra }
   const tensors = place(saved)
+  const chunks = tensors.length - states.length - 1
+  const bytesOf = async (i: number) => {
+    if (i < chunks) return timeline.readChunk(i)
+    return i < chunks + states.length ? timeline.readState(i - chunks) : new Uint8Array(timeline.slice().slice().buffer)
+  }
   await writeAtomically(path, async (file) => {
     const zeros = tensors.map(() => 0)
     const stream = new TensorStream(file, headerBytes(saved, tensors, zeros).length, { signal })
     const crcs: number[] = []
     for (const [i, { name, from, to }] of tensors.entries()) {
       signal?.throwIfAborted()
-      const bytes = name === 'tokens' ? new Uint8Array(timeline.slice().slice().buffer) : await timeline.readChunk(i)
-      crcs.push(await stream.write(name, to - from, [bytes]))
+      crcs.push(await stream.write(name, to - from, [await bytesOf(i)]))
     }
     signal?.throwIfAborted()
     await writeFully(file, headerBytes(saved, tensors, crcs), 0)
@@ -159,8 +180,20 @@ function parseMetadata(root: Fields, metadata: Fields): SavedSession {
     positions,
     tokens,
     chunkBytes,
+    ...parseStates(root, metadata, positions),
     extra: parseExtra(metadata),
   }
+}
+
+function parseStates(root: Fields, metadata: Fields, positions: number): Pick<SavedSession, 'states' | 'stateBytes'> {
+  if (metadata.version === VERSION) return { states: [], stateBytes: 0 }
+  const listed = typeof metadata.states === 'string' ? metadata.states.split(',', SAVED_CHECKPOINTS + 2) : []
+  const states = listed.map((text) => count(text, 'the position of a state', positions))
+  const isAscending = states.every((position, i) => position > (states[i - 1] ?? 0))
+  if (!isAscending || states.length > SAVED_CHECKPOINTS + 1 || states.at(-1) !== positions) {
+    damaged('the positions of its states are in no order, or not that of the cache')
+  }
+  return { states, stateBytes: count(elements(root, 'state.0'), 'the size of state.0', 2 ** 40) }
 }
 
 function parseExtra({ extra }: Fields): string | undefined {
@@ -186,9 +219,9 @@ function parseHeader(text: Buffer, fileBytes: number): Found {
   const root = parseHeaderJson(text, 'The header', MAX_DEPTH, damaged)
   const metadata = isObject(root) ? root.__metadata__ : undefined
   if (!isObject(root) || !isObject(metadata) || metadata.format !== FORMAT) return noSession()
-  if (metadata.version !== VERSION) {
+  if (metadata.version !== VERSION && metadata.version !== VERSION_WITH_STATES) {
     const found = typeof metadata.version === 'string' ? metadata.version.slice(0, 20) : 'none'
-    const problem = `The saved session has format version ${found}; this program reads version ${VERSION}`
+    const problem = `The saved session has format version ${found}; this program reads versions ${VERSION} and ${VERSION_WITH_STATES}`
     throw new OnebitError('ERR_VERSION', problem, { hint: 'Use a newer onebit-run.' })
   }
   const saved = parseMetadata(root, metadata)
@@ -277,8 +310,13 @@ async function fill(timeline: Timeline, file: FileHandle, found: Found, ids: Int
       throw new OnebitError('ERR_CONTEXT_FULL', problem, { hint: 'Restore it with a larger `context`.' })
     }
     if (saved.positions > 0 && saved.chunkBytes !== timeline.chunkBytes) damaged('its chunks have another size')
+    const wanted = saved.positions > 0 ? timeline.stateBytes : 0
+    if (saved.stateBytes !== wanted) damaged('its states have another size')
+    const chunks = tensors.length - saved.states.length - 1
     for (const [i, tensor] of tensors.slice(0, -1).entries()) {
-      await timeline.writeChunk(i, await readTensor(file, tensor, signal))
+      const bytes = await readTensor(file, tensor, signal)
+      if (i < chunks) await timeline.writeChunk(i, bytes)
+      else await timeline.writeState(saved.states[i - chunks]!, bytes)
     }
     signal?.throwIfAborted()
     timeline.restored(saved.positions, ids)

@@ -377,7 +377,8 @@ export class Session<M extends SessionModel = SessionModel> {
   }
 
   /**
-   * Goes back to the first `position` tokens; the rest is forgotten.
+   * Goes back to the first `position` tokens; the rest is forgotten. In a model with recurrent layers, what was computed
+   * after the last checkpoint before that is computed again with whatever comes next.
    * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_BAD_OPTION
    */
   rewind(position: number): void {
@@ -505,6 +506,7 @@ export class Session<M extends SessionModel = SessionModel> {
     signal?.throwIfAborted()
     this.#checkFree()
     this.#busy = true
+    this.#timeline.mark()
     const { promise, resolve } = withResolvers()
     this.#ended = promise
     return () => {

@@ -15,7 +15,7 @@ import type {
   NativeStepResult,
   OnToken,
 } from '../native/native.js'
-import { CHUNK_POSITIONS, type KvType } from './kv.js'
+import type { KvType } from './kv.js'
 
 export interface ComputeOptions extends Partial<Pick<NativeStepItem, 'logits' | 'hidden'>> {
   /** scores of what follows each token from this position on; `next` follows the last (-1: unknown) */
@@ -32,6 +32,8 @@ export class Timeline {
   readonly #native: NativeSession
   readonly #ids: Int32Array
   #length = 0
+  /** tokens that were computed once and are pending again, because the cache could go back only farther than that */
+  #owed = 0
   readonly capacity: number
   readonly kv: KvType
 
@@ -62,9 +64,14 @@ export class Timeline {
     return this.#native.usedBytes
   }
 
-  /** of CHUNK_POSITIONS positions; 0 when disposed */
+  /** of 256 positions; 0 when disposed */
   get chunkBytes(): number {
-    return this.#native.bytes / Math.ceil(this.capacity / CHUNK_POSITIONS)
+    return this.#native.chunkBytes
+  }
+
+  /** of the layers that have one, together; 0 when there are none */
+  get stateBytes(): number {
+    return this.#native.stateBytes
   }
 
   get disposed(): boolean {
@@ -100,11 +107,25 @@ export class Timeline {
   rewind(length: number): void {
     this.rewindCache(length)
     this.#length = length
+    this.#owed = Math.min(this.#owed, length)
   }
 
-  /** Makes the tokens from here on pending again. */
+  /** Makes the tokens from here on pending again, and those before that the cache cannot go back to. */
   rewindCache(length: number): void {
-    if (length < this.#native.length) this.#native.rewind(length)
+    if (length >= this.#native.length) return
+    this.#native.rewind(length)
+    if (this.#native.length < length) this.#owed = Math.max(this.#owed, length)
+  }
+
+  /** What is done with the timeline next is another thing than what was done before. */
+  mark(): void {
+    if (this.#native.stateBytes > 0) this.#native.mark()
+  }
+
+  /** Forgets the tokens that were not computed, but not the first `keep`. */
+  #dropPending(keep: number): void {
+    const kept = Math.min(Math.max(keep, this.#owed), this.#length)
+    this.#length = Math.max(this.#native.length, kept)
   }
 
   /** How many of the first tokens are the same as in `ids`. */
@@ -130,8 +151,7 @@ export class Timeline {
       const [result] = await addon().step(this.#model, [item], settings)
       return result!
     } finally {
-      if (!this.#native.disposed)
-        this.#length = Math.max(this.#native.length, Math.min(options.keep ?? 0, this.#length))
+      if (!this.#native.disposed) this.#dropPending(options.keep ?? 0)
     }
   }
 
@@ -153,13 +173,15 @@ export class Timeline {
   settle(drop: boolean): void {
     if (this.#native.disposed) return
     this.rewindCache(this.#length)
-    if (drop) this.#length = this.#native.length
+    if (drop) this.#dropPending(0)
   }
 
   /** @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT */
   async fork(length: number): Promise<Timeline> {
     const native = await this.#native.fork(Math.min(length, this.#native.length))
-    return new Timeline(this.#model, native, this.kv, this.slice(0, length).slice())
+    const fork = new Timeline(this.#model, native, this.kv, this.slice(0, length).slice())
+    fork.#owed = Math.min(length, this.#native.length)
+    return fork
   }
 
   /** Chunk `index` of the cache, zeros behind what is computed. */
@@ -170,6 +192,21 @@ export class Timeline {
   /** The same back, in order, into an empty timeline; then restored(). */
   writeChunk(index: number, bytes: Uint8Array): Promise<void> {
     return this.#native.writeChunk(index, bytes)
+  }
+
+  /** Positions of the states that can be read now: the newest that are kept, at most so many, and that of what is computed. */
+  holdStates(most: number): number[] {
+    return this.#native.stateBytes > 0 ? [...this.#native.holdStates(most)] : []
+  }
+
+  /** By its place in that list. */
+  readState(index: number): Promise<Uint8Array> {
+    return this.#native.readState(index)
+  }
+
+  /** The same back, in order, after the chunks. */
+  writeState(position: number, bytes: Uint8Array): Promise<void> {
+    return this.#native.writeState(position, bytes)
   }
 
   /** The chunks that were written are those of the first `computed` of these tokens. */

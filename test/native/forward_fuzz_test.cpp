@@ -35,10 +35,19 @@ struct Case {
 
     double weights() const {
         const Config& c = config;
-        const double layer = static_cast<double>(c.dim) * (c.wq_rows() + 2.0 * c.kv_dim() + c.q_dim() + (c.gated ? 3.0 : 2.0) * c.hidden_dim);
-        return layer * c.n_layers + static_cast<double>(c.dim) * c.vocab_size;
+        double rows = c.vocab_size;
+        for (const NamedKind& named : kinds) {
+            const auto [r, cols] = made::shape_of(c, named.name.substr(named.name.rfind('.') + 1));
+            rows += static_cast<double>(r) * cols / c.dim;
+        }
+        return rows * c.dim;
     }
-    double attention() const { return static_cast<double>(config.n_layers) * config.q_dim() * tokens; }
+    // Multiply-adds that are no weight's.
+    double attention() const {
+        const Config& c = config;
+        const auto deltas = static_cast<double>(c.delta_layers.size());
+        return (c.n_layers - deltas) * c.q_dim() * tokens + 4 * deltas * c.delta_inner() * c.delta_k_dim;
+    }
 };
 
 template <class T, size_t N>
@@ -46,9 +55,28 @@ T one_of(Random& random, const T (&choices)[N]) {
     return choices[random.next() % N];
 }
 
+// Columns that a kind needs a multiple of.
+int multiple_of(const LinearKind& kind) {
+    switch (kind.form) {
+        case LinearKind::Form::dense: return 1;
+        case LinearKind::Form::sign: return 8;
+        case LinearKind::Form::grouped: return 128;
+        case LinearKind::Form::ternary: return kind.group > 0 ? kind.group : 4;
+    }
+    return 1;
+}
+
+LinearKind ternary_kind(Random& random) {
+    LinearKind kind;
+    kind.form = LinearKind::Form::ternary;
+    kind.group = one_of(random, {0, 64, 128, 256});
+    return kind;
+}
+
 LinearKind some_kind(Random& random, int cols, int rows) {
     LinearKind kind;
-    const int form = random.between(0, 3);
+    const int form = random.between(0, 4);
+    const LinearKind ternary = ternary_kind(random);
     if (form == 1 && cols % 8 == 0) {
         kind.form = LinearKind::Form::sign;
         kind.layernorm = random.chance(2);
@@ -59,6 +87,8 @@ LinearKind some_kind(Random& random, int cols, int rows) {
         kind.layernorm = random.chance(3);
     } else if (form == 3 && cols % 128 == 0) {
         kind.form = LinearKind::Form::grouped;
+    } else if (form == 4 && cols % multiple_of(ternary) == 0) {
+        kind = ternary;
     } else {
         kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
     }
@@ -68,9 +98,19 @@ LinearKind some_kind(Random& random, int cols, int rows) {
 
 LinearKind table_kind(Random& random, int cols) {
     LinearKind kind;
+    const LinearKind ternary = ternary_kind(random);
     if (cols % 128 == 0 && random.chance(4)) kind.form = LinearKind::Form::grouped;
+    else if (cols % multiple_of(ternary) == 0 && random.chance(4)) kind = ternary;
     else kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
     return kind;
+}
+
+// What stands in front of a linear. `common`: of most of a model's, as far as the columns allow.
+void choose_front(Random& random, const LinearKind& common, int cols, LinearKind* kind) {
+    kind->norm_in = random.chance(16) ? !common.norm_in : common.norm_in;
+    const int wanted = random.chance(8) ? 1 << random.between(0, 13) : common.rotation, largest = cols & -cols;
+    kind->rotation = std::min(wanted, largest) >= 2 ? std::min(wanted, largest) : 0;
+    kind->rotation_signs = random.chance(8) ? !common.rotation_signs : common.rotation_signs;
 }
 
 int some_width(Random& random, int most) {
@@ -102,6 +142,22 @@ void choose_features(Random& random, Config& c) {
     }
 }
 
+// Some of its layers, or all, mix by the delta rule: heads of any size, and of sizes that fill vectors.
+void choose_delta(Random& random, Config& c) {
+    const auto some_dim = [&] { return random.chance(2) ? one_of(random, {8, 16, 32, 48, 64, 128}) : random.between(1, 90); };
+    c.n_layers = random.between(1, 4);
+    for (int l = 0; l < c.n_layers; ++l) {
+        if (!random.chance(3)) c.delta_layers.push_back(l);
+    }
+    if (c.delta_layers.empty()) return;
+    c.delta_k_heads = random.between(1, 5);
+    c.delta_v_heads = c.delta_k_heads * random.between(1, 4);
+    c.delta_k_dim = some_dim();
+    c.delta_v_dim = random.chance(2) ? c.delta_k_dim : some_dim();
+    c.delta_conv = random.chance(2) ? 4 : random.between(1, 7);
+    c.delta_tiled = random.chance(2);
+}
+
 Config some_config(Random& random) {
     Config c;
     c.head_dim = random.chance(3) ? 2 * random.between(1, 128) : one_of(random, {32, 64, 80, 96, 128, 256});
@@ -114,6 +170,7 @@ Config some_config(Random& random) {
     c.n_layers = random.chance(3) ? 2 : 1;
     c.context_length = 1024;
     c.tied_head = random.chance(2);
+    if (random.chance(3)) choose_delta(random, c);
     choose_features(random, c);
     return c;
 }
@@ -123,14 +180,22 @@ void choose_kinds(Random& random, Case& test) {
     test.kinds = made::kinds_of(c, LinearKind{}, table_kind(random, c.dim));
     const bool alike = !random.chance(3);  // as real models are
     LinearKind common;
-    for (int i = 0; i < 3; ++i) common = some_kind(random, 128, 64);
+    for (int i = 0; i < 3; ++i) common = some_kind(random, 256, 64);
+    const bool fronts = random.chance(3);
+    LinearKind front;
+    front.norm_in = random.chance(4);
+    front.rotation = random.chance(4) ? 0 : 1 << random.between(1, 13);
+    front.rotation_signs = !random.chance(3);
     for (NamedKind& named : test.kinds) {
         const std::string role = named.name.substr(named.name.rfind('.') + 1);
-        if (role == "tok_embeddings" || role == "output") continue;
-        const int cols = role == "wo" ? c.q_dim() : role == "w2" ? c.hidden_dim : c.dim;
-        const int rows = role == "wq" ? c.wq_rows() : role == "wk" || role == "wv" ? c.kv_dim() : role == "w1" || role == "w3" ? c.hidden_dim : c.dim;
-        const int multiple = common.form == LinearKind::Form::sign ? 8 : common.form == LinearKind::Form::grouped ? 128 : 1;
-        named.kind = alike && cols % multiple == 0 ? common : some_kind(random, cols, rows);
+        if (role == "tok_embeddings" || role == "output") {
+            if (fronts) choose_front(random, front, c.dim, &named.kind);
+            named.kind.norm_in = false;
+            continue;
+        }
+        const auto [rows, cols] = made::shape_of(c, role);
+        named.kind = alike && cols % multiple_of(common) == 0 ? common : some_kind(random, cols, rows);
+        if (fronts) choose_front(random, front, cols, &named.kind);
     }
 }
 
@@ -155,8 +220,10 @@ Limits up_to(const Limits& most, Random& random) {
 
 Case some_case(Random& random, const Limits& limits) {
     Case test;
-    do test.config = some_config(random);
-    while (test.config.wq_rows() > kMaxDim || test.weights() > limits.weights || test.config.q_dim() > 16384);
+    do {
+        test.config = some_config(random);
+        test.kinds = made::kinds_of(test.config, LinearKind{}, LinearKind{});
+    } while (test.config.wq_rows() > kMaxDim || test.weights() > limits.weights || test.config.q_dim() > 16384);
     choose_kinds(random, test);
     test.activations = one_of(random, {Activations::int8, Activations::int8, Activations::f32, Activations::int4});
     test.kv = one_of(random, {DType::f16, DType::f16, DType::f32, DType::q8});
@@ -194,6 +261,7 @@ public:
         pool_.resize(test_.threads);
         if (!good(file_.load(*test_.kernels, test_.activations, pool_, &model_))) return false;
         for (int s = 0; s < 2; ++s) add_session(s);
+        if (random_.chance(2)) model_->checkpoints->set_limit(random_.next() % 4 * live_.front().session->state_bytes());
         while (random_.chance(3) && live_.size() < 8) add_session(random_.between(0, 1));
         // Until every session has reached the end of its sequence; some go back or are forked on the way.
         for (int detours = 3; ok_;) {
@@ -218,7 +286,8 @@ private:
     void detour() {
         Live& one = live_[random_.next() % live_.size()];
         const int length = random_.between(0, one.session->length());
-        if (random_.chance(2)) return one.session->rewind(length);
+        if (random_.chance(2)) return go_back(*one.session, length);
+        if (random_.chance(2)) one.session->mark();
         const int sequence = one.sequence;
         const Session& from = *one.session;
         std::unique_ptr<Session> made;
@@ -230,6 +299,12 @@ private:
             for (int i = 0; i < from.used_chunks(); ++i) {
                 from.read_chunk(i, bytes.data());
                 if (!good(made->write_chunk(i, bytes.data()))) return;
+            }
+            const std::vector<int> states = one.session->hold_states(random_.between(0, 3));
+            for (size_t i = 0; i < states.size(); ++i) {
+                bytes.resize(from.state_bytes());
+                from.read_state(static_cast<int>(i), bytes.data());
+                if (!good(made->write_state(states[i], bytes.data()))) return;
             }
             if (!good(made->restored(from.length()))) return;
         }
@@ -264,10 +339,29 @@ private:
                 ok_ = ok_ && inputs[static_cast<size_t>(i)].*wanted;
             };
         };
+        if (random_.chance(4) && !given_up(inputs)) return false;
         return good(forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()),
                             sink("logit", expected_, &TokenInput::want_logits), nullptr,
                             sink("hidden", hidden_, &TokenInput::want_hidden))) &&
                ok_;
+    }
+
+    // As far as it can: keys and values anywhere, states to where they are known.
+    void go_back(Session& session, int length) {
+        const int reachable = session.reachable(length);
+        session.rewind(length);
+        ok_ = ok_ && session.length() == reachable && reachable <= length;
+        ok_ = ok_ && (session.state_bytes() > 0 || reachable == length);
+    }
+
+    // A step that ends before some layer leaves everything as it was, so that the same one gives the right logits then.
+    bool given_up(const std::vector<TokenInput>& inputs) {
+        const int length = inputs.front().session->length(), last = random_.between(0, test_.config.n_layers);
+        int layers = 0;
+        const auto nobody = [](int, const float*) {};
+        const Status status = forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()), nobody,
+                                      [&] { return layers++ == last; }, nobody);
+        return ok_ = ok_ && !status.ok() && std::strcmp(status.code, kGivenUp) == 0 && inputs.front().session->length() == length;
     }
 
     void compare(const char* what, const reference::Floats& expected, const float* row, int sequence, int position) {
@@ -304,10 +398,13 @@ void describe(const Case& test) {
                 static_cast<int>(test.activations), static_cast<int>(test.kv), c.qk_norm, c.window, c.output_gate,
                 c.attention_inner_norm, c.ffn_inner_norm, c.gated, static_cast<int>(c.norm), c.norm_bias,
                 static_cast<int>(c.activation), c.learned_positions, c.rope_dims, c.rope.interleaved, c.parallel_residual);
+    std::printf("  delta: %zu layers, %d key and %d value heads of %d x %d, convolution %d, tiled %d\n", c.delta_layers.size(), c.delta_k_heads,
+                c.delta_v_heads, c.delta_k_dim, c.delta_v_dim, c.delta_conv, c.delta_tiled);
     for (const NamedKind& named : test.kinds) {
         const LinearKind& k = named.kind;
-        std::printf("  %s: form %d dtype %d rank %d mid %d ln %d bias %d\n", named.name.c_str(), static_cast<int>(k.form),
-                    static_cast<int>(k.dtype), k.rank, k.mid_scale, k.layernorm, k.bias);
+        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d bias %d norm %d rotation %d %d\n", named.name.c_str(),
+                    static_cast<int>(k.form), static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.bias, k.norm_in,
+                    k.rotation, k.rotation_signs);
     }
 }
 

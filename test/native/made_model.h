@@ -9,6 +9,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/math.h"
@@ -34,12 +35,32 @@ struct Random {
     }
 };
 
-// The same kind for all seven linears of every layer, another for the embedding and the head.
+// Rows and columns of a matrix by its role: "wq", "tok_embeddings".
+inline std::pair<int, int> shape_of(const Config& c, const std::string& role) {
+    if (role == "wq") return {c.wq_rows(), c.dim};
+    if (role == "wk" || role == "wv") return {c.kv_dim(), c.dim};
+    if (role == "wo") return {c.dim, c.q_dim()};
+    if (role == "w1" || role == "w3") return {c.hidden_dim, c.dim};
+    if (role == "w2") return {c.dim, c.hidden_dim};
+    if (role == "w_qkv") return {c.delta_channels(), c.dim};
+    if (role == "w_z") return {c.delta_inner(), c.dim};
+    if (role == "w_beta" || role == "w_alpha") return {c.delta_v_heads, c.dim};
+    if (role == "w_out") return {c.dim, c.delta_inner()};
+    return {c.vocab_size, c.dim};
+}
+
+// The same kind for all linears of every layer, another for the embedding and the head.
 inline std::vector<NamedKind> kinds_of(const Config& config, const LinearKind& linear, const LinearKind& table) {
     std::vector<NamedKind> kinds{{"tok_embeddings", table}};
     for (int l = 0; l < config.n_layers; ++l) {
-        for (const char* role : {"wq", "wk", "wv", "wo", "w1", "w2", "w3"}) {
-            if (config.gated || std::strcmp(role, "w3") != 0) kinds.push_back({"layers." + std::to_string(l) + "." + role, linear});
+        const std::string layer = "layers." + std::to_string(l) + ".";
+        if (config.is_delta(l)) {
+            for (const char* role : {"w_qkv", "w_z", "w_beta", "w_alpha", "w_out"}) kinds.push_back({layer + role, linear});
+        } else {
+            for (const char* role : {"wq", "wk", "wv", "wo"}) kinds.push_back({layer + role, linear});
+        }
+        for (const char* role : {"w1", "w2", "w3"}) {
+            if (config.gated || std::strcmp(role, "w3") != 0) kinds.push_back({layer + role, linear});
         }
     }
     if (!config.tied_head) kinds.push_back({"output", table});
@@ -62,6 +83,15 @@ inline std::vector<TensorRead> tensors_of(const Config& config, const std::vecto
     return status.ok() ? reads : std::vector<TensorRead>();
 }
 
+// Of four codes in a byte each 3 becomes another.
+inline void without_threes(std::vector<uint8_t>& codes) {
+    for (size_t i = 0; i < codes.size(); ++i) {
+        for (int shift = 0; shift < 8; shift += 2) {
+            if ((codes[i] >> shift & 3) == 3) codes[i] = static_cast<uint8_t>(codes[i] ^ (1 + i % 3) << shift);
+        }
+    }
+}
+
 // inputs: columns of the matrix that a scale belongs to.
 inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool int8_rows, Random& random) {
     std::vector<uint8_t> bytes(read.file_bytes());
@@ -74,6 +104,7 @@ inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool in
             const uint64_t word = random.next();
             std::memcpy(bytes.data() + i, &word, std::min<size_t>(8, bytes.size() - i));
         }
+        if (read.holds == TensorRead::Holds::ternary) without_threes(bytes);
     } else if (read.holds == TensorRead::Holds::group_scales) {
         for (size_t i = 0; i < count; ++i) put(i, f16_from_f32(random.uniform(0.5f, 1.5f) * size));
     } else if (read.holds == TensorRead::Holds::dense) {
@@ -87,7 +118,10 @@ inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool in
         const bool bias = read.name.ends_with(".bias");
         const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
         const float middle = scale ? size / (int8_rows ? 73.3f : 1.0f) : 1.0f;
-        for (size_t i = 0; i < count; ++i) put(i, bias ? even(0.1f) : middle * random.uniform(0.5f, 1.5f));
+        const bool decay = read.name.ends_with(".decay"), even_ones = read.name.ends_with(".conv") || read.name.ends_with(".time_bias");
+        for (size_t i = 0; i < count; ++i) {
+            put(i, bias ? even(0.1f) : even_ones ? even(1) : decay ? random.uniform(-2, 0) : middle * random.uniform(0.5f, 1.5f));
+        }
     }
     return bytes;
 }
@@ -105,7 +139,7 @@ public:
         int inputs = 0;
         bool int8_rows = false;
         for (const TensorRead& read : tensors_of(config, contents.kinds)) {
-            if (read.holds == TensorRead::Holds::dense || read.holds == TensorRead::Holds::signs) {
+            if (read.holds != TensorRead::Holds::floats && read.holds != TensorRead::Holds::group_scales) {
                 inputs = read.cols;
                 int8_rows = read.type == FileType::i8;
             }

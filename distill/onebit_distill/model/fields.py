@@ -60,6 +60,13 @@ FIELDS: list[dict[str, Any]] = [
     _choice("activation", ["silu", "relu", "relu2", "gelu", "gelu_tanh"], default="silu"),
     _flag("ffn_inner_norm", default=False),
     _flag("parallel_residual", default=False),
+    {"name": "delta_layers", "type": "layers", "default": []},
+    _integer("delta_k_heads", 0, _COUNT, default=0),
+    _integer("delta_v_heads", 0, _COUNT, default=0),
+    _integer("delta_k_dim", 0, _COUNT, default=0),
+    _integer("delta_v_dim", 0, _COUNT, default=0),
+    _integer("delta_conv", 0, 16, default=0),
+    _choice("delta_head_order", ["grouped", "tiled"], default="grouped"),
 ]
 
 FEATURES = {field["name"]: field for field in FIELDS if "default" in field}
@@ -87,6 +94,10 @@ def _problem(field: dict[str, Any], value: Any) -> str | None:
         return "must be true or false"
     if kind == "choice" and value not in field["values"]:
         return f"must be {' or '.join(field['values'])}"
+    if kind == "layers":
+        is_list = isinstance(value, list) and all(type(layer) is int and 0 <= layer < _COUNT for layer in value)
+        if not is_list or any(a >= b for a, b in zip(value, value[1:])):
+            return "must be a list of layers, ascending"
     if kind == "integer":
         if type(value) is not int or not field["min"] <= value <= field["max"]:
             return f"must be a whole number from {field['min']} to {field['max']}"
