@@ -82,6 +82,29 @@ void rows8(const KernelSet* set, const char* place, int rows, int cols) {
     printf("\n");
 }
 
+// group: columns of a scale, or 0.
+void ternary(const KernelSet* set, const char* place, int rows, int cols, int group, const std::vector<int>& token_counts) {
+    const size_t bytes = static_cast<size_t>(rows) * ternary_row_bytes(cols), stride = static_cast<size_t>(cols);
+    Memory codes(bytes), q(stride * 64), out(static_cast<size_t>(rows) * 256);
+    std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(group > 0 ? cols / group : 0), f16_from_f32(0.5f));
+    std::vector<int32_t> parts(stride / 64 * 64);
+    const TernaryBlocks blocks{codes.bytes(), scales.data(), rows / kTernaryRows, cols, group};
+    printf("%-11s ternary/%-3d %-5s", set->name, group, place);
+    for (int tokens : token_counts) {
+        const RoundedTokens given{q.as<int8_t>(), stride, parts.data(), stride / 64, tokens};
+        const double seconds = best_seconds([&] {
+            if (group > 0) {
+                set->ternary_grouped(out.as<float>(), static_cast<size_t>(rows), blocks, given);
+            } else {
+                set->ternary(out.as<int32_t>(), static_cast<size_t>(rows), blocks, given);
+            }
+        });
+        printf("  %3d: %6.1f Gw/s", tokens, static_cast<double>(rows) * cols * tokens / seconds * 1e-9);
+        if (tokens == 1) printf(" (%.1f GB/s)", static_cast<double>(bytes) / seconds * 1e-9);
+    }
+    printf("\n");
+}
+
 void floats(const KernelSet* set) {
     const int rows = 512, cols = 1024;
     Memory w(static_cast<size_t>(rows * cols) * 4), x(static_cast<size_t>(cols) * 32),
@@ -155,6 +178,8 @@ int main(int argc, char** argv) {
         signs(set, "L2", 512, 11008, {1, 2, 4, 8, 64}, false);
         signs(set, "L2", 1024, 4096, {1, 4, 64}, true);
         signs(set, "DRAM", strcmp(set->name, "scalar") == 0 ? 16384 : 1 << 19, 8192, {1, 4}, false);
+        for (const int group : {0, 64, 128}) ternary(set, "L2", 1024, 4096, group, {1, 2, 4, 8, 64});
+        ternary(set, "DRAM", strcmp(set->name, "scalar") == 0 ? 16384 : 1 << 18, 8192, 128, {1, 4});
         rows8(set, "L2", 256, 4096);
         rows8(set, "DRAM", 65536, 4096);
         floats(set);

@@ -36,7 +36,11 @@ using TernarySum = Bytes;
 constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
 inline TernarySum ternary_zero() { return bytes_zero(); }
-inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return words_add(sum, _mm256_maddubs_epi16(codes, a)); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) {
+    sum = words_add(sum, _mm256_maddubs_epi16(codes, a));
+    add_now(sum);
+    return sum;
+}
 inline Ints ternary_total(TernarySum sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
 
 #include "lanes_rows.inl"

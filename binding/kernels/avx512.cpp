@@ -42,7 +42,11 @@ using TernarySum = Bytes;
 constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
 inline TernarySum ternary_zero() { return bytes_zero(); }
-inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return words_add(sum, _mm512_maddubs_epi16(codes, a)); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) {
+    sum = words_add(sum, _mm512_maddubs_epi16(codes, a));
+    add_now(sum);
+    return sum;
+}
 inline Ints ternary_total(TernarySum sum) { return _mm512_madd_epi16(sum, _mm512_set1_epi16(1)); }
 
 #include "lanes_rows.inl"

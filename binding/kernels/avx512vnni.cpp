@@ -37,7 +37,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 
 // Codes in upper bits are unsigned bytes up to 128, which vpdpbusd takes as they are.
 using TernarySum = Ints;
-constexpr int kTernaryFree = 4, kTernaryOnce = 1 << 16, kTernaryMany = 1 << 16;
+constexpr int kTernaryFree = 4, kTernaryOnce = kWholeRows, kTernaryMany = kWholeRows;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
 inline TernarySum ternary_zero() { return ints_zero(); }
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, codes, a); }

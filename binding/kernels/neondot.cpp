@@ -27,7 +27,7 @@ inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return __crc32cb(crc, v); }
 
 // Codes are signed bytes here: of those in upper bits only the ones times 4 multiply as they are.
 using TernarySum = Ints;
-constexpr int kTernaryFree = 2, kTernaryOnce = 1 << 16, kTernaryMany = 1 << 16;
+constexpr int kTernaryFree = 2, kTernaryOnce = kWholeRows, kTernaryMany = kWholeRows;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
 inline TernarySum ternary_zero() { return ints_zero(); }
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, dot_weights(codes), a); }

@@ -5,7 +5,7 @@
 //                                             and activations, four neighbouring bytes of a row together
 //     ternary_total(sum)                      as Ints, one a row
 //     kTernaryFree                            positions of a byte whose codes need not be shifted down before they multiply
-//     kTernaryOnce, kTernaryMany              columns that a sum holds with one token and with several
+//     kTernaryOnce, kTernaryMany              columns that a sum holds with one token and with several; kWholeRows: all
 //     kTernaryStrips, kTernaryTokens          vectors of rows times tokens at a time
 //
 // Codes are the weights + 1, so a sum is too large by the sum of its activations, which is subtracted per group: the tokens
@@ -17,7 +17,9 @@
 
 constexpr int kStripRows = kBytes / 4;
 constexpr int kBlockStrips = kTernaryRows / kStripRows;
-constexpr int kTernaryTile = 512;  // columns that several tokens meet at a time: 64 tokens of them are 32 KiB
+// Several tokens meet as many columns at a time as keep their activations in the first-level cache, this many at least.
+constexpr int kTernaryTile = 512;
+constexpr int kTernaryTileBytes = 32 << 10;
 
 void sum_parts(int32_t* parts, const int8_t* q, int cols) {
     const Bytes ones = bytes_all(1);
@@ -132,51 +134,57 @@ inline void ternary_grouped_once(float* out, const TernaryBlocks& blocks, const 
 
 // Adds columns [c, end), at most kTernaryMany, of V strips and T tokens.
 template <int V, int T>
-ONEBIT_INLINE void add_many(Ints (&sums)[T][V], const Strips<V>& strips, const int8_t* q, size_t q_stride, int c, int end) {
-    TernarySum parts[T][V];
-    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { parts[t][v] = ternary_zero(); });
-    });
+ONEBIT_INLINE void add_many(TernarySum (&sums)[T][V], const Strips<V>& strips, const int8_t* q, size_t q_stride, int c, int end) {
     for (; c < end; c += 16) {
         Bytes packed[V];
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { packed[v] = bytes_load(strips.at[v] + c * 4); });
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA {
+            packed[v] = bytes_load(strips.at[v] + c * 4);
+        });
         unrolled<4>([&](auto j) ONEBIT_INLINE_LAMBDA {
             Bytes codes[V];
             unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { codes[v] = codes_of<decltype(j)::value, 1>(packed[v]); });
             unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
                 const Bytes a = bytes_of_four(q + static_cast<size_t>(t) * q_stride + c + 4 * j);
-                unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { parts[t][v] = ternary_dot(parts[t][v], codes[v], a); });
+                unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = ternary_dot(sums[t][v], codes[v], a); });
             });
         });
     }
+}
+
+// Columns [c, end), at most kTernaryMany, less the sums of the activations there, handed on as finish(token, strip, sums).
+template <int V, int T, class F>
+ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, int c, int end, const F& finish) {
+    TernarySum sums[T][V];
     unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = ints_add(sums[t][v], ternary_total(parts[t][v])); });
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = ternary_zero(); });
+    });
+    add_many<V, T>(sums, strips, tokens.q + static_cast<size_t>(first) * tokens.q_stride, tokens.q_stride, c, end);
+    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
+        const int32_t* parts = tokens.parts + static_cast<size_t>(first + t) * tokens.parts_stride;
+        const Ints offset = ints_all(part_sum(parts, c, end));
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, ints_sub(ternary_total(sums[t][v]), offset)); });
     });
 }
 
-// Columns [c, end) less the sums of the activations there, handed on as finish(token, strip, sums).
-template <int V, int T, class F>
-ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, int c, int end, const F& finish) {
-    Ints sums[T][V];
-    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        const int32_t* parts = tokens.parts + static_cast<size_t>(first + t) * tokens.parts_stride;
-        const Ints offset = ints_all(-part_sum(parts, c, end));
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = offset; });
-    });
-    const int8_t* q = tokens.q + static_cast<size_t>(first) * tokens.q_stride;
-    for (; c < end; c += kTernaryMany) {
-        add_many<V, T>(sums, strips, q, tokens.q_stride, c, c + kTernaryMany < end ? c + kTernaryMany : end);
+// Fetches columns [c, end) of the strips that come next: the hardware does not see a tile coming that begins in the middle of
+// a row.
+template <int V>
+inline void fetch_next(const Strips<V>& strips, int cols, int c, int end) {
+    const size_t block_bytes = static_cast<size_t>(round_up(cols, 16)) / 4 * kTernaryRows;
+    const size_t ahead = static_cast<size_t>((V + kBlockStrips - 1) / kBlockStrips) * block_bytes;
+    constexpr int kLine = 64 / kBytes;  // strips of a line
+    for (int v = 0; v < V; v += kLine) {
+        for (int i = c; i < end; i += 16) prefetch_far(strips.at[v] + i * 4 + ahead);
     }
-    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, sums[t][v]); });
-    });
 }
 
 // tile(Strips<V>, first strip, Constant<T>, first token, c0, c1) for all strips and tokens, some columns after the other.
 template <class F>
 inline void by_ternary_tiles(const TernaryBlocks& blocks, int n_tokens, const F& tile) {
-    for (int c0 = 0; c0 < blocks.cols; c0 += kTernaryTile) {
-        const int c1 = c0 + kTernaryTile < blocks.cols ? c0 + kTernaryTile : blocks.cols;
+    const int fitting = kTernaryTileBytes / n_tokens / kTernaryTile * kTernaryTile;
+    const int step = fitting < kTernaryTile ? kTernaryTile : fitting;
+    for (int c0 = 0; c0 < blocks.cols; c0 += step) {
+        const int c1 = c0 + step < blocks.cols ? c0 + step : blocks.cols;
         by_groups<kTernaryStrips>(blocks.count * kBlockStrips, [&](int strip, auto together) {
             constexpr int V = decltype(together)::value;
             Strips<V> strips;
@@ -190,10 +198,14 @@ void ternary(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedToken
     if (tokens.count == 1) return ternary_once(out, blocks, tokens);
     by_ternary_tiles(blocks, tokens.count, [&](auto strips, int strip, auto group, int t, int c0, int c1) {
         constexpr int V = sizeof strips.at / sizeof strips.at[0], T = decltype(group)::value;
-        sum_many<V, T>(strips, tokens, t, c0, c1, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
-            int32_t* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
-            ints_store(to, c0 > 0 ? ints_add(sums, ints_load(to)) : sums);
-        });
+        for (int c = c0; c < c1; c += kTernaryMany) {
+            const int end = c + kTernaryMany < c1 ? c + kTernaryMany : c1;
+            if (t == 0) fetch_next(strips, blocks.cols, c, end);
+            sum_many<V, T>(strips, tokens, t, c, end, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
+                int32_t* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
+                ints_store(to, c > 0 ? ints_add(sums, ints_load(to)) : sums);
+            });
+        }
     });
 }
 
@@ -202,6 +214,7 @@ void ternary_grouped(float* out, size_t out_stride, TernaryBlocks blocks, Rounde
     by_ternary_tiles(blocks, tokens.count, [&](auto strips, int strip, auto group, int t, int c0, int c1) {
         constexpr int V = sizeof strips.at / sizeof strips.at[0], T = decltype(group)::value;
         for (int c = c0; c < c1; c += blocks.group) {
+            if (t == 0) fetch_next(strips, blocks.cols, c, c + blocks.group);
             Floats d[V];
             unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA {
                 d[v] = floats_from_f16(strip_scales(blocks, strip + v, c / blocks.group));

@@ -11,6 +11,9 @@
 #define ONEBIT_INLINE_LAMBDA __attribute__((always_inline))
 #endif
 
+// Of sums: every row's columns fit (kMaxDim, linear.h).
+constexpr int kWholeRows = 1 << 16;
+
 template <int I>
 struct Constant {
     static constexpr int value = I;
