@@ -2,6 +2,7 @@
 their students in the engine."""
 
 import json
+import re
 import shutil
 
 import gguf
@@ -17,6 +18,7 @@ from onebit_distill.cli import main
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
 from onebit_distill.export.student import export_model, round_embeddings_as_exported
+from onebit_distill.formats.prism_hadamard import hadamard
 from onebit_distill.model.starts import student_of
 from onebit_distill.training.run_folder import load_student
 
@@ -30,11 +32,14 @@ RECORDED = {
 }
 RECORDED |= {f"qwen35/{name}": ("logits", 2e-3, 2e-4) for name in ("tied", "untied")}
 RECORDED |= {f"qwen35/ternary-{name}": ("logits", 2e-3, 2e-4) for name in ("tq2_0", "q2_0")}
+ROTATED = {"tied-v2": ["f32"], "partial-identity": ["f32"], "bonsai": ["pq2_0", "ptq1_0", "q2_0"]}
+RECORDED |= {f"prism-hadamard/{name}": ("logits", 2e-3, 2e-4) for name in ROTATED}
 #: with their GGUF files
 FILES = [f"bitnet/offline-2b4t/model.{kind}" for kind in ("i2_s", "tq1_0", "tq2_0")]
 FILES += ["bitnet/silu-arch-bitnet/model.tq2_0", "bitnet/falcon-style/model.i2_s"]
 FILES += ["qwen35/tied/model.f32", "qwen35/untied/model.bf16"]
 FILES += [f"qwen35/ternary-{kind}/model.{kind}" for kind in ("tq2_0", "q2_0")]
+FILES += [f"prism-hadamard/{name}/model.{kind}" for name, kinds in ROTATED.items() for kind in kinds]
 
 
 @torch.no_grad()
@@ -45,7 +50,7 @@ def compare(model, folder, logits, most, rms):
         assert difference.abs().max() < most and difference.square().mean().sqrt() < rms
 
 
-@pytest.mark.parametrize("name", [name for name in RECORDED if "ternary" not in name])
+@pytest.mark.parametrize("name", [name for name in RECORDED if not re.search("ternary|prism", name)])
 def test_the_recorded_logits_of_folders(data, name):
     folder = data(f"golden/{name}")
     model = load_teacher(folder / "hf").model
@@ -113,6 +118,28 @@ def test_folders_as_on_the_hub(data, tmp_path, name):
     assert teacher.tokenizer.decode(teacher.encode("one, two", bos=False)) == "one, two"
 
 
+def test_the_first_folders_of_bitnet(data, tmp_path):
+    """They call themselves Llamas; their weights are masters, which the class rounds when it multiplies by them."""
+    source, folder = data("golden/bitnet/online-master"), tmp_path / "first"
+    folder.mkdir()
+    root = json.loads((source / "hf/config.json").read_text())
+    first = {"model_type": "llama", "architectures": ["BitnetForCausalLM"], "weight_bits": 1, "input_bits": 8}
+    root = {name: value for name, value in root.items() if name != "quantization_config"} | first
+    (folder / "config.json").write_text(json.dumps({**root, "hidden_act": "silu"}))
+    state = load_file(source / "hf/model.safetensors")
+    rename = {"attn_sub_norm": "inner_attn_ln", "ffn_sub_norm": "ffn_layernorm"}
+    for old, new in rename.items():
+        state = {name.replace(old, new): value for name, value in state.items()}
+    save_file(state, folder / "model.safetensors")
+    found, wanted = load_teacher(folder), load_teacher(source / "hf")
+    assert found.config.activation == "silu"
+    for name, value in wanted.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value)
+    config_with(input_bits=4)(folder)
+    with pytest.raises(DistillError, match="ERR_UNSUPPORTED_ARCHITECTURE.*input_bits 4"):
+        load_teacher(folder)
+
+
 BROKEN_TEXT = {
     "merges": ({"merges.txt": "a b c\n"}, "ERR_TOKENIZER_FILE"),
     "vocab": ({"vocab.json": '{"a": "b"}'}, "ERR_TOKENIZER_FILE"),
@@ -171,6 +198,28 @@ def test_a_gguf_of_gpt_neox(data, tmp_path):
     compare(load_teacher(tmp_path / "t.gguf").model, folder, *RECORDED["family/gpt_neox"])
 
 
+def test_metadata_of_rotated_files(data):
+    """Each is right, or wrong in one key. Files that load have no logits beside them; those above have."""
+    paths = sorted(data("golden/prism-hadamard/metadata").glob("*.gguf"))
+    assert len(paths) == 38
+    for path in paths:
+        if path.name.startswith("ok-"):
+            assert load_teacher(path).config.architecture == "qwen35"
+            continue
+        with pytest.raises(DistillError, match=r"prism\.hadamard\.") as caught:
+            load_teacher(path)
+        assert caught.value.code in ("ERR_UNSUPPORTED_ARCHITECTURE", "ERR_BAD_SOURCE"), path.name
+
+
+@pytest.mark.parametrize("block", [2, 8, 64])
+def test_the_transform_is_its_own_inverse_and_the_written_one(block):
+    x = torch.randn(3, 128, generator=torch.Generator().manual_seed(0))
+    bits = [[(i & j).bit_count() % 2 for j in range(block)] for i in range(block)]
+    matrix = (1 - 2 * torch.tensor(bits).float()) / block**0.5
+    torch.testing.assert_close(hadamard(x, block), (x.unflatten(1, (-1, block)) @ matrix).flatten(1))
+    torch.testing.assert_close(hadamard(hadamard(x, block), block), x)
+
+
 @pytest.mark.parametrize(("key", "value"), [("gptneox.attention.scale", 0.5), ("prism.hadamard.version", 1.0)])
 def test_metadata_that_may_change_the_computation(data, tmp_path, key, value):
     neox_gguf(data("golden/family/gpt_neox/hf"), tmp_path / "t.gguf", lambda writer: writer.add_float32(key, value))
@@ -184,6 +233,10 @@ def config_with(**fields):
         path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
     return change
+
+
+def quantised(**fields):
+    return config_with(quantization_config={"quant_method": "bitnet", **fields})
 
 
 def state_with(change):
@@ -226,6 +279,14 @@ DAMAGE = {
         state_with(lambda state: state.pop(PACKED.replace("weight", "weight_scale"))),
         "ERR_MISSING_TENSOR",
     ),
+    "norms in front": ("bitnet/falcon-style", quantised(use_rms_norm=True), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "other class": ("bitnet/falcon-style", quantised(linear_class="sparse"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "other mode": ("bitnet/falcon-style", quantised(quantization_mode="online"), "ERR_UNSUPPORTED_ARCHITECTURE"),
+    "zero scale": (
+        "bitnet/offline-2b4t",
+        state_with(lambda state: state[PACKED.replace("weight", "weight_scale")].zero_()),
+        "ERR_BAD_SOURCE",
+    ),
     "not packed": (
         "bitnet/falcon-style",
         state_with(lambda state: state.update({PACKED: state[PACKED].repeat(4, 1).float()})),
@@ -242,6 +303,7 @@ def test_what_cannot_be_read_is_named(data, tmp_path, case):
     with pytest.raises(DistillError) as caught:
         load_teacher(tmp_path / "hf")
     assert caught.value.code == code
+
 
 @pytest.mark.parametrize("name", ["family/opt", "family/gpt_neox", "bitnet/online-master", "qwen35/tied"])
 def test_a_student_learns_from_them(data, tmp_path, name):

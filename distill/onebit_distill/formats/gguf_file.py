@@ -20,6 +20,7 @@ from .architectures.architecture import our_names, split_fused
 from .gguf_keys import GgufKeys, shortest
 from .gguf_types import Q2_0, Q2_0_LAYOUTS, StoredType, decode, stored_type
 from .gguf_vocabulary import tokenizer_from_gguf
+from .prism_hadamard import read_prism_hadamard
 
 _ROPE_FACTORS = "rope_freqs.weight"
 
@@ -74,6 +75,8 @@ class GgufFile:
         keys = self._keys()
         self.config = self._description.read(keys)
         keys.check_nothing_left()
+        shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+        self._rotated = read_prism_hadamard(self._reader.fields, shapes)
 
     def get(self, key: str) -> Any:
         """A metadata value, or None."""
@@ -95,11 +98,6 @@ class GgufFile:
             raise _bad_source(f"{self.path} is one of several parts", hint)
         if not self._tensors:
             raise _bad_source(f"{self.path} has no tensors: it holds only a vocabulary")
-        rotated = next((key for key in self._reader.fields if key.startswith("prism.")), None)
-        if rotated is not None:
-            # weights for rotated activations: without the rotation they give fluent nonsense
-            message = f"{self.path}: a model with {rotated[:80]} cannot be a teacher"
-            raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message, "The engine runs it as it is.")
 
     def _keys(self) -> GgufKeys:
         embedding = self._tensors.get("token_embd.weight")
@@ -108,10 +106,12 @@ class GgufFile:
         factors = None
         if _ROPE_FACTORS in self._tensors:
             factors = [shortest(float(value)) for value in self.tensor(_ROPE_FACTORS).flatten()]
+        architecture = self.get("general.architecture")
+        own = {name: field for name, field in self._reader.fields.items() if name.startswith(f"{architecture}.")}
         return GgufKeys(
             path=self.path,
-            architecture=self.get("general.architecture"),
-            values={name: field.contents() for name, field in self._reader.fields.items()},
+            architecture=architecture,
+            values={name: field.contents() for name, field in own.items()},
             tensors=self._tensors,
             vocab_size=embedding.shape[0],
             rope_factors=factors,
@@ -190,6 +190,8 @@ class GgufFile:
             raise _bad_source(problem, hint)
         for theirs, ours in names.items():
             value = self._scaled(theirs)
+            if self._rotated is not None:
+                value = self._rotated.turned_back(self.config, theirs, value)
             parts = [value] if len(ours) == 1 else split_fused(self.config, ours, value, description.fused)
             for name, part in zip(ours, parts, strict=True):
                 yield name, description.convert(self.config, name, part)

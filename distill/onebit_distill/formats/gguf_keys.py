@@ -32,7 +32,7 @@ class GgufKeys:
     path: str
     #: general.architecture
     architecture: str
-    #: all metadata of the file
+    #: its keys by their whole names
     values: dict[str, Any]
     tensors: Collection[str]
     #: rows of the embedding

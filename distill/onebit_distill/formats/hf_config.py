@@ -21,7 +21,8 @@ def described(root: Any) -> tuple[LlamaConfig, HuggingFace]:
 
     Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_CONFIG.
     """
-    found = known.hugging_face(root.get("model_type") if isinstance(root, dict) else None)
+    root = root if isinstance(root, dict) else {}
+    found = known.hugging_face(root.get("model_type"), root.get("architectures"))
     try:
         return found.read(root), found
     except KeyError as cause:

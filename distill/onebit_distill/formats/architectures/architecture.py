@@ -50,6 +50,8 @@ class HuggingFace:
     read: Callable[[dict[str, Any]], LlamaConfig]
     #: what they begin with instead where the text model is a part of a larger one
     nested_prefix: str | None = None
+    #: of config.json's `architectures`, for models that have another's model_type
+    classes: tuple[str, ...] = ()
     #: how q, k and v that lie in one tensor are told apart: by head or by matrix
     fused: str = "head"
     #: tensors that hold nothing of the model

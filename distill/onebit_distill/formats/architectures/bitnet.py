@@ -8,9 +8,9 @@ from typing import Any
 from ...model.config import LlamaConfig
 from ..gguf_keys import GgufKeys
 from .architecture import Architecture, Gguf, HuggingFace, unsupported
-from .llama_family import GGUF_NAMES, HF_NAMES, is_table, read_gguf, read_hf
+from .llama_family import GGUF_NAMES, HF_NAMES, attention_biases, is_table, read_gguf, read_hf
 
-_ACTIVATIONS = {"relu2": "relu2", "silu": "silu"}
+_ACTIVATIONS = {"relu2": "relu2", "silu": "silu", "swish": "silu"}
 
 _INNER_NORMS = {"architecture": "bitnet", "attention_inner_norm": True, "ffn_inner_norm": True}
 
@@ -21,9 +21,15 @@ def _read(root: dict[str, Any]) -> LlamaConfig:
     act = root["hidden_act"]
     if act not in _ACTIVATIONS:
         raise unsupported(f"bitnet with hidden_act {act!r}")
-    if root.get("attention_bias") is True:
-        raise unsupported("bitnet with attention_bias")
-    return read_hf(root, context=2048, kv_heads=5, activations=(act,), activation=_ACTIVATIONS[act], **_INNER_NORMS)
+    described = {**_INNER_NORMS, "activation": _ACTIVATIONS[act], "biases": attention_biases(root)}
+    return read_hf(root, context=2048, kv_heads=5, activations=(act,), **described)
+
+
+def _read_first(root: dict[str, Any]) -> LlamaConfig:
+    for key, known in (("weight_bits", 1), ("input_bits", 8)):
+        if root.get(key) != known:
+            raise unsupported(f"bitnet of model_type llama with {key} {root.get(key)!r}")
+    return read_hf(root, context=2048, biases=attention_biases(root), **_INNER_NORMS)
 
 
 def _read_gguf(keys: GgufKeys) -> LlamaConfig:
@@ -38,4 +44,18 @@ BITNET = Architecture(
     title="BitNet",
     hugging_face=HuggingFace(model_types=("bitnet",), names=HF_NAMES, prefix="model.", read=_read, is_ignored=is_table),
     gguf=Gguf(architectures=("bitnet-b1.58", "bitnet-25", "bitnet"), names=GGUF_NAMES, read=_read_gguf),
+)
+
+#: folders of remote code, with Llama's model_type, SiLU, and other names of the two norms
+FIRST_BITNET = HuggingFace(
+    model_types=(),
+    classes=("BitnetForCausalLM",),
+    names={
+        **HF_NAMES,
+        "model.layers.*.self_attn.attn_sub_norm": "model.layers.*.self_attn.inner_attn_ln",
+        "model.layers.*.mlp.ffn_sub_norm": "model.layers.*.mlp.ffn_layernorm",
+    },
+    prefix="model.",
+    read=_read_first,
+    is_ignored=is_table,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .architecture import Architecture, Gguf, HuggingFace, unsupported
-from .bitnet import BITNET
+from .bitnet import BITNET, FIRST_BITNET
 from .gpt_neox import GPT_NEOX
 from .llama import LLAMA
 from .mistral import MISTRAL
@@ -20,8 +20,10 @@ def _hint() -> str:
     return f"{', '.join(titles)} and {last} can be teachers."
 
 
-def hugging_face(model_type: object) -> HuggingFace:
-    """By config.json's model_type. Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE."""
+def hugging_face(model_type: object, classes: object = None) -> HuggingFace:
+    """By config.json's model_type and its `architectures`. Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE."""
+    if isinstance(classes, list) and any(name in FIRST_BITNET.classes for name in classes):
+        return FIRST_BITNET
     for architecture in ARCHITECTURES:
         if model_type in architecture.hugging_face.model_types:
             return architecture.hugging_face
