@@ -131,6 +131,36 @@ describe('a chat', () => {
     expect(chat.messages.length).toBe(4)
   })
 
+  it('is saved with its thinking, and goes on from there', async () => {
+    const chat = newChat(model)
+    await read(chat.send('Why?', exactly('<think>secret</think>one')))
+    await chat.save(folder.path('thinking.chat'))
+    const again = await Chat.restore(model, folder.path('thinking.chat'))
+    chats.push(again)
+    expect(again.messages).toEqual(chat.messages)
+    await read(again.send('And?', exactly('two')))
+    expect(cached(again)).not.toContain('secret')
+  })
+
+  it('answers again, with the thinking told apart again', async () => {
+    const chat = newChat(model)
+    await read(chat.send('Why?', exactly('<think>a</think>one')))
+    const { text, reasoning } = await read(chat.regenerate(exactly('<think>b</think>two')))
+    expect([text, reasoning]).toEqual(['two', 'b'])
+    expect(chat.messages.map(({ content }) => content)).toEqual(['Why?', 'two'])
+  })
+
+  it('loses its oldest turns when thinking fills the context, and goes on', async () => {
+    const chat = new Chat(opened, { context: 160 })
+    chats.push(chat)
+    for (let turn = 0; turn < 3; turn++) {
+      const { reasoning } = await read(chat.send('Why?', { maxTokens: 60, seed: turn, ignoreEos: true }))
+      expect(reasoning.length).toBeGreaterThan(3)
+    }
+    expect(chat.messages.length).toBeLessThan(6)
+    expect(chat.messages.at(-1)).toMatchObject({ role: 'assistant', content: '' })
+  })
+
   it('is answered without thinking when it is asked to', async () => {
     const chat = newChat(opened)
     const { text, reasoning } = await read(chat.send('Why?', { think: false, maxTokens: 10, seed: 3, ignoreEos: true }))

@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, it } from 'vitest'
 import { withDefaults } from '../dist/config/fields.js'
+import type { LinearKind } from '../dist/config/kinds.js'
 import { activationWords, modelWords } from '../dist/config/model-words.js'
 import { convert } from '../dist/convert/convert.js'
 import { program } from './command.js'
@@ -65,6 +66,29 @@ describe('the first line', () => {
     const weights = 4 * config.dim * config.dim + config.hidden_dim * config.dim
     expect(2 * config.hidden_dim * config.dim > weights).toBe(modelWords({ ...config, linears }, 1).startsWith('1-bit'))
   })
+})
+
+describe('the models people have', () => {
+  const config = withDefaults(tinyConfig())
+  const every = (kind: LinearKind) => ({
+    ...config,
+    linears: Object.fromEntries(Object.keys(config.linears).map((role) => [role, kind])),
+  })
+
+  it('are named as they are known', () => {
+    const rotation = { block: 128, signs: true }
+    const bonsai = every({ kind: 'ternary', group: 128, bias: false, rotation })
+    expect(modelWords(bonsai, 2.125, 'Ternary Bonsai 2 4B')).toBe('ternary, 2.125 bits per weight, Bonsai 2, rotated')
+    expect(activationWords(bonsai)).toContain('made for floats')
+    const hybrid = { ...config, n_layers: 4, delta_layers: [0, 1, 2] }
+    const words = modelWords({ ...hybrid, linears: { ...config.linears, ...deltaLinears } }, 1)
+    expect(words).toContain('recurrent (DeltaNet) in 3 of 4 layers')
+    const normed = every({ kind: 'ternary', group: 0, bias: false, norm_in: true })
+    expect(modelWords(normed, 2)).toBe('ternary, 2 bits per weight, norms in front of matrices')
+    expect(activationWords(normed)).toContain('as the model was trained')
+  })
+  const q8 = { kind: 'dense', dtype: 'q8', bias: false } as const
+  const deltaLinears = Object.fromEntries(['w_qkv', 'w_z', 'w_beta', 'w_alpha', 'w_out'].map((role) => [role, q8]))
 })
 
 describe('what activations of 8 bits mean', () => {

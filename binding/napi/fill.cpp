@@ -102,7 +102,6 @@ public:
     Settling* settling() override { return this; }
     void run(Pool&) override { status = Filling::create(config, kinds, activations, kernels, &state->filling); }
     Napi::Value result(Napi::Env env) override {
-        tell_collector(env, static_cast<int64_t>(state->filling->weight_bytes()), &state->told_bytes);
         return make_object(env, Addon::of(env).filling_class, std::move(state));
     }
 
@@ -190,7 +189,6 @@ Napi::Value filling_finish(const Napi::CallbackInfo& call) {
     const std::shared_ptr<FillingState> state = unwrap<FillingState>(env, call.This());
     if (!state || !check_usable(env, *state)) return {};
     state->ended = true;
-    state->forget(env);
     return Addon::of(env).post(env, std::make_unique<FinishJob>(env, state));
 }
 
@@ -199,13 +197,10 @@ Napi::Value filling_dispose(const Napi::CallbackInfo& call) {
     const std::shared_ptr<FillingState> state = unwrap<FillingState>(call.Env(), call.This());
     if (!state) return {};
     state->ended = true;
-    state->forget(call.Env());
     return call.Env().Undefined();
 }
 
 }  // namespace
-
-void FillingState::forget(Napi::Env env) { tell_collector(env, 0, &told_bytes); }
 
 Napi::Function filling_class(Napi::Env env) {
     return define_class(env, FillingState::kName, native_callback<wrap_constructing<FillingState>>,

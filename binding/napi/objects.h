@@ -76,18 +76,18 @@ struct SamplerState {
     void forget(Napi::Env) {}
 };
 
-// A model that is still being made: see fill.cpp.
+// A model that is still being made: see fill.cpp. The collector hears of its memory when it is finished, as with a model that
+// is loaded from a file: told before, it would begin to collect while text is being made of a hundred thousand strings.
 struct FillingState {
     std::unique_ptr<Filling> filling;  // used by jobs only
     int32_t threads = 0;
     uint64_t memory_limit = 0;
     bool failed = false;  // seen by jobs only
     bool ended = false;   // finished or disposed
-    int64_t told_bytes = 0;
 
     static constexpr const char* kName = "NativeFilling";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d66, 0x27d4b90e61c8f35a};
-    void forget(Napi::Env env);
+    void forget(Napi::Env) {}
 };
 
 void tell_collector(Napi::Env env, int64_t bytes, int64_t* told);

@@ -1,7 +1,7 @@
 /** A model in words that its user knows: what its name says, what its numbers are, what is unusual about it. */
 import type { ModelConfig } from './config.js'
 import type { LinearKind } from './kinds.js'
-import { linearKind, linearShape, rolesOf } from './tensors.js'
+import { layerRoles, linearKind, linearShape } from './tensors.js'
 
 /** Names that people search for. The first that fits is said instead of the whole name. */
 const FAMILIES: readonly [RegExp, string][] = [
@@ -24,7 +24,11 @@ const KIND_WORDS: Readonly<Record<string, string>> = {
 
 /** What is unusual about how a model computes; undefined where it is not. */
 const FEATURES: readonly ((config: ModelConfig) => string | undefined)[] = [
+  ({ linears }) => (Object.values(linears).some((kind) => kind.rotation) ? 'rotated' : undefined),
   ({ linears }) => (Object.values(linears).some(isChain) ? 'chains of two' : undefined),
+  ({ linears }) => (Object.values(linears).some((kind) => kind.norm_in) ? 'norms in front of matrices' : undefined),
+  ({ delta_layers: { length }, n_layers }) =>
+    length > 0 ? `recurrent (DeltaNet) in ${length} of ${n_layers} layers` : undefined,
   ({ window }) => (window > 0 ? `sees ${window} positions back` : undefined),
 ]
 
@@ -41,7 +45,7 @@ function kindWord(kind: LinearKind): string {
 function mostlyOf(config: ModelConfig): string {
   const weights = new Map<string, number>()
   for (let layer = 0; layer < config.n_layers; layer++) {
-    for (const role of rolesOf(config)) {
+    for (const role of layerRoles(config, layer)) {
       const [rows, cols] = linearShape(config, role)
       const word = kindWord(linearKind(config, layer, role))
       weights.set(word, (weights.get(word) ?? 0) + rows * cols)
@@ -67,13 +71,16 @@ export function modelWords(config: ModelConfig, bits: number, name?: unknown): s
   return words.filter((word) => word !== undefined).join(', ')
 }
 
-/** Architectures whose models were trained with activations of 8 bits. */
-const TRAINED_FOR_8_BITS = /^bitnet/
+/** BitNet's recipe trains with activations of 8 bits, and with one scale for a whole matrix: others that follow it have it too. */
+function isTrainedFor8Bits({ architecture, linears }: ModelConfig): boolean {
+  const kinds = Object.values(linears)
+  return architecture.startsWith('bitnet') || kinds.every((kind) => kind.kind === 'ternary' && kind.group === 0)
+}
 
 /** What `activations: 'int8'`, the default, means for a model: a sentence without its full stop. */
 export function activationWords(config: ModelConfig): string {
   const kinds = [...Object.values(config.linears), config.embedding, config.head]
   if (kinds.every((kind) => kind.kind === 'dense' && kind.dtype !== 'q8')) return 'floats: nothing is rounded'
-  if (TRAINED_FOR_8_BITS.test(config.architecture)) return '8 bits by default, as the model was trained'
+  if (isTrainedFor8Bits(config)) return '8 bits by default, as the model was trained'
   return '8 bits by default; the model was made for floats (--activations f32 computes with them, slower)'
 }

@@ -25,10 +25,15 @@ export interface ForeignModel {
   notes: string[]
 }
 
+const ROTATION_SIGNS = 'rotation_signs.'
+
 /** Tensors by the type of their numbers, the most frequent first. */
 function numberTypes({ tensors }: SourceModel): string {
   const counts = new Map<string, number>()
-  for (const { type } of tensors.values()) counts.set(type, (counts.get(type) ?? 0) + 1)
+  for (const [name, { type }] of tensors) {
+    // Signs of rotations are metadata in their files.
+    if (!name.startsWith(ROTATION_SIGNS)) counts.set(type, (counts.get(type) ?? 0) + 1)
+  }
   const sorted = [...counts].sort((a, b) => b[1] - a[1])
   return sorted.map(([type, count]) => `${count} x ${type}`).join(', ')
 }

@@ -132,15 +132,15 @@ async function writeRest(
 }
 
 const START_BYTES = 4 << 20
-const SAMPLES = 256
-const SAMPLE_BYTES = 1024
+const SAMPLES = 64
+const SAMPLE_BYTES = 4096
 
 /**
  * What tells a model from others without reading all of it: its config, and of each file the size, the beginning, where
  * headers are, and samples of the rest, in which the weights of two models of one shape differ.
  */
 async function identityOf({ files, config }: ForeignModel): Promise<string> {
-  const hash = createHash('sha256').update('onebit-run direct 1').update(JSON.stringify(config))
+  const hash = createHash('sha256').update('onebit-run direct 2').update(JSON.stringify(config))
   for (const { path, bytes } of files) {
     hash.update(`${basename(path)} ${bytes}`)
     const { file: handle } = await openFile(path)

@@ -45,6 +45,15 @@ std::vector<uint8_t> stored_bytes(SourceType type, size_t elements, made::Random
     return bytes;
 }
 
+// The same with no code of 3, which no ternary weight has: every two bits are 0, 1 or 2.
+std::vector<uint8_t> ternary_bytes(SourceType type, size_t elements, made::Random& random) {
+    std::vector<uint8_t> bytes(elements / block_elements(type) * block_bytes(type));
+    for (uint8_t& byte : bytes) {
+        for (int i = 0; i < 4; ++i) byte = static_cast<uint8_t>(byte << 2 | random.between(0, 2));
+    }
+    return bytes;
+}
+
 // Rows that rounding treats in its own ways: of zeros, of numbers that are nearly zero, of one large number.
 void put_odd_rows(std::vector<float>& values, size_t cols) {
     const auto row = [&](size_t r) { return values.begin() + static_cast<std::ptrdiff_t>(r * cols); };
@@ -64,8 +73,8 @@ std::vector<uint8_t> as_bytes(const void* from, size_t count) {
 
 class Maker {
 public:
-    Maker(const std::vector<TensorRead>& reads, bool floats_only, uint64_t seed) : random_{seed}, floats_only_(floats_only) {
-        for (const TensorRead& read : reads) add(read);
+    Maker(const std::vector<TensorRead>& reads, bool floats_only, uint64_t seed) : random_{seed}, floats_only_(floats_only), reads_(reads) {
+        for (const TensorRead& read : reads_) add(read);
     }
     Source source;
 
@@ -79,16 +88,23 @@ private:
     }
 
     void store(const std::string& name, SourceType type, const std::vector<uint8_t>& bytes) {
-        std::vector<uint8_t>& file = source.files[random_.between(0, 1)];
+        const int number = random_.between(0, 1);
+        std::vector<uint8_t>& file = source.files[number];
         for (int i = random_.between(0, 40); i > 0; --i) file.push_back(0xff);  // nothing need be aligned
-        source.tensors.push_back({name, "their." + name, type, file.data() == source.files[0].data() ? size_t{0} : size_t{1}, file.size()});
+        source.tensors.push_back({name, "their." + name, type, static_cast<size_t>(number), file.size()});
         file.insert(file.end(), bytes.begin(), bytes.end());
     }
 
     void add(const TensorRead& read) {
         const size_t rows = static_cast<size_t>(read.rows), cols = static_cast<size_t>(read.cols);
         if (read.holds == TensorRead::Holds::group_scales || (read.holds == TensorRead::Holds::floats && read.name.ends_with(".scale"))) return;
-        if (read.holds == TensorRead::Holds::signs) return add_groups(read, rows, cols);
+        if (read.holds == TensorRead::Holds::signs) {
+            return add_groups(read, SourceType::q1_0, stored_bytes(SourceType::q1_0, rows * cols, random_), cols / 8);
+        }
+        if (read.holds == TensorRead::Holds::ternary) {
+            const SourceType type = ternary_type(scales_of(base_of(read)));
+            return add_groups(read, type, ternary_bytes(type, rows * cols, random_), cols / 4);
+        }
         const bool is_matrix = read.name.ends_with(".weight");
         const SourceType type = any_type(cols);
         std::vector<uint8_t> bytes = stored_bytes(type, rows * cols, random_);
@@ -121,18 +137,40 @@ private:
         if (read.type == FileType::i8) source.converted.emplace_back(name + ".scale", as_bytes(scales.data(), rows * sizeof(float)));
     }
 
-    void add_groups(const TensorRead& read, size_t rows, size_t cols) {
-        const std::string name = read.name.substr(0, read.name.size() - 5);
-        const std::vector<uint8_t> bytes = stored_bytes(SourceType::q1_0, rows * cols, random_);
-        store(name, SourceType::q1_0, bytes);
-        std::vector<uint8_t> sign(rows * cols / 8), scale(rows * cols / 64);
-        CHECK(split_q1_0(bytes.data(), rows, cols, sign.data(), scale.data()).ok());
-        source.converted.emplace_back(read.name, sign);
+    static std::string base_of(const TensorRead& read) { return read.name.substr(0, read.name.rfind('.')); }
+
+    // Columns that share a scale.
+    size_t scales_of(const std::string& name) {
+        for (const TensorRead& scale : reads_) {
+            if (scale.name != name + ".scale") continue;
+            for (const TensorRead& codes : reads_) {
+                if (codes.name == name + ".codes") return static_cast<size_t>(codes.cols / scale.cols);
+            }
+        }
+        std::abort();
+    }
+
+    SourceType ternary_type(size_t group) {
+        if (group == 64) return SourceType::q2_0;
+        if (group == 128) return random_.chance(2) ? SourceType::q2_0_g128 : SourceType::ptq1_0;
+        return random_.chance(2) ? SourceType::tq1_0 : SourceType::tq2_0;
+    }
+
+    void add_groups(const TensorRead& read, SourceType type, const std::vector<uint8_t>& bytes, size_t row_bytes) {
+        const size_t rows = static_cast<size_t>(read.rows), cols = static_cast<size_t>(read.cols);
+        const std::string name = base_of(read);
+        store(name, type, bytes);
+        std::vector<uint8_t> bits(rows * row_bytes), scale(rows * cols / block_elements(type) * 2);
+        CHECK((type == SourceType::q1_0 ? split_q1_0(bytes.data(), rows, cols, bits.data(), scale.data())
+                                        : split_ternary(type, bytes.data(), rows, cols, bits.data(), scale.data()))
+                  .ok());
+        source.converted.emplace_back(read.name, bits);
         source.converted.emplace_back(name + ".scale", scale);
     }
 
     made::Random random_;
     bool floats_only_;
+    std::vector<TensorRead> reads_;
 };
 
 bool same_weights(const Model& a, const Model& b) {
@@ -172,6 +210,21 @@ Config large() {
     return config;
 }
 
+LinearKind ternary(int group) {
+    LinearKind kind = linear(LinearKind::Form::ternary);
+    kind.group = group;
+    return kind;
+}
+
+Config ternary_wide() {
+    Config config = small();
+    config.dim = 256;
+    config.hidden_dim = 512;
+    config.n_heads = 8;
+    config.vocab_size = 517;  // no whole number of blocks of rows
+    return config;
+}
+
 struct Case {
     Config config;
     LinearKind linears, table;
@@ -185,7 +238,8 @@ std::vector<Case> cases() {
     wide.hidden_dim = 384;  // signs need whole groups
     return {{small(), q8, q8},   {large(), linear(Form::dense, DType::q8, true), q8}, {small(), f32, f16},
             {large(), f16, f32}, {large(), bf16, bf16},                              {small(), grouped, grouped},
-            {wide, grouped, q8}};
+            {wide, grouped, q8},    {small(), ternary(64), ternary(128)},             {wide, ternary(128), f16},
+            {ternary_wide(), ternary(256), ternary(256)}};
 }
 
 Status begin(const Case& c, const KernelSet& kernels, std::unique_ptr<Filling>* out) {
@@ -289,7 +343,7 @@ void refuses_what_is_wrong() {
 void names_what_is_no_number() {
     const KernelSet& kernels = *choose_kernels(std::getenv("ONEBIT_ISA"), nullptr);
     for (const Case& c : cases()) {
-        if (c.table.form == LinearKind::Form::grouped) continue;
+        if (c.table.form != LinearKind::Form::dense) continue;
         for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
             const size_t rows = static_cast<size_t>(c.config.vocab_size), cols = static_cast<size_t>(c.config.dim);
             std::vector<float> values(rows * cols, 0.25f);
