@@ -1,7 +1,7 @@
 // Numbers of other formats on their way from files into a model's memory: read, converted and placed in pieces, which all
 // threads share.
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <mutex>
 
 #include "model/fill.h"
@@ -108,19 +108,36 @@ private:
             return status.ok() ? read.place(kernels_, read, reinterpret_cast<const uint8_t*>(floats), piece.row, piece.rows) : status;
         }
         decode_rows(target.stored->type, stored, piece.rows, target.cols, floats);
+        if (read.type == FileType::i8) return place_q8(piece, floats);
         buffers.placed.resize(piece.rows * read.row_bytes);
         uint8_t* placed = buffers.placed.data();
-        Status status;
-        switch (read.type) {
-            case FileType::f16: status = rows_to_f16(floats, piece.rows, target.cols, placed); break;
-            case FileType::bf16: status = rows_to_bf16(floats, piece.rows, target.cols, placed); break;
-            default: {
-                // The scales are one row: each piece has its own part of it.
-                float* scales = static_cast<float*>(target.scales->read.destination) + piece.row;
-                status = rows_to_q8(floats, piece.rows, target.cols, reinterpret_cast<int8_t*>(placed), scales);
+        Status status = read.type == FileType::f16 ? rows_to_f16(floats, piece.rows, target.cols, placed)
+                                                   : rows_to_bf16(floats, piece.rows, target.cols, placed);
+        return status.ok() ? read.place(kernels_, read, placed, piece.row, piece.rows) : status;
+    }
+
+    // Rows of integers need no other form, so the kernels round them to where they belong, with the zeros behind them. What
+    // rows_to_q8 does in another way, rows that are nearly zero and those that are no numbers, is left to it.
+    Status place_q8(const Piece& piece, const float* floats) {
+        const TensorRead& read = piece.target->rows->read;
+        // The scales are one row: each piece has its own part of it.
+        float* scales = static_cast<float*>(piece.target->scales->read.destination) + piece.row;
+        const size_t cols = piece.target->cols;
+        for (size_t r = 0; r < piece.rows; ++r) {
+            auto* out = static_cast<int8_t*>(read.destination) + (piece.row + r) * read.stride;
+            scales[r] = kernels_.quantize(out, floats + r * cols, nullptr, static_cast<int>(cols));
+            if (!std::isfinite(scales[r])) return which_is_no_number(floats, piece.rows, cols);
+            if (scales[r] == 0) {
+                if (Status status = rows_to_q8(floats + r * cols, 1, cols, out, scales + r); !status.ok()) return status;
             }
         }
-        return status.ok() ? read.place(kernels_, read, placed, piece.row, piece.rows) : status;
+        return {};
+    }
+
+    static Status which_is_no_number(const float* floats, size_t rows, size_t cols) {
+        std::vector<int8_t> ints(rows * cols);
+        std::vector<float> scales(rows);
+        return rows_to_q8(floats, rows, cols, ints.data(), scales.data());
     }
 
     Status place_groups(const Piece& piece, Buffers& buffers) {

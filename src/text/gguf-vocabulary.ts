@@ -75,14 +75,14 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
   const { names, types } = vocabulary(file)
   const steps = namedPreTokenizer(preTokenizerName(file))
   const added: AddedToken[] = []
-  const vocab = new Map<string, number>()
+  const ordinary: number[] = []
   for (let id = 0; id < names.length; id++) {
     const content = names[id]!
     const type = types?.[id] ?? PIECE_TYPE.normal
     const special = type === PIECE_TYPE.control || type === PIECE_TYPE.unknown
     // GGUF writes control and user-defined tokens as they are, ordinary ones in GPT-2's characters for bytes.
     if (special || type === PIECE_TYPE.userDefined) added.push({ id, content, special, normalized: false })
-    else if (!vocab.has(content)) vocab.set(content, id)
+    else ordinary.push(id)
   }
   const name = (key: string) => {
     const id = file.id(key, names.length)
@@ -99,7 +99,7 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
         type: 'BPE',
         unk_token: null,
         ignore_merges: steps.ignoreMerges === true,
-        vocab,
+        vocab: idsByName(names, ordinary),
         merges: file.strings('tokenizer.ggml.merges'),
       },
     },
@@ -111,6 +111,15 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
       eos_token_ids: endIds(file, names.length),
     },
   }
+}
+
+/** Of equal names the first counts. */
+function idsByName(names: readonly string[], ids: readonly number[]): Map<string, number> {
+  const found = new Map<string, number>()
+  for (const id of ids) found.set(names[id]!, id)
+  // Looking every name up before it is set would take as long again, for what hardly any file has.
+  if (found.size < ids.length) for (const id of ids.toReversed()) found.set(names[id]!, id)
+  return found
 }
 
 /**
