@@ -5,6 +5,7 @@ import torch
 from test_settings import CONFIGS
 from tiny_model import tiny_config, tiny_llama
 
+from onebit_distill.errors import DistillError
 from onebit_distill.model.starts import student_of
 from onebit_distill.training.losses import (
     Transfer,
@@ -94,6 +95,11 @@ def test_paper_toml_gives_the_official_loss_and_gradient():
     for name, p in student.named_parameters():
         if p.requires_grad:
             assert torch.allclose(ours[name], p.grad, rtol=1e-6, atol=1e-6 * float(p.grad.abs().max())), name
+
+
+def test_a_model_without_attention_has_no_such_loss():
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION.*attention_weight"):
+        attention_loss([], [])
 
 
 def test_the_last_state_can_be_counted():

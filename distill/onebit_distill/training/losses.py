@@ -49,9 +49,12 @@ def hidden_loss(student: list[Tensor], teacher: list[Tensor], with_last: bool) -
 def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     """Σ over layers of the mean over heads and queries of the squared distance of attention probabilities.
 
-    [B, heads, T, S] each. The paper tried a loss of this kind (table 6, kd_gamma) and got NaN in half precision;
+    [B, heads, T, S] each, of the layers that have attention. The paper tried a loss of this kind (table 6, kd_gamma) and got NaN in half precision;
     probabilities are float32 here.
     """
+    if not student:
+        message = "attention_weight must be 0 for a model whose layers all mix by the delta rule"
+        raise DistillError("ERR_BAD_OPTION", message)
     total = student[0].new_zeros(())
     for s, t in zip(student, teacher, strict=True):
         total = total + (s - t).square().sum(-1).mean()
@@ -90,9 +93,6 @@ class Transfer:
 
     def __init__(self, teacher: Llama, settings: Settings) -> None:
         self.teacher, self.settings = teacher, settings
-        if settings.attention_weight > 0 and len(teacher.config.delta_layers) == teacher.config.n_layers:
-            message = "attention_weight must be 0 for a teacher whose layers all mix by the delta rule"
-            raise DistillError("ERR_BAD_OPTION", message)
         #: a TopKCache instead of the teacher, see topk.py
         self.cache = None
 
