@@ -298,7 +298,9 @@ export class Engine {
     const { demand } = request
     const native = request.native!
     if (native.stateBytes === 0) return demand
-    const stops = this.#running.flatMap(({ leader }) => (leader?.request === request ? [leader.tokens - native.length] : []))
+    const stops = this.#running.flatMap(({ leader }) =>
+      leader?.request === request ? [leader.tokens - native.length] : [],
+    )
     return { ...demand, pending: Math.min(demand.pending, ...stops.filter((tokens) => tokens > 0)) }
   }
 
