@@ -69,6 +69,7 @@ describe('every description', () => {
     const types = ARCHITECTURES.flatMap(({ huggingFace }) => huggingFace.modelTypes)
     const names = ARCHITECTURES.flatMap(({ gguf }) => gguf?.architectures ?? [])
     expect(types).toEqual([
+      'bitnet',
       'gpt_neox',
       'llama',
       'bitllama',
@@ -79,14 +80,14 @@ describe('every description', () => {
       'qwen3_5',
       'qwen3_5_text',
     ])
-    expect(names).toEqual(['gptneox', 'llama', 'qwen2', 'qwen3', 'qwen35'])
+    expect(names).toEqual(['bitnet-b1.58', 'bitnet-25', 'bitnet', 'gptneox', 'llama', 'qwen2', 'qwen3', 'qwen35'])
   })
 
   it('is listed where something else is found', async () => {
     const { code, hint } = await failure(() => readHfConfig(tinyHfConfig({ model_type: 'gpt2' })))
     expect([code, hint]).toEqual([
       'ERR_UNSUPPORTED_ARCHITECTURE',
-      'GPT-NeoX, Llama, Mistral, OPT, Qwen2, Qwen3 and Qwen3.5 models can be converted.',
+      'BitNet, GPT-NeoX, Llama, Mistral, OPT, Qwen2, Qwen3 and Qwen3.5 models can be converted.',
     ])
   })
 })
@@ -257,7 +258,7 @@ describe('metadata of a GGUF file', () => {
     ['rope.scaling.attn_factor', { f32: 1.2 }],
     ['hidden_activation', { string: 'gelu' }],
     ['something_new', { u32: 1 }],
-    ['prism.hadamard.version', { u32: 1 }],
+    ['prism.hadamard.version', { u32: 3 }],
   ])('%s = %j changes the computation and is an error that names it', async (key, value) => {
     const { code, message } = await failure(() => structureOf({ [key]: value }))
     expect([code, message]).toEqual(['ERR_UNSUPPORTED_ARCHITECTURE', expect.stringContaining(key)])

@@ -164,7 +164,6 @@ describe('a llama', () => {
   test.each([
     ['another architecture', with_('general.architecture', { string: 'gemma' }), 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['an architecture without a name', with_('general.architecture', { u32: 1 }), 'ERR_BAD_SOURCE'],
-    ['one part of several', with_('split.count', { u32: 2 }), 'ERR_BAD_SOURCE'],
     ['heads of two sizes', with_('llama.attention.value_length', { u32: 4 }), 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['half of RoPE', with_('llama.rope.dimension_count', { u32: 4 }), 'ERR_UNSUPPORTED_ARCHITECTURE'],
     ['longrope', with_('llama.rope.scaling.type', { string: 'longrope' }), 'ERR_UNSUPPORTED_ROPE'],

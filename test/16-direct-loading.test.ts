@@ -5,13 +5,15 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
 import { Chat, Model, Session } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
+import { readObtHeader } from '../dist/obt/obt.js'
+import { nativeModelOptions } from '../dist/run/loaded-model.js'
 import { program } from './command.js'
 import { dataFile, golden, missing } from './data.js'
 import { codeOf, failure } from './expect-code.js'
 import { TINY_QWEN3, tinyQwen3 } from './fixtures/tiny-qwen3.js'
 import { encodeTensor, type GgufTensor, ggufFile } from './gguf-writer.js'
 import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
-import { temporaryFolder } from './tiny-model.js'
+import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 import { safetensorsFile, TINY, tinyHfConfig, tinyTensors, writeFolder } from './tiny-source.js'
 
 const folder = temporaryFolder()
@@ -35,6 +37,22 @@ const paths: Record<string, () => string> = {
     const path = folder.path('q1.gguf')
     writeFileSync(path, tinyQwen3())
     return path
+  },
+  'a GGUF file in f16': () => {
+    const halves = ({ name, shape, data }: GgufTensor): GgufTensor => {
+      const values = new Float32Array(Uint8Array.from(data).buffer)
+      return { name, type: 'f16', shape, data: encodeTensor('f16', values) }
+    }
+    return gguf('f16', tinyGgufTensors().map(halves))
+  },
+  'a folder in two files': () => {
+    const tensors = tinyTensors()
+    const shards = { 'a.safetensors': tensors.slice(0, 9), 'b.safetensors': tensors.slice(9) }
+    const map = Object.entries(shards).flatMap(([file, list]) => list.map(({ name }) => [name, file]))
+    return writeFolder(folder.path('shards'), tinyHfConfig(), {
+      ...Object.fromEntries(Object.entries(shards).map(([file, list]) => [file, safetensorsFile(list, 'F16')])),
+      'model.safetensors.index.json': JSON.stringify({ weight_map: Object.fromEntries(map) }),
+    })
   },
   'a folder in BF16': () =>
     writeFolder(folder.path('bf16'), tinyHfConfig(), { 'model.safetensors': safetensorsFile(tinyTensors(), 'BF16') }),
@@ -119,7 +137,8 @@ describe('a model of another format', () => {
     const norm = tensors.findIndex(({ name }) => name === 'blk.0.attn_norm.weight')
     const wrong = encodeTensor('f32', new Float32Array(TINY.dim).fill(Number.NaN))
     const path = gguf('nan', tensors.with(norm, { ...tensors[norm]!, data: wrong }))
-    expect((await failure(() => Model.load(path))).code).toBe('ERR_NOT_FINITE')
+    const { code, message } = await failure(() => Model.load(path))
+    expect([code, message]).toEqual(['ERR_NOT_FINITE', expect.stringContaining('blk.0.attn_norm.weight')])
     const cut = readFileSync(gguf('cut', tinyGgufTensors()))
     writeFileSync(folder.path('cut.gguf'), cut.subarray(0, cut.length - 100))
     expect(await codeOf(() => Model.load(folder.path('cut.gguf')))).toBe('ERR_TRUNCATED')
@@ -157,5 +176,54 @@ describe.skipIf(missing(TEACHER))('SmolLM2 as it is downloaded', () => {
     )
     expect(answers[0]).toBe(answers[1])
     expect(answers[0]).toContain('Paris')
+    expect(await logitsOf(path)).toEqual(await logitsOf(target))
+  })
+})
+
+describe('weights that native code is to read from files', () => {
+  const filling = async () => {
+    const config = (await readObtHeader(folder.path('fill.obt'))).config
+    return addon().fillModel(nativeModelOptions(config, { activations: 'int8', isa: '', threads: 1 } as never))
+  }
+  const good = () => ({
+    paths: [folder.path('fill.obt')],
+    names: 'norm',
+    labels: 'their norm',
+    types: 'f32',
+    files: Int32Array.of(0),
+    offsets: Float64Array.of(0),
+  })
+
+  it('are refused when the call is wrong, and afterwards when the file is', async () => {
+    await writeTinyModel(folder.path('fill.obt'))
+    const wrong: [object, string][] = [
+      [{ paths: 'x' }, 'paths'],
+      [{ paths: [1] }, 'paths'],
+      [{ paths: ['a\0b'] }, 'zero'],
+      [{ names: 'a\nb' }, 'same length'],
+      [{ types: 'q9_9' }, 'known types'],
+      [{ files: Int32Array.of(1) }, 'given files'],
+      [{ files: Int32Array.of(-1) }, 'given files'],
+      [{ offsets: Float64Array.of(-1) }, 'same length'],
+      [{ offsets: Float64Array.of(Number.NaN) }, 'same length'],
+      [{ offsets: [0] }, 'offsets'],
+    ]
+    for (const [change, about] of wrong) {
+      const made = await filling()
+      expect(() => made.convert({ ...good(), ...change } as never), about).toThrow(about)
+      made.dispose()
+    }
+    for (const [change, code] of [
+      [{ names: 'none' }, 'ERR_TENSOR_TABLE'],
+      [{ paths: [folder.path('nowhere')] }, 'ERR_'],
+      [{ offsets: Float64Array.of(1e15) }, 'ERR_TRUNCATED'],
+    ] as const) {
+      const made = await filling()
+      expect(await codeOf(() => made.convert({ ...good(), ...change }))).toContain(code)
+      // After an error everything else is one.
+      expect(await codeOf(() => made.convert(good()))).toBe('ERR_DISPOSED')
+      made.dispose()
+      expect(await codeOf(async () => made.convert(good()))).toBe('ERR_DISPOSED')
+    }
   })
 })

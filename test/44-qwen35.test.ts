@@ -52,9 +52,6 @@ const GOLDENS: Golden[] = [
     expected: { tied_head: false, n_layers: 4, delta_v_heads: 6, delta_k_dim: 64, delta_layers: [0, 1, 2] },
   },
 ]
-/** The others have types of weights that are not read yet. */
-const READ = ['tied', 'untied']
-
 /** In pieces as uneven as those of the README, each a call of its own. */
 async function inUnevenPieces(model: Model, ids: number[]): Promise<Float32Array> {
   const session = model.createSession()
@@ -79,32 +76,29 @@ function expectSameTop(found: Float32Array, expected: Float32Array, columns: num
   }
 }
 
-describe.skipIf(missing(`${GOLDEN}/tied/logits-a.npy`)).each(GOLDENS.filter(({ name }) => READ.includes(name)))(
-  'Qwen3.5, $source',
-  (golden) => {
-    const source = dataFile(`${GOLDEN}/${golden.source}`)
-    let loaded: Promise<Model> | undefined
-    const model = () => (loaded ??= Model.load(source, EXACT))
-    afterAll(async () => (await loaded)?.dispose())
+describe.skipIf(missing(`${GOLDEN}/tied/logits-a.npy`)).each(GOLDENS)('Qwen3.5, $source', (golden) => {
+  const source = dataFile(`${GOLDEN}/${golden.source}`)
+  let loaded: Promise<Model> | undefined
+  const model = () => (loaded ??= Model.load(source, EXACT))
+  afterAll(async () => (await loaded)?.dispose())
 
-    it('is what its source says', async () => {
-      expect((await model()).config).toMatchObject({
-        architecture: 'qwen35',
-        output_gate: true,
-        qk_norm: true,
-        ...golden.expected,
-      })
+  it('is what its source says', async () => {
+    expect((await model()).config).toMatchObject({
+      architecture: 'qwen35',
+      output_gate: true,
+      qk_norm: true,
+      ...golden.expected,
     })
+  })
 
-    it.each(Object.keys(ALL_WAYS))('gives its logits %s', async (way) => {
-      for (const { ids, logits } of goldenRuns(`${GOLDEN}/${golden.name}`)) {
-        const found = await ALL_WAYS[way]!(await model(), ids)
-        expectClose(found, logits, TOLERANCE)
-        expectSameTop(found, logits, golden.vocabulary)
-      }
-    })
-  },
-)
+  it.each(Object.keys(ALL_WAYS))('gives its logits %s', async (way) => {
+    for (const { ids, logits } of goldenRuns(`${GOLDEN}/${golden.name}`)) {
+      const found = await ALL_WAYS[way]!(await model(), ids)
+      expectClose(found, logits, TOLERANCE)
+      expectSameTop(found, logits, golden.vocabulary)
+    }
+  })
+})
 
 describe.skipIf(missing(`${GOLDEN}/tied/logits-a.npy`))('Qwen3.5 that is another', () => {
   const source = dataFile(`${GOLDEN}/tied/hf`)

@@ -26,11 +26,11 @@ export function familyRuns(name: string): Run[] {
   return goldenRuns(join(FAMILY, name))
 }
 
-/** Of a folder of the data that has ids.json, logits-a.npy and logits-b.npy. */
-export function goldenRuns(path: string): Run[] {
+/** Of a folder of the data that has ids.json, logits-a.npy and logits-b.npy, or others instead of `logits`. */
+export function goldenRuns(path: string, logits = 'logits'): Run[] {
   const folder = dataFile(path)
   const ids = JSON.parse(readFileSync(join(folder, 'ids.json'), 'utf8')) as Record<'a' | 'b', number[]>
-  return (['a', 'b'] as const).map((run) => ({ ids: ids[run], logits: readNpy(join(folder, `logits-${run}.npy`)) }))
+  return (['a', 'b'] as const).map((run) => ({ ids: ids[run], logits: readNpy(join(folder, `${logits}-${run}.npy`)) }))
 }
 
 /** Converts a source without rounding a number and loads it with float activations and an f32 cache. */

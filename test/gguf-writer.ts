@@ -24,7 +24,8 @@ export type MetadataValue =
 
 export interface GgufTensor {
   name: string
-  type: GgmlType
+  /** or ggml's id of a type that encodeTensor does not write */
+  type: GgmlType | number
   /** [rows, cols], or [length]; GGUF itself stores the fastest dimension first */
   shape: number[]
   /** already in the form of `type`: see encodeTensor */
@@ -234,7 +235,7 @@ export function ggufHeader(metadata: Record<string, MetadataValue>, tensors: rea
 export function ggufFile(metadata: Record<string, MetadataValue>, tensors: readonly GgufTensor[]): Buffer {
   const out = new ByteList()
   const entries = tensors.map(({ name, type, shape, data }) => {
-    return { name, typeId: GGML_TYPES[type].id, shape, bytes: data.length }
+    return { name, typeId: typeof type === 'number' ? type : GGML_TYPES[type].id, shape, bytes: data.length }
   })
   out.bytes(ggufHeader(metadata, entries))
   for (const { data } of tensors) {

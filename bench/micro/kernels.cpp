@@ -198,6 +198,11 @@ public:
         row("silu_mul", [=, &set] {
         set.activate(out->as<float>(), x->as<float>(), y->as<float>(), n, Activation::silu);
     });
+        if (n % 1024 == 0) {
+            const int block = n & -n;  // the largest that there can be
+            const Shared signs = memory(count / 8);
+            row("hadamard", [=, &set] { set.hadamard(out->as<float>(), x->as<float>(), signs->bytes(), n, block); });
+        }
         row("f32_to_f16", [=, &set] { set.f32_to_f16(half->as<uint16_t>(), x->as<float>(), n); });
         row("f16_to_f32", [=, &set] { set.f16_to_f32(out->as<float>(), half->as<uint16_t>(), n); });
     }

@@ -158,57 +158,60 @@ void iq4_xs(const uint8_t* block, float* out) {
     }
 }
 
-// ---- signs and ternary ---------------------------------------------------------------------------------
+// ---- signs ---------------------------------------------------------------------------------
 
 void q1_0(const uint8_t* block, float* out) {
     const float d = load_f16(block);
     for (size_t i = 0; i < 128; ++i) out[i] = ((block[2 + i / 8] >> (i % 8)) & 1) != 0 ? d : -d;
 }
 
-// d, then 2 bits each; code 3, which no ternary file has, is +2.
+// ---- ternary: codes, weight + 1, and one scale ------------------------------------------------------------
+
+// 2 bits each; a code of 3, which no ternary file has, is +2.
 template <size_t elements>
-void q2_0(const uint8_t* block, float* out) {
-    const float d = load_f16(block);
-    for (size_t i = 0; i < elements; ++i) out[i] = number((block[2 + i / 4] >> i % 4 * 2 & 3) - 1) * d;
+void q2_0_codes(const uint8_t* block, uint8_t* out) {
+    for (size_t i = 0; i < elements; ++i) out[i] = block[2 + i / 4] >> i % 4 * 2 & 3;
 }
 
 // Five digits of base 3 lie in a byte as the fraction byte / 256: the first is the whole part of three times that.
-int trit(uint8_t byte, size_t n) {
+uint8_t digit(uint8_t byte, size_t n) {
     for (; n > 0; --n) byte = static_cast<uint8_t>(byte * 3);
-    return (byte * 3 >> 8) - 1;
+    return static_cast<uint8_t>(byte * 3 >> 8);
 }
 
 // `count` bytes hold `digits` times as many elements: digit n of byte m is element n * count + m.
-float* trits(const uint8_t* q, size_t count, size_t digits, float d, float* out) {
+uint8_t* digits_of(const uint8_t* q, size_t count, size_t digits, uint8_t* out) {
     for (size_t n = 0; n < digits; ++n) {
-        for (size_t m = 0; m < count; ++m) *out++ = number(trit(q[m], n)) * d;
+        for (size_t m = 0; m < count; ++m) *out++ = digit(q[m], n);
     }
     return out;
 }
 
 // 48 bytes of five digits, 4 of four, d.
-void tq1_0(const uint8_t* block, float* out) {
-    const float d = load_f16(block + 52);
-    out = trits(block, 32, 5, d, out);
-    out = trits(block + 32, 16, 5, d, out);
-    trits(block + 48, 4, 4, d, out);
+void tq1_0_codes(const uint8_t* block, uint8_t* out) {
+    out = digits_of(block, 32, 5, out);
+    out = digits_of(block + 32, 16, 5, out);
+    digits_of(block + 48, 4, 4, out);
 }
 
 // 24 bytes of five digits, 2 of four, d.
-void ptq1_0(const uint8_t* block, float* out) {
-    const float d = load_f16(block + 26);
-    out = trits(block, 16, 5, d, out);
-    out = trits(block + 16, 8, 5, d, out);
-    trits(block + 24, 2, 4, d, out);
+void ptq1_0_codes(const uint8_t* block, uint8_t* out) {
+    out = digits_of(block, 16, 5, out);
+    out = digits_of(block + 16, 8, 5, out);
+    digits_of(block + 24, 2, 4, out);
 }
 
 // 2 bits 64, d.
-void tq2_0(const uint8_t* block, float* out) {
-    const float d = load_f16(block + 64);
-    for (size_t i = 0; i < 256; ++i) {
-        const size_t half = i / 128, step = i % 128 / 32;
-        out[i] = number((block[half * 32 + i % 32] >> step * 2 & 3) - 1) * d;
-    }
+void tq2_0_codes(const uint8_t* block, uint8_t* out) {
+    for (size_t i = 0; i < 256; ++i) out[i] = block[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+}
+
+template <void (*codes)(const uint8_t*, uint8_t*), size_t elements, size_t scale_at>
+void ternary(const uint8_t* block, float* out) {
+    uint8_t found[elements];
+    codes(block, found);
+    const float d = load_f16(block + scale_at);
+    for (size_t i = 0; i < elements; ++i) out[i] = number(found[i] - 1) * d;
 }
 
 }  // namespace
@@ -236,8 +239,12 @@ const BlockFormat kBlockFormats[] = {
     {"q1_0", 128, 18, q1_0},         {"q5_0", 32, 22, q5_0},      {"q5_1", 32, 24, q5_1},
     {"q2_k", 256, 84, q2_k},         {"q3_k", 256, 110, q3_k},    {"q4_k", 256, 144, q4_or_q5_k<false>},
     {"q5_k", 256, 176, q4_or_q5_k<true>},        {"q6_k", 256, 210, q6_k},    {"iq4_nl", 32, 18, iq4_nl},
-    {"iq4_xs", 256, 136, iq4_xs},    {"q2_0", 64, 18, q2_0<64>},  {"q2_0_g128", 128, 34, q2_0<128>},
-    {"tq1_0", 256, 54, tq1_0},       {"tq2_0", 256, 66, tq2_0},   {"ptq1_0", 128, 28, ptq1_0},
+    {"iq4_xs", 256, 136, iq4_xs},
+    {"q2_0", 64, 18, ternary<q2_0_codes<64>, 64, 0>, q2_0_codes<64>, 0},
+    {"q2_0_g128", 128, 34, ternary<q2_0_codes<128>, 128, 0>, q2_0_codes<128>, 0},
+    {"tq1_0", 256, 54, ternary<tq1_0_codes, 256, 52>, tq1_0_codes, 52},
+    {"tq2_0", 256, 66, ternary<tq2_0_codes, 256, 64>, tq2_0_codes, 64},
+    {"ptq1_0", 128, 28, ternary<ptq1_0_codes, 128, 26>, ptq1_0_codes, 26},
 };
 const size_t kBlockFormatCount = sizeof kBlockFormats / sizeof kBlockFormats[0];
 

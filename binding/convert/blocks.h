@@ -12,6 +12,9 @@ struct BlockFormat {
     size_t elements, bytes;
     // block (bytes) -> out (elements). Null: elements are numbers by themselves.
     void (*decode)(const uint8_t* block, float* out);
+    // Of ternary blocks: block -> codes (elements), each a weight + 1, times the f16 at scale_at.
+    void (*codes)(const uint8_t* block, uint8_t* out) = nullptr;
+    size_t scale_at = 0;
 };
 
 // By SourceType (convert.h).

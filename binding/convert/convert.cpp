@@ -1,9 +1,11 @@
 #include "convert/convert.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "convert/blocks.h"
 #include "kernels/math.h"
@@ -42,8 +44,23 @@ Status rows_to_16(const float* rows, size_t n_rows, size_t cols, uint8_t* out, u
     return {};
 }
 
-// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call into libm.
-float round_to_integer(float x) { return (x + 12582912.0f) - 12582912.0f; }
+// NaN or infinity if any is there. Magnitudes are in the order of their bits, NaNs above all, and integers have a maximum
+// that compilers vectorise; in lanes, because a single one would wait for itself.
+float largest_magnitude(const float* values, size_t count) {
+    constexpr size_t kLanes = 16;
+    int32_t lanes[kLanes] = {};
+    const auto look = [&](size_t lane, float value) { lanes[lane] = std::max(lanes[lane], std::bit_cast<int32_t>(value) & 0x7fffffff); };
+    const size_t whole = count / kLanes * kLanes;
+    for (size_t i = 0; i < whole; i += kLanes) {
+        for (size_t lane = 0; lane < kLanes; ++lane) look(lane, values[i + lane]);
+    }
+    for (size_t i = whole; i < count; ++i) look(0, values[i]);
+    return std::bit_cast<float>(*std::max_element(lanes, lanes + kLanes));
+}
+
+// Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, without a call into libm: the sum's last bits are that
+// integer. |x| is at most 127 and a little.
+int8_t round_to_int8(float x) { return static_cast<int8_t>(std::bit_cast<int32_t>(x + 12582912.0f)); }
 
 }  // namespace
 
@@ -57,7 +74,7 @@ bool source_type_from_name(const char* name, SourceType* out) {
 size_t block_elements(SourceType type) { return format_of(type).elements; }
 size_t block_bytes(SourceType type) { return format_of(type).bytes; }
 
-Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
+void decode_rows(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
     const DefaultFloats floats;
     const size_t count = rows * cols;
     const BlockFormat& format = format_of(type);
@@ -72,7 +89,11 @@ Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t c
         default:
             for (size_t i = 0; i < count / format.elements; ++i) format.decode(source + i * format.bytes, out + i * format.elements);
     }
-    return check_finite(out, count, cols);
+}
+
+Status rows_to_f32(SourceType type, const uint8_t* source, size_t rows, size_t cols, float* out) {
+    decode_rows(type, source, rows, cols, out);
+    return check_finite(out, rows * cols, cols);
 }
 
 Status rows_to_f16(const float* rows, size_t n_rows, size_t cols, uint8_t* out) {
@@ -85,17 +106,16 @@ Status rows_to_bf16(const float* rows, size_t n_rows, size_t cols, uint8_t* out)
 
 Status rows_to_q8(const float* rows, size_t n_rows, size_t cols, int8_t* out, float* scales) {
     const DefaultFloats floats;
-    if (Status status = check_finite(rows, n_rows * cols, cols); !status.ok()) return status;
     for (size_t r = 0; r < n_rows; ++r) {
         const float* row = rows + r * cols;
-        float largest = 0;
-        for (size_t c = 0; c < cols; ++c) largest = std::fabs(row[c]) > largest ? std::fabs(row[c]) : largest;
+        const float largest = largest_magnitude(row, cols);
+        if (!std::isfinite(largest)) return check_finite(rows, n_rows * cols, cols);
         // A row this small has no scale whose inverse is finite, and nothing a sum would notice: it becomes zero.
         const bool zero = largest < 1e-36f;
         scales[r] = zero ? 0.0f : largest / 127.0f;
         const float inverse = zero ? 0.0f : 127.0f / largest;
         for (size_t c = 0; c < cols; ++c) {
-            out[r * cols + c] = static_cast<int8_t>(round_to_integer(row[c] * inverse));
+            out[r * cols + c] = round_to_int8(row[c] * inverse);
         }
     }
     return {};
@@ -110,6 +130,61 @@ Status pack_signs(const float* rows, size_t n_rows, size_t cols, uint8_t* out) {
         // A comparison, not the sign bit: -0 counts as positive, as in the official packer.
         for (size_t k = 0; k < 8; ++k) bits |= static_cast<uint32_t>(rows[byte * 8 + k] < 0) << k;
         out[byte] = static_cast<uint8_t>(bits);
+    }
+    return {};
+}
+
+namespace {
+
+// `count` codes, whose places are counted from element `first` on, four to a byte.
+Status pack_codes(const uint8_t* codes, size_t count, size_t first, size_t cols, uint8_t* out) {
+    for (size_t i = 0; i < count; ++i) {
+        if (codes[i] != 3) continue;
+        const size_t at = first + i;
+        return error("ERR_TERNARY_CODE", "row " + std::to_string(at / cols) + ", column " + std::to_string(at % cols) +
+                                             " has the code 3, which stands for no weight of -1, 0 or 1");
+    }
+    for (size_t i = 0; i < count; i += 4) {
+        out[i / 4] = static_cast<uint8_t>(codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6);
+    }
+    return {};
+}
+
+}  // namespace
+
+bool is_ternary(SourceType type) { return format_of(type).codes != nullptr; }
+
+Status split_ternary(SourceType type, const uint8_t* source, size_t n_rows, size_t cols, uint8_t* codes, uint8_t* scale) {
+    const BlockFormat& format = format_of(type);
+    uint8_t found[256];
+    for (size_t i = 0; i < n_rows * cols / format.elements; ++i, source += format.bytes) {
+        const size_t first = i * format.elements;
+        const uint16_t d = load_u16(source + format.scale_at);
+        if ((d & 0x7c00) == 0x7c00) return bad_value(first, cols, " has a scale that is not finite");
+        std::memcpy(scale + i * 2, &d, sizeof d);
+        format.codes(source, found);
+        if (Status status = pack_codes(found, format.elements, first, cols, codes + first / 4); !status.ok()) return status;
+    }
+    return {};
+}
+
+Status gather_codes(const uint8_t* source, int shift, size_t n_rows, size_t cols, uint8_t* codes) {
+    std::vector<uint8_t> row(cols);
+    for (size_t r = 0; r < n_rows; ++r) {
+        for (size_t c = 0; c < cols; ++c) row[c] = static_cast<uint8_t>(source[r * cols + c] >> shift & 3);
+        if (Status status = pack_codes(row.data(), cols, r * cols, cols, codes + r * cols / 4); !status.ok()) return status;
+    }
+    return {};
+}
+
+Status i2_s_codes(const uint8_t* source, size_t first, size_t n_rows, size_t cols, uint8_t* codes) {
+    std::vector<uint8_t> row(cols);
+    for (size_t r = 0; r < n_rows; ++r) {
+        for (size_t c = 0; c < cols; ++c) {
+            const size_t i = first + r * cols + c, within = i % 128;
+            row[c] = static_cast<uint8_t>(source[i / 128 * 32 + within % 32] >> (6 - within / 32 * 2) & 3);
+        }
+        if (Status status = pack_codes(row.data(), cols, r * cols, cols, codes + r * cols / 4); !status.ok()) return status;
     }
     return {};
 }

@@ -31,13 +31,23 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+// Sums of 16 bits: two products of codes up to 2 are at most 508 either way, those of codes times 4 four times as much.
+using TernarySum = Bytes;
+constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
+constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
+inline TernarySum ternary_zero() { return bytes_zero(); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return words_add(sum, _mm256_maddubs_epi16(codes, a)); }
+inline Ints ternary_total(TernarySum sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"
+#include "ternary_codes.inl"
 #include "crc32c_instruction.inl"
 
 }  // namespace

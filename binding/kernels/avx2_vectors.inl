@@ -10,6 +10,7 @@ constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 8 of the 16 registers
 constexpr int kAttendQueries = 4;
 constexpr int kDeltaLanes = 2;
 constexpr int kScoreSums = 6, kMixSums = 4, kAttendChains = 4;
+constexpr int kHadamardStages = 2;  // 4 Lanes are 8 of the 16 registers
 
 inline Lanes lanes_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Lanes lanes_all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -37,6 +38,20 @@ inline Lanes lanes_flip(Lanes v, uint32_t bits) {
     const __m256i high = _mm256_sllv_epi32(all, _mm256_setr_epi32(23, 22, 21, 20, 19, 18, 17, 16));
     return {_mm256_xor_ps(v.a, _mm256_castsi256_ps(_mm256_and_si256(low, sign))),
             _mm256_xor_ps(v.b, _mm256_castsi256_ps(_mm256_and_si256(high, sign)))};
+}
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline __m256 half_butterfly(__m256 v) {
+    constexpr int kSecond = H == 1 ? 0xaa : H == 2 ? 0xcc : 0xf0;
+    __m256 other;
+    if constexpr (H <= 2) other = _mm256_permute_ps(v, H == 1 ? 0xb1 : 0x4e);
+    else other = _mm256_permute2f128_ps(v, v, 1);
+    return _mm256_blend_ps(_mm256_add_ps(v, other), _mm256_sub_ps(other, v), kSecond);
+}
+template <int H>
+inline Lanes lanes_butterfly(Lanes v) {
+    if constexpr (H == 8) return {_mm256_add_ps(v.a, v.b), _mm256_sub_ps(v.a, v.b)};
+    else return {half_butterfly<H>(v.a), half_butterfly<H>(v.b)};
 }
 
 // The first two steps of the tree: lanes 0..3 after l += l+8, l += l+4.
@@ -101,6 +116,14 @@ inline __m256 eight_from_bf16(const uint16_t* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 inline Lanes lanes_from_bf16(const uint16_t* p) { return {eight_from_bf16(p), eight_from_bf16(p + 8)}; }
+// 16 weights of two bits each, code - 1.
+inline __m256 eight_from_codes(uint32_t codes) {
+    const __m256i all = _mm256_set1_epi32(static_cast<int>(codes));
+    const __m256i each = _mm256_srlv_epi32(all, _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+    const __m256i bits = _mm256_and_si256(each, _mm256_set1_epi32(3));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(bits, _mm256_set1_epi32(1)));
+}
+inline Lanes lanes_from_codes(uint32_t codes) { return {eight_from_codes(codes), eight_from_codes(codes >> 16)}; }
 inline float f16_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
 inline void lanes_to_f16(uint16_t* p, Lanes v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
@@ -130,6 +153,18 @@ inline Bytes table_load(const uint8_t* p) {
 }
 inline Bytes low_nibbles(Bytes b) { return _mm256_and_si256(b, _mm256_set1_epi8(15)); }
 inline Bytes high_nibbles(Bytes b) { return _mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15)); }
+inline Bytes bytes_and(Bytes a, Bytes b) { return _mm256_and_si256(a, b); }
+// Of words: what comes from the neighbouring byte is for the caller to mask.
+template <int N>
+inline Bytes bytes_shift_right(Bytes b) {
+    return _mm256_srli_epi16(b, N);
+}
+// Four bytes, again and again.
+inline Bytes bytes_of_four(const int8_t* p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm256_set1_epi32(four);
+}
 inline Bytes lookup(Bytes table, Bytes index) { return _mm256_shuffle_epi8(table, index); }
 inline Bytes bytes_add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
 // Keeps GCC from regrouping the additions into a tree: it would hold every lookup's result in a register until the
@@ -153,6 +188,10 @@ inline Ints ints_load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_
 inline void ints_store(int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 inline Ints ints_add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
+template <int N>
+inline Ints ints_shift_right(Ints v) {
+    return _mm256_srai_epi32(v, N);
+}
 inline __m128i ints_fold(Ints v) { return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)); }
 // The sum of each.
 inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {

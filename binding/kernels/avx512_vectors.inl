@@ -8,6 +8,7 @@ constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 8;
 constexpr int kDeltaLanes = 4;
 constexpr int kScoreSums = 8, kMixSums = 12, kAttendChains = 16;
+constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
 inline Lanes lanes_all(float x) { return _mm512_set1_ps(x); }
@@ -24,6 +25,15 @@ inline Lanes lanes_smaller(Lanes x, Lanes y) { return _mm512_min_ps(x, y); }
 // -v in the lanes whose bit is set.
 inline Lanes lanes_flip(Lanes v, uint32_t bits) {
     return _mm512_mask_xor_ps(v, static_cast<__mmask16>(bits), v, _mm512_set1_ps(-0.0f));
+}
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(Lanes v) {
+    constexpr __mmask16 kSecond = H == 1 ? 0xaaaa : H == 2 ? 0xcccc : H == 4 ? 0xf0f0 : 0xff00;
+    Lanes other;
+    if constexpr (H <= 2) other = _mm512_permute_ps(v, H == 1 ? 0xb1 : 0x4e);
+    else other = _mm512_shuffle_f32x4(v, v, H == 4 ? 0xb1 : 0x4e);
+    return _mm512_mask_sub_ps(_mm512_add_ps(v, other), kSecond, other, v);
 }
 
 // The first two steps of the tree: lanes 0..3 after l += l+8, l += l+4.
@@ -64,6 +74,13 @@ inline Lanes lanes_from_bf16(const uint16_t* p) {
     const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+// 16 weights of two bits each, code - 1.
+inline Lanes lanes_from_codes(uint32_t codes) {
+    const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i all = _mm512_set1_epi32(static_cast<int>(codes));
+    const __m512i each = _mm512_and_si512(_mm512_srlv_epi32(all, shifts), _mm512_set1_epi32(3));
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(each, _mm512_set1_epi32(1)));
+}
 inline float f16_to_float(uint16_t bits) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))); }
 inline void lanes_to_f16(uint16_t* p, Lanes v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -89,6 +106,18 @@ inline Bytes table_load(const uint8_t* p) {
 }
 inline Bytes low_nibbles(Bytes b) { return _mm512_and_si512(b, _mm512_set1_epi8(15)); }
 inline Bytes high_nibbles(Bytes b) { return _mm512_and_si512(_mm512_srli_epi16(b, 4), _mm512_set1_epi8(15)); }
+inline Bytes bytes_and(Bytes a, Bytes b) { return _mm512_and_si512(a, b); }
+// Of words: what comes from the neighbouring byte is for the caller to mask.
+template <int N>
+inline Bytes bytes_shift_right(Bytes b) {
+    return _mm512_srli_epi16(b, N);
+}
+// Four bytes, again and again.
+inline Bytes bytes_of_four(const int8_t* p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return _mm512_set1_epi32(four);
+}
 inline Bytes lookup(Bytes table, Bytes index) { return _mm512_shuffle_epi8(table, index); }
 inline Bytes bytes_add(Bytes a, Bytes b) { return _mm512_add_epi8(a, b); }
 // Keeps GCC from regrouping the additions into a tree: it would hold every lookup's result in a register until the
@@ -112,6 +141,10 @@ inline Ints ints_load(const int32_t* p) { return _mm512_loadu_si512(p); }
 inline void ints_store(int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
 inline Ints ints_add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
+template <int N>
+inline Ints ints_shift_right(Ints v) {
+    return _mm512_srai_epi32(v, N);
+}
 inline __m128i ints_fold(Ints v) {
     const __m256i s = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
     return _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));

@@ -30,13 +30,23 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 #endif
 }
 
+// Codes in upper bits are unsigned bytes up to 128, which vpdpbusd takes as they are.
+using TernarySum = Ints;
+constexpr int kTernaryFree = 4, kTernaryOnce = 1 << 16, kTernaryMany = 1 << 16;
+constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
+inline TernarySum ternary_zero() { return ints_zero(); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, codes, a); }
+inline Ints ternary_total(TernarySum sum) { return sum; }
+
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"
+#include "ternary_codes.inl"
 #include "crc32c_instruction.inl"
 
 }  // namespace

@@ -79,6 +79,29 @@ struct SignBlocks {
     int count;
 };
 
+// Ternary matrices lie in blocks of this many rows, the same on every path: for each 16 columns from c on, 4 bytes of every
+// row, of which byte k holds the columns c + k, c + 4 + k, c + 8 + k and c + 12 + k, two bits each from the lowest on. A code
+// is the weight + 1; 3 does not occur. So a vector of bytes, shifted by 2 j bits, has four neighbouring columns of some rows,
+// which is what instructions for products of bytes add up.
+constexpr int kTernaryRows = 16;
+constexpr size_t ternary_row_bytes(int cols) { return static_cast<size_t>(padded(cols, 16)) / 4; }
+
+// Some blocks. A group of columns has one f16 scale a row: scales (blocks, cols / group, kTernaryRows); group 0: none.
+struct TernaryBlocks {
+    const uint8_t* codes;
+    const uint16_t* scales;
+    int count, cols, group;  // group: 0, or 64, 128 or 256, of which cols is a multiple
+};
+
+// Rounded activations of consecutive tokens, with the sum of each 64 (sum_parts).
+struct RoundedTokens {
+    const int8_t* q;  // rows q_stride apart
+    size_t q_stride;
+    const int32_t* parts;  // (padded(cols, 64) / 64) of a token, parts_stride apart
+    size_t parts_stride;
+    int count;
+};
+
 // One way to multiply packed sign matrices by rounded activations, with exact int32 sums.
 struct SignProduct {
     // How activations are rounded for it: quantize or quantize4.
@@ -130,6 +153,20 @@ struct KernelSet {
     void (*grouped_f32)(float* out, size_t out_stride, const uint8_t* official, const uint16_t* scales, int n_rows,
                         int cols, const float* x, size_t x_stride, int n_tokens);
 
+    // ---- ternary matrices ------------------------------------------------------------------------------
+    // parts[i] = q[64 i] + ... + q[64 i + 63], of padded(cols, 64).
+    void (*sum_parts)(int32_t* parts, const int8_t* q, int cols);
+    // out[t * out_stride + r] = sum_c w[r][c] * q_t[c], exact, for all rows of the blocks. group is 0.
+    void (*ternary)(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedTokens tokens);
+    // With s_g the exact integer sum of group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet
+    // times the activation's scale).
+    void (*ternary_grouped)(float* out, size_t out_stride, TernaryBlocks blocks, RoundedTokens tokens);
+    // codes: (n_rows, ternary_row_bytes(cols)), the file's layout: column c in bits 2 (c % 4) of byte c / 4.
+    // group 0: lanes16 with lane = fma(w, x, lane). Otherwise per group p = per-lane sums of that kind, ascending, from +0;
+    // lane = fma(d_g, p, lane); then the tree. scales: (n_rows, cols / group) f16 bits.
+    void (*ternary_f32)(float* out, size_t out_stride, const uint8_t* codes, const uint16_t* scales, int group, int n_rows,
+                        int cols, const float* x, size_t x_stride, int n_tokens);
+
     // ---- dense matrices --------------------------------------------------------------------------------
     // w: (n_rows, padded(cols, 64)) of f32, f16 or bf16. lanes16 with lane = fma(w, x, lane).
     void (*dense_f32)(float* out, size_t out_stride, const void* w, DType dtype, int n_rows, int cols, const float* x,
@@ -173,6 +210,11 @@ struct KernelSet {
     // Rotates the first `dims` elements of a head in place. half: pairs (i, i + dims/2); interleaved: pairs (2i, 2i+1).
     // x0' = x0*cos - x1*sin, x1' = x1*cos + x0*sin, each product rounded, then one add or subtract.
     void (*rope)(float* x, const float* cos, const float* sin, int dims, bool interleaved);
+    // out = H (s x) in blocks, H[i][j] = (-1)^popcount(i & j) / sqrt(block): the normalised Walsh-Hadamard matrix in
+    // Sylvester's order, which is its own inverse. block: a power of two from 2 to 2^16 that divides n. signs: padded(n, 16) / 8
+    // bytes, least significant bit first, 1 = -1; null: all +1. For h = 1, 2, 4, ..., block / 2 every pair (a, b) of elements
+    // i and i + h, where i & h is 0, becomes (a + b, a - b); then each element times 1.0f / sqrtf(block). out may be x.
+    void (*hadamard)(float* out, const float* x, const uint8_t* signs, int n, int block);
     // Attention of queries that share one KV head; their positions may differ.
     // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
     // after: memory that the thread reads next, or null; its first lines are fetched.

@@ -70,6 +70,44 @@ void grouped_f32(float* out, size_t out_stride, const uint8_t* official, const u
     }
 }
 
+// Of columns [c, end) of four rows; the rows' codes begin at `codes`.
+inline void add_codes(Lanes (&sums)[kRows], const uint8_t* const (&codes)[kRows], const float* x, int c, int end) {
+    for (; c < end; c += 16) {
+        const Lanes v = lanes_load(x + c);
+        for (int r = 0; r < kRows; r++) {
+            uint32_t bits;
+            memcpy(&bits, codes[r] + c / 4, sizeof bits);
+            sums[r] = lanes_fma(lanes_from_codes(bits), v, sums[r]);
+        }
+    }
+}
+
+void ternary_f32(float* out, size_t out_stride, const uint8_t* codes, const uint16_t* scales, int group, int n_rows, int cols,
+                 const float* x, size_t x_stride, int n_tokens) {
+    const size_t row_bytes = static_cast<size_t>(round_up(cols, 16)) / 4;
+    const int groups = group > 0 ? cols / group : 0;
+    for (int r0 = 0; r0 < n_rows; r0 += kRows) {
+        const uint8_t* rows[kRows];
+        const uint16_t* d[kRows];
+        for (int r = 0; r < kRows; r++) {
+            const size_t row = static_cast<size_t>(row_or_last(r0 + r, n_rows));
+            rows[r] = codes + row * row_bytes;
+            d[r] = scales + row * static_cast<size_t>(groups);
+        }
+        for (int t = 0; t < n_tokens; t++) {
+            const float* xt = x + static_cast<size_t>(t) * x_stride;
+            Lanes sums[kRows] = {lanes_zero(), lanes_zero(), lanes_zero(), lanes_zero()};
+            if (groups == 0) add_codes(sums, rows, xt, 0, cols);
+            for (int g = 0; g < groups; g++) {
+                Lanes parts[kRows] = {lanes_zero(), lanes_zero(), lanes_zero(), lanes_zero()};
+                add_codes(parts, rows, xt, g * group, (g + 1) * group);
+                for (int r = 0; r < kRows; r++) sums[r] = lanes_fma(lanes_all(f16_to_float(d[r][g])), parts[r], sums[r]);
+            }
+            store_row_sums(out + static_cast<size_t>(t) * out_stride + r0, sums, n_rows - r0 < kRows ? n_rows - r0 : kRows);
+        }
+    }
+}
+
 // The element types of a dense matrix: how 16 of them become Lanes.
 struct DenseF32 {
     using Element = float;

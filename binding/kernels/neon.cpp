@@ -24,13 +24,26 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes activations) {
     return vpadalq_s16(sum, vmlal_s8(low, vget_high_s8(w), vget_high_s8(a)));
 }
 
+// Sums of 16 bits: two products of codes up to 2 are at most 508 either way, those of codes times 4 four times as much.
+using TernarySum = int16x8_t;
+constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
+constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
+inline TernarySum ternary_zero() { return vdupq_n_s16(0); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes activations) {
+    const int8x16_t w = vreinterpretq_s8_u8(codes), a = vreinterpretq_s8_u8(activations);
+    return vaddq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(a)), vmull_high_s8(w, a)));
+}
+inline Ints ternary_total(TernarySum sum) { return vpaddlq_s16(sum); }
+
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"
+#include "ternary_codes.inl"
 #include "crc32c_tables.inl"
 
 }  // namespace

@@ -12,6 +12,7 @@ constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 16 of the 32 registers
 constexpr int kAttendQueries = 2;
 constexpr int kDeltaLanes = 1;
 constexpr int kScoreSums = 4, kMixSums = 4, kAttendChains = 4;
+constexpr int kHadamardStages = 2;  // 4 Lanes are 16 of the 32 registers
 
 template <class F>
 inline Lanes each(F f) {
@@ -60,6 +61,23 @@ inline Lanes lanes_flip(const Lanes& x, uint32_t bits) {
         return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x.v[i]), flip));
     });
 }
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(const Lanes& x) {
+    if constexpr (H >= 4) {
+        constexpr int kApart = H / 4;
+        return each([&](int i) {
+            return (i & kApart) == 0 ? vaddq_f32(x.v[i], x.v[i + kApart]) : vsubq_f32(x.v[i - kApart], x.v[i]);
+        });
+    } else {
+        const uint32_t second[4] = {0, H == 1 ? ~0u : 0, H == 1 ? 0 : ~0u, ~0u};
+        const uint32x4_t mask = vld1q_u32(second);
+        return each([&](int i) {
+            const float32x4_t v = x.v[i], other = H == 1 ? vrev64q_f32(v) : vextq_f32(v, v, 2);
+            return vbslq_f32(mask, vsubq_f32(other, v), vaddq_f32(v, other));
+        });
+    }
+}
 inline float lanes_sum(const Lanes& x) {
     const float32x4_t s = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));  // l += l+8, l += l+4
     const float32x2_t t = vadd_f32(vget_low_f32(s), vget_high_f32(s));
@@ -106,6 +124,15 @@ inline Lanes lanes_from_f16(const uint16_t* p) {
 inline Lanes lanes_from_bf16(const uint16_t* p) {
     return each([=](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + i * 4), 16)); });
 }
+// 16 weights of two bits each, code - 1.
+inline Lanes lanes_from_codes(uint32_t codes) {
+    const int32_t first[4] = {0, -2, -4, -6};
+    const int32x4_t shifts = vld1q_s32(first);
+    return each([=](int i) {
+        const uint32x4_t bits = vandq_u32(vshlq_u32(vdupq_n_u32(codes >> 8 * i), shifts), vdupq_n_u32(3));
+        return vcvtq_f32_s32(vsubq_s32(vreinterpretq_s32_u32(bits), vdupq_n_s32(1)));
+    });
+}
 inline float f16_to_float(uint16_t bits) {
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
 }
@@ -133,6 +160,19 @@ inline void bytes_store(uint8_t* p, Bytes b) { vst1q_u8(p, b); }
 inline Bytes table_load(const uint8_t* p) { return vld1q_u8(p); }
 inline Bytes low_nibbles(Bytes b) { return vandq_u8(b, vdupq_n_u8(15)); }
 inline Bytes high_nibbles(Bytes b) { return vshrq_n_u8(b, 4); }
+inline Bytes bytes_and(Bytes a, Bytes b) { return vandq_u8(a, b); }
+// Of words, as the other sets' is: what comes from the neighbouring byte is for the caller to mask.
+template <int N>
+inline Bytes bytes_shift_right(Bytes b) {
+    if constexpr (N == 0) return b;
+    else return vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_u8(b), N));
+}
+// Four bytes, again and again.
+inline Bytes bytes_of_four(const int8_t* p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vreinterpretq_u8_s32(vdupq_n_s32(four));
+}
 inline Bytes lookup(Bytes table, Bytes index) { return vqtbl1q_u8(table, index); }
 inline Bytes bytes_add(Bytes a, Bytes b) { return vaddq_u8(a, b); }
 // Keeps GCC from regrouping the additions into a tree: it would hold every lookup's result in a register until the
@@ -165,6 +205,11 @@ inline Ints ints_load(const int32_t* p) { return vld1q_s32(p); }
 inline void ints_store(int32_t* p, Ints v) { vst1q_s32(p, v); }
 inline Ints ints_add(Ints a, Ints b) { return vaddq_s32(a, b); }
 inline Ints ints_sub(Ints a, Ints b) { return vsubq_s32(a, b); }
+template <int N>
+inline Ints ints_shift_right(Ints v) {
+    if constexpr (N == 0) return v;
+    else return vshrq_n_s32(v, N);
+}
 // The sum of each.
 inline void ints_sum4(int32_t* out, Ints a, Ints b, Ints c, Ints d) {
     vst1q_s32(out, vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)));

@@ -25,13 +25,23 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) { return vdotq_s32(sum, w, 
 inline uint32_t crc_of_u64(uint32_t crc, uint64_t v) { return __crc32cd(crc, v); }
 inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return __crc32cb(crc, v); }
 
+// Codes are signed bytes here: of those in upper bits only the ones times 4 multiply as they are.
+using TernarySum = Ints;
+constexpr int kTernaryFree = 2, kTernaryOnce = 1 << 16, kTernaryMany = 1 << 16;
+constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
+inline TernarySum ternary_zero() { return ints_zero(); }
+inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, dot_weights(codes), a); }
+inline Ints ternary_total(TernarySum sum) { return sum; }
+
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lanes_delta.inl"
 #include "lookup_signs.inl"
 #include "popcount_signs.inl"
 #include "dot_rows.inl"
+#include "ternary_codes.inl"
 #include "crc32c_instruction.inl"
 
 }  // namespace

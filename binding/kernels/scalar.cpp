@@ -31,6 +31,7 @@ constexpr int kDeltaLanes = 1;
 constexpr int kTileCols = 512;
 constexpr int kScoreSums = 4, kMixSums = 4;
 constexpr int kAttendChains = 4;
+constexpr int kHadamardStages = 2;
 
 inline uint32_t float_bits(float x) {
     uint32_t b;
@@ -109,6 +110,11 @@ inline Lanes lanes_smaller(const Lanes& a, const Lanes& b) {
 inline Lanes lanes_flip(const Lanes& v, uint32_t bits) {
     return each([&](int i) { return bits_float(float_bits(v.f[i]) ^ ((bits >> i & 1u) << 31)); });
 }
+// (a, b) of lanes i and i + H, where i & H is 0, to (a + b, a - b).
+template <int H>
+inline Lanes lanes_butterfly(const Lanes& v) {
+    return each([&](int i) { return (i & H) == 0 ? v.f[i] + v.f[i + H] : v.f[i - H] - v.f[i]; });
+}
 inline float lanes_sum(Lanes v) {
     for (int step = 8; step > 0; step /= 2) {
         for (int i = 0; i < step; i++) v.f[i] += v.f[i + step];
@@ -156,6 +162,10 @@ inline Lanes lanes_from_f16(const uint16_t* p) {
 inline Lanes lanes_from_bf16(const uint16_t* p) {
     return each([=](int i) { return f32_from_bf16(p[i]); });
 }
+// 16 weights of two bits each, code - 1.
+inline Lanes lanes_from_codes(uint32_t codes) {
+    return each([=](int i) { return static_cast<float>(static_cast<int>(codes >> 2 * i & 3u) - 1); });
+}
 inline float f16_to_float(uint16_t bits) { return f32_from_f16(bits); }
 inline void lanes_to_f16(uint16_t* p, const Lanes& v) {
     for (int i = 0; i < 16; i++) p[i] = f16_from_f32(v.f[i]);
@@ -168,6 +178,7 @@ inline void lanes_to_i8(int8_t* q, const Lanes& v) {
 ONEBIT_INLINE void prefetch_near(const uint8_t*) {}
 ONEBIT_INLINE void prefetch_far(const uint8_t*) {}
 #include "lanes_rows.inl"
+#include "lanes_hadamard.inl"
 #include "lanes_matrices.inl"
 #include "lanes_attend.inl"
 #include "lanes_delta.inl"
@@ -338,6 +349,55 @@ void grouped_i4(float* out, size_t out_stride, SignBlocks blocks, const uint16_t
                 acc = fused(f32_from_f16(scales[g]), static_cast<float>(sum), acc);
             }
             to = acc;
+        }
+    }
+}
+
+// ---- ternary ----------------------------------------------------------------------------------------------
+void sum_parts(int32_t* parts, const int8_t* q, int cols) {
+    for (int c = 0; c < cols; c += 64) {
+        int32_t sum = 0;
+        for (int i = c; i < c + 64; i++) sum += q[i];
+        *parts++ = sum;
+    }
+}
+
+// The exact sum of columns [c, end) of a row of a block; codes: of its first 16 columns.
+inline int32_t ternary_sum(const uint8_t* codes, const int8_t* q, int c, int end) {
+    int32_t sum = 0;
+    for (; c < end; c += 16) {
+        for (int k = 0; k < 4; k++) {
+            const int byte = codes[c * 4 + k];  // 64 bytes for the block's 16 columns
+            for (int j = 0; j < 4; j++) sum += ((byte >> 2 * j & 3) - 1) * q[c + 4 * j + k];
+        }
+    }
+    return sum;
+}
+
+inline const uint8_t* ternary_row(const TernaryBlocks& blocks, int row) {
+    const size_t block_bytes = static_cast<size_t>(round_up(blocks.cols, 16)) / 4 * kTernaryRows;
+    return blocks.codes + static_cast<size_t>(row / kTernaryRows) * block_bytes + row % kTernaryRows * 4;
+}
+
+void ternary(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedTokens tokens) {
+    for (int t = 0; t < tokens.count; t++, out += out_stride) {
+        const int8_t* q = tokens.q + static_cast<size_t>(t) * tokens.q_stride;
+        for (int row = 0; row < blocks.count * kTernaryRows; row++) out[row] = ternary_sum(ternary_row(blocks, row), q, 0, blocks.cols);
+    }
+}
+
+void ternary_grouped(float* out, size_t out_stride, TernaryBlocks blocks, RoundedTokens tokens) {
+    const int groups = blocks.cols / blocks.group;
+    for (int t = 0; t < tokens.count; t++, out += out_stride) {
+        const int8_t* q = tokens.q + static_cast<size_t>(t) * tokens.q_stride;
+        for (int row = 0; row < blocks.count * kTernaryRows; row++) {
+            const uint16_t* d = blocks.scales + row / kTernaryRows * groups * kTernaryRows + row % kTernaryRows;
+            float acc = 0.0f;
+            for (int g = 0; g < groups; g++) {
+                const int32_t sum = ternary_sum(ternary_row(blocks, row), q, g * blocks.group, (g + 1) * blocks.group);
+                acc = fused(f32_from_f16(d[g * kTernaryRows]), static_cast<float>(sum), acc);
+            }
+            out[row] = acc;
         }
     }
 }

@@ -38,6 +38,12 @@ void round_for_tables(const KernelSet&, const Matrix& matrix, const Tiling& tili
     if (tiling.tile_cols == 0) tiling.product->table_build(to.tables, to.q, matrix.cols);
 }
 
+// One plane, as signs have: the products of several tokens are bound by arithmetic.
+void round_with_parts(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const float* x, const Prepared& to) {
+    *to.scale = kernels.quantize(to.q, x, nullptr, matrix.cols);
+    kernels.sum_parts(to.parts, to.q, matrix.cols);
+}
+
 // ---- products ------------------------------------------------------------------------------------------
 const float* out_scale_at(const Matrix& matrix, int row) { return matrix.out_scale ? matrix.out_scale + row : nullptr; }
 
@@ -131,6 +137,34 @@ void multiply_groups(const KernelSet& kernels, const Matrix& matrix, const Tilin
     }
 }
 
+void multiply_ternary_floats(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    const size_t groups = matrix.group > 0 ? static_cast<size_t>(matrix.cols / matrix.group) : 0;
+    kernels.ternary_f32(to.out, to.out_stride, row_at(matrix, to.row), matrix.group_scales + static_cast<size_t>(to.row) * groups,
+                        matrix.group, to.rows, matrix.cols, in.x, float_stride(matrix), to.tokens);
+    scale_rows(kernels, matrix, to);
+}
+
+void multiply_ternary(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const Prepared& in, const Rows& to) {
+    const size_t groups = matrix.group > 0 ? static_cast<size_t>(matrix.cols / matrix.group) : 0;
+    const TernaryBlocks blocks{row_at(matrix, to.row), matrix.group_scales + static_cast<size_t>(to.row) * groups,
+                               (to.rows + kTernaryRows - 1) / kTernaryRows, matrix.cols, matrix.group};
+    const RoundedTokens tokens{in.q, float_stride(matrix), in.parts, float_stride(matrix) / 64, to.tokens};
+    if (groups == 0) {
+        kernels.ternary(to.sums, to.sums_stride, blocks, tokens);
+    } else {
+        kernels.ternary_grouped(reinterpret_cast<float*>(to.sums), to.sums_stride, blocks, tokens);
+    }
+    for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
+        float* out = to.out + t * to.out_stride;
+        const int32_t* sums = to.sums + t * to.sums_stride;
+        if (groups == 0) {
+            kernels.scale_i32(out, sums, in.scale[t], out_scale_at(matrix, to.row), to.rows);
+        } else {
+            kernels.scale_f32(out, reinterpret_cast<const float*>(sums), in.scale[t], nullptr, to.rows);
+        }
+    }
+}
+
 // ---- rows ------------------------------------------------------------------------------------------------
 void read_dense(const KernelSet&, const Matrix& matrix, int row, float* out) {
     const uint8_t* w = row_at(matrix, row);
@@ -166,17 +200,35 @@ void read_groups(const KernelSet& kernels, const Matrix& matrix, int row, float*
     }
 }
 
-// ---- the kinds: planes, floats, tables, and what they do ------------------------------------------------------
+// A row of codes as the file has them, or of a block: 4 bytes of 16 columns in another order (kTernaryRows, kernels.h).
+template <bool kBlocks>
+void read_ternary(const KernelSet&, const Matrix& matrix, int row, float* out) {
+    constexpr int block = kBlocks ? kTernaryRows : 1;
+    const int groups = matrix.group > 0 ? matrix.cols / matrix.group : 0;
+    const uint8_t* first = row_at(matrix, row / block * block);
+    const uint16_t* d = matrix.group_scales + static_cast<size_t>(row / block) * static_cast<size_t>(groups * block) + row % block;
+    for (int c = 0; c < matrix.cols; ++c) {
+        const int byte = kBlocks ? c / 16 * 4 * block + row % block * 4 + c % 4 : c / 4;
+        const int shift = kBlocks ? c % 16 / 4 * 2 : c % 4 * 2;
+        const float scale = groups > 0 ? f32_from_f16(d[c / matrix.group * block]) : matrix.out_scale[row];
+        out[c] = static_cast<float>((first[byte] >> shift & 3) - 1) * scale;
+    }
+}
+
+// ---- the kinds: planes, floats, tables, parts, and what they do -----------------------------------------------
 // f32, f16, bf16 rows times floats; int8 rows times floats, and times two int8 planes
-const MatrixKind kDenseFloats = {0, true, false, copy_floats, multiply_dense, read_dense};
-const MatrixKind kBytesFloats = {0, true, false, copy_floats, multiply_bytes_floats, read_dense};
-const MatrixKind kBytesPlanes = {2, true, false, round_twice, multiply_planes, read_dense};
+const MatrixKind kDenseFloats = {0, true, false, false, copy_floats, multiply_dense, read_dense};
+const MatrixKind kBytesFloats = {0, true, false, false, copy_floats, multiply_bytes_floats, read_dense};
+const MatrixKind kBytesPlanes = {2, true, false, false, round_twice, multiply_planes, read_dense};
 // rows of sign bits as the file has them times floats; signs in the kernels' blocks times rounded activations
-const MatrixKind kSignFloats = {0, true, false, copy_floats, multiply_signs_floats, nullptr};
-const MatrixKind kSignTables = {1, false, true, round_for_tables, multiply_signs, nullptr};
+const MatrixKind kSignFloats = {0, true, false, false, copy_floats, multiply_signs_floats, nullptr};
+const MatrixKind kSignTables = {1, false, true, false, round_for_tables, multiply_signs, nullptr};
 // the same with one f16 scale per row and 128 columns
-const MatrixKind kGroupFloats = {0, true, false, copy_floats, multiply_groups_floats, read_groups<false>};
-const MatrixKind kGroupTables = {1, false, true, round_for_tables, multiply_groups, read_groups<true>};
+const MatrixKind kGroupFloats = {0, true, false, false, copy_floats, multiply_groups_floats, read_groups<false>};
+const MatrixKind kGroupTables = {1, false, true, false, round_for_tables, multiply_groups, read_groups<true>};
+// ternary codes in rows times floats, in blocks times rounded activations
+const MatrixKind kTernaryFloats = {0, true, false, false, copy_floats, multiply_ternary_floats, read_ternary<false>};
+const MatrixKind kTernaryParts = {1, false, false, true, round_with_parts, multiply_ternary, read_ternary<true>};
 
 // ---- from tensors ------------------------------------------------------------------------------------------
 // Rows of a matrix that has no blocks come in units of this many, which every kernel's row blocking divides.
@@ -209,7 +261,22 @@ void bind_grouped(Tensors& tensors, const std::string& name, const LinearKind&, 
     const MatrixKind& kind = in_blocks(tensors) ? kGroupTables : kGroupFloats;
     linear->stage[0] = sign_matrix(tensors, name + ".sign", kind, linear->rows, linear->cols);
     linear->stage[0].group_scales =
-        tensors.group_scales(name + ".scale", linear->rows, linear->cols / kGroupCols, in_blocks(tensors));
+        tensors.group_scales(name + ".scale", linear->rows, linear->cols / kGroupCols, in_blocks(tensors) ? tensors.kernels.sign_row_block : 1);
+}
+
+void bind_ternary(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
+    const bool blocks = in_blocks(tensors);
+    Matrix matrix{.kind = blocks ? &kTernaryParts : &kTernaryFloats, .rows = linear->rows, .cols = linear->cols};
+    matrix.row_unit = kTernaryRows;
+    matrix.row_bytes = ternary_row_bytes(linear->cols);
+    matrix.group = kind.group;
+    matrix.weights = tensors.ternary(name + ".codes", linear->rows, linear->cols, blocks);
+    if (kind.group == 0) {
+        matrix.out_scale = tensors.floats(name + ".scale", linear->rows);
+    } else {
+        matrix.group_scales = tensors.group_scales(name + ".scale", linear->rows, linear->cols / kind.group, blocks ? kTernaryRows : 1);
+    }
+    linear->stage[0] = matrix;
 }
 
 // One matrix (x * g) sign^T * h, or a chain of two through a vector of `rank` elements.
@@ -235,21 +302,33 @@ struct FormOfLinear {
     int column_multiple;
     void (*bind)(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear);
 };
-constexpr FormOfLinear kForms[] = {{"dense", 1, bind_dense}, {"sign", 8, bind_sign}, {"q1_0", kGroupCols, bind_grouped}};
+constexpr FormOfLinear kForms[] = {{"dense", 1, bind_dense}, {"sign", 8, bind_sign}, {"q1_0", kGroupCols, bind_grouped}, {"ternary", 4, bind_ternary}};
 
 }  // namespace
 
 Status bind_linear(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
     const auto bad = [&](const std::string& what) { return error("ERR_CONFIG", "The kind of " + name + " is not usable: " + what + "."); };
-    if (kind.form > LinearKind::Form::grouped || kind.dtype > DType::q8) return bad("it is unknown");
+    if (kind.form > LinearKind::Form::ternary || kind.dtype > DType::q8) return bad("it is unknown");
+    if (kind.group != 0 && (kind.form != LinearKind::Form::ternary || (kind.group != 64 && kind.group != 128 && kind.group != 256))) {
+        return bad("its groups have " + std::to_string(kind.group) + " columns");
+    }
     const FormOfLinear& form = kForms[static_cast<int>(kind.form)];
-    if (linear->cols % form.column_multiple != 0) {
-        return bad(std::string(form.name) + " needs columns in multiples of " + std::to_string(form.column_multiple) + ", it has " +
+    const int multiple = kind.group > 0 ? kind.group : form.column_multiple;
+    if (linear->cols % multiple != 0) {
+        return bad(std::string(form.name) + " needs columns in multiples of " + std::to_string(multiple) + ", it has " +
                    std::to_string(linear->cols));
     }
     if (kind.rank < 0 || kind.rank > kMaxDim || kind.rank % 8 != 0) {
         return bad("its rank is " + std::to_string(kind.rank) + ", not a multiple of 8");
     }
+    const int block = kind.rotation;
+    if (block < 0 || block == 1 || block > kMaxDim || (block & (block - 1)) != 0 || (block > 0 && linear->cols % block != 0)) {
+        return bad("its rotation has blocks of " + std::to_string(block) + ", not a power of two that divides its " +
+                   std::to_string(linear->cols) + " columns");
+    }
+    if (kind.norm_in) linear->front.norm = tensors.floats(name + ".norm_in", linear->cols);
+    linear->front.block = block;
+    if (block > 0 && kind.rotation_signs) linear->front.signs = tensors.rotation_signs(linear->cols);
     form.bind(tensors, name, kind, linear);
     if (kind.bias) linear->bias = tensors.floats(name + ".bias", linear->rows);
     return {};

@@ -18,13 +18,17 @@ constexpr int64_t kMaxDim = 1 << 16;  // any matrix's columns, and rows other th
 
 // How a linear lies in a file.
 struct LinearKind {
-    enum class Form : uint8_t { dense, sign, grouped };
+    enum class Form : uint8_t { dense, sign, grouped, ternary };
     Form form = Form::dense;
     DType dtype = DType::f32;  // dense only
+    int32_t group = 0;         // ternary only: columns of a scale, 64, 128 or 256; 0: one scale a row
     int32_t rank = 0;          // sign only: 0 = one stage; else two stages through a vector of this length
     bool mid_scale = false;    // sign, rank > 0: a scale on the inner vector
     bool layernorm = false;    // sign only
     bool bias = false;         // never on the embedding or the head
+    bool norm_in = false;      // never on the embedding or the head: see Front
+    int32_t rotation = 0;      // see Front; 0: none
+    bool rotation_signs = false;
 };
 
 struct MatrixKind;
@@ -35,14 +39,29 @@ struct Matrix {
     const float* in_scale = nullptr;   // (cols) or null: x is multiplied by it first
     const float* out_scale = nullptr;  // (rows) or null
     const uint8_t* weights = nullptr;  // row r is at r * row_bytes, where r is a multiple of row_unit
-    const uint16_t* group_scales = nullptr;  // grouped signs: f16, in the order that the kernel reads
+    const uint16_t* group_scales = nullptr;  // grouped signs and ternary: f16, in the order that the kernel reads
+    int group = 0;                           // ternary: columns of one of them
     DType dtype = DType::f32;          // of dense rows
     size_t row_bytes = 0;              // signs in blocks of rows: of a block, divided by its rows
     int row_unit = 1;                  // rows are shared out in multiples of this
 };
 
+// What stands in front of a linear, whatever its kind: x becomes RMSNorm(x) with weights of its own, and then H (s x), by the
+// normalised Walsh-Hadamard transform in blocks (KernelSet::hadamard). Of an embedding, whose rows are stored rotated, H
+// comes behind the lookup and s after it: that is the inverse.
+struct Front {
+    const float* norm = nullptr;     // (cols) or null
+    float norm_eps = 0;
+    int block = 0;                   // of the rotation; 0: there is none
+    const uint8_t* signs = nullptr;  // s, as KernelSet::hadamard takes it; linears of equally many columns share one
+
+    bool any() const { return norm || block > 0; }
+    bool operator==(const Front&) const = default;
+};
+
 struct Linear {
     int rows = 0, cols = 0;
+    Front front = {};
     int stages = 1;  // of a chain 2: the first matrix makes the inner vector that the second one reads
     Matrix stage[2] = {};
     bool layernorm = false;       // without weights, over all rows
@@ -53,6 +72,7 @@ struct Linear {
 struct Prepared {
     int8_t* q = nullptr;        // (tokens, planes, padded(cols, 64)) rounded
     float* scale = nullptr;     // (tokens, planes) what a step of the rounded ones is worth
+    int32_t* parts = nullptr;   // (tokens, padded(cols, 64) / 64) sums of the rounded ones
     float* x = nullptr;         // (tokens, padded(cols, 64)) floats, or what rounding left of them
     uint8_t* tables = nullptr;  // (tokens, table_stride) made from q
 };
@@ -77,6 +97,7 @@ struct MatrixKind {
     int planes = 0;       // int8 copies that are made of a token's activations
     bool floats = false;  // a float copy is made
     bool tables = false;  // tables are made from the int8 copy, for the kernels' sign products
+    bool parts = false;   // sums of the int8 copy are made
 
     // Brings one token's x (cols) into its form. to: this token's.
     void (*prepare)(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const float* x, const Prepared& to);
@@ -90,7 +111,10 @@ class Tensors {
 public:
     virtual const float* floats(const std::string& name, int n) = 0;  // (n), finite
     virtual const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) = 0;
-    virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) = 0;
+    // block_rows: rows whose scales lie together, group after group; 1: each row's lie together.
+    virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) = 0;
+    virtual const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) = 0;
+    virtual const uint8_t* rotation_signs(int cols) = 0;  // of the model, for linears of so many columns
     virtual const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) = 0;  // rows of padded(cols, 64)
 
     const KernelSet& kernels;
@@ -101,12 +125,19 @@ protected:
     ~Tensors() = default;
 };
 
-// Makes a linear of a kind from the tensors `name.…`. ERR_CONFIG when the kind does not fit the columns.
+// Makes a linear of a kind from the tensors `name.…`; front.norm_eps is the caller's. ERR_CONFIG when the kind does not fit the
+// columns.
 Status bind_linear(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear);
 
+// out (cols) = what the first matrix reads of x (cols). They may be the same.
+void apply_front(const KernelSet& kernels, const Linear& linear, const float* x, float* out);
+
+// One row of a linear of one matrix as an embedding has it, turned back if it is stored rotated. out: (cols).
+void read_embedding(const KernelSet& kernels, const Linear& table, int row, float* out);
+
 // Room for the sums of every row; 0 where a kind adds up in its result.
-inline size_t sums_stride(const KernelSet& kernels, const Matrix& matrix) {
-    return matrix.kind->planes > 0 ? static_cast<size_t>(padded(matrix.rows, kernels.sign_row_block)) : 0;
+inline size_t sums_stride(const Matrix& matrix) {
+    return matrix.kind->planes > 0 ? static_cast<size_t>(padded(matrix.rows, matrix.row_unit)) : 0;
 }
 
 }  // namespace onebit

@@ -36,11 +36,26 @@ public:
                                                blocks ? padded(rows, kernels.sign_row_block) / kernels.sign_row_block : rows));
     }
 
-    const uint16_t* group_scales(const std::string& name, int rows, int groups, bool blocks) override {
+    const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) override {
         const size_t bytes = static_cast<size_t>(groups) * 2;
-        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, blocks ? place_scale_blocks : place_scale_rows, rows,
-                                                       groups, FileType::f16, bytes, bytes},
-                                                blocks ? padded(rows, kernels.sign_row_block) : rows));
+        return static_cast<const uint16_t*>(add(name, {Holds::group_scales, place_scales, rows, groups, FileType::f16, bytes, bytes,
+                                                       block_rows},
+                                                padded(rows, block_rows)));
+    }
+
+    const uint8_t* ternary(const std::string& name, int rows, int cols, bool blocks) override {
+        return static_cast<const uint8_t*>(add(name, {Holds::ternary, blocks ? place_ternary_blocks : place_ternary_rows, rows, cols,
+                                                      FileType::u8, static_cast<size_t>(cols) / 4, ternary_row_bytes(cols)},
+                                               padded(rows, kTernaryRows)));
+    }
+
+    // One for all linears that have so many columns; the first of them takes the tensor.
+    const uint8_t* rotation_signs(int cols) override {
+        const auto [found, is_new] = rotation_signs_.try_emplace(cols, nullptr);
+        if (!is_new) return found->second;
+        const auto bytes = static_cast<size_t>(padded(cols, 8) / 8), stride = static_cast<size_t>(padded(cols, 16) / 8);
+        const std::string name = "rotation_signs." + std::to_string(cols);
+        return found->second = static_cast<const uint8_t*>(add(name, {Holds::signs, place_copied, 1, cols, FileType::u8, bytes, stride}, 1));
     }
 
     const uint8_t* dense(const std::string& name, int rows, int cols, DType dtype) override {
@@ -58,6 +73,7 @@ public:
 
     Linear linear(const std::string& name, int rows, int cols, bool table = false) {
         Linear linear{.rows = rows, .cols = cols};
+        linear.front.norm_eps = model_.config.norm_eps;
         const auto found = kinds_.find(name);
         if (found == kinds_.end()) {
             fail(error("ERR_CONFIG", "The model's config has no kind for " + name + "."));
@@ -65,8 +81,8 @@ public:
         }
         const LinearKind& kind = *found->second;
         kinds_.erase(found);
-        if (table && (kind.form == LinearKind::Form::sign || kind.bias)) {
-            fail(error("ERR_CONFIG", "The kind of " + name + " is not usable: rows are looked up, so no signs with g and h, and no bias."));
+        if (table && (kind.form == LinearKind::Form::sign || kind.bias || kind.norm_in)) {
+            fail(error("ERR_CONFIG", "The kind of " + name + " is not usable: rows are looked up, so no signs with g and h, no bias, and no norm in front."));
             return linear;
         }
         fail(bind_linear(*this, name, kind, &linear));
@@ -120,6 +136,7 @@ private:
     std::vector<TensorRead>& reads_;
     std::unordered_map<std::string, const TensorSlot*> tensors_;  // not asked for yet
     std::unordered_map<std::string, const LinearKind*> kinds_;
+    std::unordered_map<int, const uint8_t*> rotation_signs_;  // by columns
     Status status_;
 };
 
@@ -160,10 +177,10 @@ void bind_layer(Binder& bind, const Config& config, const std::string& prefix, L
 
 bool alike(const Linear& a, const Linear& b) {
     const auto same = [&](int i) { return a.stage[i].kind == b.stage[i].kind && a.stage[i].rows == b.stage[i].rows; };
-    return a.stages == b.stages && same(0) && same(1);
+    return a.stages == b.stages && same(0) && same(1) && a.front.any() == b.front.any();
 }
 
-// Layers of one sort have the same sizes, so that only kinds and ranks can differ.
+// Layers of one sort have the same sizes, so that only kinds, ranks and whether something stands in front can differ.
 bool alike(const Layer& a, const Layer& b) {
     const DeltaWeights &d = a.delta, &e = b.delta;
     if (a.is_delta != b.is_delta || !alike(d.qkv, e.qkv) || !alike(d.z, e.z) || !alike(d.beta, e.beta) || !alike(d.alpha, e.alpha)) {

@@ -12,7 +12,7 @@ namespace onebit {
 // One tensor of the file and where it goes.
 struct TensorRead {
     // What its numbers are: for whoever makes them (random_model.cpp).
-    enum class Holds : uint8_t { floats, signs, group_scales, dense };
+    enum class Holds : uint8_t { floats, signs, group_scales, ternary, dense };
     // Brings rows [row, row + n) from the file's form (piece) to where and how the kernels want them. ERR_NOT_FINITE for a
     // norm or scale that is no number. Different rows may be placed at the same time.
     using Place = Status (*)(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
@@ -23,6 +23,7 @@ struct TensorRead {
     FileType type;
     size_t row_bytes;  // in the file
     size_t stride;     // bytes of a row (or of a block of rows) where it goes
+    int block_rows = 1;  // group scales: rows whose scales lie together
     std::string name = {};
     void* destination = nullptr;
     uint64_t offset = 0;   // in the file
@@ -41,9 +42,11 @@ Status place_transposed(const KernelSet&, const TensorRead& read, const uint8_t*
 // (rows, cols / 8) bytes -> blocks of the kernel set. row is a multiple of sign_row_block, and n is one too unless the
 // tensor ends there.
 Status place_sign_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
-// (rows, groups) f16 that must be finite: as they are, or -> (blocks, groups, rows of a block).
-Status place_scale_rows(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
-Status place_scale_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+// (rows, groups) f16 that must be finite -> (blocks, groups, block_rows).
+Status place_scales(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+// (rows, cols / 4) bytes of ternary codes: as they are, or -> blocks of kTernaryRows. ERR_TERNARY_CODE for a 3.
+Status place_ternary_rows(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+Status place_ternary_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 
 // What a model's tensors are compared with; nothing, for a model that no file holds.
 struct TensorsOfFile {

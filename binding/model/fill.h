@@ -2,14 +2,34 @@
 // other formats, which are converted on their way into memory and never written.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "convert/convert.h"
 #include "model/bind.h"
+#include "system/pool.h"
 
 namespace onebit {
+
+// A matrix or a vector as a file of another format holds it: its rows one after another, in the blocks of a type.
+struct StoredTensor {
+    std::string name;   // ours, without the tensor's part: layers.0.wq, norm, layers.0.wq.bias
+    std::string label;  // theirs, for messages
+    SourceType type;
+    size_t file;  // which of the paths
+    uint64_t offset;
+};
+
+struct StoredOptions {
+    std::vector<std::string> paths;
+    const std::atomic<bool>* cancel = nullptr;
+    // How many bytes of weights are there by now. Called on any thread, one call at a time.
+    std::function<void(uint64_t)> progress;
+};
 
 class Filling {
 public:
@@ -21,6 +41,11 @@ public:
     // ERR_TENSOR_TABLE when it is no tensor of this model, is there already, or is left half; ERR_TENSOR_SIZE when there are
     // too many bytes; ERR_NOT_FINITE.
     Status write(const std::string& name, const uint8_t* bytes, size_t count);
+
+    // Reads whole tensors from their files, converts their numbers and puts them in their places, on all threads of the pool:
+    // floats of any type into dense matrices and vectors, q1_0 into signs with group scales. No tensor may be half there.
+    // ERR_TENSOR_TABLE for one that cannot be made so or is there already, ERR_NOT_FINITE, ERR_TRUNCATED, ERR_READ, ERR_ABORTED.
+    Status convert(const std::vector<StoredTensor>& tensors, const StoredOptions& options, Pool& pool);
 
     // Every tensor is whole. ERR_TENSOR_TABLE when one is not. To be called once.
     Status finish(std::shared_ptr<Model>* out);
@@ -34,7 +59,18 @@ private:
         bool whole() const { return rows_done == static_cast<size_t>(read.rows); }
     };
 
+    // The places of one stored tensor.
+    struct Target {
+        const StoredTensor* stored;
+        Slot* rows;
+        Slot* scales = nullptr;  // of q8 rows, or of groups of signs
+        size_t elements, cols;   // of the matrix or vector
+    };
+
     Status place(Slot& slot, const uint8_t* bytes, size_t rows);
+    Slot* slot_of(const std::string& name);
+    Status target_of(const StoredTensor& stored, Target* out);
+    class Converter;
 
     std::shared_ptr<Model> model_;
     std::unordered_map<std::string, Slot> slots_;

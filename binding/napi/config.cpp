@@ -64,12 +64,16 @@ bool read_scaling(Napi::Env env, Napi::Value value, RopeConfig* out) {
 bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     Fields fields(env, value, "kinds");
     int32_t form = 0, dtype = 0;
-    fields.integer("form", 0, 2, &form);
+    fields.integer("form", 0, 3, &form);
     fields.integer("dtype", 0, 3, &dtype);
     fields.integer("rank", 0, kMaxDim, &out->rank);
+    fields.integer("group", 0, 256, &out->group);
     fields.boolean("mid_scale", &out->mid_scale);
     fields.boolean("layernorm", &out->layernorm);
     fields.boolean("bias", &out->bias);
+    fields.boolean("norm_in", &out->norm_in);
+    fields.integer("rotation", 0, kMaxDim, &out->rotation);
+    fields.boolean("rotation_signs", &out->rotation_signs);
     out->form = static_cast<LinearKind::Form>(form);
     out->dtype = static_cast<DType>(dtype);
     return fields.ok();
@@ -78,6 +82,8 @@ bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
 // One linear has at most 7 tensors; the embedding, the head and the norms are few.
 constexpr size_t kMaxTensors = static_cast<size_t>(kMaxLayers) * 64 + 64;
 constexpr size_t kMaxNames = kMaxTensors * 64;
+
+}  // namespace
 
 // Names, each on a line of its own: one string crosses faster than thousands.
 std::vector<std::string> lines_of(std::string_view text) {
@@ -89,8 +95,6 @@ std::vector<std::string> lines_of(std::string_view text) {
     }
     return lines;
 }
-
-}  // namespace
 
 bool read_config(Napi::Env env, Napi::Value value, Config* out) {
     Fields fields(env, value, "config");

@@ -158,6 +158,59 @@ Napi::Value split(const Napi::CallbackInfo& info) {
     return out;
 }
 
+// splitTernary(source, type, n_rows, cols)
+Napi::Value split_codes(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    SourceType type{};
+    Shape shape;
+    const uint8_t* source = nullptr;
+    if (!read_type(env, info[1], &type)) return {};
+    if (!is_ternary(type)) {
+        throw_type(env, "type: must be one of ternary blocks");
+        return {};
+    }
+    const size_t block = block_elements(type);
+    if (!read_shape(env, info[2], info[3], block, &shape)) return {};
+    if (!view(env, info[0], napi_uint8_array, "source", shape.elements() / block * block_bytes(type), &source)) return {};
+    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
+    if (codes.IsEmpty()) return {};
+    Napi::Uint16Array scale = new_array<Napi::Uint16Array>(env, shape.elements() / block);
+    if (scale.IsEmpty()) return {};
+    uint8_t* scale_bytes = reinterpret_cast<uint8_t*>(scale.Data());
+    if (failed(env, split_ternary(type, source, shape.rows, shape.cols, codes.Data(), scale_bytes))) return {};
+    Napi::Object out = Napi::Object::New(env);
+    out.Set("codes", codes);
+    out.Set("scale", scale);
+    return out;
+}
+
+// gatherCodes(source, shift, n_rows, cols)
+Napi::Value gather(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    int32_t shift = 0;
+    Shape shape;
+    const uint8_t* source = nullptr;
+    if (!read_int(env, info[1], "shift", 0, 6, &shift) || !read_shape(env, info[2], info[3], 4, &shape)) return {};
+    if (!view(env, info[0], napi_uint8_array, "source", shape.elements(), &source)) return {};
+    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
+    if (codes.IsEmpty() || failed(env, gather_codes(source, shift, shape.rows, shape.cols, codes.Data()))) return {};
+    return codes;
+}
+
+// i2sCodes(source, first, n_rows, cols)
+Napi::Value codes_of_i2_s(const Napi::CallbackInfo& info) {
+    const Napi::Env env = info.Env();
+    int32_t first = 0;
+    Shape shape;
+    const uint8_t* source = nullptr;
+    if (!read_int(env, info[1], "first", 0, 127, &first) || !read_shape(env, info[2], info[3], 4, &shape)) return {};
+    const size_t blocks = (static_cast<size_t>(first) + shape.elements() + 127) / 128;
+    if (!view(env, info[0], napi_uint8_array, "source", blocks * 32, &source)) return {};
+    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
+    if (codes.IsEmpty() || failed(env, i2_s_codes(source, static_cast<size_t>(first), shape.rows, shape.cols, codes.Data()))) return {};
+    return codes;
+}
+
 template <class Array, class Element>
 Array copy_out(Napi::Env env, const Element* from, size_t elements) {
     Array array = new_array<Array>(env, elements);
@@ -250,6 +303,9 @@ void register_convert(Napi::Object exports) {
     export_call<from_f32>(exports, "fromF32");
     export_call<pack>(exports, "packSigns");
     export_call<split>(exports, "splitQ1_0");
+    export_call<split_codes>(exports, "splitTernary");
+    export_call<gather>(exports, "gatherCodes");
+    export_call<codes_of_i2_s>(exports, "i2sCodes");
     export_call<svid_async>(exports, "svid");
 }
 

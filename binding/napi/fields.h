@@ -3,11 +3,15 @@
 
 #include <cfloat>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "napi/addon.h"
 
 namespace onebit {
+
+// The lines of a text; none of an empty one (config.cpp).
+std::vector<std::string> lines_of(std::string_view text);
 
 constexpr int64_t kMaxSafeInteger = (int64_t{1} << 53) - 1;
 

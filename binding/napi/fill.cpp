@@ -2,6 +2,7 @@
 // JavaScript makes the next.
 #include "model/fill.h"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,11 @@ namespace {
 
 constexpr size_t kMaxPieceBytes = size_t{1} << 30;
 constexpr size_t kMaxNameBytes = 256;
+constexpr size_t kMaxPathBytes = 1 << 16;
+constexpr size_t kMaxNames = size_t{16} << 20;
+constexpr size_t kMaxTensors = size_t{1} << 18;
+constexpr size_t kMaxFiles = 4096;
+constexpr auto kProgressInterval = std::chrono::milliseconds(50);
 
 // Waits for what was posted before, as every job does.
 class WriteJob final : public Job, public Settling {
@@ -32,6 +38,42 @@ public:
 
 private:
     std::shared_ptr<FillingState> state_;
+};
+
+// Waits for what was posted before, as every job does.
+class ConvertJob final : public Job, public Settling {
+public:
+    ConvertJob(Napi::Env env, std::shared_ptr<FillingState> state) : Settling(env), addon_(Addon::of(env)), state_(std::move(state)) {}
+    Settling* settling() override { return this; }
+    void run(Pool& pool) override {
+        options.cancel = cancel.get();
+        if (!on_progress.IsEmpty()) options.progress = [this](uint64_t done) { report(done); };
+        pool.resize(state_->threads > 0 ? state_->threads : default_threads());
+        status = state_->failed ? error("ERR_DISPOSED", "An earlier piece of this model failed.")
+                                : state_->filling->convert(tensors, options, pool);
+        if (!status.ok()) state_->failed = true;
+    }
+    Napi::Value result(Napi::Env env) override { return env.Undefined(); }
+
+    std::vector<StoredTensor> tensors;
+    StoredOptions options;
+    Napi::FunctionReference on_progress;
+
+private:
+    // On computing threads, one at a time. What is posted runs before the job is destroyed (Addon::drain).
+    void report(uint64_t done) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - reported_ < kProgressInterval) return;
+        reported_ = now;
+        addon_.post_call([this, done](Napi::Env env) {
+            const Napi::HandleScope scope(env);
+            on_progress.Call({Napi::Number::New(env, static_cast<double>(done))});
+        });
+    }
+
+    Addon& addon_;
+    std::shared_ptr<FillingState> state_;
+    std::chrono::steady_clock::time_point reported_ = std::chrono::steady_clock::now();
 };
 
 class FinishJob final : public Job, public Settling {
@@ -88,6 +130,61 @@ Napi::Value filling_write(const Napi::CallbackInfo& call) {
     return Addon::of(env).post(env, std::move(job));
 }
 
+bool read_paths(Napi::Env env, Napi::Value value, std::vector<std::string>* out) {
+    if (!value.IsArray() || value.As<Napi::Array>().Length() > kMaxFiles) {
+        throw_type(env, "paths: must be an array of at most 4096 strings");
+        return false;
+    }
+    const Napi::Array array = value.As<Napi::Array>();
+    out->resize(array.Length());
+    for (uint32_t i = 0; i < array.Length(); ++i) {
+        if (!read_string(env, array.Get(i), "paths", kMaxPathBytes, &(*out)[i])) return false;
+        if ((*out)[i].find('\0') == std::string::npos) continue;
+        throw_type(env, "paths: a path contains a zero character");
+        return false;
+    }
+    return true;
+}
+
+bool read_stored(Napi::Env env, Fields& fields, size_t paths, std::vector<StoredTensor>* out) {
+    std::string names, labels, types;
+    std::vector<int32_t> files;
+    std::vector<double> offsets;
+    fields.text("names", kMaxNames, &names);
+    fields.text("labels", kMaxNames, &labels);
+    fields.text("types", kMaxNames, &types);
+    fields.array("files", kMaxTensors, &files);
+    fields.array("offsets", kMaxTensors, &offsets);
+    if (!fields.ok()) return false;
+    std::vector<std::string> name = lines_of(names), label = lines_of(labels), type = lines_of(types);
+    const size_t count = files.size();
+    bool good = name.size() == count && label.size() == count && type.size() == count && offsets.size() == count;
+    for (size_t i = 0; good && i < count; ++i) {
+        SourceType known{};
+        good = source_type_from_name(type[i].c_str(), &known) && files[i] >= 0 && static_cast<size_t>(files[i]) < paths &&
+               offsets[i] >= 0 && offsets[i] <= static_cast<double>(kMaxSafeInteger);
+        if (good) out->push_back({std::move(name[i]), std::move(label[i]), known, static_cast<size_t>(files[i]), static_cast<uint64_t>(offsets[i])});
+    }
+    if (!good) throw_type(env, "names, labels, types, files and offsets must be of the same length, of known types, in given files");
+    return good;
+}
+
+// convert({paths, names, labels, types, files, offsets, cancel?, onProgress?})
+Napi::Value filling_convert(const Napi::CallbackInfo& call) {
+    const Napi::Env env = call.Env();
+    const std::shared_ptr<FillingState> state = unwrap<FillingState>(env, call.This());
+    if (!state || !check_usable(env, *state)) return {};
+    auto job = std::make_unique<ConvertJob>(env, state);
+    Fields fields(env, call[0], "options");
+    if (!fields.ok() || !read_paths(env, fields.get("paths"), &job->options.paths)) return {};
+    if (!read_stored(env, fields, job->options.paths.size(), &job->tensors)) return {};
+    const Napi::Value progress = fields.get("onProgress");
+    if (progress.IsFunction()) job->on_progress = Napi::Persistent(progress.As<Napi::Function>());
+    job->cancel = read_cancel(env, call[0].As<Napi::Object>());
+    if (!job->cancel) return {};
+    return Addon::of(env).post(env, std::move(job));
+}
+
 Napi::Value filling_finish(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
     const std::shared_ptr<FillingState> state = unwrap<FillingState>(env, call.This());
@@ -112,7 +209,7 @@ void FillingState::forget(Napi::Env env) { tell_collector(env, 0, &told_bytes); 
 
 Napi::Function filling_class(Napi::Env env) {
     return define_class(env, FillingState::kName, native_callback<wrap_constructing<FillingState>>,
-                        {method<filling_write>("write"), method<filling_finish>("finish"), method<filling_dispose>("dispose")});
+                        {method<filling_write>("write"), method<filling_convert>("convert"), method<filling_finish>("finish"), method<filling_dispose>("dispose")});
 }
 
 // fillModel(options)

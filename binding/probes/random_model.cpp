@@ -86,6 +86,7 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
             break;
         }
         case TensorRead::Holds::signs:
+        case TensorRead::Holds::ternary:
             break;
         case TensorRead::Holds::group_scales:
             keep_exponent(&fill, 16, 10, false, 15 - halvings(inputs));
@@ -104,7 +105,7 @@ std::vector<Fill> choose_fills(const std::vector<TensorRead>& reads) {
     int inputs = 0;
     bool bytes = false;
     for (const TensorRead& read : reads) {
-        if (read.holds == TensorRead::Holds::dense || read.holds == TensorRead::Holds::signs) {
+        if (read.holds != TensorRead::Holds::floats && read.holds != TensorRead::Holds::group_scales) {
             inputs = read.cols;
             bytes = read.type == FileType::i8;
         }
@@ -121,11 +122,31 @@ void fill_floats(const Fill& fill, uint64_t seed, uint8_t* out) {
     }
 }
 
+// Four codes of which each 3 has become a 0, 1 or 2.
+struct CodesWithoutThrees {
+    uint8_t of[256];
+};
+constexpr CodesWithoutThrees make_codes() {
+    CodesWithoutThrees codes{};
+    for (int byte = 0; byte < 256; ++byte) {
+        int kept = byte;
+        for (int j = 0; j < 4; ++j) {
+            if ((byte >> 2 * j & 3) == 3) kept ^= (1 + (byte + j) % 3) << 2 * j;
+        }
+        codes.of[byte] = static_cast<uint8_t>(kept);
+    }
+    return codes;
+}
+constexpr CodesWithoutThrees kWithoutThrees = make_codes();
+
 // One row in the file's form.
 void fill_row(const Fill& fill, uint64_t seed, uint8_t* out) {
     if (fill.read->holds == TensorRead::Holds::floats) return fill_floats(fill, seed, out);
     const size_t bytes = fill.read->row_bytes;
     random_bytes(out, bytes, seed, fill.keep, fill.set);
+    if (fill.read->holds == TensorRead::Holds::ternary) {
+        for (size_t i = 0; i < bytes; ++i) out[i] = kWithoutThrees.of[out[i]];
+    }
     if (fill.read->type != FileType::i8) return;
     for (size_t i = 0; i < bytes; ++i) out[i] = out[i] == 0x80 ? 0x81 : out[i];  // as conversion: never -128
 }

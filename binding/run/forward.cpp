@@ -44,10 +44,9 @@ Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* po
 // x (dim) = the token's row, and its position's where those are learned; cos, sin of its position otherwise
 void embed(const Frame& f, Pool& pool) {
     const Config& c = f.config;
-    const Matrix& table = f.model.embedding.stage[0];
     pool.run(f.plan.tokens, [&](int t) {
         float* x = f.row(f.x, f.plan.dim, t);
-        table.kind->read_row(f.kernels, table, f.inputs[t].token, x);
+        read_embedding(f.kernels, f.model.embedding, f.inputs[t].token, x);
         if (c.learned_positions) {
             const auto place = static_cast<size_t>(f.positions[t] + c.position_offset);
             f.kernels.add(x, f.model.positions + place * static_cast<size_t>(padded(c.dim, 64)), c.dim);

@@ -71,9 +71,10 @@ void lay_out_product(const Model& model, ProductPlan& product, const Batch& batc
     const auto cols = static_cast<size_t>(padded(matrix.cols, 64)), planes = static_cast<size_t>(matrix.kind->planes);
     product.q = layout.take<int8_t>(slots * planes * cols);
     product.scale = layout.take<float>(slots * planes);
+    if (matrix.kind->parts) product.parts = layout.take<int32_t>(slots * cols / 64);
     if (matrix.kind->floats) product.x = layout.take<float>(slots * cols);
     product.tables = layout.take<uint8_t>(slots * product.tiling.table_stride);
-    product.sums = layout.take<int32_t>(static_cast<size_t>(group.tokens) * planes * sums_stride(*model.kernels, matrix));
+    product.sums = layout.take<int32_t>(static_cast<size_t>(group.tokens) * planes * sums_stride(matrix));
 }
 
 Batch batch_of(const Linear* const* linears, int count, int stage, bool own, int tokens) {
@@ -99,9 +100,11 @@ GroupPlan plan_group(const Model& model, std::initializer_list<const Linear*> li
     const int count = group.count = static_cast<int>(linears.size());
     for (int i = 0; i < count; ++i) {
         const Linear& linear = *linears.begin()[i];
+        if (linear.front.any()) group.front_cols = static_cast<size_t>(padded(linear.cols, 64));
         if (linear.stages < 2) continue;
         group.inner[i] = group.layout.take<float>(static_cast<size_t>(tokens) * static_cast<size_t>(padded(linear.stage[0].rows, 64)));
     }
+    group.front = group.layout.take<float>(static_cast<size_t>(threads) * group.front_cols);
     for (int stage = 0; stage < 2; ++stage) {
         for (const bool own : {true, false}) {
             Batch batch = batch_of(linears.begin(), count, stage, own, tokens);

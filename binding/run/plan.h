@@ -33,7 +33,7 @@ struct ProductPlan {
     const Linear* linear = nullptr;  // one of those that this plan serves: of the first layer that is like the others
     int index = 0;                   // in the group
     Tiling tiling;
-    Region q, scale, x, tables;      // prepared activations, a slot a token
+    Region q, scale, parts, x, tables;  // prepared activations, a slot a token
     Region sums;
 };
 
@@ -60,6 +60,8 @@ struct GroupPlan {
     int batches = 0;
     Batch batch[4];            // two stages, own or not
     Region inner[kGroupMost];  // (tokens, padded(rank, 64)) the vector between the two matrices of a chain
+    Region front;              // (threads, front_cols) what stands in front of a linear, applied to one token's x
+    size_t front_cols = 0;     // 0: nothing does
     Layout layout;
 };
 

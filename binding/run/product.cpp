@@ -16,13 +16,16 @@ enum class Phase : uint8_t { prepare, multiply, finish };
 class Product final : public Task {
 public:
     Product(const Model& model, const GroupPlan& group, const Crew& crew, const Target* targets, const float* x, size_t x_stride)
-        : kernels_(*model.kernels), group_(group), crew_(crew), targets_(targets), x_(x), x_stride_(x_stride), n_(crew.span.count) {}
+        : kernels_(*model.kernels), group_(group), crew_(crew), targets_(targets), x_(x), x_stride_(x_stride), n_(crew.span.count) {
+        for (int t = 0; t < group.threads && group.front_cols > 0; ++t) fronted_[t] = {nullptr, 0};
+    }
 
-    // A task prepares one matrix's activations of one token, or multiplies the rows of a band with the tokens of a span.
+    // A task prepares activations of one token, one matrix's or all of those that something stands in front of; or it multiplies
+    // the rows of a band with the tokens of a span.
     void run(int task, int thread) override {
         if (phase_ == Phase::finish) return finish(task);
         const Batch& batch = *batch_;
-        if (phase_ == Phase::prepare) return prepare(batch.product[task / n_], task % n_, task % n_);
+        if (phase_ == Phase::prepare) return prepare_shared(task, thread);
         const int span = task % batch.spans, band = task / batch.spans;
         const int first = n_ * span / batch.spans, count = n_ * (span + 1) / batch.spans - first;
         for (int i = 0; i < batch.count; ++i) {
@@ -42,7 +45,7 @@ public:
         batch_ = &group_.batch[next_batch_];
         if (phase_ != Phase::prepare && !batch_->own) {
             phase_ = Phase::prepare;
-            return batch_->count * n_;
+            return shares_front() ? n_ : batch_->count * n_;
         }
         phase_ = Phase::multiply;
         ++next_batch_;
@@ -68,7 +71,8 @@ private:
         const Matrix& matrix = matrix_of(product);
         const auto s = static_cast<size_t>(slot), cols = static_cast<size_t>(padded(matrix.cols, 64));
         const auto planes = static_cast<size_t>(matrix.kind->planes);
-        return {at<int8_t>(product.q, s * planes * cols), at<float>(product.scale, s * planes), at<float>(product.x, s * cols),
+        return {at<int8_t>(product.q, s * planes * cols), at<float>(product.scale, s * planes),
+                at<int32_t>(product.parts, s * cols / 64), at<float>(product.x, s * cols),
                 at<uint8_t>(product.tables, s * product.tiling.table_stride)};
     }
 
@@ -80,25 +84,47 @@ private:
         const size_t stride = last ? target.stride : static_cast<size_t>(padded(matrix.rows, 64));
         float* const out = last ? target.out : inner_row(product, 0);
         const auto first = static_cast<size_t>(tokens.first), r = static_cast<size_t>(row);
-        const size_t sums = sums_stride(kernels_, matrix);
+        const size_t sums = sums_stride(matrix);
         return {row, count, tokens.count, out + first * stride + r, stride,
                 at<int32_t>(product.sums, first * static_cast<size_t>(matrix.kind->planes) * sums + r), sums};
     }
 
-    void prepare(const ProductPlan& product, int t, int slot) const {
-        const float* x = batch_->stage > 0 ? inner_row(product, t) : x_ + static_cast<size_t>(t) * x_stride_;
+    // Something stands in front of what this batch multiplies. What it makes of a token's x stays with the thread until it
+    // meets another, so all matrices of a token are prepared before the next token's.
+    bool shares_front() const { return group_.front_cols > 0 && batch_->stage == 0; }
+
+    const float* input(const ProductPlan& product, int t, int thread) {
+        const float* x = x_ + static_cast<size_t>(t) * x_stride_;
+        const Linear& linear = *targets_[product.index].linear;
+        if (!linear.front.any()) return x;
+        float* made = at<float>(group_.front, static_cast<size_t>(thread) * group_.front_cols);
+        Fronted& held = fronted_[thread];
+        if (held.front && held.token == t && *held.front == linear.front) return made;
+        held = {&linear.front, t};
+        apply_front(kernels_, linear, x, made);
+        return made;
+    }
+
+    void prepare(const ProductPlan& product, int t, int slot, int thread) {
+        const float* x = batch_->stage > 0 ? inner_row(product, t) : input(product, t, thread);
         const Matrix& matrix = matrix_of(product);
         matrix.kind->prepare(kernels_, matrix, product.tiling, x, prepared(product, slot));
     }
 
+    void prepare_shared(int task, int thread) {
+        if (!shares_front()) return prepare(batch_->product[task / n_], task % n_, task % n_, thread);
+        for (int i = 0; i < batch_->count; ++i) prepare(batch_->product[i], task, task, thread);
+    }
+
     // A thread's slots hold one span of each matrix.
     void prepare_own(int i, int thread, Span tokens) {
-        int16_t& held = span_in_[thread][i];
-        if (held == tokens.first) return;
-        held = static_cast<int16_t>(tokens.first);
+        if (span_in_[thread][i] == tokens.first) return;
+        const bool all = shares_front() && tokens.count > 1;
+        const int end = all ? batch_->count : i + 1;
         for (int t = 0; t < tokens.count; ++t) {
-            prepare(batch_->product[i], tokens.first + t, thread * batch_->span_tokens + t);
+            for (int j = i; j < end; ++j) prepare(batch_->product[j], tokens.first + t, thread * batch_->span_tokens + t, thread);
         }
+        for (int j = i; j < end; ++j) span_in_[thread][j] = static_cast<int16_t>(tokens.first);
     }
 
     // LayerNorm and bias of the next linears that have equally many rows, some outputs at a time: a LayerNorm of several
@@ -143,6 +169,11 @@ private:
     int next_batch_ = 0;
     const Batch* batch_ = nullptr;
     int16_t span_in_[Pool::kMaxThreads][kGroupMost];  // the first token of what is there; -1: nothing
+    struct Fronted {
+        const Front* front;
+        int token;
+    };
+    Fronted fronted_[Pool::kMaxThreads];  // what a thread's row of group_.front holds; unset where nothing stands in front
     int finished_end_ = 0;
     const Target* finished_ = nullptr;
     int outputs_ = 0, together_ = 1;

@@ -22,7 +22,44 @@ from onebit_distill.system.atomic_file import writing_atomically
 
 IDS = [1] + [i * 31 % 320 for i in range(1, 100)]
 LLAMA3 = {"type": "llama3", "factor": 4, "low_freq_factor": 1, "high_freq_factor": 4, "original_context": 64}
+LINEAR = {"type": "linear", "factor": 2}
 YARN = {"type": "yarn", "factor": 4.0, "original_context": 32, "beta_fast": 32, "beta_slow": 1, "attention_factor": 0}
+SIX = ("wq", "wk", "wv", "wo", "w1", "w2")
+OPT = {
+    "architecture": "opt",
+    "norm": "layer",
+    "norm_bias": True,
+    "positions": "learned",
+    "position_offset": 2,
+    "feed_forward": "plain",
+    "activation": "relu",
+    "tied_head": True,
+    "biases": SIX,
+}
+GPT_NEOX = {
+    "architecture": "gpt_neox",
+    "norm": "layer",
+    "norm_bias": True,
+    "feed_forward": "plain",
+    "activation": "gelu",
+    "parallel_residual": True,
+    "rope_dims": 4,
+    "biases": SIX,
+}
+BITNET = {"architecture": "bitnet", "attention_inner_norm": True, "ffn_inner_norm": True, "activation": "relu2"}
+DELTA = {
+    "architecture": "qwen35",
+    "qk_norm": True,
+    "output_gate": True,
+    "rope_dims": 4,
+    "delta_layers": [0],
+    "delta_k_heads": 2,
+    "delta_v_heads": 4,
+    "delta_k_dim": 16,
+    "delta_v_dim": 8,
+    "delta_conv": 4,
+}
+GATE = {"output_gate": True, "qk_norm": True, "activation": "gelu_tanh", "rope_dims": 8, "rope_scaling": LINEAR}
 #: kind of student, LayerNorm, changes of the config, how embedding and head are stored
 CASES = {
     "onebit": ("onebit", True, {}, "f32"),
@@ -34,6 +71,15 @@ CASES = {
     "biases": ("onebit", True, {"biases": ("wq", "w2"), "rope_scaling": YARN}, "q8"),
     "window": ("onebit", True, {"architecture": "mistral", "window": 16}, "f32"),
     "qwen2": ("onebit", False, {"architecture": "qwen2", "biases": ("wq", "wk", "wv")}, "f32"),
+    "opt": ("onebit", True, OPT, "f32"),
+    "opt chain": ("chain:2", False, OPT, "q8"),
+    "gpt_neox": ("onebit", True, GPT_NEOX, "f32"),
+    "gpt_neox dense": ("dense", False, GPT_NEOX, "f16"),
+    "bitnet, the architecture": ("onebit", False, BITNET, "f32"),
+    "gate": ("onebit", True, GATE, "f32"),
+    "delta": ("onebit", True, DELTA, "f32"),
+    "delta chain": ("chain:2", False, {**DELTA, "delta_head_order": "tiled", "delta_layers": [0, 1]}, "q8"),
+    "biased norms": ("onebit", True, {**BITNET, "norm_bias": True, "positions": "learned"}, "f32"),
     "factors": ("onebit", True, {"rope_scaling": {"type": "factors", "factors": [1, 1.5, 2, 3, 4, 5, 6, 7.25]}}, "f16"),
 }
 
@@ -73,7 +119,7 @@ def test_the_engine_gives_the_trainers_log_probabilities(tmp_path, engine, case)
     assert np.abs(found - wanted).max() < 1e-3
     # the comparison notices one flipped scale
     with torch.no_grad():
-        next(p for name, p in made.named_parameters() if "layers.1" in name and p.dim() == 1)[3] *= -1
+        next(p for name, p in made.named_parameters() if "layers.1.input" in name and p.dim() == 1)[3] *= -1
     assert np.abs(found - log_probabilities(made, IDS)).max() > 1e-3
     info = run(engine, "info", tmp_path / "s.obt", "--json")
     assert report.file_bytes == os.path.getsize(tmp_path / "s.obt")

@@ -45,3 +45,15 @@ def test_one_process_goes_on_with_what_two_have_written(made, runs):  # noqa: F8
     assert main(arguments(made, runs / "alone", *more)) == 0
     assert main(arguments(made, runs / "fsdp", *more)) == 0
     assert abs(losses(runs / "alone")[13] - losses(runs / "fsdp")[13]) < 1e-4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_among_several_ends_without_taking_python_down(processes):
+    """There, threads of gloo that still hold tensors would abort it."""
+    program = (
+        "import atexit, onebit_distill.system.processes as p; atexit.register(print, 'down'); print('said'); p.leave(3)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "WORLD_SIZE": str(processes)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.split() == (["said", "down"] if processes == 1 else ["said"])

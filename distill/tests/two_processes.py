@@ -7,6 +7,7 @@ import sys
 import torch.distributed as dist
 
 from onebit_distill.cli import main
+from onebit_distill.system.processes import leave
 
 if __name__ == "__main__":
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
@@ -16,3 +17,4 @@ if __name__ == "__main__":
             os.sched_setaffinity(0, cores)  # each command takes its share of all of them
         assert main(argv) == 0
     dist.destroy_process_group()
+    leave(0)

@@ -1,6 +1,7 @@
 /** What an answer with tools may look like, as a structural tag: free text in which every call is valid by its schema. */
 import type { AnswerShape } from '../grammar/constraint.js'
 import type { Tool, ToolChoice } from './parts.js'
+import { THINK, type ThinkingMarks } from './thinking.js'
 
 /**
  * - hermes: <tool_call>, a JSON object with name and arguments, </tool_call> (Hermes, Qwen2.5, Qwen3)
@@ -13,7 +14,7 @@ export interface CallShapeOptions {
   tools: readonly Tool[]
   choice: ToolChoice
   parallel: boolean
-  thinks: boolean
+  marks: ThinkingMarks | undefined
   opened: boolean
 }
 
@@ -25,20 +26,21 @@ const GAP: Format = { type: 'regex', pattern: '\\n{0,2}' }
 
 /** Undefined: anything may come. */
 export function callShape(format: ToolFormat, options: CallShapeOptions): AnswerShape | undefined {
-  const { choice, thinks, opened } = options
+  const { choice, marks, opened } = options
   const name = typeof choice === 'object' ? choice.name : undefined
   const tools = options.tools.filter((tool) => name === undefined || tool.name === name)
   if (choice === 'none' || tools.length === 0) return undefined
   const isNeeded = choice !== 'auto'
   const one = name !== undefined || !options.parallel
   const calls = format === 'llama3' ? llamaCalls(tools, isNeeded, one) : taggedCalls(format, tools, isNeeded, one)
-  if (opened) return { tag: { type: 'sequence', elements: [thinking(''), GAP, calls] } }
-  if (!thinks || !isNeeded) return { tag: calls }
-  return { tag: { type: 'or', elements: [{ type: 'sequence', elements: [thinking('<think>'), GAP, calls] }, calls] } }
+  if (opened) return { tag: { type: 'sequence', elements: [thinking('', marks), GAP, calls] } }
+  if (!marks || !isNeeded) return { tag: calls }
+  const thoughtful = { type: 'sequence', elements: [thinking(marks[0], marks), GAP, calls] }
+  return { tag: { type: 'or', elements: [thoughtful, calls] } }
 }
 
-function thinking(begin: string): Format {
-  return { type: 'tag', begin, content: { type: 'any_text' }, end: '</think>' }
+function thinking(begin: string, [, close]: ThinkingMarks = THINK): Format {
+  return { type: 'tag', begin, content: { type: 'any_text' }, end: close }
 }
 
 function taggedCalls(format: ToolFormat, tools: readonly Tool[], isNeeded: boolean, one: boolean): Format {

@@ -3,17 +3,17 @@ import { randomUUID } from 'node:crypto'
 import type { ToolFormat } from './call-shape.js'
 import { type CallReader, JsonCallReader } from './json-call.js'
 import type { AnswerParser, AnswerPart, Tool } from './parts.js'
+import { THINK, type ThinkingMarks } from './thinking.js'
 import { XmlCallReader } from './xml-call.js'
 
 export interface ParserOptions {
   toolFormat: ToolFormat | undefined
-  thinks: boolean
+  /** undefined: it does not think */
+  marks: ThinkingMarks | undefined
   opened: boolean
   tools: readonly Tool[]
 }
 
-const THINK = '<think>'
-const END_OF_THINKING = '</think>'
 const CALL = '<tool_call>'
 const END_OF_CALL = '</tool_call>'
 const FUNCTION = '<function='
@@ -25,6 +25,8 @@ type Mode = 'start' | 'reasoning' | 'text' | 'call' | 'after'
 export class FormatParser implements AnswerParser {
   readonly #options: ParserOptions
   #mode: Mode
+  readonly #open: string
+  readonly #close: string
   /** came and is not told yet */
   #held = ''
   /** white space that goes away when a marker follows it */
@@ -40,7 +42,8 @@ export class FormatParser implements AnswerParser {
   constructor(options: ParserOptions) {
     this.#options = options
     this.#mode = options.opened ? 'reasoning' : 'start'
-    this.#mayThink = options.thinks && !options.opened
+    this.#mayThink = options.marks !== undefined && !options.opened
+    ;[this.#open, this.#close] = options.marks ?? THINK
     this.#skipsSpace = options.opened
   }
 
@@ -84,10 +87,13 @@ export class FormatParser implements AnswerParser {
     const trimmed = this.#held.trimStart()
     const space = this.#held.length - trimmed.length
     if (trimmed === '' && !isEnd) return false
-    const openers = [...(this.#mayThink ? [THINK] : []), ...(this.#options.toolFormat === 'llama3' ? [PYTHON_TAG] : [])]
+    const openers = [
+      ...(this.#mayThink ? [this.#open] : []),
+      ...(this.#options.toolFormat === 'llama3' ? [PYTHON_TAG] : []),
+    ]
     if (!isEnd && openers.some((opener) => trimmed.length < opener.length && opener.startsWith(trimmed))) return false
-    if (this.#mayThink && trimmed.startsWith(THINK)) {
-      this.#held = trimmed.slice(THINK.length)
+    if (this.#mayThink && trimmed.startsWith(this.#open)) {
+      this.#held = trimmed.slice(this.#open.length)
       this.#mayThink = false
       this.#skipsSpace = true
       this.#mode = 'reasoning'
@@ -115,11 +121,11 @@ export class FormatParser implements AnswerParser {
       if (this.#held === '') return false
     }
     this.#skipsSpace = false
-    const at = this.#held.indexOf(END_OF_THINKING)
-    if (at < 0) return this.#sayUpTo('reasoning', [END_OF_THINKING], isEnd)
+    const at = this.#held.indexOf(this.#close)
+    if (at < 0) return this.#sayUpTo('reasoning', [this.#close], isEnd)
     this.#saySpaced('reasoning', this.#held.slice(0, at))
     this.#space = ''
-    this.#held = this.#held.slice(at + END_OF_THINKING.length)
+    this.#held = this.#held.slice(at + this.#close.length)
     this.#skipsSpace = true
     this.#mode = 'start'
     return true

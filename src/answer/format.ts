@@ -4,6 +4,7 @@ import type { AnswerShape } from '../grammar/constraint.js'
 import { callShape, type ToolFormat } from './call-shape.js'
 import { FormatParser } from './format-parser.js'
 import type { AnswerParser, Tool, ToolChoice } from './parts.js'
+import { opensThinking, THINK, type ThinkingMarks, thinkingMarks } from './thinking.js'
 
 export type { ToolFormat } from './call-shape.js'
 
@@ -18,6 +19,8 @@ export interface AnswerFormat {
   readonly toolFormat: ToolFormat | undefined
   /** whether the model may think before it answers */
   readonly thinks: boolean
+  /** between which it thinks */
+  readonly marks: ThinkingMarks | undefined
   /** markers of calls and thinking: where they are special tokens, their text has to be shown to the parser */
   readonly markers: readonly string[]
   /** Only calls of these tools are calls; without tools everything but the thinking is text. */
@@ -33,21 +36,23 @@ export interface AnswerFormat {
 export function answerFormat(template: string | undefined): AnswerFormat {
   const source = template ?? ''
   const toolFormat = toolFormatOf(source)
-  const thinks = source.includes('</think>') || source.includes('<think>')
-  const markers = [...(thinks ? ['<think>', '</think>'] : []), ...(toolFormat ? MARKERS[toolFormat] : [])]
+  const marks = thinkingMarks(source)
+  const thinks = marks !== undefined
+  const markers = [...(marks ?? []), ...(toolFormat ? MARKERS[toolFormat] : [])]
   return {
     toolFormat,
     thinks,
+    marks,
     markers,
     parser: (tools = [], { opened = false } = {}) =>
       new FormatParser({
         toolFormat: tools.length > 0 ? toolFormat : undefined,
-        thinks: thinks || opened,
+        marks: thinks || opened ? (marks ?? THINK) : undefined,
         opened,
         tools,
       }),
     shape: (tools, choice = 'auto', parallel = true, { opened = false } = {}) =>
-      toolFormat && callShape(toolFormat, { tools, choice, parallel, thinks, opened }),
+      toolFormat && callShape(toolFormat, { tools, choice, parallel, marks, opened }),
   }
 }
 
@@ -75,14 +80,9 @@ export function requireTools({ toolFormat }: AnswerFormat): void {
 
 /** What the ids of a prompt say of its answer; `decode` is the tokenizer's. */
 export function answerStart(
-  { thinks }: AnswerFormat,
+  { marks }: AnswerFormat,
   prompt: Int32Array,
   decode: (ids: Int32Array) => string,
 ): Required<AnswerStart> {
-  return { opened: thinks && opensThinking(decode(prompt.subarray(-8))) }
-}
-
-/** Whether a prompt that ends like this leaves the model thinking; a few tokens of its end are enough. */
-export function opensThinking(promptEnd: string): boolean {
-  return /<think>\s*$/.test(promptEnd)
+  return { opened: marks !== undefined && opensThinking(decode(prompt.subarray(-8)), marks) }
 }

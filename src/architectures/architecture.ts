@@ -47,6 +47,8 @@ export type Adjust = (part: Pick<ModelPart, 'name' | 'part'>) => ((value: number
 export interface Reading {
   structure: ModelStructure
   biases: BiasRules
+  /** the names of its tensors, where they are not the architecture's usual ones */
+  names?: TensorNames
 }
 
 /** What a GGUF file says by its tensors and not by its metadata. */
@@ -62,6 +64,8 @@ export interface GgufFacts {
 export interface HuggingFaceDescription {
   /** config.json's model_type */
   modelTypes: readonly string[]
+  /** config.json's architectures, of models whose model_type is that of another: this says more */
+  classes?: readonly string[]
   names: TensorNames
   /** what names begin with, except in checkpoints of the bare base model */
   basePrefix: string

@@ -3,7 +3,6 @@ import type { Features, ModelStructure } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
 import { LIMITS } from '../config/limits.js'
 import { ROLES, type Role } from '../config/tensors.js'
-import { OnebitError } from '../errors.js'
 import { type GgufKeys, shortest } from '../import/gguf-keys.js'
 import { readGgufRope } from '../import/gguf-rope.js'
 import type { HfFields } from '../import/hf-fields.js'
@@ -79,20 +78,16 @@ export interface HfDefaults {
 }
 
 /** Things that change the computation but not the tensors: taking no notice of them would be silently wrong. */
-export function checkHf(config: HfFields): void {
+export function checkHf(config: HfFields, { activation }: Partial<Features> = {}): void {
   const act = config.get('hidden_act') ?? 'silu'
-  if (act !== 'silu' && act !== 'swish') {
+  if (activation === undefined && act !== 'silu' && act !== 'swish') {
     throw unsupportedArchitecture(`${config.get('model_type')} with hidden_act ${shown(act)}`)
-  }
-  if (config.get('quantization_config') !== undefined) {
-    const message = 'config.json: the weights are quantised (quantization_config)'
-    throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', message, { hint: 'Convert the original model instead.' })
   }
 }
 
 /** Sizes and rotation of a config.json of the family; `described` is what this architecture adds. */
 export function readHf(config: HfFields, described: Described, defaults: HfDefaults): ModelStructure {
-  checkHf(config)
+  checkHf(config, described)
   const dim = config.size('hidden_size', LIMITS.dim)
   const n_heads = config.size('num_attention_heads', LIMITS.heads)
   const kvHeads = config.has('num_key_value_heads') ? n_heads : (defaults.num_key_value_heads ?? n_heads)

@@ -1,4 +1,5 @@
 /** Chats that a Batch answers, over HTTP or in a program: from messages and tools to the ids that the model reads. */
+import { afterThinking, withCalls } from '../answer/answer-shapes.js'
 import { type AnswerFormat, type AnswerStart, answerStart, requireTools } from '../answer/format.js'
 import type { AnswerParser, Tool, ToolChoice } from '../answer/parts.js'
 import type { Batch } from '../batch/batch.js'
@@ -6,7 +7,6 @@ import type { AnswerShape, Constraint } from '../grammar/constraint.js'
 import type { GenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'
 import type { ChatMessage } from '../text/chat-template.js'
-import { afterThinking, withCalls } from './answer-shapes.js'
 
 /** A model and what answers for it. */
 export interface ChatModel {
@@ -69,7 +69,8 @@ export async function prepareAnswer(
   const start = answerStart(format, ids, (end) => tokenizer.decode(end))
   const shape = answerShapeOf(format, request, tools, start)
   const constraint = shape && (await model.constrain(shape, { signal }))
-  const options = { showSpecial: format.markers, ...request.options }
+  const thinking = format.marks && { thinking: format.marks }
+  const options = { showSpecial: format.markers, ...thinking, ...request.options }
   return { ...chatModel, ids, options, parser: format.parser(tools, start), constraint }
 }
 
@@ -84,5 +85,5 @@ function answerShapeOf(
   const calls = format.shape(tools, isEither ? 'required' : choice, parallel, isEither ? { opened: false } : start)
   if (!shape || (calls && !isEither)) return calls
   const wanted = isEither && calls ? withCalls(shape, calls) : shape
-  return start.opened ? afterThinking(wanted) : wanted
+  return start.opened ? afterThinking(wanted, format.marks!) : wanted
 }

@@ -112,6 +112,7 @@ export function typeOf(row: BenchRow): string {
 const TYPE_NAMES: Record<string, string> = {
   onebit: '1 bit',
   q1_0: 'Q1_0',
+  ternary: 'ternary',
   q8: 'int8',
   f16: 'f16',
   f32: 'f32',
@@ -126,7 +127,7 @@ export function typeName(type: string): string {
 
 /** The series, and so the colour and marker, of a type: the same in every chart. */
 export function typeSeries(type: string): number {
-  const order = ['onebit', 'q8', 'f16', 'q1_0', 'chain']
+  const order = ['onebit', 'q8', 'f16', 'q1_0', 'chain', 'ternary']
   const index = order.indexOf(type.startsWith('chain') ? 'chain' : type)
   return index < 0 ? 2 : index
 }

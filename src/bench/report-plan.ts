@@ -4,7 +4,7 @@ import { ACTIVATIONS } from '../run/model-options.js'
 import type { KvType } from '../run/session.js'
 import type { BenchJob, ModelJob, ModelSource, ServingJob } from './jobs.js'
 import type { Experiment, Machine } from './report-data.js'
-import { SHAPE_NAMES } from './shapes.js'
+import { SHAPE_NAMES, type ShapeName } from './shapes.js'
 import type { BenchTest } from './test-matrix.js'
 
 export type PlannedJob = PlannedBench | PlannedServing
@@ -28,9 +28,9 @@ const TEST: BenchTest = { n_prompt: 0, n_gen: 0, n_depth: 0, n_batch: 2048, n_ub
 const prefill = (n_prompt: number, more: Partial<BenchTest> = {}): BenchTest => ({ ...TEST, n_prompt, ...more })
 const decode = (n_gen: number, more: Partial<BenchTest> = {}): BenchTest => ({ ...TEST, n_gen, ...more })
 
-const DEFAULT_SHAPES = SHAPE_NAMES.filter((name) => name !== 'llama-13b')
+const DEFAULT_SHAPES: readonly ShapeName[] = ['smollm2-135m', 'tinyllama-1.1b', 'llama-7b']
 /** In the order of their importance: what is late may find no time left. */
-const DEFAULT_TYPES = ['onebit', 'q8', 'f16', 'q1_0', 'chain:1']
+const DEFAULT_TYPES = ['onebit', 'q8', 'f16', 'q1_0', 'ternary', 'chain:1']
 
 /** Small to large within a type, so that a short budget still gives every comparison for the smallest shape. */
 export function defaultSources(): ModelSource[] {

@@ -3,19 +3,30 @@
  * decoding one token reads. What `onebit bench --shape … --type …` needs; random-model.ts fills them with noise.
  */
 
-import type { ModelConfig, WrittenConfig } from '../config/config.js'
+import type { Features, ModelConfig, WrittenConfig } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
-import type { LinearKind } from '../config/kinds.js'
+import { columnUnit, type LinearKind, TERNARY_GROUPS, type TernaryGroup } from '../config/kinds.js'
 import { linearShape, rolesOf, tensorBytes, tensorTable } from '../config/tensors.js'
 import { badOption, OnebitError } from '../errors.js'
 import type { KvType } from '../run/session.js'
 
-/** The numbers of a Llama, without how its matrices are stored. */
+/** The numbers of a model and what its computation has beside a Llama's, without how its matrices are stored. */
 export type Shape = Pick<
   ModelConfig,
   'vocab_size' | 'dim' | 'hidden_dim' | 'n_layers' | 'n_heads' | 'n_kv_heads' | 'head_dim' | 'context_length'
 > &
-  Pick<ModelConfig, 'rope_theta' | 'norm_eps' | 'tied_head'>
+  Pick<ModelConfig, 'rope_theta' | 'norm_eps' | 'tied_head'> &
+  Partial<Features> & {
+    /** how the published ternary models of this shape are stored */
+    ternary?: TernaryForm
+  }
+
+/** rotation: the block of the transform in front of every matrix; tables: whether embedding and head are ternary too */
+interface TernaryForm {
+  group: TernaryGroup
+  rotation?: number
+  tables: boolean
+}
 
 function llama(sizes: Partial<Shape> & Pick<Shape, 'dim' | 'hidden_dim' | 'n_layers' | 'n_heads'>): Shape {
   return {
@@ -29,6 +40,18 @@ function llama(sizes: Partial<Shape> & Pick<Shape, 'dim' | 'hidden_dim' | 'n_lay
     tied_head: false,
     ...sizes,
   }
+}
+
+function qwen3(sizes: Parameters<typeof llama>[0]): Shape {
+  return llama({
+    vocab_size: 151936,
+    n_kv_heads: 8,
+    head_dim: 128,
+    rope_theta: 1e6,
+    norm_eps: 1e-6,
+    qk_norm: true,
+    ...sizes,
+  })
 }
 
 /** As their config.json on Hugging Face says. */
@@ -46,6 +69,22 @@ export const SHAPES = {
   'tinyllama-1.1b': llama({ dim: 2048, hidden_dim: 5632, n_layers: 22, n_heads: 32, n_kv_heads: 4 }),
   'llama-7b': llama({ dim: 4096, hidden_dim: 11008, n_layers: 32, n_heads: 32 }),
   'llama-13b': llama({ dim: 5120, hidden_dim: 13824, n_layers: 40, n_heads: 40 }),
+  'qwen3-1.7b': qwen3({ dim: 2048, hidden_dim: 6144, n_layers: 28, n_heads: 16, tied_head: true }),
+  'qwen3-8b': qwen3({ dim: 4096, hidden_dim: 12288, n_layers: 36, n_heads: 32 }),
+  'bitnet-2b4t': llama({
+    dim: 2560,
+    hidden_dim: 6912,
+    n_layers: 30,
+    n_heads: 20,
+    n_kv_heads: 5,
+    vocab_size: 128256,
+    rope_theta: 500000,
+    tied_head: true,
+    attention_inner_norm: true,
+    ffn_inner_norm: true,
+    activation: 'relu2',
+    ternary: { group: 0, tables: false },
+  }),
 } as const satisfies Record<string, Shape>
 
 export type ShapeName = keyof typeof SHAPES
@@ -53,9 +92,13 @@ export const SHAPE_NAMES = Object.keys(SHAPES) as ShapeName[]
 
 /**
  * What the linears are stored as. onebit: signs, g, h and a LayerNorm, the paper's form. chain:B: two sign stages of
- * about B bits per weight. q1_0: signs with a scale per 128 columns.
+ * about B bits per weight. q1_0: signs with a scale per 128 columns. ternary: codes of two bits with a scale per 128 columns,
+ * or as the published models of the shape have them; ternary:G: with a scale per G columns, 0 being one a row.
  */
-export type WeightType = 'onebit' | 'q1_0' | 'f16' | 'q8' | `chain:${number}`
+export type WeightType = 'onebit' | 'q1_0' | 'ternary' | `ternary:${TernaryGroup}` | 'f16' | 'q8' | `chain:${number}`
+
+const PLAIN_TYPES: readonly string[] = ['onebit', 'q1_0', 'ternary', 'f16', 'q8'] satisfies WeightType[]
+const TERNARY_TYPES: readonly string[] = TERNARY_GROUPS.map((group) => `ternary:${group}`)
 
 const FEWEST_CHAIN_BITS = 0.5
 const MOST_CHAIN_BITS = 4
@@ -64,14 +107,14 @@ const RANK_UNIT = 128
 
 /** @throws OnebitError ERR_BAD_OPTION */
 export function parseWeightType(text: string): WeightType {
-  if (text === 'onebit' || text === 'q1_0' || text === 'f16' || text === 'q8') return text
+  if (PLAIN_TYPES.includes(text) || TERNARY_TYPES.includes(text)) return text as WeightType
   const bits = /^chain:(\d+(?:\.\d+)?)$/.exec(text)?.[1]
   if (bits !== undefined && Number(bits) >= FEWEST_CHAIN_BITS && Number(bits) <= MOST_CHAIN_BITS) {
     return `chain:${Number(bits)}`
   }
   throw badOption(
     'type',
-    `must be onebit, q1_0, f16, q8, or chain:B with B from ${FEWEST_CHAIN_BITS} to ${MOST_CHAIN_BITS} bits per weight, ` +
+    `must be onebit, q1_0, ternary, ${TERNARY_TYPES.join(', ')}, f16, q8, or chain:B with B from ${FEWEST_CHAIN_BITS} to ${MOST_CHAIN_BITS} bits per weight, ` +
       `not ${JSON.stringify(text)}`,
   )
 }
@@ -84,48 +127,57 @@ export function chainRank(rows: number, cols: number, bits: number): number {
   return Math.max(RANK_UNIT, Math.round(exact / RANK_UNIT) * RANK_UNIT)
 }
 
-function linearKindOf(type: WeightType, rows: number, cols: number): LinearKind {
+function linearKindOf(type: WeightType, shape: Shape, rows: number, cols: number): LinearKind {
   if (type === 'onebit') return { kind: 'sign', rank: 0, mid_scale: false, layernorm: true, bias: false }
   if (type === 'q1_0') return { kind: 'q1_0', bias: false }
   if (type === 'f16' || type === 'q8') return { kind: 'dense', dtype: type, bias: false }
+  if (type.startsWith('ternary')) return ternaryKind(type, shape)
   const rank = chainRank(rows, cols, Number(type.slice('chain:'.length)))
   return { kind: 'sign', rank, mid_scale: true, layernorm: false, bias: false }
 }
 
-/** Columns have to be a multiple of this. */
-function columnUnit(type: WeightType): number {
-  if (type === 'q1_0') return 128
-  return type === 'f16' || type === 'q8' ? 1 : 8
+function ternaryKind(type: WeightType, { ternary }: Shape): LinearKind {
+  const group = type === 'ternary' ? (ternary?.group ?? 128) : (Number(type.slice('ternary:'.length)) as TernaryGroup)
+  const block = ternary?.rotation
+  return { kind: 'ternary', group, bias: false, ...(block && { rotation: { block, signs: true } }) }
+}
+
+/** Of the embedding and the head: f16 for f16, ternary where the shape's models have them so, and int8 rows otherwise. */
+function tableKindOf(type: WeightType, shape: Shape): LinearKind {
+  if (type.startsWith('ternary') && shape.ternary?.tables !== false) return ternaryKind(type, shape)
+  return { kind: 'dense', dtype: type === 'f16' ? 'f16' : 'q8', bias: false }
 }
 
 /**
- * The config of a shape whose linears are of a type. Embedding and head are f16 for f16 and int8 rows otherwise, as
- * `onebit convert` makes them.
+ * The config of a shape whose linears are of a type. Embedding and head are as tableKindOf says.
  * @throws OnebitError ERR_SHAPE when the type does not fit the shape, ERR_BAD_OPTION for an unknown name
  */
 export function shapeConfig(shape: ShapeName | Shape, type: WeightType): ModelConfig {
-  const known = typeof shape === 'string' ? SHAPES[shape] : shape
+  const known: Shape = typeof shape === 'string' ? SHAPES[shape] : shape
   if (known === undefined) throw badOption('shape', `must be one of ${SHAPE_NAMES.join(', ')}, not ${shape}`)
-  const table: LinearKind = { kind: 'dense', dtype: type === 'f16' ? 'f16' : 'q8', bias: false }
+  const checked = parseWeightType(type)
+  const table = tableKindOf(checked, known)
+  const { ternary: _form, ...numbers } = known
   const config = withDefaults<WrittenConfig>({
     architecture: 'llama',
-    ...known,
+    ...numbers,
     rope_style: 'half',
     rope_scaling: { type: 'none' },
     embedding: table,
     head: table,
     linears: {},
   })
-  const unit = columnUnit(parseWeightType(type))
   for (const role of rolesOf(config)) {
     const [rows, cols] = linearShape(config, role)
+    const kind = linearKindOf(checked, known, rows, cols)
+    const unit = columnUnit(kind)
     if (cols % unit !== 0) {
       const name = typeof shape === 'string' ? shape : 'this shape'
       throw new OnebitError('ERR_SHAPE', `${type} does not fit ${name}: ${role} has ${cols} columns`, {
         hint: `${type} needs columns in multiples of ${unit}. Choose another type, or another shape.`,
       })
     }
-    config.linears[role] = linearKindOf(type, rows, cols)
+    config.linears[role] = kind
   }
   return config
 }

@@ -30,7 +30,7 @@ export function weightWork(config: ModelConfig): WeightWork {
   return { weightBytes: decodeWeightBytes(config), linearWeights, headWeights }
 }
 
-export type WeightName = 'onebit' | 'chain' | 'q1_0' | 'q8' | 'f16' | 'bf16' | 'f32' | 'mixed'
+export type WeightName = 'onebit' | 'chain' | 'q1_0' | 'ternary' | 'q8' | 'f16' | 'bf16' | 'f32' | 'mixed'
 
 /** What the linears of a model are, in one word. */
 export function weightName(config: ModelConfig): WeightName {
@@ -39,14 +39,14 @@ export function weightName(config: ModelConfig): WeightName {
     for (const role of layerRoles(config, layer)) {
       const kind = linearKind(config, layer, role)
       if (kind.kind === 'dense') found.add(kind.dtype)
-      else if (kind.kind === 'q1_0') found.add('q1_0')
+      else if (kind.kind === 'q1_0' || kind.kind === 'ternary') found.add(kind.kind)
       else found.add(kind.rank > 0 ? 'chain' : 'onebit')
     }
   }
   return found.size === 1 ? [...found][0]! : 'mixed'
 }
 
-/** Signs are looked up in tables or multiplied as int8; int8 rows only the latter; floats neither. */
+/** Signs are looked up in tables or multiplied as int8; int8 rows and ternary codes only the latter; floats neither. */
 export function usesLookups(type: WeightName): boolean {
   return type === 'onebit' || type === 'chain' || type === 'q1_0'
 }

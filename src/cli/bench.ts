@@ -33,7 +33,11 @@ export const benchCommand: Command = {
       help: 'a .obt file; may also be given without -m',
     },
     shape: { type: 'string', value: 'S,…', help: `random weights in a known shape: ${SHAPE_NAMES.join(', ')}` },
-    type: { type: 'string', value: 'T,…', help: 'their type: onebit (default), chain:B (B bits), q1_0, q8, f16' },
+    type: {
+      type: 'string',
+      value: 'T,…',
+      help: 'their type: onebit (default), chain:B (B bits), q1_0, ternary, q8, f16',
+    },
     'n-prompt': { type: 'string', short: 'p', value: 'N,…', multiple: true, help: 'tokens of a prompt (default 512)' },
     'n-gen': { type: 'string', short: 'n', value: 'N,…', multiple: true, help: 'tokens to decode (default 128)' },
     pg: {

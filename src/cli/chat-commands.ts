@@ -4,9 +4,11 @@ import { join } from 'node:path'
 import { LIMITS } from '../config/limits.js'
 import { OnebitError, OptionError } from '../errors.js'
 import { checkGenerateOptions } from '../run/generate-options.js'
+import { shown } from '../shown-value.js'
 import { ANSWER_OPTIONS, generateOptions } from './answer-options.js'
 import { converted, type OptionValue, type OptionValues } from './arguments.js'
 import type { Talk } from './talk.js'
+import { THINK_CHOICES } from './thinking.js'
 
 /** What the commands work on. */
 export interface Desk {
@@ -34,6 +36,7 @@ const COMMANDS: Record<string, ChatCommand> = {
   undo: { help: 'take the last message and its answer back', run: undo },
   system: { takes: '[TEXT | none]', help: 'show or change the system message', run: system },
   set: { takes: '[NAME [VALUE | default]]', help: 'show or change how answers are made', run: set },
+  think: { takes: '[show | hide | off]', help: "show the model's thinking, shorten it, or turn it off", run: think },
   save: { takes: 'FILE', help: 'write the conversation, with all that is computed of it', run: save },
   load: { takes: 'FILE', help: 'go on with a saved conversation', run: load },
   reset: {
@@ -99,6 +102,15 @@ function system({ talk, tell }: Desk, rest: string): void {
   }
   talk.setSystem(rest === 'none' ? undefined : rest)
   tell(rest === 'none' ? 'The system message is gone.' : 'The system message is changed.')
+}
+
+function think({ values, tell }: Desk, rest: string): void {
+  const choices: readonly string[] = THINK_CHOICES
+  if (rest !== '' && !choices.includes(rest)) {
+    throw new OnebitError('ERR_BAD_OPTION', `/think takes ${choices.join(', ')}, not ${shown(rest)}.`)
+  }
+  if (rest !== '') values.think = rest
+  tell(`Thinking: ${values.think ?? 'show'}`)
 }
 
 function set({ values, tell }: Desk, rest: string): void {

@@ -19,6 +19,13 @@ export function formatCount(count: number): string {
   return count >= 1e4 ? `${(count / 1e3).toFixed(1)} k` : String(count)
 }
 
+/** Text from a file in one line of a terminal: whatever would move the cursor or turn the line around is written out. */
+export function plainLine(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    return `\\u{${character.codePointAt(0)!.toString(16)}}`
+  })
+}
+
 export function formatRate(tokens: number, ms: number): string {
   return ms > 0 ? `${((1000 * tokens) / ms).toFixed(1)} tokens/s` : '- tokens/s'
 }

@@ -1,7 +1,67 @@
-import { describeKind, linearKindSummary, modelSize } from '../config/model-size.js'
-import { readModelHeader } from '../convert/foreign-model.js'
+import { describeKind, linearKindSummary, type ModelSize, modelSize } from '../config/model-size.js'
+import { activationWords, modelWords } from '../config/model-words.js'
+import { type ModelHeader, readModelHeader } from '../convert/foreign-model.js'
 import type { Command } from './arguments.js'
-import { formatBytes, formatCount } from './format.js'
+import { formatBytes, formatCount, plainLine } from './format.js'
+
+type Row = [name: string, text: string]
+
+function computationRows({ config }: ModelHeader): Row[] {
+  const heads = `${config.n_heads} heads of ${config.head_dim}, ${config.n_kv_heads} for keys and values`
+  const scaling = config.rope_scaling.type === 'none' ? '' : `, ${config.rope_scaling.type} scaling`
+  const positions = config.positions === 'learned' ? 'learned positions' : `RoPE theta ${config.rope_theta}${scaling}`
+  return [
+    [
+      'architecture',
+      `${config.architecture}: ${config.n_layers} layers, width ${config.dim}, feed-forward ${config.hidden_dim}`,
+    ],
+    ['attention', `${heads}; ${positions}`],
+    ['vocabulary', `${config.vocab_size} tokens${config.tied_head ? ', head tied to the embedding' : ''}`],
+    ['context', `${config.context_length} positions`],
+    ['activations', activationWords(config)],
+  ]
+}
+
+/** Shares are of what the parts are parts of: a `.obt` file, or the memory that a model of another format takes. */
+function sizeRows({ config, fileBytes, numberTypes }: ModelHeader, size: ModelSize): Row[] {
+  const isForeign = numberTypes !== undefined
+  const parts = Object.entries(size.bytes).filter(([, bytes]) => bytes > 0)
+  const memoryBytes = parts.reduce((sum, [, bytes]) => sum + bytes, 0)
+  const whole = isForeign ? memoryBytes : fileBytes
+  const linears = `${size.bitsPerLinearWeight.toFixed(3)} in the linear layers${isForeign ? ' in memory' : ''}`
+  return [
+    ['parameters', formatCount(size.parameters)],
+    ...linearKindSummary(config).map(({ kind, count }): Row => ['linears', `${count} x ${kind}`]),
+    ['embedding', describeKind(config.embedding)],
+    ...(config.tied_head ? [] : [['head', describeKind(config.head)] as Row]),
+    ['bits per weight', `${linears}, ${size.bitsPerWeightOfFile.toFixed(3)} in the whole file`],
+    ...(isForeign
+      ? ([
+          ['in the file', numberTypes],
+          ['in memory', formatBytes(memoryBytes)],
+        ] as Row[])
+      : []),
+    ...parts.map(([part, bytes]): Row => {
+      return [`  ${part}`, `${formatBytes(bytes)} (${((100 * bytes) / whole).toFixed(1)} %)`]
+    }),
+  ]
+}
+
+function rowsOf(header: ModelHeader, size: ModelSize): Row[] {
+  const { config, path, fileBytes, blobs, provenance, notes } = header
+  return [
+    ['model', modelWords(config, size.bitsPerLinearWeight, provenance.name)],
+    ['file', `${path}  ${formatBytes(fileBytes)}`],
+    ...computationRows(header),
+    ...sizeRows(header, size),
+    ['tokenizer', blobs.tokenizer > 0 ? 'inside' : 'none: works with token ids'],
+    ['chat template', blobs.chat_template > 0 ? 'inside' : 'none'],
+    ...Object.entries(provenance).map(([key, value]): Row => {
+      return [key, typeof value === 'string' ? value : JSON.stringify(value)]
+    }),
+    ...notes.map((note): Row => ['note', note]),
+  ]
+}
 
 export const infoCommand: Command = {
   name: 'info',
@@ -14,49 +74,18 @@ export const infoCommand: Command = {
   },
   async run(values, [path]) {
     const header = await readModelHeader(path!)
-    const size = modelSize(header.config, header.blobs, header.fileBytes)
+    const { config, provenance } = header
+    const size = modelSize(config, header.blobs, header.fileBytes)
     if (values.json) {
+      const words = modelWords(config, size.bitsPerLinearWeight, provenance.name)
       const tensors = (header.tensors ?? []).map(({ spec, offset, bytes }) => ({ ...spec, offset, bytes }))
-      const { config, provenance } = header
-      console.log(JSON.stringify({ path, config, size, provenance, ...(values.tensors ? { tensors } : {}) }, null, 2))
+      const shown = { path, words, config, size, provenance, ...(values.tensors ? { tensors } : {}) }
+      console.log(JSON.stringify(shown, null, 2))
       return 0
     }
-    const { config } = header
-    const heads = `${config.n_heads} heads of ${config.head_dim}, ${config.n_kv_heads} for keys and values`
-    const scaling = config.rope_scaling.type === 'none' ? '' : `, ${config.rope_scaling.type} scaling`
-    const rows: [string, string][] = [
-      ['file', `${path}  ${formatBytes(header.fileBytes)}`],
-      [
-        'architecture',
-        `${config.architecture}: ${config.n_layers} layers, width ${config.dim}, feed-forward ${config.hidden_dim}`,
-      ],
-      ['attention', `${heads}; RoPE theta ${config.rope_theta}${scaling}`],
-      ['vocabulary', `${config.vocab_size} tokens${config.tied_head ? ', head tied to the embedding' : ''}`],
-      ['context', `${config.context_length} positions`],
-      ['parameters', formatCount(size.parameters)],
-      ...linearKindSummary(config).map(({ kind, count }): [string, string] => ['linears', `${count} x ${kind}`]),
-      ['embedding', describeKind(config.embedding)],
-      ...(config.tied_head ? [] : [['head', describeKind(config.head)] as [string, string]]),
-      [
-        'bits per weight',
-        `${size.bitsPerLinearWeight.toFixed(3)} in the linear layers, ${size.bitsPerWeightOfFile.toFixed(3)} in the whole file`,
-      ],
-      ...Object.entries(size.bytes)
-        .filter(([, bytes]) => bytes > 0)
-        .map(([part, bytes]): [string, string] => [
-          `  ${part}`,
-          `${formatBytes(bytes)} (${((100 * bytes) / header.fileBytes).toFixed(1)} %)`,
-        ]),
-      ['tokenizer', header.blobs.tokenizer > 0 ? 'inside' : 'none: works with token ids'],
-      ['chat template', header.blobs.chat_template > 0 ? 'inside' : 'none'],
-      ...Object.entries(header.provenance).map(([key, value]): [string, string] => [
-        key,
-        typeof value === 'string' ? value : JSON.stringify(value),
-      ]),
-    ]
-    for (const note of header.notes) rows.push(['note', note])
+    const rows = rowsOf(header, size)
     const width = Math.max(...rows.map(([name]) => name.length))
-    for (const [name, text] of rows) console.log(`${name.padEnd(width)}  ${text}`)
+    for (const [name, text] of rows) console.log(plainLine(`${name.padEnd(width)}  ${text}`))
     if (values.tensors) {
       console.log()
       for (const { spec, offset } of header.tensors ?? []) {

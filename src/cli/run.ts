@@ -2,14 +2,13 @@ import { LIMITS } from '../config/limits.js'
 import { defaultModelPath } from '../run/default-model.js'
 import { checkGenerateOptions } from '../run/generate-options.js'
 import type { Model } from '../run/model.js'
-import type { Piece } from '../run/session.js'
 import { ANSWER_OPTIONS, generateOptions } from './answer-options.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
 import { optionText, readStandardInput, readTextFile, TEXT_RULES } from './input.js'
 import { Interrupts } from './interrupts.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { reportSpeed } from './speed-line.js'
-import { printSlowly } from './streams.js'
+import { AnswerPrinter, sendOptions, THINK_OPTION, thinkNote } from './thinking.js'
 
 export const runCommand: Command = {
   name: 'run',
@@ -21,6 +20,7 @@ export const runCommand: Command = {
     file: { type: 'string', short: 'f', value: 'FILE', help: 'the same with the text of a file' },
     chat: { type: 'boolean', help: 'put the prompt through the chat template' },
     system: { type: 'string', value: 'TEXT', help: 'system message of the chat' },
+    think: THINK_OPTION,
     ...ANSWER_OPTIONS,
     ...MODEL_OPTIONS,
     quiet: { type: 'boolean', short: 'q', help: 'nothing on stderr but errors' },
@@ -44,9 +44,10 @@ export const runCommand: Command = {
     }
     const interactive = values.prompt === undefined && values.file === undefined && process.stdin.isTTY === true
     if (interactive) return talk(path, values)
-    if (values.system !== undefined && !values.chat) {
+    const misplaced = ['system', 'think'].find((name) => values[name] !== undefined)
+    if (misplaced !== undefined && !values.chat) {
       throw new UsageError(
-        '--system has no place in raw text.',
+        `--${misplaced} has no place in raw text.`,
         'Add --chat to put the prompt through the chat template.',
       )
     }
@@ -93,8 +94,7 @@ function warnOfUntrained(model: Model, values: OptionValues): void {
 
 /** One prompt, one answer; Ctrl-C ends it with what there is and status 130. */
 async function once(model: Model, prompt: string, values: OptionValues): Promise<number> {
-  const interrupted = new Interrupts().begin()
-  const options = { ...generateOptions(values), signal: interrupted.signal }
+  const { signal } = new Interrupts().begin()
   const note = (line: string) => {
     if (!values.quiet) process.stderr.write(`${line}\n`)
   }
@@ -102,16 +102,17 @@ async function once(model: Model, prompt: string, values: OptionValues): Promise
   const system = values.system === undefined ? undefined : optionText(values.system as string)
   const chat = startChat?.(model, system, note)
   const session = chat?.session ?? model.createSession()
+  const aboutThinking = thinkNote(model, values)
+  if (aboutThinking) note(aboutThinking)
   try {
-    await print(chat ? chat.send(prompt, options) : session.generate(prompt, options))
+    const pieces = chat
+      ? chat.send(prompt, { ...sendOptions(values), signal })
+      : session.generate(prompt, { ...generateOptions(values), signal })
+    await new AnswerPrinter(values, values.quiet === true).print(pieces)
   } catch (error) {
-    if (!interrupted.signal.aborted) throw error
+    if (!signal.aborted) throw error
   }
   if (process.stdout.isTTY) process.stdout.write('\n')
   if (!values.quiet) reportSpeed((chat ?? session).last)
-  return interrupted.signal.aborted ? 130 : 0
-}
-
-async function print(pieces: AsyncIterable<Piece>): Promise<void> {
-  for await (const piece of pieces) await printSlowly(piece.text)
+  return signal.aborted ? 130 : 0
 }

@@ -1,15 +1,16 @@
 /** Where the turns of a chat in a terminal go: through the model's chat template, or, without one, into one growing text. */
 import { OnebitError } from '../errors.js'
 import { Chat, type ChatOptions } from '../run/chat.js'
+import type { SendOptions } from '../run/chat-tools.js'
 import type { Model } from '../run/model.js'
-import { type GenerateOptions, type GenerationSummary, type Piece, Session } from '../run/session.js'
+import { type GenerationSummary, type Piece, Session } from '../run/session.js'
 
 export interface Talk {
   /** what the last answer cost */
   readonly last: GenerationSummary | undefined
-  say(text: string, options: GenerateOptions): AsyncIterable<Piece>
+  say(text: string, options: SendOptions): AsyncIterable<Piece>
   /** Answers the last question again. @throws OnebitError ERR_NO_QUESTION */
-  regenerate(options: GenerateOptions): AsyncIterable<Piece>
+  regenerate(options: SendOptions): AsyncIterable<Piece>
   /** Takes the last question and its answer back; undefined when there is none. */
   undo(): string | undefined
   reset(): void
@@ -69,11 +70,11 @@ class ChatTalk implements Talk {
     return first?.role === 'system' ? shownContent(first.content) : undefined
   }
 
-  say(text: string, options: GenerateOptions): AsyncIterable<Piece> {
+  say(text: string, options: SendOptions): AsyncIterable<Piece> {
     return this.#chat.send(text, options)
   }
 
-  regenerate(options: GenerateOptions): AsyncIterable<Piece> {
+  regenerate(options: SendOptions): AsyncIterable<Piece> {
     return this.#chat.regenerate(options)
   }
 
@@ -125,7 +126,8 @@ class PlainTalk implements Talk {
     return this.#session.last
   }
 
-  async *say(text: string, options: GenerateOptions): AsyncGenerator<Piece> {
+  /** Without a template nothing can be told about thinking. */
+  async *say(text: string, { think: _, ...options }: SendOptions): AsyncGenerator<Piece> {
     const at = this.#session.position
     try {
       yield* this.#session.generate(text, options)
@@ -134,7 +136,7 @@ class PlainTalk implements Talk {
     }
   }
 
-  async *regenerate(options: GenerateOptions): AsyncGenerator<Piece> {
+  async *regenerate(options: SendOptions): AsyncGenerator<Piece> {
     const text = this.undo()
     if (text === undefined) throw new OnebitError('ERR_NO_QUESTION', 'There is nothing to continue again.')
     yield* this.say(text, options)

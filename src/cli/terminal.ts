@@ -1,8 +1,8 @@
 /** The chat in a terminal. Prompts and notes go to stderr, so that `onebit run MODEL > answers.txt` holds answers only. */
 import { styleText } from 'node:util'
+import type { SendOptions } from '../run/chat-tools.js'
 import type { Model } from '../run/model.js'
-import type { GenerateOptions, Piece } from '../run/session.js'
-import { generateOptions } from './answer-options.js'
+import type { Piece } from '../run/session.js'
 import type { OptionValues } from './arguments.js'
 import { chatCommand, type Desk, runChatCommand } from './chat-commands.js'
 import { describeError } from './describe-error.js'
@@ -10,8 +10,8 @@ import { History, historyPath } from './history.js'
 import { Interrupts, KEY } from './interrupts.js'
 import { Keyboard } from './keyboard.js'
 import { reportSpeed } from './speed-line.js'
-import { printSlowly } from './streams.js'
 import { type Note, startTalk, type Talk } from './talk.js'
+import { AnswerPrinter, sendOptions, thinkNote } from './thinking.js'
 
 export interface ConverseOptions {
   /** how answers are made */
@@ -26,6 +26,8 @@ const NEXT_LINE = '… '
 export async function converse(model: Model, { values, system, quiet }: ConverseOptions): Promise<number> {
   const note = quiet ? () => {} : tell
   const talk = startTalk(model, system, note)
+  const aboutThinking = thinkNote(model, values)
+  if (aboutThinking) note(aboutThinking)
   note('Ctrl-C stops an answer. /help lists the commands, /exit leaves.')
   const history = new History(historyPath())
   const interrupts = new Interrupts()
@@ -35,7 +37,9 @@ export async function converse(model: Model, { values, system, quiet }: Converse
     onRemember: (typed) => history.add(typed),
   })
   try {
-    await takeTurns({ talk, values: { ...values }, quiet, note, interrupts, keyboard })
+    const own = { ...values }
+    const printer = new AnswerPrinter(own, quiet)
+    await takeTurns({ talk, values: own, quiet, note, interrupts, keyboard, printer })
     return 0
   } finally {
     keyboard.close()
@@ -55,6 +59,7 @@ interface Conversation {
   note: Note
   interrupts: Interrupts
   keyboard: Keyboard
+  printer: AnswerPrinter
 }
 
 /** Until the person leaves. */
@@ -102,12 +107,12 @@ async function nextMessage({ interrupts, keyboard }: Conversation): Promise<stri
 }
 
 async function answer(
-  { talk, values, quiet, note, interrupts, keyboard }: Conversation,
-  pieces: (options: GenerateOptions) => AsyncIterable<Piece>,
+  { talk, values, quiet, note, interrupts, keyboard, printer }: Conversation,
+  pieces: (options: SendOptions) => AsyncIterable<Piece>,
 ): Promise<void> {
   const { signal } = interrupts.begin()
   try {
-    for await (const piece of pieces({ ...generateOptions(values), signal })) await printSlowly(piece.text)
+    await printer.print(pieces({ ...sendOptions(values), signal }))
     process.stdout.write('\n')
     if (!quiet) reportSpeed(talk.last)
   } catch (error) {

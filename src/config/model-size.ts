@@ -3,6 +3,7 @@
  * weigh more than everything else, so both numbers are always given together.
  */
 import type { ModelConfig } from './config.js'
+import { describeFront } from './front.js'
 import type { LinearKind } from './kinds.js'
 import { type Blobs, layerRoles, linearKind, modelParts, type TensorSpec, tensorBytes, tensorTable } from './tensors.js'
 
@@ -20,7 +21,7 @@ export interface ModelSize {
 }
 
 export function modelSize(config: ModelConfig, blobs: Blobs, fileBytes: number): ModelSize {
-  const bytes = { embedding: 0, positions: 0, head: 0, linear: 0, norm: 0, recurrence: 0, blob: 0 }
+  const bytes = { embedding: 0, positions: 0, head: 0, linear: 0, norm: 0, rotation: 0, recurrence: 0, blob: 0 }
   for (const spec of tensorTable(config, blobs)) bytes[spec.part] += tensorBytes(spec)
   let [parameters, linearParameters] = [0, 0]
   for (const { part, shape } of modelParts(config)) {
@@ -40,9 +41,13 @@ export function modelSize(config: ModelConfig, blobs: Blobs, fileBytes: number):
 
 /** A kind in words, e.g. "1 sign stage, LayerNorm" or "int8 rows". */
 export function describeKind(kind: LinearKind): string {
-  const bias = kind.bias ? ', bias' : ''
+  const bias = `${kind.bias ? ', bias' : ''}${describeFront(kind)}`
   if (kind.kind === 'dense') return `${kind.dtype === 'q8' ? 'int8 rows (q8)' : kind.dtype}${bias}`
   if (kind.kind === 'q1_0') return `signs, one f16 scale per 128 columns (q1_0)${bias}`
+  if (kind.kind === 'ternary') {
+    const scales = kind.group === 0 ? 'one scale a row' : `one f16 scale per ${kind.group} columns`
+    return `ternary, ${scales}${bias}`
+  }
   const stages = kind.rank === 0 ? 'signs with g and h' : `2 sign stages of rank ${kind.rank}`
   return `${stages}${kind.layernorm ? ', LayerNorm' : ''}${bias}`
 }

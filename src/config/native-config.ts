@@ -40,12 +40,18 @@ export interface NativeKinds {
 }
 
 export interface NativeLinearKind {
-  form: 0 | 1 | 2 // dense, sign, grouped (q1_0)
+  form: 0 | 1 | 2 | 3 // dense, sign, grouped (q1_0), ternary
   dtype: 0 | 1 | 2 | 3 // f32 f16 bf16 q8
+  /** ternary: columns of a scale; 0: the row has one */
+  group: number
   rank: number
   mid_scale: boolean
   layernorm: boolean
   bias: boolean
+  norm_in: boolean
+  /** the block; 0: not rotated */
+  rotation: number
+  rotation_signs: boolean
 }
 
 /** Where the weights are in a file, blobs left out. The engine asks for each by its name. */
@@ -73,7 +79,13 @@ const DTYPES = { f32: 0, f16: 1, bf16: 2, q8: 3 } as const
 const FILE_TYPES: readonly TensorDtype[] = ['F32', 'F16', 'BF16', 'I8', 'U8']
 
 function nativeKind(kind: LinearKind): NativeLinearKind {
-  const plain = { form: 0, dtype: 0, rank: 0, mid_scale: false, layernorm: false, bias: kind.bias } as const
+  const front = {
+    norm_in: kind.norm_in === true,
+    rotation: kind.rotation?.block ?? 0,
+    rotation_signs: kind.rotation?.signs === true,
+  }
+  const numbers = { form: 0, dtype: 0, group: 0, rank: 0, mid_scale: false, layernorm: false } as const
+  const plain = { ...numbers, bias: kind.bias, ...front }
   switch (kind.kind) {
     case 'dense':
       return { ...plain, dtype: DTYPES[kind.dtype] }
@@ -81,6 +93,8 @@ function nativeKind(kind: LinearKind): NativeLinearKind {
       return { ...plain, form: 1, rank: kind.rank, mid_scale: kind.mid_scale, layernorm: kind.layernorm }
     case 'q1_0':
       return { ...plain, form: 2 }
+    case 'ternary':
+      return { ...plain, form: 3, group: kind.group }
   }
 }
 

@@ -14,6 +14,9 @@ export type Role = (typeof ROLES)[number]
 /** What a tensor belongs to. */
 type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'recurrence' | 'head'
 
+/** Signs of the rotation in front of matrices that have so many columns. */
+export const rotationSigns = (cols: number) => `rotation_signs.${cols}`
+
 export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'I8' | 'U8'
 
 export interface TensorSpec {
@@ -21,7 +24,7 @@ export interface TensorSpec {
   dtype: TensorDtype
   shape: number[]
   /** what the numbers are, for `info` and for bits per weight */
-  part: PartOf | 'blob'
+  part: PartOf | 'rotation' | 'blob'
 }
 
 /** Sizes in bytes of the U8 tensors that hold JSON; 0: the tensor is not there. */
@@ -112,6 +115,10 @@ export function matrixTensors(
     part,
   })
   const bias = kind.bias ? [tensor('bias', 'F32', rows)] : []
+  if (kind.norm_in) {
+    const { norm_in: _, ...rest } = kind
+    return [tensor('norm_in', 'F32', cols), ...matrixTensors(name, rest, rows, cols, part)]
+  }
   switch (kind.kind) {
     case 'dense': {
       const scale = kind.dtype === 'q8' ? [tensor('scale', 'F32', rows)] : []
@@ -119,6 +126,11 @@ export function matrixTensors(
     }
     case 'q1_0':
       return [tensor('sign', 'U8', rows, cols / 8), tensor('scale', 'F16', rows, cols / 128), ...bias]
+    case 'ternary': {
+      const { group } = kind
+      const scale = group === 0 ? tensor('scale', 'F32', rows) : tensor('scale', 'F16', rows, cols / group)
+      return [tensor('codes', 'U8', rows, cols / 4), scale, ...bias]
+    }
     case 'sign': {
       if (kind.rank === 0) {
         return [tensor('g', 'F32', cols), tensor('sign', 'U8', rows, cols / 8), tensor('h', 'F32', rows), ...bias]
@@ -219,11 +231,17 @@ export function kindOf(config: ModelConfig, { part, linear }: ModelPart): Linear
 /** Every tensor of a model in file order: each has exactly one legal name, dtype and shape. */
 export function tensorTable(config: ModelConfig, blobs: Blobs): TensorSpec[] {
   const table: TensorSpec[] = []
+  const signedWidths = new Set<number>()
   for (const piece of modelParts(config)) {
     const { name, part, shape } = piece
     const kind = kindOf(config, piece)
     if (kind === undefined) table.push({ name, dtype: 'F32', shape, part })
     else table.push(...matrixTensors(name, kind, shape[0], shape[1]!, part))
+    if (kind?.rotation?.signs) signedWidths.add(shape[1]!)
+  }
+  // The matrices of a width share their signs, so one tensor holds them and none can differ from another.
+  for (const cols of [...signedWidths].sort((a, b) => a - b)) {
+    table.push({ name: rotationSigns(cols), dtype: 'U8', shape: [Math.ceil(cols / 8)], part: 'rotation' })
   }
   for (const name of ['tokenizer', 'chat_template'] as const) {
     if (blobs[name] > 0) table.push({ name, dtype: 'U8', shape: [blobs[name]], part: 'blob' })

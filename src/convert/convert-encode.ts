@@ -3,10 +3,12 @@
 import type { ModelConfig } from '../config/config.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
 import type { TensorSpec } from '../config/tensors.js'
-import { OnebitError } from '../errors.js'
+import { located } from '../import/located.js'
 import { missingTensor, type SourceModel, type SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import { matrixOf } from './convert-plan.js'
+import { bytesOf, type Encoding, f32Bytes, f32Pieces, once, type Pieces, readPieces, wholeF32 } from './pieces.js'
+import { encodeTernary } from './ternary.js'
 
 export interface SvidOptions {
   method: 'svd' | 'nmf'
@@ -21,69 +23,9 @@ export interface EncodeOptions {
   signal?: AbortSignal | undefined
 }
 
-type Pieces = AsyncIterable<Uint8Array>
-
-/** A piece is converted in a few milliseconds, during which nothing else in this thread runs. */
-const PIECE_ELEMENTS = 1 << 20
-
-function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
-}
-
-async function* once(bytes: Uint8Array): Pieces {
-  yield bytes
-}
-
-interface Piece {
-  first: number
-  count: number
-  source: Uint8Array
-}
-
-async function* readPieces(tensor: SourceTensor): AsyncIterable<Piece> {
-  const rows = Math.max(1, Math.floor(PIECE_ELEMENTS / tensor.cols))
-  for (let first = 0; first < tensor.rows; first += rows) {
-    const count = Math.min(rows, tensor.rows - first)
-    yield { first, count, source: await tensor.read(first, count) }
-  }
-}
-
-/** Native conversions say which row of the piece; this says of which tensor. */
-function located<T>(tensor: SourceTensor, first: number, convert: () => T): T {
-  try {
-    return convert()
-  } catch (cause) {
-    if (!(cause instanceof OnebitError)) throw cause
-    throw new OnebitError(cause.code, `Tensor ${tensor.name}, counted from row ${first}: ${cause.message}`, {
-      hint: 'The source is damaged, or of a kind that cannot be converted to this type.',
-      cause,
-    })
-  }
-}
-
-function pieceToF32(tensor: SourceTensor, { first, count, source }: Piece): Float32Array {
-  const { type, cols } = tensor
-  if (type === 'packed') throw new OnebitError('ERR_BAD_SOURCE', `Tensor ${tensor.name} is packed signs, not numbers`)
-  return located(tensor, first, () => addon().toF32(source, type, count, cols))
-}
-
-async function* f32Pieces(tensor: SourceTensor): AsyncIterable<Piece & { rows: Float32Array }> {
-  for await (const piece of readPieces(tensor)) yield { ...piece, rows: pieceToF32(tensor, piece) }
-}
-
-async function wholeF32(tensor: SourceTensor): Promise<Float32Array> {
-  const whole = new Float32Array(tensor.rows * tensor.cols)
-  for await (const { first, rows } of f32Pieces(tensor)) whole.set(rows, first * tensor.cols)
-  return whole
-}
-
-async function* f32Bytes(tensor: SourceTensor): Pieces {
-  for await (const { rows } of f32Pieces(tensor)) yield bytesOf(rows)
-}
-
 async function* halfBytes(tensor: SourceTensor, dtype: 'f16' | 'bf16'): Pieces {
   for await (const { rows, first, count } of f32Pieces(tensor)) {
-    yield located(tensor, first, () => addon().fromF32(rows, dtype, count, tensor.cols)).data
+    yield located(tensor.name, first, () => addon().fromF32(rows, dtype, count, tensor.cols)).data
   }
 }
 
@@ -93,12 +35,9 @@ async function* packedBytes(tensor: SourceTensor): Pieces {
     return
   }
   for await (const { rows, first, count } of f32Pieces(tensor)) {
-    yield located(tensor, first, () => addon().packSigns(rows, count, tensor.cols))
+    yield located(tensor.name, first, () => addon().packSigns(rows, count, tensor.cols))
   }
 }
-
-/** How to make the tensors of one matrix, by suffix. They are asked for in the order of the table. */
-type Encoding = Record<string, () => Pieces>
 
 function encodeDense(weight: SourceTensor, dtype: DenseType): Encoding {
   if (dtype === 'f32') return { weight: () => f32Bytes(weight) }
@@ -106,7 +45,7 @@ function encodeDense(weight: SourceTensor, dtype: DenseType): Encoding {
   const scales = new Float32Array(weight.rows) // they follow the rows in the file
   const rows = async function* (): Pieces {
     for await (const { rows, first, count } of f32Pieces(weight)) {
-      const made = located(weight, first, () => addon().fromF32(rows, 'q8', count, weight.cols))
+      const made = located(weight.name, first, () => addon().fromF32(rows, 'q8', count, weight.cols))
       scales.set(made.scales!, first)
       yield made.data
     }
@@ -119,7 +58,7 @@ function encodeGrouped(weight: SourceTensor): Encoding {
   const scales = new Uint16Array(weight.rows * perRow)
   const signs = async function* (): Pieces {
     for await (const { source, first, count } of readPieces(weight)) {
-      const made = located(weight, first, () => addon().splitQ1_0(source, count, weight.cols))
+      const made = located(weight.name, first, () => addon().splitQ1_0(source, count, weight.cols))
       scales.set(made.scale, first * perRow)
       yield made.sign
     }
@@ -162,13 +101,14 @@ export class Encoder {
   produce(spec: TensorSpec): Pieces {
     this.#options.signal?.throwIfAborted()
     if (PLAIN.has(spec.part)) return f32Bytes(this.#tensor(spec.name))
+    if (spec.part === 'rotation') return packedBytes(this.#tensor(spec.name))
     const dot = spec.name.lastIndexOf('.')
     const [matrix, part] = [spec.name.slice(0, dot), spec.name.slice(dot + 1)]
     if (matrix !== this.#matrix) {
       this.#encoding = this.#encode(matrix, matrixOf(this.#config, matrix).kind)
       this.#matrix = matrix
     }
-    return part === 'bias' ? f32Bytes(this.#tensor(spec.name)) : this.#encoding[part]!()
+    return part === 'bias' || part === 'norm_in' ? f32Bytes(this.#tensor(spec.name)) : this.#encoding[part]!()
   }
 
   #tensor(name: string): SourceTensor {
@@ -179,6 +119,7 @@ export class Encoder {
 
   #encode(name: string, kind: LinearKind): Encoding {
     const weight = this.#tensor(`${name}.weight`)
+    if (kind.kind === 'ternary') return encodeTernary(weight, kind.group)
     if (kind.kind === 'dense') return encodeDense(weight, kind.dtype)
     if (kind.kind === 'q1_0') return encodeGrouped(weight)
     if (!this.#source.tensors.has(`${name}.g`)) return encodeSvid(name, weight, this.#options)

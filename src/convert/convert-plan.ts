@@ -1,9 +1,11 @@
 /** Which kind each matrix of a converted model gets. */
 import type { ModelConfig } from '../config/config.js'
+import type { Front } from '../config/front.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
 import { layerRoles, linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import type { SourceModel, SourceTensor } from '../import/source.js'
+import { ternaryGroup } from './ternary.js'
 
 export type ConvertType = DenseType | 'onebit'
 
@@ -55,10 +57,21 @@ function newKind(choice: Choice, type: ConvertType, role: Role, cols: number, bi
   return dense('q8', bias)
 }
 
+/** Whatever a matrix is stored as, what stands in front of it stays. */
+function frontOf({ tensors, rotations }: SourceModel, name: string): Front {
+  const rotation = rotations?.get(name)
+  return { ...(tensors.has(`${name}.norm_in`) && { norm_in: true as const }), ...(rotation && { rotation }) }
+}
+
 function chooseKind(choice: Choice, layer: number, role: Role): LinearKind {
+  return { ...matrixKind(choice, layer, role), ...frontOf(choice.source, `layers.${layer}.${role}`) }
+}
+
+function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
   const { source, options, small } = choice
   const name = `layers.${layer}.${role}`
-  const { type, cols } = source.tensors.get(`${name}.weight`)!
+  const weight = source.tensors.get(`${name}.weight`)!
+  const { type, cols } = weight
   const bias = source.tensors.has(`${name}.bias`)
   if (source.tensors.has(`${name}.g`)) {
     if (options.type !== undefined) {
@@ -70,6 +83,8 @@ function chooseKind(choice: Choice, layer: number, role: Role): LinearKind {
   if (GATES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }
+  const group = ternaryGroup(weight)
+  if (group !== undefined) return { kind: 'ternary', group, bias }
   return dense(small && FLOATS.has(type) ? 'f32' : 'q8', bias)
 }
 
@@ -78,6 +93,8 @@ function tableKind({ source, options, small }: Choice, config: ModelConfig, tens
   if (options.type === 'onebit') return dense('q8')
   if (options.type !== undefined) return dense(options.type)
   if (tensor.type === 'q1_0') return { kind: 'q1_0', bias: false }
+  const group = ternaryGroup(tensor)
+  if (group !== undefined) return { kind: 'ternary', group, bias: false }
   const quantised = Object.values(config.linears).some((kind) => kind.kind === 'dense' && kind.dtype === 'q8')
   return dense(small && !quantised && FLOATS.has(source.tensors.get('tok_embeddings.weight')!.type) ? 'f32' : 'q8')
 }
@@ -101,8 +118,10 @@ export function planConversion(source: SourceModel, options: PlanOptions): Plan 
     }
   }
   const embedding = source.tensors.get('tok_embeddings.weight')!
-  config.embedding = tableKind(choice, config, embedding)
-  config.head = config.tied_head ? config.embedding : tableKind(choice, config, source.tensors.get('output.weight')!)
+  config.embedding = { ...tableKind(choice, config, embedding), ...frontOf(source, 'tok_embeddings') }
+  config.head = config.tied_head
+    ? config.embedding
+    : { ...tableKind(choice, config, source.tensors.get('output.weight')!), ...frontOf(source, 'output') }
   return { config, notes: [...choice.notes] }
 }
 

@@ -11,7 +11,7 @@ import { MAX_CHAT_TEMPLATE_BYTES } from '../obt/obt-header.js'
 import { ChatTemplate, type ChatTemplateBlob } from '../text/chat-template.js'
 import { checkTemplate } from '../text/template-check.js'
 import { Tokenizer } from '../text/tokenizer.js'
-import type { TokenizerBlob } from '../text/tokenizer-json.js'
+import { type TokenizerBlob, tokenizerBlobBytes } from '../text/tokenizer-json.js'
 import { hasToken, withinRows } from './convert-vocabulary.js'
 
 export interface TextOptions {
@@ -61,6 +61,32 @@ export async function convertedText(
   return { tokenizer: tokenizer.bytes, built: tokenizer.built, chatTemplate, warnings }
 }
 
+/**
+ * The same for a model that is used at once: what could only be told is not looked for, and nothing becomes bytes.
+ * @throws OnebitError as convertedText
+ */
+export async function usableText(
+  source: SourceText,
+  vocabSize: number,
+): Promise<{ tokenizer: Tokenizer | undefined; chatTemplate: ChatTemplate | undefined }> {
+  const own = await source.readChat()
+  const found = await readTokenizer(source)
+  if (found === undefined) return { tokenizer: undefined, chatTemplate: undefined }
+  const { tokenizer, names } = usableTokenizer(found, own, vocabSize)
+  const { template } = own
+  const blob = template === undefined ? undefined : { template, ...names, ...own.tokens }
+  return { tokenizer, chatTemplate: blob && openTemplate(blob) }
+}
+
+function usableTokenizer({ blob: found }: SourceTokenizer, chat: ChatSettings, vocabSize: number) {
+  try {
+    const blob = withEnds(withinRows(found, vocabSize, []), chat, vocabSize, [])
+    return { tokenizer: Tokenizer.owning(blob), names: namedTokens(blob.config) }
+  } catch (error) {
+    throw withHint(error, TOKENIZER_HINT)
+  }
+}
+
 /** The error with the way out behind what it says itself. */
 function withHint(error: unknown, hint: string): unknown {
   if (!(error instanceof OnebitError)) return error
@@ -94,7 +120,7 @@ function buildTokenizer(
     warnings.push(...news)
     const fitted = withinRows(found, vocabSize, warnings)
     const blob = withEnds(fitted, chat, vocabSize, warnings)
-    const bytes = jsonBytes(blob)
+    const bytes = tokenizerBlobBytes(blob)
     const built = Tokenizer.fromBytes(bytes)
     warnings.push(...unresolvedNames(blob, chat, built))
     return { bytes, built, names: namedTokens(blob.config) }

@@ -33,11 +33,8 @@ export function hasToken({ tokenizer: { model, added_tokens: added } }: Tokenize
 
 function cutBpe(model: BpeModel, names: ReadonlySet<string>): BpeModel {
   if (names.size === 0) return model
-  return { ...model, vocab: Object.fromEntries(bpeEntries(model).filter(([token]) => !names.has(token))) }
-}
-
-function bpeEntries({ vocab }: BpeModel): [string, number][] {
-  return vocab instanceof Map ? [...vocab] : Object.entries(vocab)
+  const entries = model.vocab instanceof Map ? [...model.vocab] : Object.entries(model.vocab)
+  return { ...model, vocab: new Map(entries.filter(([token]) => !names.has(token))) }
 }
 
 /** Positions are ids there, so only the end can go. */
@@ -50,6 +47,7 @@ function cutUnigram(model: UnigramModel, names: ReadonlySet<string>): UnigramMod
 function highestId(model: BpeModel | UnigramModel): number {
   if (model.type === 'Unigram') return model.vocab.length - 1
   let highest = -1
-  for (const [, id] of bpeEntries(model)) if (id > highest) highest = id
+  const ids = model.vocab instanceof Map ? model.vocab.values() : Object.values(model.vocab)
+  for (const id of ids) if (id > highest) highest = id
   return highest
 }

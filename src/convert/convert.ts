@@ -16,6 +16,7 @@ import { packageVersion } from '../package-version.js'
 import { Encoder, type SvidOptions } from './convert-encode.js'
 import { type ConvertType, planConversion } from './convert-plan.js'
 import { convertedText, type TextOptions } from './convert-text.js'
+import { nameIn } from './foreign-model.js'
 
 export type { ConvertType } from './convert-plan.js'
 
@@ -117,6 +118,7 @@ function provenanceOf(source: SourceModel, path: string, files: SourceFile[], op
       : { method: 'converted' }
   return {
     source: basename(resolve(path)),
+    ...nameIn(source),
     format: source.format,
     files,
     ...how,

@@ -18,9 +18,24 @@ export interface ForeignModel {
   fileBytes: number
   /** as a `.obt` file would have them: about what they take in memory */
   weightBytes: number
+  /** how its numbers are stored in those files: such as "210 x q4_1, 61 x f32" */
+  numberTypes: string
   provenance: Provenance
   /** what a user should know, one sentence each */
   notes: string[]
+}
+
+/** Tensors by the type of their numbers, the most frequent first. */
+function numberTypes({ tensors }: SourceModel): string {
+  const counts = new Map<string, number>()
+  for (const { type } of tensors.values()) counts.set(type, (counts.get(type) ?? 0) + 1)
+  const sorted = [...counts].sort((a, b) => b[1] - a[1])
+  return sorted.map(([type, count]) => `${count} x ${type}`).join(', ')
+}
+
+/** What a source calls its model, for the provenance. */
+export function nameIn({ name }: SourceModel): { name?: string } {
+  return name === undefined ? {} : { name }
 }
 
 /** @throws OnebitError those of planConversion */
@@ -36,8 +51,10 @@ export async function describeForeign(path: string, source: SourceModel): Promis
       (sum, one) => sum + tensorBytes(one),
       0,
     ),
+    numberTypes: numberTypes(source),
     provenance: {
       source: basename(resolve(path)),
+      ...nameIn(source),
       format: source.format,
       files: files.map((file) => ({ name: basename(file.path), bytes: file.bytes })),
       method: 'direct',
@@ -55,6 +72,8 @@ export interface ModelHeader {
   blobs: Blobs
   /** of a `.obt` file */
   tensors?: readonly ObtTensor[]
+  /** of any other: how its numbers are stored */
+  numberTypes?: string
   notes: string[]
 }
 
@@ -66,10 +85,10 @@ export async function readModelHeader(path: string): Promise<ModelHeader> {
   if (!(await isForeignModel(path))) return { ...(await readObtHeader(path)), notes: [] }
   const source = await openSource(path)
   try {
-    const { config, provenance, fileBytes, notes } = await describeForeign(path, source)
+    const { config, provenance, fileBytes, notes, numberTypes } = await describeForeign(path, source)
     const { tokenizer, chatTemplate, warnings } = await convertedText(source.text, {}, config.vocab_size)
     const blobs = { tokenizer: tokenizer?.length ?? 0, chat_template: chatTemplate?.length ?? 0 }
-    return { path, config, provenance, fileBytes, blobs, notes: [...notes, ...warnings] }
+    return { path, config, provenance, fileBytes, blobs, numberTypes, notes: [...notes, ...warnings] }
   } finally {
     await source.close()
   }

@@ -25,6 +25,11 @@ export class GgufKeys {
     this.#prefix = `${architecture}.`
   }
 
+  /** as the file has it */
+  get architecture(): string {
+    return this.#prefix.slice(0, -1)
+  }
+
   get(key: string): GgufValue | undefined {
     this.#asked.add(key)
     return this.#metadata.get(this.#prefix + key)

@@ -101,11 +101,96 @@ class Cursor {
     return this.bytes(length).toString('utf8')
   }
 
+  /** Many strings, as a vocabulary is: only their lengths are looked at. */
+  strings(count: number): StringRuns {
+    const runs = new StringRuns()
+    for (let left = count; left > 0; left--) {
+      const start = this.at - this.#windowAt
+      const window = this.#window
+      const length = start >= 0 && start + 8 <= window.length ? window.readUInt32LE(start) : -1
+      const end = start + 8 + length
+      const isNear = length >= 0 && length <= MAX_STRING_BYTES && end <= window.length
+      if (isNear && window.readUInt32LE(start + 4) === 0) {
+        runs.add(window, start)
+        this.at = this.#windowAt + end
+      } else runs.add(this.string())
+    }
+    return runs
+  }
+
   bad(problem: string): OnebitError {
     return badSource(`${this.#path}: ${problem}`, 'The file is damaged or not a real GGUF file.')
   }
 }
 
+/**
+ * Strings that are in memory and not made yet. A vocabulary and its merges are a hundred thousand; making them takes longer
+ * than all the rest of a header, and is for whoever wants text.
+ */
+class StringRuns {
+  /** strings that lie one after another, each behind its length; and single ones, which did not */
+  readonly #runs: (string | { window: Buffer; start: number; count: number })[] = []
+
+  add(text: string): void
+  add(window: Buffer, start: number): void
+  add(found: string | Buffer, start = 0): void {
+    const last = this.#runs.at(-1)
+    if (typeof found === 'string') this.#runs.push(found)
+    else if (typeof last === 'object' && last.window === found) last.count++
+    else this.#runs.push({ window: found, start, count: 1 })
+  }
+
+  make(): string[] {
+    return this.#runs.flatMap((run) => (typeof run === 'string' ? [run] : stringsAt(run)))
+  }
+}
+
+function stringsAt({ window, start, count }: { window: Buffer; start: number; count: number }): string[] {
+  const found: string[] = new Array(count)
+  for (let i = 0, at = start; i < count; i++) {
+    const end = at + 8 + window.readUInt32LE(at)
+    found[i] = window.toString('utf8', at + 8, end)
+    at = end
+  }
+  return found
+}
+
+/** A map whose arrays of strings are made when they are asked for. */
+class LateMetadata extends Map<string, GgufValue> {
+  readonly #late = new Map<string, StringRuns>()
+
+  setLate(key: string, strings: StringRuns): void {
+    this.set(key, [])
+    this.#late.set(key, strings)
+  }
+
+  override get(key: string): GgufValue | undefined {
+    const late = this.#late.get(key)
+    if (late !== undefined) {
+      this.#late.delete(key)
+      this.set(key, late.make())
+    }
+    return super.get(key)
+  }
+
+  override *entries(): MapIterator<[string, GgufValue]> {
+    for (const key of this.keys()) yield [key, this.get(key)!]
+  }
+
+  override *values(): MapIterator<GgufValue> {
+    for (const key of this.keys()) yield this.get(key)!
+  }
+
+  override [Symbol.iterator](): MapIterator<[string, GgufValue]> {
+    return this.entries()
+  }
+
+  override forEach(action: (value: GgufValue, key: string, map: Map<string, GgufValue>) => void): void {
+    for (const [key, value] of this) action(value, key, this)
+  }
+}
+
+const STRING = 8
 const ARRAY = 9
 
 /** By value type id: bytes of one, and how to read it. */
@@ -130,20 +215,21 @@ function readBool(cursor: Cursor): boolean {
   return value === 1
 }
 
-function readArray(cursor: Cursor): GgufValue[] {
+function readArray(cursor: Cursor): GgufValue[] | StringRuns {
   const type = cursor.u32()
   const scalar = SCALARS[type]
   if (scalar === undefined) throw cursor.bad(`an array at byte ${cursor.at - 4} has elements of type ${type}`)
   const count = cursor.size('the length of an array', MAX_ARRAY)
   if (count * scalar.bytes > cursor.left)
     throw cursor.bad(`an array of ${count} at byte ${cursor.at} is longer than the file`)
+  if (type === STRING) return cursor.strings(count)
   const values: GgufValue[] = []
   for (let i = 0; i < count; i++) values.push(scalar.read(cursor))
   return values
 }
 
 function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
-  const metadata = new Map<string, GgufValue>()
+  const metadata = new LateMetadata()
   for (let i = 0; i < count; i++) {
     const key = cursor.string()
     const type = cursor.u32()
@@ -152,7 +238,9 @@ function readMetadata(cursor: Cursor, count: number): Map<string, GgufValue> {
       throw cursor.bad(`the value of ${shown(key)} has the unknown type ${type}`)
     }
     if (metadata.has(key)) throw cursor.bad(`the key ${shown(key)} is there twice`)
-    metadata.set(key, scalar === undefined ? readArray(cursor) : scalar.read(cursor))
+    const value = scalar === undefined ? readArray(cursor) : scalar.read(cursor)
+    if (value instanceof StringRuns) metadata.setLate(key, value)
+    else metadata.set(key, value)
   }
   return metadata
 }

@@ -1,8 +1,8 @@
 /** Tokenizer and chat template of a GGUF file. */
-import { openFile } from '../files/file-reading.js'
 import { tokenizerFromGguf } from '../text/gguf-vocabulary.js'
 import type { TokenizerBlob } from '../text/tokenizer-json.js'
-import { type GgufValue, readGgufHeader } from './gguf-reader.js'
+import { readGgufMetadata } from './gguf-parts.js'
+import type { GgufValue } from './gguf-reader.js'
 import { type ChatSettings, NO_TEXT, type SourceText } from './source-text.js'
 
 const TEMPLATE = 'tokenizer.chat_template'
@@ -22,7 +22,8 @@ export function ggufText(metadata: ReadonlyMap<string, GgufValue>): SourceText {
 }
 
 function tokenizerBlob(metadata: ReadonlyMap<string, GgufValue>): TokenizerBlob {
-  return tokenizerFromGguf(Object.fromEntries([...metadata].filter(([key]) => key.startsWith('tokenizer.'))))
+  const isWanted = (key: string) => key.startsWith('tokenizer.') || key === 'general.architecture'
+  return tokenizerFromGguf(Object.fromEntries([...metadata].filter(([key]) => isWanted(key))))
 }
 
 /** What can be read without understanding the vocabulary; what is no token's id there says nothing here. */
@@ -54,10 +55,5 @@ function chatTemplate(metadata: ReadonlyMap<string, GgufValue>): { template: str
 
 /** The text of a GGUF file, which may have nothing else in it. */
 export async function readGgufText(path: string): Promise<SourceText> {
-  const { file, bytes } = await openFile(path)
-  try {
-    return ggufText(readGgufHeader(path, file.fd, bytes).metadata)
-  } finally {
-    await file.close()
-  }
+  return ggufText(await readGgufMetadata(path))
 }

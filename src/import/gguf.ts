@@ -4,112 +4,107 @@ import type { GgufFacts, TensorNames } from '../architectures/architecture.js'
 import { ggufDescription } from '../architectures/list.js'
 import { LIMITS } from '../config/limits.js'
 import { OnebitError } from '../errors.js'
-import { openFile, readExactly } from '../files/file-reading.js'
+import { readExactly } from '../files/file-reading.js'
 import { addon } from '../native/addon.js'
 import type { SourceType } from '../native/native.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
-import { type GgufHeader, type GgufTensorInfo, readGgufHeader } from './gguf-reader.js'
+import { readGgufLinear } from './gguf-linear.js'
+import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
+import type { GgufHeader, GgufTensorInfo } from './gguf-reader.js'
 import { ggufText } from './gguf-text.js'
+import { type GgufType, GgufTypes, tensorBytes } from './gguf-types.js'
+import { i2sTensor } from './i2-s.js'
 import { mapTensors, Taker } from './map-tensors.js'
-import {
-  badSource,
-  checkDimension,
-  type SourceModel,
-  type SourceTensor,
-  unsupportedArchitecture,
-  wrongShape,
-} from './source.js'
+import { readPrismHadamard, rotationsOf } from './prism-hadamard.js'
+import { badSource, checkDimension, type SourceModel, type SourceTensor, storedRows, wrongShape } from './source.js'
+import { groupValueHeads } from './value-heads.js'
 
-/** By ggml type id: what we read, with the elements and bytes of a block. */
-const TYPES: Record<number, { type: SourceType; elements: number; bytes: number }> = {
-  0: { type: 'f32', elements: 1, bytes: 4 },
-  1: { type: 'f16', elements: 1, bytes: 2 },
-  2: { type: 'q4_0', elements: 32, bytes: 18 },
-  3: { type: 'q4_1', elements: 32, bytes: 20 },
-  6: { type: 'q5_0', elements: 32, bytes: 22 },
-  7: { type: 'q5_1', elements: 32, bytes: 24 },
-  8: { type: 'q8_0', elements: 32, bytes: 34 },
-  10: { type: 'q2_k', elements: 256, bytes: 84 },
-  11: { type: 'q3_k', elements: 256, bytes: 110 },
-  12: { type: 'q4_k', elements: 256, bytes: 144 },
-  13: { type: 'q5_k', elements: 256, bytes: 176 },
-  14: { type: 'q6_k', elements: 256, bytes: 210 },
-  20: { type: 'iq4_nl', elements: 32, bytes: 18 },
-  23: { type: 'iq4_xs', elements: 256, bytes: 136 },
-  30: { type: 'bf16', elements: 1, bytes: 2 },
-  41: { type: 'q1_0', elements: 128, bytes: 18 },
+interface PlacedTensor extends GgufTensorInfo {
+  format: GgufType
 }
 
-/** Names of the types we do not read, for the message; ggml has no others in use. */
-const OTHER_TYPES: Record<number, string> = {
-  9: 'Q8_1',
-  15: 'Q8_K',
-  16: 'IQ2_XXS',
-  17: 'IQ2_XS',
-  18: 'IQ3_XXS',
-  19: 'IQ1_S',
-  21: 'IQ3_S',
-  22: 'IQ2_S',
-  29: 'IQ1_M',
-  34: 'TQ1_0',
-  35: 'TQ2_0',
-  39: 'MXFP4',
-  42: 'Q2_0',
-}
-
-type TensorMap = Map<string, GgufTensorInfo>
+type TensorMap = Map<string, PlacedTensor>
 
 /** Every tensor's type known, its bytes inside the file, no two sharing any. */
-function checkTensors(path: string, { tensors, fileBytes }: GgufHeader): TensorMap {
+function checkTensors(path: string, header: GgufHeader): TensorMap {
   const byName: TensorMap = new Map()
+  const tensors = [...header.tensors].sort((a, b) => a.offset - b.offset)
+  const types = new GgufTypes(path, header, tensors)
   let end = 0
   let before = ''
-  for (const tensor of [...tensors].sort((a, b) => a.offset - b.offset)) {
-    const { name, type, dimensions, offset } = tensor
-    const known = TYPES[type]
-    if (known === undefined) {
-      const what = OTHER_TYPES[type] ?? `the unknown type ${type}`
-      throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', `${path}: tensor ${name} has type ${what}`, {
-        hint: 'F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ4_NL, IQ4_XS and Q1_0 can be read.',
-      })
+  for (const tensor of tensors) {
+    const { name, dimensions, offset } = tensor
+    const format = types.of(tensor)
+    if (dimensions[0]! % format.elements !== 0) {
+      throw badSource(`${path}: tensor ${name} has rows of ${dimensions[0]}, not a multiple of ${format.elements}`)
     }
-    if (dimensions[0]! % known.elements !== 0) {
-      throw badSource(`${path}: tensor ${name} has rows of ${dimensions[0]}, not a multiple of ${known.elements}`)
-    }
-    const bytes = (dimensions.reduce((product, size) => product * size, 1) / known.elements) * known.bytes
     if (byName.has(name)) throw badSource(`${path}: tensor ${name} is there twice`)
     if (offset < end) throw badSource(`${path}: tensors ${before} and ${name} overlap at byte ${offset}`)
-    end = offset + bytes
+    end = offset + tensorBytes(tensor, format)
     before = name
-    if (end > fileBytes) {
-      const message = `${path}: tensor ${name} ends at byte ${end}, the file has ${fileBytes}`
+    if (end > header.fileBytes) {
+      const message = `${path}: tensor ${name} ends at byte ${end}, the file has ${header.fileBytes}`
       throw new OnebitError('ERR_TRUNCATED', message, { hint: 'The download stopped early; get the file again.' })
     }
-    byName.set(name, tensor)
+    byName.set(name, { ...tensor, format })
   }
   return byName
 }
 
-type ReadAt = (position: number, length: number) => Promise<Uint8Array>
+interface JoinedTensors {
+  tensors: TensorMap
+  read: ReadAt
+  /** of the file that a tensor is in */
+  pathOf: (name: string) => string
+}
 
-class GgufTaker extends Taker<GgufTensorInfo> {
+/** Of the tensors of all parts, each of which counts from its own start. */
+function joinTensors(parts: readonly GgufPart[]): JoinedTensors {
+  const tensors: TensorMap = new Map()
+  const partOf = new Map<string, GgufPart>()
+  for (const part of parts) {
+    for (const [name, tensor] of checkTensors(part.path, part.header)) {
+      if (tensors.has(name)) throw badSource(`${part.path}: tensor ${name} is in an earlier part too`)
+      tensors.set(name, tensor)
+      partOf.set(name, part)
+    }
+  }
+  return {
+    tensors,
+    pathOf: (name) => partOf.get(name)!.path,
+    read: (name, position, length) => {
+      const { path, file } = partOf.get(name)!
+      return readExactly(path, file, position, length)
+    },
+  }
+}
+
+type ReadAt = (name: string, position: number, length: number) => Promise<Uint8Array>
+
+class GgufTaker extends Taker<PlacedTensor> {
   readonly #read: ReadAt
+  readonly #pathOf: (name: string) => string
 
-  constructor(tensors: TensorMap, read: ReadAt) {
+  constructor({ tensors, read, pathOf }: JoinedTensors) {
     super(tensors)
     this.#read = read
+    this.#pathOf = pathOf
   }
 
-  protected override open({ name, type: id, dimensions, offset }: GgufTensorInfo, shape: number[]): SourceTensor {
+  protected override open({ name, format, dimensions, offset }: PlacedTensor, shape: number[]): SourceTensor {
     const found = [...dimensions].reverse()
     if (found.length !== shape.length || found.some((size, i) => size !== shape[i])) {
       throw wrongShape(name, found, shape)
     }
-    const { type, elements, bytes } = TYPES[id]!
     const cols = shape.at(-1)!
+    const rows = shape.length === 1 ? 1 : shape[0]!
+    const { type, elements, bytes } = format
+    if (type === 'i2_s') return i2sTensor(name, rows, cols, (at, length) => this.#read(name, offset + at, length))
     const rowBytes = (cols / elements) * bytes
-    const read = (first: number, count: number) => this.#read(offset + first * rowBytes, count * rowBytes)
-    return { name, type, rows: shape.length === 1 ? 1 : shape[0]!, cols, read }
+    const read = storedRows({ path: this.#pathOf(name), offset }, (first, count) =>
+      this.#read(name, offset + first * rowBytes, count * rowBytes),
+    )
+    return { name, type, rows, cols, read }
   }
 }
 
@@ -137,7 +132,9 @@ async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker
 }
 
 /** The architecture of a file that holds a whole model. */
-function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
+function checkModel(parts: readonly GgufPart[]): string {
+  const { path, header } = parts[0]!
+  const { metadata } = header
   const architecture = metadata.get('general.architecture')
   if (typeof architecture !== 'string') {
     throw badSource(
@@ -145,46 +142,54 @@ function checkModel(path: string, { metadata, tensors }: GgufHeader): string {
       'It may be no model, or only a part of one.',
     )
   }
-  const parts = metadata.get('split.count')
-  if (parts !== undefined && Number(parts) > 1) {
-    throw badSource(`${path} is one of ${String(parts)} parts`, 'Join them first: llama-gguf-split --merge FIRST OUT.')
+  if (parts.every((part) => part.header.tensors.length === 0)) {
+    throw badSource(`${path} has no tensors: it holds only a vocabulary`)
   }
-  if (tensors.length === 0) throw badSource(`${path} has no tensors: it holds only a vocabulary`)
-  // Weights that belong to rotated activations: without the rotation they give fluent nonsense.
-  const rotated = [...metadata.keys()].find((key) => key.startsWith('prism.'))
-  if (rotated !== undefined) throw unsupportedArchitecture(`${architecture.slice(0, 60)} with ${rotated.slice(0, 80)}`)
   return architecture
 }
 
+/** What the file calls its model; nothing depends on it. */
+function nameOf(metadata: GgufHeader['metadata']): string | undefined {
+  const names = ['general.name', 'general.basename'].map((key) => metadata.get(key))
+  return names.find((name): name is string => typeof name === 'string' && name !== '')
+}
+
 /**
- * Opens a GGUF file.
+ * Opens a GGUF file, and with any part of a model in several all of them.
  * @throws OnebitError ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_TENSOR_TYPE, ERR_UNSUPPORTED_ROPE,
- *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED
+ *   ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_BAD_SOURCE, ERR_TRUNCATED, ERR_FILE_NOT_FOUND of a part
  */
 export async function openGguf(path: string): Promise<SourceModel> {
-  const { file, bytes } = await openFile(path)
+  const parts = await openGgufParts(path)
   try {
-    const header = readGgufHeader(path, file.fd, bytes)
-    const architecture = checkModel(path, header)
+    const { metadata } = parts[0]!.header
+    const architecture = checkModel(parts)
     const { names, fused, isIgnored, read } = ggufDescription(architecture)
-    const placed = checkTensors(path, header)
-    const take = new GgufTaker(placed, (position, length) => readExactly(path, file, position, length))
-    const keys = new GgufKeys(header.metadata, architecture)
+    const joined = joinTensors(parts)
+    const placed = joined.tensors
+    const hadamard = readPrismHadamard(metadata, placed)
+    const take = new GgufTaker(joined)
+    const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
     take.ignore((name) => isIgnored?.(name, structure) ?? false)
-    const tensors = mapTensors({ structure, biases, names, fused }, take)
+    const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
+    const rotations = hadamard && rotationsOf(hadamard, names, structure)
+    for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
+    const config = groupValueHeads(tensors, structure, rotations?.byMatrix ?? new Map(), hadamard?.gdnGrouped ?? false)
     return {
       format: 'gguf',
-      config: structure,
+      name: nameOf(metadata),
+      config,
       tensors,
-      text: ggufText(header.metadata),
+      text: ggufText(metadata),
       layernorm: false,
-      files: [path],
-      close: () => file.close(),
+      rotations: rotations?.byMatrix,
+      files: parts.map((part) => part.path),
+      close: () => closeParts(parts),
     }
   } catch (cause) {
-    await file.close()
+    await closeParts(parts)
     throw cause
   }
 }

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { HuggingFaceDescription, Reading } from '../architectures/architecture.js'
 import { huggingFaceDescription } from '../architectures/list.js'
 import { shown } from '../shown-value.js'
+import { type BitnetQuantization, readBitnet, readBitnetQuantization } from './bitnet-packed.js'
 import { type Fields, HfFields, isObject } from './hf-fields.js'
 import { folderText, noConfig, readJson } from './hf-text.js'
 import { mapTensors, type ReadLinear, Taker } from './map-tensors.js'
@@ -16,10 +17,21 @@ import { badSource, missingTensor, type SourceModel, type SourceTensor, wrongSha
 import { openTorchCheckpoint } from './torch-checkpoint.js'
 
 /** What a config.json says. @throws OnebitError as HuggingFaceDescription.read */
-export function readHfConfig(json: Fields): Reading & { description: HuggingFaceDescription; hasSigns: boolean } {
-  const description = huggingFaceDescription(json.model_type)
+export function readHfConfig(json: Fields): HfReading {
+  const usual = huggingFaceDescription(json.model_type, json.architectures)
+  const config = new HfFields(json)
+  const reading = usual.read(config)
+  const description = { ...usual, names: reading.names ?? usual.names }
   const hasSigns = description.signs?.modelTypes.includes(json.model_type as string) ?? false
-  return { description, hasSigns, ...description.read(new HfFields(json)) }
+  return { ...reading, description, hasSigns, quantization: readBitnetQuantization(config) }
+}
+
+interface HfReading extends Reading {
+  description: HuggingFaceDescription
+  /** its linears are signs */
+  hasSigns: boolean
+  /** its linears are ternary */
+  quantization: BitnetQuantization | undefined
 }
 
 class HfTaker extends Taker<RawTensor> {
@@ -99,6 +111,11 @@ async function openWeights(folder: string): Promise<RawTensors> {
   throw badSource(`${folder} has no model.safetensors, no pytorch_model.bin and no index of such files`)
 }
 
+/** On the hub `_name_or_path` is who and what; in a folder that somebody saved it may be any path. */
+function nameOf({ _name_or_path: name }: Fields): string | undefined {
+  return typeof name === 'string' && /^[\w.-]+\/[\w.-]+$/.test(name) ? name.split('/')[1] : undefined
+}
+
 /**
  * Opens a model folder.
  * @throws OnebitError ERR_UNKNOWN_FORMAT, ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE,
@@ -108,7 +125,7 @@ async function openWeights(folder: string): Promise<RawTensors> {
 export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
   if (json === undefined) throw noConfig(folder)
-  const { description, hasSigns, structure, biases } = readHfConfig(json)
+  const { description, hasSigns, structure, biases, quantization } = readHfConfig(json)
   const raw = await openWeights(folder)
   try {
     const { names } = description
@@ -116,11 +133,13 @@ export async function openHuggingFace(folder: string): Promise<SourceModel> {
     const layout = hasSigns ? signLayout(take, description) : undefined
     // Some checkpoints hold a head that is tied all the same, and then it is not used.
     if (structure.tied_head) take.optional(`${names.output}.weight`, structure.vocab_size, structure.dim)
-    const readLinear = layout && readSigns(take, description, layout)
+    const ternary = quantization && readBitnet(take, quantization)
+    const readLinear = layout === undefined ? ternary : readSigns(take, description, layout)
     const { fused, adjust } = description
     const tensors = mapTensors({ structure, biases, names, fused, adjust }, take, readLinear)
     return {
       format: layout === undefined ? 'huggingface' : `onebit-${layout}`,
+      name: nameOf(json),
       config: structure,
       tensors,
       text: folderText(folder, json),

@@ -100,7 +100,10 @@ export function mapTensors(
     const unit = fused?.by === 'matrix' ? rows : structure.head_dim
     const own = (tensor: SourceTensor) => (index < 0 ? tensor : ofFused(tensor, unit, index, count))
     const all = index < 0 ? rows : rows * count
-    for (const [suffix, tensor] of readLinear(theirs, all, cols!)) out.set(`${part.name}.${suffix}`, own(tensor))
+    for (const [suffix, tensor] of readLinear(theirs, all, cols!)) {
+      // What stands in front is the same for all that lie in one tensor.
+      out.set(`${part.name}.${suffix}`, suffix === 'norm_in' ? tensor : own(tensor))
+    }
     const bias = rule === 'none' ? undefined : take[rule](`${theirs}.bias`, all)
     if (bias !== undefined) out.set(`${part.name}.bias`, own(bias))
   }

@@ -4,7 +4,7 @@
  */
 import { OnebitError } from '../errors.js'
 import type { SourceType } from '../native/native.js'
-import { type SourceTensor, wrongShape } from './source.js'
+import { type SourceTensor, type StoredRows, storedRows, wrongShape } from './source.js'
 
 export type RawType = 'F64' | 'F32' | 'F16' | 'BF16' | 'I64' | 'I32' | 'I16' | 'I8' | 'U8' | 'BOOL'
 
@@ -27,6 +27,8 @@ export interface RawTensor {
   shape: number[]
   /** bytes from `start`, counted from the tensor's first byte */
   read(start: number, length: number): Promise<Uint8Array>
+  /** where all of it lies in a file; undefined: not known before it is read */
+  stored?: StoredRows
 }
 
 export interface RawTensors {
@@ -53,7 +55,14 @@ export function floatTensor(raw: RawTensor, shape: readonly number[]): SourceTen
   const rows = shape.length === 1 ? 1 : shape[0]!
   const cols = shape.at(-1)!
   const rowBytes = cols * RAW_TYPE_BYTES[raw.type]
-  return { name: raw.name, type, rows, cols, read: (first, count) => raw.read(first * rowBytes, count * rowBytes) }
+  const read = storedRows(raw.stored, (first, count) => raw.read(first * rowBytes, count * rowBytes))
+  return { name: raw.name, type, rows, cols, read }
+}
+
+/** Rows of bytes [rows, cols], `count` of them from `first` on. */
+export function packedRows(raw: RawTensor, rows: number, cols: number) {
+  if (!sameShape(raw.shape, [rows, cols])) throw wrongShape(raw.name, raw.shape, [rows, cols])
+  return (first: number, count: number) => raw.read(first * cols, count * cols)
 }
 
 /** Eight signs a byte, int8 or uint8 [rows, cols / 8]. */

@@ -104,7 +104,7 @@ async function openShard(path: string): Promise<{ file: FileHandle; tensors: Raw
     const { start, entries } = await readEntries(path, file, bytes)
     const tensors = entries.map(({ name, type, shape, from }) => {
       const read = (at: number, length: number) => readExactly(path, file, start + from + at, length)
-      return { name, type, shape, read }
+      return { name, type, shape, read, stored: { path, offset: start + from } }
     })
     return { file, tensors }
   } catch (cause) {

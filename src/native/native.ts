@@ -28,6 +28,21 @@ export interface NativeLoadOptions extends NativeModelOptions {
   onProgress?: (doneBytes: number) => void
 }
 
+/** Tensors as files of other formats hold them; in each list one for each. */
+export interface NativeStoredTensors {
+  paths: readonly string[]
+  /** our names of vectors and matrices, each on a line: layers.0.wq, layers.0.wq.bias, norm */
+  names: string
+  /** their names, for messages, each on a line */
+  labels: string
+  /** SourceType, each on a line */
+  types: string
+  /** which of the paths */
+  files: Int32Array
+  /** of the first row, in bytes */
+  offsets: Float64Array
+}
+
 /** A model whose numbers come from here, in the forms that a .obt file has them in. Made by fillModel(). */
 export interface NativeFilling {
   /**
@@ -36,6 +51,14 @@ export interface NativeFilling {
    * ERR_DISPOSED.
    */
   write(name: string, bytes: Uint8Array): Promise<void>
+  /**
+   * Reads whole tensors from their files and converts them on all threads: floats of any type for vectors and dense
+   * matrices, q1_0 for signs with group scales. ERR_TENSOR_TABLE for what cannot be made so or is there already,
+   * ERR_NOT_FINITE, ERR_TRUNCATED, ERR_READ, ERR_ABORTED, ERR_DISPOSED.
+   */
+  convert(
+    options: NativeStoredTensors & { cancel?: NativeCancel; onProgress?: (doneBytes: number) => void },
+  ): Promise<void>
   /** Every tensor is whole: the model. Once. ERR_TENSOR_TABLE, ERR_DISPOSED. */
   finish(): Promise<NativeModel>
   /** Any number of times. */
@@ -275,6 +298,9 @@ export type SourceType =
   | 'tq2_0'
   | 'ptq1_0'
 
+/** Blocks of codes of -1, 0 and 1 with an f16 scale. */
+export type TernaryBlocks = Extract<SourceType, 'q2_0' | 'q2_0_g128' | 'tq1_0' | 'tq2_0' | 'ptq1_0'>
+
 export interface NativeAddon {
   /** how errors are made; called once by src/native/addon.ts */
   useErrors(create: (code: string, message: string) => Error): void
@@ -343,6 +369,20 @@ export interface NativeAddon {
   packSigns(rows: Float32Array, n_rows: number, cols: number): Uint8Array
   /** GGUF Q1_0 blocks to our two tensors: sign bits (inverted: bit 1 = -1) and f16 scales */
   splitQ1_0(source: Uint8Array, n_rows: number, cols: number): { sign: Uint8Array; scale: Uint16Array }
+  /**
+   * Ternary blocks to our two tensors: codes, four to a byte, and f16 scales. ERR_TERNARY_CODE where a code is 3,
+   * ERR_NOT_FINITE.
+   */
+  splitTernary(
+    source: Uint8Array,
+    type: TernaryBlocks,
+    n_rows: number,
+    cols: number,
+  ): { codes: Uint8Array; scale: Uint16Array }
+  /** One code of each byte, at bits `shift`, to codes four to a byte. source: (n_rows, cols). ERR_TERNARY_CODE */
+  gatherCodes(source: Uint8Array, shift: number, n_rows: number, cols: number): Uint8Array
+  /** Blocks of I2_S to codes four to a byte; the rows begin at element `first` < 128 of source. ERR_TERNARY_CODE */
+  i2sCodes(source: Uint8Array, first: number, n_rows: number, cols: number): Uint8Array
   /** rank-1 factorisation of |W|: W ~ sign(W) * (h gᵀ). Off the main thread, on all cores. */
   svid(
     w: Float32Array,

@@ -1,14 +1,14 @@
 /** Tools in a chat: the model asks for calls, they are run, and it goes on with what they gave. */
 import { answerFormat, answerStart, requireTools } from '../answer/format.js'
-import type { AnswerParser, AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
+import type { AnswerPart, Tool, ToolChoice } from '../answer/parts.js'
 import { templateTool } from '../answer/template-tool.js'
-import { WholeAnswer } from '../answer/whole-answer.js'
 import { badOption } from '../errors.js'
 import { booleanOption, integerOption } from '../options.js'
 import type { ChatMessage } from '../text/chat-template.js'
 import { isRecord } from '../text/tokenizer-json.js'
-import type { GenerateOptions } from './generate-options.js'
+import { checkGenerateOptions, type GenerateOptions, SHAPES } from './generate-options.js'
 import type { Model } from './model.js'
+import { formOfAnswer, PartedAnswer } from './parted-answer.js'
 import type { Piece } from './session.js'
 
 /** A function that the model may call. */
@@ -31,10 +31,14 @@ export interface ToolOptions {
   maxRounds?: number
 }
 
-export interface SendOptions extends GenerateOptions, ToolOptions {}
+export interface SendOptions extends GenerateOptions, ToolOptions {
+  /** whether the model thinks first, where its chat template has a switch for that; default: as the template has it */
+  think?: boolean
+}
 
-/** With tools `text` is what is meant for the reader; all of it is in `parts`. */
+/** `text` is what is meant for the reader, `reasoning` what the model thought before. */
 export interface ChatPiece extends Piece {
+  /** with tools: everything, calls too */
   parts?: AnswerPart[]
 }
 
@@ -55,8 +59,8 @@ export interface ToolResult {
 export interface TurnForm {
   /** for the template */
   variables?: Record<string, unknown>
-  /** what joins the conversation when the answer has ended */
-  message: () => ChatMessage
+  /** what joins the conversation when the answer has ended; absent: its text */
+  message?: () => ChatMessage
 }
 
 /** One turn: what is said, and how its answer is taken. */
@@ -64,23 +68,30 @@ export type TakeTurn = (question: ChatMessage[], options: GenerateOptions, form:
 
 export const TOOL_OPTIONS = ['tools', 'toolChoice', 'parallelCalls', 'maxRounds'] as const
 const MOST_ROUNDS = 8
+/** What templates call the switch for thinking. */
+const SWITCHES = ['enable_thinking', 'thinking']
 
 /** @throws OnebitError ERR_BAD_OPTION */
 export function splitSendOptions(options: SendOptions): {
   tools: Required<ToolOptions> | undefined
+  /** for the template */
+  variables: Record<string, unknown>
   rest: GenerateOptions
 } {
   // What is no object is refused with the options of generations.
-  if (typeof options !== 'object' || options === null) return { tools: undefined, rest: options }
-  const { tools, toolChoice, parallelCalls, maxRounds, ...rest } = options
+  if (typeof options !== 'object' || options === null) return { tools: undefined, variables: {}, rest: options }
+  const { tools, toolChoice, parallelCalls, maxRounds, think, ...rest } = options
+  const isOn = booleanOption({ think }, 'think')
+  const variables = isOn === undefined ? {} : Object.fromEntries(SWITCHES.map((name) => [name, isOn]))
   const fields: Record<string, unknown> = { tools, toolChoice, parallelCalls, maxRounds }
   if (tools === undefined) {
     const needless = TOOL_OPTIONS.find((name) => fields[name] !== undefined)
     if (needless) throw badOption(needless, 'has no meaning without tools')
-    return { tools: undefined, rest }
+    return { tools: undefined, variables, rest }
   }
   return {
     rest,
+    variables,
     tools: {
       tools: checkTools(tools),
       toolChoice: checkChoice(toolChoice, tools),
@@ -117,12 +128,14 @@ export async function* turnsWithTools(
   before: () => readonly ChatMessage[],
   question: ChatMessage[],
   { tools, toolChoice, parallelCalls, maxRounds }: Required<ToolOptions>,
+  switches: Record<string, unknown>,
   options: GenerateOptions,
 ): AsyncGenerator<ChatPiece, void, undefined> {
   const format = answerFormat(model.chatTemplate?.source)
   requireTools(format)
   const given = toolChoice === 'none' ? [] : tools
-  const variables = given.length > 0 ? { tools: given.map(templateTool) } : {}
+  const variables = { ...switches, ...(given.length > 0 ? { tools: given.map(templateTool) } : {}) }
+  const thinking = format.marks && { thinking: format.marks }
   let said = question
   for (let round = 1; ; round++) {
     const prompt = await model.encodeChat([...before(), ...said], { variables })
@@ -131,7 +144,7 @@ export async function* turnsWithTools(
     const shape = format.shape(given, round === 1 ? toolChoice : 'auto', parallelCalls, start)
     const answer = new PartedAnswer(format.parser(given, start))
     const form = { variables, message: () => answer.message() }
-    const pieces = take(said, { ...options, ...tagOption(shape), showSpecial: format.markers }, form)
+    const pieces = take(said, { ...options, ...thinking, ...tagOption(shape), showSpecial: format.markers }, form)
     for await (const piece of pieces) yield answer.piece(piece)
     yield* answer.rest()
     const { calls } = answer
@@ -140,6 +153,39 @@ export async function* turnsWithTools(
     said = await Promise.all(calls.map((call, i) => runCall(call, known[i]!, options.signal)))
   }
 }
+
+/** A message and its answer, with the thinking told apart where the model thinks. */
+export async function* turnWithThinking(
+  model: Model,
+  take: TakeTurn,
+  before: () => readonly ChatMessage[],
+  question: ChatMessage[],
+  variables: Record<string, unknown>,
+  options: GenerateOptions,
+): AsyncGenerator<Piece, void, undefined> {
+  const { source } = model.chatTemplate!
+  if (answerFormat(source).marks === undefined) {
+    yield* take(question, options, { variables })
+    return
+  }
+  const { shape } = checkGenerateOptions(options, model.config.vocab_size)
+  const { signal } = options
+  const prompt = await model.encodeChat([...before(), ...question], { variables, ...(signal ? { signal } : {}) })
+  const form = formOfAnswer(source, model.requireTokenizer(), prompt, shape)
+  const answer = new PartedAnswer(form.parser!)
+  const unshaped = Object.fromEntries(Object.entries(options).filter(([name]) => !SHAPE_NAMES.has(name)))
+  const showSpecial = [...(options.showSpecial ?? []), ...form.options.showSpecial!]
+  const pieces = take(
+    question,
+    { ...unshaped, ...form.shape, ...form.options, showSpecial },
+    { variables, message: () => answer.message() },
+  )
+  const plain = ({ parts: _, ...piece }: ChatPiece): Piece => piece
+  for await (const piece of pieces) yield plain(answer.piece(piece))
+  for (const piece of answer.rest()) yield plain(piece)
+}
+
+const SHAPE_NAMES: ReadonlySet<string> = new Set(SHAPES)
 
 function tagOption(shape: ReturnType<ReturnType<typeof answerFormat>['shape']>): GenerateOptions {
   return shape && 'tag' in shape ? { tag: shape.tag } : {}
@@ -170,62 +216,4 @@ export function callsOf(message: ChatMessage | undefined): ToolCall[] {
   const calls = message?.tool_calls
   if (!Array.isArray(calls)) return []
   return calls.map(({ id, function: { name, arguments: args } }) => ({ id, name, arguments: JSON.stringify(args) }))
-}
-
-/** An answer with calls, taken apart while it comes. */
-class PartedAnswer {
-  readonly #parser: AnswerParser
-  readonly #whole = new WholeAnswer()
-  #lastId = -1
-  /** what the parser held back until the answer had ended */
-  #rest: AnswerPart[] | undefined
-
-  constructor(parser: AnswerParser) {
-    this.#parser = parser
-  }
-
-  get calls(): readonly ToolCall[] {
-    return this.#whole.calls
-  }
-
-  piece(piece: Piece): ChatPiece {
-    this.#lastId = piece.id
-    const parts = this.#parser.push(piece.text)
-    return { ...piece, text: this.#add(parts), parts }
-  }
-
-  *rest(): Generator<ChatPiece> {
-    this.message()
-    const parts = this.#rest!
-    if (parts.length > 0) yield { text: textOf(parts), id: this.#lastId, released: true, parts }
-  }
-
-  message(): ChatMessage {
-    if (!this.#rest) {
-      this.#rest = this.#parser.flush()
-      this.#add(this.#rest)
-    }
-    const { text: content, reasoning, calls } = this.#whole
-    const made = calls.map(({ id, name, arguments: args }) => ({
-      id,
-      type: 'function',
-      function: { name, arguments: JSON.parse(args) as unknown },
-    }))
-    return {
-      role: 'assistant',
-      content,
-      ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
-      ...(made.length > 0 ? { tool_calls: made } : {}),
-    }
-  }
-
-  /** Returns what of it is text. */
-  #add(parts: readonly AnswerPart[]): string {
-    for (const part of parts) this.#whole.add(part)
-    return textOf(parts)
-  }
-}
-
-function textOf(parts: readonly AnswerPart[]): string {
-  return parts.map((part) => (part.type === 'text' ? part.text : '')).join('')
 }

@@ -19,6 +19,7 @@ import {
   type TurnForm,
   toolMessage,
   turnsWithTools,
+  turnWithThinking,
 } from './chat-tools.js'
 import { type CachedAnswer, ChatTurn } from './chat-turn.js'
 import { checkGenerateOptions } from './generate-options.js'
@@ -232,10 +233,11 @@ export class Chat {
   }
 
   async *#say(question: ChatMessage[], options: SendOptions): AsyncGenerator<ChatPiece, void, undefined> {
-    const { tools, rest } = splitSendOptions(options)
-    if (!tools) return yield* this.#takeTurn(question, rest)
+    const { tools, variables, rest } = splitSendOptions(options)
     const take: TakeTurn = (...turn) => this.#takeTurn(...turn)
-    yield* turnsWithTools(this.#model, take, () => this.#messages, question, tools, rest)
+    const before = () => this.#messages
+    if (tools) yield* turnsWithTools(this.#model, take, before, question, tools, variables, rest)
+    else yield* turnWithThinking(this.#model, take, before, question, variables, rest)
   }
 
   async *#takeTurn(
@@ -299,9 +301,11 @@ export class Chat {
     this.#turn = undefined
     this.#last = turn.cost
     if (turn.ids.length === 0) return
-    const remembered = this.#remembered(turn)
+    const message = turn.form?.message?.() ?? { role: 'assistant', content: turn.text }
+    // What is rendered later without its thinking has other places than what stands in the cache.
+    const remembered = message.content === turn.text ? this.#remembered(turn) : undefined
     this.#answers = remembered ? [...turn.answers, remembered] : turn.answers
-    this.#messages = [...turn.messages, turn.form?.message() ?? { role: 'assistant', content: turn.text }]
+    this.#messages = [...turn.messages, message]
     this.#tell(turn)
   }
 

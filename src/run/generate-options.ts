@@ -30,6 +30,8 @@ export interface GenerateOptions extends SamplingOptions {
   chunk?: number
   /** names of special tokens that are part of the text, such as `<tool_call>`; the others give none */
   showSpecial?: readonly string[]
+  /** marks between which the text may begin with thinking, such as `<think>` and `</think>`: `stop` does not apply there */
+  thinking?: readonly [open: string, close: string]
   /** stops within one token or one chunk; the iterator then throws the signal's reason */
   signal?: AbortSignal
   /** the answer is JSON that is valid by this JSON Schema; an answer that ends by `length` or `context` is cut off */
@@ -44,7 +46,7 @@ export interface GenerateOptions extends SamplingOptions {
   tag?: Readonly<Record<string, unknown>>
 }
 
-const SHAPES = ['schema', 'json', 'regex', 'grammar', 'tag'] as const
+export const SHAPES = ['schema', 'json', 'regex', 'grammar', 'tag'] as const
 const NAMES = [
   'maxTokens',
   'stop',
@@ -54,6 +56,7 @@ const NAMES = [
   'topLogprobs',
   'chunk',
   'showSpecial',
+  'thinking',
   'signal',
   ...SHAPES,
 ]
@@ -70,6 +73,7 @@ export interface CheckedGenerateOptions {
   topLogprobs: number
   chunk: number
   showSpecial: string[]
+  thinking: readonly [open: string, close: string] | undefined
   signal: AbortSignal | undefined
   /** undefined: the answer may be anything */
   shape: AnswerShape | undefined
@@ -79,6 +83,13 @@ export interface CheckedGenerateOptions {
 function nameList(field: string, value: unknown = []): string[] {
   if (Array.isArray(value) && value.every((name) => typeof name === 'string')) return [...value]
   throw badOption(field, 'must be an array of names of tokens')
+}
+
+function marksOption(value: unknown): readonly [string, string] | undefined {
+  if (value === undefined) return undefined
+  const isMark = (mark: unknown) => typeof mark === 'string' && mark.length > 0 && mark.length <= MAX_STOP_LENGTH
+  if (Array.isArray(value) && value.length === 2 && value.every(isMark)) return [value[0], value[1]]
+  throw badOption('thinking', `must be two marks, each a string of 1 to ${MAX_STOP_LENGTH} characters`)
 }
 
 function stopStrings(value: unknown): string[] {
@@ -127,6 +138,7 @@ export function checkGenerateOptions(options: GenerateOptions | undefined, vocab
     topLogprobs,
     chunk: integerOption(fields, 'chunk', 0, 256) ?? 0,
     showSpecial: nameList('showSpecial', fields.showSpecial),
+    thinking: marksOption(fields.thinking),
     signal: signalOption(fields),
     shape: shapeOption(fields),
     sampling: checkSampling(options ?? {}, vocabSize),

@@ -4,7 +4,7 @@ import { basename } from 'node:path'
 import type { ModelConfig } from '../config/config.js'
 import { tensorTable } from '../config/tensors.js'
 import { Encoder } from '../convert/convert-encode.js'
-import { convertedText } from '../convert/convert-text.js'
+import { usableText } from '../convert/convert-text.js'
 import { describeForeign, type ForeignModel } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
 import { openFile, readFully } from '../files/file-reading.js'
@@ -14,7 +14,7 @@ import type { SourceModel } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeModel } from '../native/native.js'
 import type { Provenance } from '../obt/obt.js'
-import { ChatTemplate } from '../text/chat-template.js'
+import { fillStored, storedWeights } from './fill-stored.js'
 import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
 import { type CheckedModelOptions, checkContext } from './model-options.js'
 
@@ -31,14 +31,16 @@ export async function loadDirectly(path: string, options: CheckedModelOptions): 
     const { config, weightBytes } = found
     checkContext(options.context ?? 1, config)
     checkRoom(path, weightBytes, options.memoryLimit)
-    const text = loadText(source, config)
-    text.catch(() => {}) // what is wrong with the weights comes first
-    const native = await fill(source, config, weightBytes, options)
+    let rest: Promise<[string, Text]> | undefined
+    const native = await fill(source, found, options, () => {
+      rest = Promise.all([identityOf(found), usableText(source.text, config.vocab_size)])
+      rest.catch(() => {}) // what is wrong with the weights comes first
+    })
     try {
       native.limitCheckpoints(options.checkpointMiB * 2 ** 20)
       const provenance = options.verify ? await withHashes(found, options.signal) : found.provenance
-      const header = { ...found, path, provenance, identity: await identityOf(found) }
-      return { native, config, info: describeModel(native, header, options), ...(await text) }
+      const [identity, text] = await rest!
+      return { native, config, info: describeModel(native, { ...found, path, provenance, identity }, options), ...text }
     } catch (error) {
       void native.dispose()
       throw error
@@ -69,19 +71,14 @@ function checkRoom(path: string, bytes: number, limit: number | undefined): void
 
 const mib = (bytes: number) => Math.ceil(bytes / 2 ** 20)
 
-async function loadText(
-  source: SourceModel,
-  config: ModelConfig,
-): Promise<Pick<LoadedModel, 'tokenizer' | 'chatTemplate'>> {
-  const { built, chatTemplate } = await convertedText(source.text, {}, config.vocab_size)
-  return { tokenizer: built, chatTemplate: chatTemplate && ChatTemplate.fromBytes(chatTemplate) }
-}
+type Text = Pick<LoadedModel, 'tokenizer' | 'chatTemplate'>
 
+/** @param meanwhile called when native code has been given its work: this thread is free for as long */
 async function fill(
   source: SourceModel,
-  config: ModelConfig,
-  weightBytes: number,
+  { config, weightBytes }: ForeignModel,
   options: CheckedModelOptions,
+  meanwhile: () => void,
 ): Promise<NativeModel> {
   const { signal, onProgress } = options
   const filling = await addon().fillModel(nativeModelOptions(config, options))
@@ -92,7 +89,11 @@ async function fill(
       done += bytes
       onProgress?.(done, weightBytes)
     }
-    await writeAll(filling, source, config, signal, told)
+    const stored = storedWeights(source, config)
+    const converted = stored && fillStored(filling, stored, signal, (bytes) => told(bytes - done))
+    meanwhile()
+    await converted
+    await writeRest(filling, source, config, { signal, told, skip: stored?.names })
     const native = await filling.finish()
     if (!signal?.aborted) return native
     void native.dispose()
@@ -102,16 +103,23 @@ async function fill(
   }
 }
 
-async function writeAll(
+interface Rest {
+  signal: AbortSignal | undefined
+  told: (bytes: number) => void
+  /** tensors that are there already */
+  skip: ReadonlySet<string> | undefined
+}
+
+async function writeRest(
   filling: NativeFilling,
   source: SourceModel,
   config: ModelConfig,
-  signal: AbortSignal | undefined,
-  told: (bytes: number) => void,
+  { signal, told, skip }: Rest,
 ): Promise<void> {
   const encoder = new Encoder(source, config, { svid: { method: 'svd' }, signal })
   const waiting: Promise<void>[] = []
   for (const spec of tensorTable(config, NO_BLOBS)) {
+    if (skip?.has(spec.name)) continue
     for await (const piece of encoder.produce(spec)) {
       const written = filling.write(spec.name, piece)
       written.catch(() => {}) // it is waited for below
@@ -138,10 +146,13 @@ async function identityOf({ files, config }: ForeignModel): Promise<string> {
     const { file: handle } = await openFile(path)
     try {
       hash.update(await readFully(handle, 0, Math.min(START_BYTES, bytes)))
-      for (let i = 0; i < SAMPLES && bytes > START_BYTES; i++) {
+      const count = bytes > START_BYTES ? SAMPLES : 0
+      // All at once: one by one most of the time would go into waking up.
+      const samples = Array.from({ length: count }, (_, i) => {
         const at = START_BYTES + Math.floor(((bytes - START_BYTES) * i) / SAMPLES)
-        hash.update(await readFully(handle, at, Math.min(SAMPLE_BYTES, bytes - at)))
-      }
+        return readFully(handle, at, Math.min(SAMPLE_BYTES, bytes - at))
+      })
+      for (const sample of await Promise.all(samples)) hash.update(sample)
     } finally {
       await handle.close()
     }

@@ -1,4 +1,5 @@
 /** From the tokens that are chosen to the pieces of an answer: its text, where it ends, and why. */
+import { opensThinking, ThinkingGate } from '../answer/thinking.js'
 import { StopStrings } from '../text/stop-strings.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import type { Utf8Stream } from '../text/utf8-stream.js'
@@ -13,8 +14,10 @@ export interface TokenLogprob {
 
 /** What one token adds. */
 export interface Piece {
-  /** whole characters only; empty while a character or a possible stop string is incomplete */
+  /** what is meant for the reader: whole characters only; empty while a character or a possible stop string is incomplete */
   text: string
+  /** more of the model's thinking before its answer, where a chat template says that it thinks */
+  reasoning?: string
   /** the token */
   id: number
   /** the text was held back until a stop token came, which is `id`: no token of the answer */
@@ -43,13 +46,15 @@ export interface Chosen {
 
 type PieceOptions = Pick<
   CheckedGenerateOptions,
-  'stop' | 'stopTokens' | 'ignoreEos' | 'maxTokens' | 'logprobs' | 'topLogprobs' | 'showSpecial'
+  'stop' | 'stopTokens' | 'ignoreEos' | 'maxTokens' | 'logprobs' | 'topLogprobs' | 'showSpecial' | 'thinking'
 >
 
 export class Pieces {
   readonly #options: PieceOptions
   readonly #text: Utf8Stream | undefined
   readonly #stops: StopStrings | undefined
+  /** keeps what is thinking away from the stop strings */
+  readonly #gate: ThinkingGate | undefined
   readonly stopIds: ReadonlySet<number>
   /** tokens of the answer so far; a stop token is not counted */
   count = 0
@@ -67,6 +72,8 @@ export class Pieces {
     const shown = options.showSpecial.flatMap((name) => tokenizer?.specialTokens.get(name) ?? [])
     this.#text = tokenizer?.stream({ continuation: !begins, special: new Set(shown) })
     this.#stops = options.stop.length > 0 ? new StopStrings(options.stop) : undefined
+    const marks = this.#stops && options.thinking
+    this.#gate = marks && new ThinkingGate(marks, opensThinking(tokenizer!.decode(prompt.slice(-8)), marks))
   }
 
   /**
@@ -93,16 +100,18 @@ export class Pieces {
   #textOf(id: number): string {
     const text = this.#text?.push(id) ?? ''
     if (!this.#stops || text === '') return text
-    const { text: released, stopped } = this.#stops.push(text)
+    const { thinking, answer } = this.#gate?.push(text) ?? { thinking: '', answer: text }
+    const { text: released, stopped } = this.#stops.push(answer)
     if (stopped) this.finish = 'stop'
-    return released
+    return thinking + released
   }
 
   /** `text` and everything that was held back, when no token follows. */
   #flush(text: string): string {
     const rest = this.#text?.flush() ?? ''
     if (!this.#stops) return text + rest
-    const last = this.#stops.push(rest)
-    return text + last.text + (last.stopped ? '' : this.#stops.flush())
+    const { thinking, answer } = this.#gate?.push(rest) ?? { thinking: '', answer: rest }
+    const last = this.#stops.push(answer + (this.#gate?.flush() ?? ''))
+    return text + thinking + last.text + (last.stopped ? '' : this.#stops.flush())
   }
 }

@@ -47,6 +47,8 @@ export type Prompt = string | readonly number[] | Int32Array | readonly ChatMess
 
 export interface Completion extends GenerationSummary {
   text: string
+  /** what the model thought before, where its chat template says that it thinks */
+  reasoning?: string
   ids: number[]
   /** with `logprobs` or `topLogprobs`: one per id */
   logprobs?: number[]
@@ -124,6 +126,7 @@ class Cancellation {
 export interface SessionModel {
   readonly config: ModelConfig
   readonly tokenizer: Tokenizer | undefined
+  readonly chatTemplate?: { readonly source: string } | undefined
   readonly info: Pick<ModelInfo, 'identity' | 'activations' | 'kv'>
   encode(text: string, options: { bos: boolean | 'auto'; signal?: AbortSignal }): Promise<Int32Array>
   encodeChat(messages: readonly ChatMessage[], options: RenderOptions): Promise<Int32Array>
@@ -223,20 +226,28 @@ export class Session<M extends SessionModel = SessionModel> {
 
   /** The whole answer at once; errors as in `generate`. */
   async complete(prompt: Prompt, options?: GenerateOptions): Promise<Completion> {
-    const completion = { text: '', ids: [] as number[], logprobs: [] as number[], topLogprobs: [] as TokenLogprob[][] }
+    const completion = {
+      text: '',
+      reasoning: '',
+      ids: [] as number[],
+      logprobs: [] as number[],
+      topLogprobs: [] as TokenLogprob[][],
+    }
     const pieces = this.generate(prompt, options)
     for (;;) {
       const { value, done } = await pieces.next()
       if (done) {
-        const { logprobs, topLogprobs, ...rest } = completion
+        const { reasoning, logprobs, topLogprobs, ...rest } = completion
         return {
           ...rest,
+          ...(reasoning === '' ? {} : { reasoning }),
           ...value,
           ...(logprobs.length > 0 ? { logprobs } : {}),
           ...(topLogprobs.length > 0 ? { topLogprobs } : {}),
         }
       }
       completion.text += value.text
+      completion.reasoning += value.reasoning ?? ''
       // What a stop token lets go of is text, but no token of the answer.
       if (value.released) continue
       completion.ids.push(value.id)
@@ -247,19 +258,27 @@ export class Session<M extends SessionModel = SessionModel> {
 
   async *#generate(
     prompt: string | Int32Array | readonly ChatMessage[],
-    options: CheckedGenerateOptions,
+    given: CheckedGenerateOptions,
   ): AsyncGenerator<Piece, GenerationSummary, undefined> {
-    const release = this.#take(options.signal)
-    const cancellation = new Cancellation(options.signal)
+    const release = this.#take(given.signal)
+    const cancellation = new Cancellation(given.signal)
     let constraint: Constraint | undefined
     try {
+      // Only what talks with templates needs it.
+      const chat = isMessages(prompt)
+        ? await (await import('./parted-answer.js')).conversationForm(this.#model, prompt, given)
+        : undefined
+      const options = { ...given, ...chat?.options }
       // What is wrong with a schema is said before anything is computed.
       constraint = options.shape && (await this.#model.constrain(options.shape, cancellation))
-      const cached = await this.#feed(prompt, options.signal)
+      const cached = await this.#feed(
+        chat ? { conversation: chat.ids } : (prompt as string | Int32Array),
+        options.signal,
+      )
       const { tokenizer } = this.#model
       const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached, constraint)
       try {
-        yield* generation.run()
+        yield* chat?.apart(generation.run()) ?? generation.run()
       } finally {
         this.#last = generation.summary()
       }
@@ -522,7 +541,7 @@ export class Session<M extends SessionModel = SessionModel> {
 
   /** Puts a prompt on the timeline; returns how many of the tokens there are in the cache already. */
   async #feed(
-    prompt: string | Int32Array | readonly ChatMessage[],
+    prompt: string | Int32Array | { conversation: Int32Array },
     signal: AbortSignal | undefined,
     emptyIsFine = false,
   ): Promise<number> {
@@ -533,7 +552,7 @@ export class Session<M extends SessionModel = SessionModel> {
     } else if (prompt instanceof Int32Array) {
       timeline.push(prompt)
     } else {
-      const ids = await this.#model.encodeChat(prompt, signal ? { signal } : {})
+      const ids = prompt.conversation
       const common = timeline.commonPrefix(ids)
       timeline.checkRoom(common, ids.length - common)
       timeline.rewind(common)

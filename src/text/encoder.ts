@@ -61,8 +61,7 @@ export class Encoder {
     this.#unknownId = unknownId(tokenizer.model, vocabulary)
     if (plan.byteLevel && this.#unknownId === undefined) this.#absentBytes = absentBytes(vocabulary)
     const special = this.#added.filter((token) => token.special).map((token) => token.content)
-    // From here on no text leads to them.
-    for (const token of special) vocabulary.modelIds.delete(token)
+    vocabulary.takeOut(special)
     this.#modelIds = vocabulary.modelIds
     this.#split = buildModel(tokenizer.model, vocabulary, new Set(special))
     this.#fusesUnknown = tokenizer.model.type === 'BPE' && tokenizer.model.fuse_unk === true

@@ -4,7 +4,7 @@ import { PIECE_TYPE, type ScoredPiece, scoredVocabularyBlob } from './scored-pie
 import { type AddedToken, type TokenizerBlob, tokenizerFileError, unsupportedTokenizer } from './tokenizer-json.js'
 
 /**
- * From all `tokenizer.*` keys (arrays may be plain or typed). ERR_TOKENIZER_FILE when they do not fit together,
+ * From all `tokenizer.*` keys (arrays may be plain or typed) and `general.architecture`. ERR_TOKENIZER_FILE when they do not fit together,
  * ERR_UNSUPPORTED_TOKENIZER for a model or pre-tokenizer that is not known.
  */
 export function tokenizerFromGguf(metadata: Record<string, unknown>): TokenizerBlob {
@@ -73,18 +73,16 @@ class Metadata {
 
 function byteLevelBlob(file: Metadata): TokenizerBlob {
   const { names, types } = vocabulary(file)
-  const pre = file.string('tokenizer.ggml.pre')
-  if (pre === undefined)
-    throw unsupportedTokenizer('a GGUF file that does not name its pre-tokenizer (tokenizer.ggml.pre)')
-  const steps = namedPreTokenizer(pre)
+  const steps = namedPreTokenizer(preTokenizerName(file))
   const added: AddedToken[] = []
-  const vocab = new Map<string, number>()
-  for (const [id, content] of names.entries()) {
+  const ordinary: number[] = []
+  for (let id = 0; id < names.length; id++) {
+    const content = names[id]!
     const type = types?.[id] ?? PIECE_TYPE.normal
     const special = type === PIECE_TYPE.control || type === PIECE_TYPE.unknown
     // GGUF writes control and user-defined tokens as they are, ordinary ones in GPT-2's characters for bytes.
     if (special || type === PIECE_TYPE.userDefined) added.push({ id, content, special, normalized: false })
-    else if (!vocab.has(content)) vocab.set(content, id)
+    else ordinary.push(id)
   }
   const name = (key: string) => {
     const id = file.id(key, names.length)
@@ -101,7 +99,7 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
         type: 'BPE',
         unk_token: null,
         ignore_merges: steps.ignoreMerges === true,
-        vocab: Object.fromEntries(vocab),
+        vocab: idsByName(names, ordinary),
         merges: file.strings('tokenizer.ggml.merges'),
       },
     },
@@ -113,6 +111,27 @@ function byteLevelBlob(file: Metadata): TokenizerBlob {
       eos_token_ids: endIds(file, names.length),
     },
   }
+}
+
+/** Of equal names the first counts. */
+function idsByName(names: readonly string[], ids: readonly number[]): Map<string, number> {
+  const found = new Map<string, number>()
+  for (const id of ids) found.set(names[id]!, id)
+  // Looking every name up before it is set would take as long again, for what hardly any file has.
+  if (found.size < ids.length) for (const id of ids.toReversed()) found.set(names[id]!, id)
+  return found
+}
+
+/**
+ * BitNet's own converter names none, or `default`, and its models have Llama 3's vocabulary. Of others the name says which
+ * of a dozen expressions it is: without it the ids would be wrong without anybody noticing.
+ */
+function preTokenizerName(file: Metadata): string {
+  const pre = file.string('tokenizer.ggml.pre')
+  if (pre !== undefined && pre !== 'default') return pre
+  if (file.string('general.architecture')?.startsWith('bitnet')) return 'llama-bpe'
+  if (pre !== undefined) throw unsupportedTokenizer('the pre-tokenizer "default", which says nothing,')
+  throw unsupportedTokenizer('a GGUF file that does not name its pre-tokenizer (tokenizer.ggml.pre)')
 }
 
 function sentencePieceBlob(file: Metadata): TokenizerBlob {

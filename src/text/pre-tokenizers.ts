@@ -45,7 +45,8 @@ const NAMED: Record<string, NamedPreTokenizer> = {
   'llama-bpe': LLAMA3,
 }
 /** Other names of the same thing, which converters have used. */
-for (const name of ['llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']) NAMED[name] = LLAMA3
+const LLAMA3_NAMES = ['llama3', 'llama-v3', 'falcon3', 'falcon_e', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']
+for (const name of LLAMA3_NAMES) NAMED[name] = LLAMA3
 
 export interface PreTokenization extends NamedPreTokenizer {
   preTokenizer: Step

@@ -16,6 +16,7 @@ import {
   type Step,
   type TokenizerBlob,
   type TokenizerConfig,
+  tokenizerBlobBytes,
   tokenName,
 } from './tokenizer-json.js'
 import { Utf8Stream } from './utf8-stream.js'
@@ -77,8 +78,19 @@ export class Tokenizer {
 
   /** From a blob that is an object already. ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER. */
   static fromBlob(blob: TokenizerBlob): Tokenizer {
+    const { model } = blob?.tokenizer ?? {}
+    if (model?.type !== 'BPE' || !(model.vocab instanceof Map)) return Tokenizer.owning(blob)
+    return Tokenizer.owning({
+      ...blob,
+      tokenizer: { ...blob.tokenizer, model: { ...model, vocab: new Map(model.vocab) } },
+    })
+  }
+
+  /** As `fromBlob`; the blob is the tokenizer's from then on, and a vocabulary in a Map need not be copied. */
+  static owning(blob: TokenizerBlob): Tokenizer {
     checkTokenizerBlob(blob)
-    return new Tokenizer(blob, () => new TextEncoder().encode(JSON.stringify(blob)))
+    const vocabulary = new Vocabulary(blob.tokenizer)
+    return new Tokenizer(blob, () => tokenizerBlobBytes(vocabulary.whole(blob)), vocabulary)
   }
 
   private constructor(

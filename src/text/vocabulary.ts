@@ -3,6 +3,7 @@ import { withKnownEnds } from './end-tokens.js'
 import {
   type AddedToken,
   type BpeModel,
+  type TokenizerBlob,
   type TokenizerJson,
   tokenizerFileError,
   type UnigramModel,
@@ -17,6 +18,8 @@ export class Vocabulary {
   /** ids of the model's own tokens; the encoder takes special ones out */
   readonly modelIds: Map<string, number>
   readonly #addedIds = new Map<string, number>()
+  /** of the model's own tokens: see takeOut */
+  readonly #takenOut = new Map<string, number>()
   #tokens: (string | undefined)[] | undefined
 
   /** ERR_TOKENIZER_FILE when an id or a piece is not one. */
@@ -30,6 +33,23 @@ export class Vocabulary {
     this.size = size
     this.added = withKnownEnds((token) => this.idOf(token), added)
     for (const { content, id } of this.added) this.#addedIds.set(content, id)
+  }
+
+  /** No text leads to these tokens any more. */
+  takeOut(tokens: readonly string[]): void {
+    for (const token of tokens) {
+      const id = this.modelIds.get(token)
+      if (id !== undefined) this.#takenOut.set(token, id)
+      this.modelIds.delete(token)
+    }
+  }
+
+  /** A blob with all of its tokens, if the model's ids are those of its own Map. */
+  whole(blob: TokenizerBlob): TokenizerBlob {
+    const { model } = blob.tokenizer
+    if (this.#takenOut.size === 0 || model.type !== 'BPE' || model.vocab !== this.modelIds) return blob
+    const vocab = new Map([...this.modelIds, ...this.#takenOut])
+    return { ...blob, tokenizer: { ...blob.tokenizer, model: { ...model, vocab } } }
   }
 
   /** Names by id, added tokens included; unused ids are undefined. Made when first asked for: encoding needs none. */

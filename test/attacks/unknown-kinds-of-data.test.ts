@@ -18,7 +18,7 @@ describe('GGUF tensor types', () => {
   test.each([
     [16, 'IQ2_XXS'],
     [39, 'MXFP4'],
-    [42, 'Q2_0'],
+    [29, 'IQ1_M'],
     [40, 'unknown type 40'],
     [4, 'unknown type 4'],
     [4294967295, 'unknown type 4294967295'],
@@ -28,6 +28,12 @@ describe('GGUF tensor types', () => {
     expect(code).toBe('ERR_UNSUPPORTED_TENSOR_TYPE')
     expect(message).toContain(named)
     expect(message).toContain('blk.0.attn_q.weight')
+  })
+
+  test('one that has two layouts, of which the sizes fit neither', async () => {
+    const tensors = [{ name: 'blk.0.attn_q.weight', dimensions: [256n], type: 42, offset: 0n }]
+    const { code, message } = await attempt({ tensors, data: 4096 })
+    expect([code, message]).toEqual(['ERR_BAD_SOURCE', expect.stringContaining('fit neither blocks of 64')])
   })
 
   test('a row that is no whole number of blocks', async () => {

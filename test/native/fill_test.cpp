@@ -69,6 +69,8 @@ Config small() {
 void gives_the_same_model(Pool& pool) {
     const LinearKind sign = linear(LinearKind::Form::sign), grouped = linear(LinearKind::Form::grouped);
     const LinearKind q8 = linear(LinearKind::Form::dense, DType::q8);
+    LinearKind ternary = linear(LinearKind::Form::ternary), by_row = ternary;
+    ternary.group = 64;
     LinearKind biased = q8;
     biased.bias = true;
     const LinearKind half = linear(LinearKind::Form::dense, DType::f16), whole = linear(LinearKind::Form::dense, DType::f32);
@@ -86,7 +88,7 @@ void gives_the_same_model(Pool& pool) {
         if (!kernels) continue;  // not here
         for (const auto& [config, kind, table] :
              {std::tuple(small(), sign, half), std::tuple(small(), grouped, grouped), std::tuple(small(), biased, q8),
-              std::tuple(odd, sign, whole)}) {
+              std::tuple(small(), ternary, ternary), std::tuple(odd, by_row, by_row), std::tuple(odd, sign, whole)}) {
             const made::ModelFile file(config, made::kinds_of(config, kind, table), static_cast<uint64_t>(++seed));
             std::shared_ptr<Model> read, filled;
             if (!CHECK(file.load(*kernels, Activations::int8, pool, &read).ok())) continue;

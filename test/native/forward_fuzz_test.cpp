@@ -55,9 +55,28 @@ T one_of(Random& random, const T (&choices)[N]) {
     return choices[random.next() % N];
 }
 
+// Columns that a kind needs a multiple of.
+int multiple_of(const LinearKind& kind) {
+    switch (kind.form) {
+        case LinearKind::Form::dense: return 1;
+        case LinearKind::Form::sign: return 8;
+        case LinearKind::Form::grouped: return 128;
+        case LinearKind::Form::ternary: return kind.group > 0 ? kind.group : 4;
+    }
+    return 1;
+}
+
+LinearKind ternary_kind(Random& random) {
+    LinearKind kind;
+    kind.form = LinearKind::Form::ternary;
+    kind.group = one_of(random, {0, 64, 128, 256});
+    return kind;
+}
+
 LinearKind some_kind(Random& random, int cols, int rows) {
     LinearKind kind;
-    const int form = random.between(0, 3);
+    const int form = random.between(0, 4);
+    const LinearKind ternary = ternary_kind(random);
     if (form == 1 && cols % 8 == 0) {
         kind.form = LinearKind::Form::sign;
         kind.layernorm = random.chance(2);
@@ -68,6 +87,8 @@ LinearKind some_kind(Random& random, int cols, int rows) {
         kind.layernorm = random.chance(3);
     } else if (form == 3 && cols % 128 == 0) {
         kind.form = LinearKind::Form::grouped;
+    } else if (form == 4 && cols % multiple_of(ternary) == 0) {
+        kind = ternary;
     } else {
         kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
     }
@@ -77,9 +98,19 @@ LinearKind some_kind(Random& random, int cols, int rows) {
 
 LinearKind table_kind(Random& random, int cols) {
     LinearKind kind;
+    const LinearKind ternary = ternary_kind(random);
     if (cols % 128 == 0 && random.chance(4)) kind.form = LinearKind::Form::grouped;
+    else if (cols % multiple_of(ternary) == 0 && random.chance(4)) kind = ternary;
     else kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
     return kind;
+}
+
+// What stands in front of a linear. `common`: of most of a model's, as far as the columns allow.
+void choose_front(Random& random, const LinearKind& common, int cols, LinearKind* kind) {
+    kind->norm_in = random.chance(16) ? !common.norm_in : common.norm_in;
+    const int wanted = random.chance(8) ? 1 << random.between(0, 13) : common.rotation, largest = cols & -cols;
+    kind->rotation = std::min(wanted, largest) >= 2 ? std::min(wanted, largest) : 0;
+    kind->rotation_signs = random.chance(8) ? !common.rotation_signs : common.rotation_signs;
 }
 
 int some_width(Random& random, int most) {
@@ -149,13 +180,22 @@ void choose_kinds(Random& random, Case& test) {
     test.kinds = made::kinds_of(c, LinearKind{}, table_kind(random, c.dim));
     const bool alike = !random.chance(3);  // as real models are
     LinearKind common;
-    for (int i = 0; i < 3; ++i) common = some_kind(random, 128, 64);
+    for (int i = 0; i < 3; ++i) common = some_kind(random, 256, 64);
+    const bool fronts = random.chance(3);
+    LinearKind front;
+    front.norm_in = random.chance(4);
+    front.rotation = random.chance(4) ? 0 : 1 << random.between(1, 13);
+    front.rotation_signs = !random.chance(3);
     for (NamedKind& named : test.kinds) {
         const std::string role = named.name.substr(named.name.rfind('.') + 1);
-        if (role == "tok_embeddings" || role == "output") continue;
+        if (role == "tok_embeddings" || role == "output") {
+            if (fronts) choose_front(random, front, c.dim, &named.kind);
+            named.kind.norm_in = false;
+            continue;
+        }
         const auto [rows, cols] = made::shape_of(c, role);
-        const int multiple = common.form == LinearKind::Form::sign ? 8 : common.form == LinearKind::Form::grouped ? 128 : 1;
-        named.kind = alike && cols % multiple == 0 ? common : some_kind(random, cols, rows);
+        named.kind = alike && cols % multiple_of(common) == 0 ? common : some_kind(random, cols, rows);
+        if (fronts) choose_front(random, front, cols, &named.kind);
     }
 }
 
@@ -362,8 +402,9 @@ void describe(const Case& test) {
                 c.delta_v_heads, c.delta_k_dim, c.delta_v_dim, c.delta_conv, c.delta_tiled);
     for (const NamedKind& named : test.kinds) {
         const LinearKind& k = named.kind;
-        std::printf("  %s: form %d dtype %d rank %d mid %d ln %d bias %d\n", named.name.c_str(), static_cast<int>(k.form),
-                    static_cast<int>(k.dtype), k.rank, k.mid_scale, k.layernorm, k.bias);
+        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d bias %d norm %d rotation %d %d\n", named.name.c_str(),
+                    static_cast<int>(k.form), static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.bias, k.norm_in,
+                    k.rotation, k.rotation_signs);
     }
 }
 

@@ -228,6 +228,66 @@ bool rope_case(uint64_t seed) {
     });
 }
 
+// H (s x) by definition, in double: every element is a sum over its whole block.
+bool near_definition(const float* x, const std::vector<float>& s, const float* got, int n, int block) {
+    for (int i = 0; i < n; i++) {
+        const int base = i / block * block;
+        double want = 0, size = 0;
+        for (int j = 0; j < block; j++) {
+            const double value = static_cast<double>(x[base + j]) * static_cast<double>(s[static_cast<size_t>(base + j)]);
+            bool odd = false;
+            for (int bits = (i - base) & j; bits != 0; bits &= bits - 1) odd = !odd;
+            want += odd ? -value : value;
+            size += value * value;
+        }
+        if (!isfinite(want) || !isfinite(size) || size > 1e70) continue;
+        const double by = sqrt(static_cast<double>(block)), error = fabs(got[i] - want / by);
+        if (error > 4e-7 * sqrt(size) * log2(block) + 3e-45 * block) return false;
+    }
+    return true;
+}
+
+// Every block size in turn. The definition takes block^2 steps, so that large blocks are compared with it seldom.
+bool hadamard_case(uint64_t seed) {
+    Row row(seed);
+    const int block = 1 << (1 + seed % 13);
+    row.n = block * row.random.between(1, block <= 64 ? 200 / block + 1 : block <= 512 ? 4 : 2);
+    row.shape = "n " + std::to_string(row.n) + ", block " + std::to_string(block);
+    const size_t n = static_cast<size_t>(row.n);
+    const float* x = row.floats(first);
+    uint8_t* bits = row.random.chance(4) ? nullptr : second.place<uint8_t>(static_cast<size_t>(padded(row.n, 16) / 8), row.at_end);
+    if (bits) check::fill_signs(row.random, bits, static_cast<size_t>(padded(row.n, 16) / 8));
+    std::vector<float> signs(n, 1.0f), want(n);
+    for (size_t i = 0; i < n; i++) {
+        if (bits && (bits[i / 8] >> (i % 8) & 1) != 0) signs[i] = -1.0f;
+        want[i] = x[i] * signs[i];
+    }
+    for (size_t h = 1; h < static_cast<size_t>(block); h *= 2) {
+        for (size_t i = 0; i < n; i++) {
+            if ((i & h) != 0) continue;
+            const float a = want[i], b = want[i + h];
+            want[i] = a + b;
+            want[i + h] = a - b;
+        }
+    }
+    for (float& value : want) value *= 1.0f / sqrtf(static_cast<float>(block));
+    bool near = true;
+    const bool defined = block <= 128 || row.random.chance(block <= 1024 ? 20 : 200);
+    return same_everywhere<float>("hadamard", seed, row, n, want,
+                                  [&](const KernelSet* set, float* out) {
+                                      set->hadamard(out, x, bits, row.n, block);
+                                      near = near && (!defined || near_definition(x, signs, out, row.n, block));
+                                  }) &&
+           same_everywhere<float>("hadamard in place", seed, row, n, want,
+                                  [&](const KernelSet* set, float* out) {
+                                      memcpy(out, x, n * sizeof(float));
+                                      set->hadamard(out, out, bits, row.n, block);
+                                  }) &&
+           (near || (check::fail("hadamard, seed %llu (%s): far from its definition", static_cast<unsigned long long>(seed),
+                                 row.shape.c_str()),
+                     false));
+}
+
 double activated(double x, Activation activation) {
     const double positive = x > 0 ? x : 0;
     switch (activation) {
@@ -504,6 +564,7 @@ int main() {
     check::family("rmsnorm", check::cases(), rmsnorm_case);
     check::family("layernorm", check::cases(), layernorm_case);
     check::family("rope", check::cases(), rope_case);
+    check::family("hadamard", check::cases(), hadamard_case);
     check::family("activate", check::cases(), activate_case);
     check::family("gate_by", check::cases(), gate_case);
     check::family("max_sum_exp", check::cases(), max_sum_exp_case);

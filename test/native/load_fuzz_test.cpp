@@ -56,7 +56,7 @@ Given small_model(const std::string& path, const KernelSet& kernels, std::vector
     config.n_kv_heads = 2;
     config.head_dim = 32;
     config.context_length = 16;
-    LinearKind table, sign, chain, grouped, dense;
+    LinearKind table, sign, chain, grouped, dense, ternary, plain;
     table.dtype = DType::q8;
     sign.form = chain.form = LinearKind::Form::sign;
     sign.layernorm = true;
@@ -64,14 +64,17 @@ Given small_model(const std::string& path, const KernelSet& kernels, std::vector
     chain.mid_scale = true;
     grouped.form = LinearKind::Form::grouped;
     dense.bias = true;
+    ternary.form = plain.form = LinearKind::Form::ternary;
+    ternary.group = 64;
     const std::pair<const char*, LinearKind> kinds[] = {{"tok_embeddings", table}, {"layers.0.wq", sign}, {"layers.0.wk", chain},
                                                         {"layers.0.wv", grouped},  {"layers.0.wo", sign}, {"layers.0.w1", dense},
-                                                        {"layers.0.w2", sign},     {"layers.0.w3", grouped}};
+                                                        {"layers.0.w2", ternary},  {"layers.0.w3", plain}};
     for (const auto& [name, kind] : kinds) given.contents.kinds.push_back({name, kind});
     std::ofstream out(path, std::ios::binary);
     for (const TensorRead& read : made::tensors_of(config, given.contents.kinds)) {
         // Ones in every float and every other byte small: finite whatever kind of number a mutant reads them as.
-        const std::vector<uint8_t> bytes(read.file_bytes(), 0x31);
+        const bool codes = read.holds == TensorRead::Holds::ternary;
+        const std::vector<uint8_t> bytes(read.file_bytes(), codes ? 0x12 : 0x31);
         out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
         given.contents.tensors.push_back({read.name, read.type, given.file_bytes, bytes.size(), kernels.crc32c(0, bytes.data(), bytes.size())});
         given.file_bytes += bytes.size();
@@ -188,7 +191,7 @@ bool takes_a_step(const std::shared_ptr<Model>& model, Pool& pool, Workspace& wo
     if (!Session::create(model, 1, DType::f16, &session).ok()) return false;
     const TokenInput input{session.get(), 0, true};
     const Status status = forward(*model, pool, workspace, &input, 1, [](int, const float*) {});
-    return status.ok() || std::string(status.code) == "ERR_NOT_FINITE";
+    return status.ok() || std::string(status.code) == "ERR_NOT_FINITE" || std::string(status.code) == "ERR_TERNARY_CODE";
 }
 
 size_t wanted_mutants() {
@@ -205,7 +208,7 @@ int main() {
     const std::string path = (std::filesystem::temp_directory_path() / name).string();
     std::vector<uint8_t> good_contents;
     const Given good = small_model(path, kernels, &good_contents);
-    const std::set<std::string> codes = {"ERR_CONFIG", "ERR_TENSOR_TABLE", "ERR_FILE_SIZE", "ERR_CHECKSUM", "ERR_NOT_FINITE",
+    const std::set<std::string> codes = {"ERR_CONFIG", "ERR_TENSOR_TABLE", "ERR_FILE_SIZE", "ERR_CHECKSUM", "ERR_NOT_FINITE", "ERR_TERNARY_CODE",
                                          "ERR_READ"};
     Pool pool;
     Workspace workspace(true);

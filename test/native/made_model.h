@@ -83,6 +83,15 @@ inline std::vector<TensorRead> tensors_of(const Config& config, const std::vecto
     return status.ok() ? reads : std::vector<TensorRead>();
 }
 
+// Of four codes in a byte each 3 becomes another.
+inline void without_threes(std::vector<uint8_t>& codes) {
+    for (size_t i = 0; i < codes.size(); ++i) {
+        for (int shift = 0; shift < 8; shift += 2) {
+            if ((codes[i] >> shift & 3) == 3) codes[i] = static_cast<uint8_t>(codes[i] ^ (1 + i % 3) << shift);
+        }
+    }
+}
+
 // inputs: columns of the matrix that a scale belongs to.
 inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool int8_rows, Random& random) {
     std::vector<uint8_t> bytes(read.file_bytes());
@@ -95,6 +104,7 @@ inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool in
             const uint64_t word = random.next();
             std::memcpy(bytes.data() + i, &word, std::min<size_t>(8, bytes.size() - i));
         }
+        if (read.holds == TensorRead::Holds::ternary) without_threes(bytes);
     } else if (read.holds == TensorRead::Holds::group_scales) {
         for (size_t i = 0; i < count; ++i) put(i, f16_from_f32(random.uniform(0.5f, 1.5f) * size));
     } else if (read.holds == TensorRead::Holds::dense) {
@@ -129,7 +139,7 @@ public:
         int inputs = 0;
         bool int8_rows = false;
         for (const TensorRead& read : tensors_of(config, contents.kinds)) {
-            if (read.holds == TensorRead::Holds::dense || read.holds == TensorRead::Holds::signs) {
+            if (read.holds != TensorRead::Holds::floats && read.holds != TensorRead::Holds::group_scales) {
                 inputs = read.cols;
                 int8_rows = read.type == FileType::i8;
             }

@@ -31,11 +31,20 @@ LinearKind kind(LinearKind::Form form, DType dtype = DType::f32, int rank = 0) {
     return made;
 }
 
+LinearKind ternary(int group) {
+    LinearKind made;
+    made.form = LinearKind::Form::ternary;
+    made.group = group;
+    return made;
+}
+
 const Case kCases[] = {
     {"random-sign", kind(LinearKind::Form::sign), kind(LinearKind::Form::dense, DType::q8)},
     {"random-chain", kind(LinearKind::Form::sign, DType::f32, 136), kind(LinearKind::Form::grouped)},
     {"random-grouped", kind(LinearKind::Form::grouped), kind(LinearKind::Form::dense, DType::f16)},
     {"random-f16", kind(LinearKind::Form::dense, DType::f16), kind(LinearKind::Form::dense, DType::bf16)},
+    {"random-ternary", ternary(128), ternary(64)},
+    {"random-ternary-rows", ternary(0), ternary(256)},
     {"random-q8", kind(LinearKind::Form::dense, DType::q8), kind(LinearKind::Form::dense, DType::f32)},
 };
 

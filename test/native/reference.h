@@ -120,8 +120,9 @@ struct Matrix {
     int rows = 0, cols = 0;
     Floats w = {};
     std::vector<int8_t> bytes = {};
-    bool signs = false;
-    Floats in_scale = {}, out_scale = {}, group_scale = {};  // empty: none. group_scale: (rows, cols / 128)
+    bool signs = false;  // or ternary: one plane of rounded activations
+    int group_cols = 128;
+    Floats in_scale = {}, out_scale = {}, group_scale = {};  // empty: none. group_scale: (rows, cols / group_cols)
 
     // x (cols) -> (rows)
     Floats times(const Floats& x, bool rounds, int most) const {
@@ -143,8 +144,8 @@ struct Matrix {
                     static_cast<float>(int_dot(byte_row(r), fine.data(), cols)) * fine_scale;
             } else if (rounds && !group_scale.empty()) {
                 y = 0;
-                for (int g = 0; g < cols / 128; ++g) {
-                    y = std::fma(group(r, g), static_cast<float>(int_dot(byte_row(r) + g * 128, q.data() + g * 128, 128)), y);
+                for (int g = 0, c = 0; c < cols; ++g, c += group_cols) {
+                    y = std::fma(group(r, g), static_cast<float>(int_dot(byte_row(r) + c, q.data() + c, group_cols)), y);
                 }
                 y *= scale;
             } else if (rounds) {
@@ -161,7 +162,7 @@ struct Matrix {
         Floats out(static_cast<size_t>(cols));
         for (int c = 0; c < cols; ++c) {
             const float value = w.empty() ? static_cast<float>(byte_row(r)[c]) : w[at(r, c)];
-            out[static_cast<size_t>(c)] = !group_scale.empty() ? value * group(r, c / 128)
+            out[static_cast<size_t>(c)] = !group_scale.empty() ? value * group(r, c / group_cols)
                                           : out_scale.empty()  ? value
                                                                : value * out_scale[static_cast<size_t>(r)];
         }
@@ -171,9 +172,9 @@ struct Matrix {
 private:
     size_t at(int r, int c) const { return static_cast<size_t>(r) * static_cast<size_t>(cols) + static_cast<size_t>(c); }
     const int8_t* byte_row(int r) const { return bytes.data() + at(r, 0); }
-    float group(int r, int g) const { return group_scale[static_cast<size_t>(r * (cols / 128) + g)]; }
+    float group(int r, int g) const { return group_scale[static_cast<size_t>(r * (cols / group_cols) + g)]; }
 
-    // A sign is multiplied like any other weight: a product with +-1 is exact, so that adding it is adding x or -x.
+    // A sign is multiplied like any other weight: a product with +-1 or 0 is exact, so that adding it is adding x, -x or 0.
     float float_row(int r, const Floats& x) const {
         Lanes lanes;
         if (!w.empty()) {
@@ -186,9 +187,9 @@ private:
             float_dot(row.data(), x.data(), cols, lanes);
             return lanes.total();
         }
-        for (int g = 0; g < cols / 128; ++g) {
+        for (int g = 0, c = 0; c < cols; ++g, c += group_cols) {
             Lanes part;
-            float_dot(row.data() + g * 128, x.data() + g * 128, 128, part);
+            float_dot(row.data() + c, x.data() + c, group_cols, part);
             for (int l = 0; l < 16; ++l) lanes.lane[l] = std::fma(group(r, g), part.lane[l], lanes.lane[l]);
         }
         return lanes.total();
@@ -203,15 +204,58 @@ inline Matrix signs_of(const Bytes& bits, int rows, int cols) {
     return m;
 }
 
+inline Matrix ternary_of(const Bytes& codes, int rows, int cols) {
+    Matrix m{.rows = rows, .cols = cols};
+    m.signs = true;
+    m.bytes.resize(static_cast<size_t>(rows) * static_cast<size_t>(cols));
+    for (size_t i = 0; i < m.bytes.size(); ++i) m.bytes[i] = static_cast<int8_t>((codes[i / 4] >> (i % 4 * 2) & 3) - 1);
+    return m;
+}
+
+inline Floats halves_of(const Bytes& bytes) {
+    Floats out;
+    for (size_t i = 0; i < bytes.size(); i += 2) out.push_back(f32_from_f16(static_cast<uint16_t>(bytes[i] | bytes[i + 1] << 8)));
+    return out;
+}
+
+// x = H x in blocks, by the stages of kernels.h.
+inline void hadamard(Floats& x, int block) {
+    for (int h = 1; h < block; h *= 2) {
+        for (size_t i = 0; i < x.size(); ++i) {
+            if ((i & static_cast<size_t>(h)) != 0) continue;
+            const float a = x[i], b = x[i + static_cast<size_t>(h)];
+            x[i] = a + b;
+            x[i + static_cast<size_t>(h)] = a - b;
+        }
+    }
+    for (float& value : x) value *= 1.0f / std::sqrt(static_cast<float>(block));
+}
+
 struct Linear {
     std::vector<Matrix> stages;
+    bool ternary = false;  // rounds to 8 bits where signs round to 4
     bool layernorm = false;
     Floats bias;
+    Floats norm_in, rotation_signs;  // empty: none
+    float norm_eps = 0;
+    int rotation = 0;
+
+    void turn_signs(Floats& x) const {
+        for (size_t i = 0; i < rotation_signs.size(); ++i) x[i] *= rotation_signs[i];
+    }
+
+    Floats row(int r) const {  // as an embedding reads it
+        Floats x = stages[0].row(r);
+        if (rotation > 0) hadamard(x, rotation), turn_signs(x);
+        return x;
+    }
 
     Floats times(Floats x, Activations activations) const {
+        if (!norm_in.empty()) rmsnorm(x.data(), norm_in.data(), static_cast<int>(x.size()), norm_eps);
+        if (rotation > 0) turn_signs(x), hadamard(x, rotation);
         for (const Matrix& stage : stages) {
             const bool rounds = activations != Activations::f32 && stage.w.empty();
-            x = stage.times(x, rounds, activations == Activations::int4 && stage.signs ? 7 : 127);
+            x = stage.times(x, rounds, activations == Activations::int4 && stage.signs && !ternary ? 7 : 127);
         }
         if (layernorm) reference::layernorm(x.data(), static_cast<int>(x.size()), 1e-5f);
         for (size_t i = 0; i < bias.size(); ++i) x[i] += bias[i];
@@ -219,9 +263,16 @@ struct Linear {
     }
 };
 
-inline Linear linear_of(const File& file, const std::string& name, const LinearKind& kind, int rows, int cols) {
+inline Linear linear_of(const File& file, const std::string& name, const LinearKind& kind, int rows, int cols, float norm_eps) {
     Linear out;
     const auto part = [&](const char* suffix) -> const Bytes& { return file.at(name + suffix); };
+    out.norm_eps = norm_eps;
+    if (kind.norm_in) out.norm_in = floats_of(part(".norm_in"));
+    out.rotation = kind.rotation;
+    if (kind.rotation > 0 && kind.rotation_signs) {
+        const Bytes& bits = file.at("rotation_signs." + std::to_string(cols));
+        for (int i = 0; i < cols; ++i) out.rotation_signs.push_back((bits[static_cast<size_t>(i / 8)] >> (i % 8) & 1) != 0 ? -1.0f : 1.0f);
+    }
     if (kind.form == LinearKind::Form::sign) {
         const bool chain = kind.rank > 0;
         out.stages.push_back(signs_of(part(chain ? ".sign1" : ".sign"), chain ? kind.rank : rows, cols));
@@ -231,8 +282,14 @@ inline Linear linear_of(const File& file, const std::string& name, const LinearK
         out.stages.back().out_scale = floats_of(part(".h"));
     } else if (kind.form == LinearKind::Form::grouped) {
         Matrix m = signs_of(part(".sign"), rows, cols);
-        const Bytes& scales = part(".scale");
-        for (size_t i = 0; i < scales.size(); i += 2) m.group_scale.push_back(f32_from_f16(static_cast<uint16_t>(scales[i] | scales[i + 1] << 8)));
+        m.group_scale = halves_of(part(".scale"));
+        out.stages.push_back(std::move(m));
+    } else if (kind.form == LinearKind::Form::ternary) {
+        Matrix m = ternary_of(part(".codes"), rows, cols);
+        m.group_cols = kind.group;
+        if (kind.group > 0) m.group_scale = halves_of(part(".scale"));
+        if (kind.group == 0) m.out_scale = floats_of(part(".scale"));
+        out.ternary = true;
         out.stages.push_back(std::move(m));
     } else {
         Matrix m{.rows = rows, .cols = cols};
@@ -258,7 +315,7 @@ public:
         : c(config), file_(file), activations_(activations), kv_(kv), rope_(make_rope_table(config.rope, config.rotated())) {
         for (const NamedKind& named : kinds) {
             const auto [rows, cols] = made::shape_of(c, named.name.substr(named.name.rfind('.') + 1));
-            linears_.emplace(named.name, linear_of(file, named.name, named.kind, rows, cols));
+            linears_.emplace(named.name, linear_of(file, named.name, named.kind, rows, cols, c.norm_eps));
         }
     }
 
@@ -395,7 +452,7 @@ inline std::vector<Floats> Model::hidden(const std::vector<int32_t>& ids) const 
     std::vector<Floats> x, out;
     const Floats table = c.learned_positions ? floats_of(file_.at("position_embeddings")) : Floats();
     for (size_t t = 0; t < ids.size(); ++t) {
-        x.push_back(linears_.at("tok_embeddings").stages[0].row(ids[t]));
+        x.push_back(linears_.at("tok_embeddings").row(ids[t]));
         if (!c.learned_positions) continue;
         for (size_t i = 0; i < dim; ++i) x[t][i] += table[(t + static_cast<size_t>(c.position_offset)) * dim + i];
     }

@@ -115,7 +115,7 @@ def build_llama(config: LlamaConfig, tensors: dict[str, Tensor], dtype: torch.dt
             raise DistillError("ERR_NOT_FINITE", f"Tensor {name} has NaN or infinite values: the source is damaged")
     extra = sorted(set(tensors) - set(expected))
     if extra:
-        hint = "It is probably of a kind that only looks like a Llama."
+        hint = "It is probably of a kind that only looks like the one that it names."
         raise DistillError("ERR_BAD_SOURCE", f"The source has a tensor {extra[0]}, which its config does not use", hint)
     placed = {name: tensors[name].to(device=device, dtype=dtype) for name in expected}
     model.load_state_dict(placed, assign=True)

@@ -15,7 +15,8 @@ from ..data.teacher import Teacher
 from ..data.teacher_text import TeacherText
 from ..errors import DistillError
 from ..formats.obt_file import Kind, TensorSpec, dense_kind, obt_config, sign_kind, write_obt
-from ..model.config import HF_LINEARS, ROLES
+from ..model.config import HF_LINEARS
+from ..model.delta import DeltaNet
 from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
 from ..model.llama import Llama
 
@@ -121,6 +122,29 @@ def _linear_tensors(name: str, layer: nn.Module, dense: str) -> dict[str, np.nda
     return {f"{name}.{suffix}": value for suffix, value in out.items()}
 
 
+#: within a block, by their names in a file
+_NORMS = {
+    "attention_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "attention_inner_norm": "self_attn.attn_sub_norm",
+    "ffn_inner_norm": "mlp.ffn_sub_norm",
+    "delta_norm": "linear_attn.norm",
+}
+
+
+def _recurrence_tensor(part: str, layer: DeltaNet) -> np.ndarray:
+    if part == "conv":
+        return _numpy(layer.conv1d.weight)[:, 0]
+    return _numpy(layer.dt_bias if part == "time_bias" else -layer.A_log.float().exp())
+
+
+def _norm_tensors(name: str, norm: nn.Module) -> dict[str, np.ndarray]:
+    bias = getattr(norm, "bias", None)
+    return {name: _numpy(norm.weight)} | ({} if bias is None else {f"{name}.bias": _numpy(bias)})
+
+
 class _Tensors:
     """Makes tensors when the writer asks for them, one matrix at a time."""
 
@@ -139,22 +163,20 @@ class _Tensors:
 
     def _make(self, name: str) -> dict[str, np.ndarray]:
         body = self._model.model
-        if name == "norm":
-            return {name: _numpy(body.norm.weight)}
+        if name.split(".")[0] == "norm":
+            return _norm_tensors("norm", body.norm)
+        if name == "position_embeddings":
+            return {name: _numpy(body.embed_positions.weight)}
         if name.startswith("tok_embeddings."):
             return _dense_tensors("tok_embeddings", body.embed_tokens.weight, self._embed)
         if name.startswith("output."):
             return _dense_tensors("output", self._model.lm_head.weight, self._embed)
         _, layer, part = name.split(".")[:3]
         block = body.layers[int(layer)]
-        norms = {
-            "attention_norm": block.input_layernorm,
-            "ffn_norm": block.post_attention_layernorm,
-            "q_norm": block.self_attn.q_norm,
-            "k_norm": block.self_attn.k_norm,
-        }
-        if part in norms:
-            return {name: _numpy(norms[part].weight)}
+        if part in _NORMS:
+            return _norm_tensors(f"layers.{layer}.{part}", block.get_submodule(_NORMS[part]))
+        if part in ("conv", "decay", "time_bias"):
+            return {name: _recurrence_tensor(part, block.linear_attn)}
         return _linear_tensors(f"layers.{layer}.{part}", block.get_submodule(HF_LINEARS[part]), self._dense)
 
 
@@ -213,7 +235,7 @@ def export_model(
     kinds = {
         (layer, role): _kind_of(name, made[name], dense)
         for layer in range(config.n_layers)
-        for role in ROLES
+        for role in config.roles(layer)
         for name in [f"model.layers.{layer}.{HF_LINEARS[role]}"]
     }
     obt = obt_config(config, kinds, dense_kind(embed), dense_kind(embed))

@@ -15,20 +15,30 @@ _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)
 _CONTRACTIONS = r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# the same where marks belong to words
+_MARKED_WORDS = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
+_MARKED_REST = _REST.replace(r"\p{L}", r"\p{L}\p{M}")
 
 #: tokenizer.ggml.pre -> expressions, whole words first, NFC, BOS by default (llama.cpp, src/llama-vocab.cpp)
 _PRE: dict[str, tuple[list[str], bool, bool, bool]] = {
     "gpt-2": ([_GPT2], False, False, False),
+    "olmo": ([_GPT2], False, True, False),
     "smollm": ([r"\p{N}", _GPT2], False, False, False),
     "qwen2": ([f"{_CONTRACTIONS}|{_WORDS}|\\p{{N}}|{_REST}"], False, True, False),
+    "qwen35": ([f"{_CONTRACTIONS}|{_MARKED_WORDS}|\\p{{N}}|{_MARKED_REST}"], False, True, False),
     "llama-bpe": ([f"{_CONTRACTIONS}|{_WORDS}|\\p{{N}}{{1,3}}|{_REST}"], True, False, True),
 }
+#: other names of the same thing, which converters have used
+_PRE |= {name: _PRE["llama-bpe"] for name in ("llama3", "llama-v3", "falcon3", "falcon-h1")}
+
+#: general.architecture of files that may leave the pre-tokenizer out
+_LLAMA3_UNSAID = ("bitnet-b1.58", "bitnet-25")
 
 Get = Callable[[str], Any]
 
 
 def _unsupported(what: str) -> DistillError:
-    hint = "Byte-level BPE (gpt-2, smollm, qwen2, llama-bpe) and SentencePiece vocabularies are supported."
+    hint = f"Byte-level BPE ({', '.join(_PRE)}) and SentencePiece vocabularies are supported."
     return DistillError("ERR_UNSUPPORTED_TOKENIZER", f"tokenizer: {what} is not supported", hint)
 
 
@@ -82,29 +92,40 @@ class _Metadata:
         return [token for token in found if token is not None]
 
 
+def byte_level_tokenizer(
+    pre: str, vocab: dict[str, int], merges: list[str], added: dict[int, tuple[str, bool]]
+) -> dict[str, Any]:
+    """A tokenizer.json of byte-level BPE. pre: one of _PRE; added: text, and whether it is special, by id."""
+    splits, ignore_merges, nfc, _ = _PRE[pre]
+    # The library gives added tokens that are not in the vocabulary ids of its own, so they are in it too.
+    vocab = {**{text: token_id for token_id, (text, _) in added.items()}, **vocab}
+    steps = [{"type": "Split", "pattern": {"Regex": it}, "behavior": "Isolated", "invert": False} for it in splits]
+    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return _tokenizer(
+        added_tokens=[_added(token_id, text, special) for token_id, (text, special) in sorted(added.items())],
+        normalizer={"type": "NFC"} if nfc else None,
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [*steps, to_bytes]},
+        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        model=_bpe(vocab, merges, ignore_merges=ignore_merges),
+    )
+
+
 def _byte_level(file: _Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
     names = file.strings("tokenizer.ggml.tokens")
     types = file.numbers("tokenizer.ggml.token_type", len(names))
     pre = file.get("tokenizer.ggml.pre")
+    # the makers' own files of BitNet b1.58, whose vocabulary is Llama 3's, do not say it
+    pre = "llama-bpe" if pre is None and file.get("general.architecture") in _LLAMA3_UNSAID else pre
     if pre not in _PRE:
         raise _unsupported(f"the pre-tokenizer {str(pre)[:60]!r}")
-    splits, ignore_merges, nfc, add_bos = _PRE[pre]
-    added, vocab = [], {}
+    added: dict[int, tuple[str, bool]] = {}
+    vocab: dict[str, int] = {}
     for token_id, content in enumerate(names):
         kind = types[token_id] if types else _NORMAL
         if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED):
-            added.append(_added(token_id, content, special=kind != _USER_DEFINED))
-        # The library gives added tokens that are not in the vocabulary ids of its own, so they are in it too.
+            added[token_id] = (content, kind != _USER_DEFINED)
         vocab.setdefault(content, token_id)
-    steps = [{"type": "Split", "pattern": {"Regex": it}, "behavior": "Isolated", "invert": False} for it in splits]
-    to_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    tokenizer = _tokenizer(
-        added_tokens=added,
-        normalizer={"type": "NFC"} if nfc else None,
-        pre_tokenizer={"type": "Sequence", "pretokenizers": [*steps, to_bytes]},
-        decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        model=_bpe(vocab, file.strings("tokenizer.ggml.merges"), ignore_merges=ignore_merges),
-    )
+    tokenizer = byte_level_tokenizer(pre, vocab, file.strings("tokenizer.ggml.merges"), added)
     config: dict[str, Any] = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
         token_id = file.token_id(f"tokenizer.ggml.{key}_token_id", len(names))
@@ -112,7 +133,7 @@ def _byte_level(file: _Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
     flag = file.get("tokenizer.ggml.add_bos_token")
     return tokenizer, {
         **config,
-        "add_bos_token": add_bos if flag is None else flag,
+        "add_bos_token": _PRE[pre][3] if flag is None else flag,
         "eos_token_ids": file.ends(len(names)),
     }
 

@@ -15,7 +15,10 @@ from torch import Tensor
 from ..errors import DistillError
 from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
-from .hf_config import config_from_hf, hf_config
+from .architectures.architecture import our_names, split_fused
+from .byte_level_files import tokenizer_from_byte_level_files
+from .hf_config import described, hf_config
+from .hf_ternary import TernaryWeights
 
 
 def _bad_source(problem: str, hint: str | None = None) -> DistillError:
@@ -34,9 +37,12 @@ def read_json(path: Path) -> Any:
         raise file_error(cause, path, "reading") from cause
 
 
-def _is_ignored(name: str) -> bool:
-    """A table computed from the config, and the teacher that the official trainer leaves in its checkpoints."""
-    return name.endswith(".rotary_emb.inv_freq") or name.startswith("teacher_model.")
+def _read_object(path: Path) -> dict[str, Any]:
+    """{} when the file is not there."""
+    found = read_json(path)
+    if not isinstance(found, (dict, type(None))):
+        raise _bad_source(f"{path} is not a JSON object")
+    return found or {}
 
 
 def _shard_names(index: Any, path: Path) -> list[str]:
@@ -80,7 +86,7 @@ _WEIGHTS = (("model.safetensors", _safetensors), ("pytorch_model.bin", _pickle))
 
 
 class HfFolder:
-    """Raises DistillError ERR_UNKNOWN_FORMAT, ERR_BAD_SOURCE and those of `config_from_hf` when opened."""
+    """Raises DistillError ERR_UNKNOWN_FORMAT, ERR_BAD_SOURCE and those of `hf_config.described` when opened."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
@@ -93,7 +99,8 @@ class HfFolder:
             raise DistillError("ERR_UNSUPPORTED_TEACHER", f"{self.path} is a 1-bit model, not a teacher", hint)
         self._root = root
         self.files, self._read = self._find_weights()
-        self.config = config_from_hf(root)
+        self.config, self._description = described(root)
+        self._ternary = TernaryWeights.of(root)
 
     def _find_weights(self):
         for single, read in _WEIGHTS:
@@ -104,24 +111,68 @@ class HfFolder:
                 return [self.path / name for name in _shard_names(read_json(index), index)], read
         raise _bad_source(f"{self.path} has no model.safetensors, no pytorch_model.bin and no index of such files")
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor as it is stored) of each."""
+    def _stored(self, wanted: dict[str, list[str]]) -> Iterator[tuple[str, Tensor]]:
+        """(their full name, tensor as it is stored) of each that holds something of the model."""
+        description = self._description
+        prefix, nested = description.prefix, description.nested_prefix
         for file in self.files:
             for name, tensor in self._read(file):
-                # some checkpoints lack the `model.` in front
-                full = name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
-                if not _is_ignored(name) and not (full == "lm_head.weight" and self.config.tied_head):
+                # some checkpoints lack what the names of the others begin with
+                full = name if name in wanted or f"{prefix}{name}" not in wanted else f"{prefix}{name}"
+                if nested and name.startswith(nested):
+                    full = f"{prefix}{name.removeprefix(nested)}"
+                is_tied = self.config.tied_head and full == f"{description.names['lm_head']}.weight"
+                if not description.is_ignored(name) and not is_tied:
                     yield full, tensor
 
-    def tokenizer(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(tokenizer.json, tokenizer config with ids that end an answer), or None when there is no tokenizer.json."""
-        tokenizer = read_json(self.path / "tokenizer.json")
-        if tokenizer is None:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """(our name, tensor) of each; under its own name one that a model of this architecture does not use.
+
+        Raises DistillError ERR_MISSING_TENSOR, ERR_UNSUPPORTED_TENSOR_TYPE.
+        """
+        description = self._description
+        wanted = our_names(self.config, description.names)
+        stored = self._stored(wanted)
+        seen = set()
+        for full, tensor in stored if self._ternary is None else self._ternary.decoded(stored):
+            ours = wanted.get(full, [full])
+            seen.add(full)
+            parts = [tensor] if len(ours) == 1 else split_fused(self.config, ours, tensor, description.fused)
+            for name, part in zip(ours, parts, strict=True):
+                yield name, description.convert(self.config, name, part)
+        missing = next((name for name in wanted if name not in seen), None)
+        if missing is not None:
+            raise DistillError("ERR_MISSING_TENSOR", f"{self.path} has no tensor {missing}")
+
+    def _tokenizer_config(self) -> dict[str, Any]:
+        """tokenizer_config.json, with the names that older folders keep in special_tokens_map.json."""
+        mapped = _read_object(self.path / "special_tokens_map.json")
+        named = {name: value for name, value in mapped.items() if name.endswith("_token")}
+        return {**named, **_read_object(self.path / "tokenizer_config.json")}
+
+    def _read_merges(self) -> str | None:
+        try:
+            return (self.path / "merges.txt").read_text(encoding="utf-8")
+        except FileNotFoundError:
             return None
-        config = read_json(self.path / "tokenizer_config.json") or {}
+        except UnicodeDecodeError as cause:
+            raise _bad_source(f"{self.path / 'merges.txt'} is not UTF-8") from cause
+        except OSError as cause:
+            raise file_error(cause, self.path / "merges.txt", "reading") from cause
+
+    def tokenizer(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """(tokenizer.json, tokenizer config with ids that end an answer), or None when there is neither a
+        tokenizer.json nor vocab.json with merges.txt. Raises DistillError ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER.
+        """
+        tokenizer, config = read_json(self.path / "tokenizer.json"), self._tokenizer_config()
+        if tokenizer is None:
+            vocab, merges = read_json(self.path / "vocab.json"), self._read_merges()
+            if vocab is None or merges is None:
+                return None
+            tokenizer = tokenizer_from_byte_level_files(vocab, merges, config)
         config.pop("chat_template", None)
-        for source in (read_json(self.path / "generation_config.json"), self._root):
-            ends = (source or {}).get("eos_token_id")
+        for source in (_read_object(self.path / "generation_config.json"), self._root):
+            ends = source.get("eos_token_id")
             ends = ends if isinstance(ends, list) else [ends]
             if ends and all(isinstance(token, int) for token in ends):
                 config["eos_token_ids"] = ends
@@ -132,7 +183,7 @@ class HfFolder:
         path = self.path / "chat_template.jinja"
         if path.exists():
             return path.read_text(encoding="utf-8")
-        found = (read_json(self.path / "tokenizer_config.json") or {}).get("chat_template")
+        found = _read_object(self.path / "tokenizer_config.json").get("chat_template")
         if not isinstance(found, list):
             return found
         named = [item for item in found if isinstance(item, dict)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DistillError
-from ..model.config import ROLES, LlamaConfig
+from ..model.config import LlamaConfig
 from ..model.fields import FEATURES, FIELDS
 from ..system.atomic_file import writing_atomically
 from .crc32c import crc32c
@@ -48,7 +48,7 @@ class TensorSpec:
     #: F32 | F16 | BF16 | I8 | U8
     dtype: str
     shape: tuple[int, ...]
-    #: embedding | head | linear | norm | blob
+    #: embedding | positions | head | linear | norm | recurrence | blob
     part: str
 
     @property
@@ -59,10 +59,11 @@ class TensorSpec:
 def obt_config(config: LlamaConfig, kinds: dict[tuple[int, str], Kind], embedding: Kind, head: Kind) -> dict[str, Any]:
     """The file's config in its one form: keys in the order of FIELDS, features with their defaults left out.
 
-    kinds: of every (layer, role)."""
-    linears = {role: kinds[0, role] for role in ROLES}
-    for layer in range(1, config.n_layers):
-        for role in ROLES:
+    kinds: of every (layer, role) that there is."""
+    layers = range(config.n_layers)
+    linears = {role: next(kinds[i, role] for i in layers if (i, role) in kinds) for role in config.roles()}
+    for layer in layers:
+        for role in config.roles(layer):
             if kinds[layer, role] != linears[role]:
                 linears[f"{layer}.{role}"] = kinds[layer, role]
     scaling = config.rope_scaling
@@ -103,6 +104,11 @@ def _matrix_tensors(name: str, kind: Kind, rows: int, cols: int, part: str) -> I
         yield spec("bias", "F32", rows)
 
 
+def _norm_tensors(config: LlamaConfig, name: str, size: int) -> list[TensorSpec]:
+    weight = TensorSpec(name, "F32", (size,), "norm")
+    return [weight, TensorSpec(f"{name}.bias", "F32", (size,), "norm")] if config.norm_bias else [weight]
+
+
 def _layer_tensors(obt: dict[str, Any], config: LlamaConfig, layer: int) -> list[TensorSpec]:
     prefix = f"layers.{layer}"
 
@@ -110,21 +116,40 @@ def _layer_tensors(obt: dict[str, Any], config: LlamaConfig, layer: int) -> list
         kind = obt["linears"].get(f"{layer}.{role}", obt["linears"][role])
         return list(_matrix_tensors(f"{prefix}.{role}", kind, *config.linear_shape(role), "linear"))
 
-    def norm(name: str, size: int) -> TensorSpec:
-        return TensorSpec(f"{prefix}.{name}", "F32", (size,), "norm")
+    def norm(name: str, size: int) -> list[TensorSpec]:
+        return _norm_tensors(config, f"{prefix}.{name}", size)
 
-    table = [norm("attention_norm", config.dim), *linear("wq"), *linear("wk"), *linear("wv")]
-    if config.qk_norm:
-        table += [norm("q_norm", config.head_dim), norm("k_norm", config.head_dim)]
-    return [*table, *linear("wo"), norm("ffn_norm", config.dim), *linear("w1"), *linear("w2"), *linear("w3")]
+    def plain(part: str, **shapes: tuple[int, ...]) -> list[TensorSpec]:
+        return [TensorSpec(f"{prefix}.{name}", "F32", shape, part) for name, shape in shapes.items()]
+
+    table = norm("attention_norm", config.dim)
+    if layer in config.delta_layers:
+        heads = (config.delta_v_heads,)
+        table += [*linear("w_qkv"), *linear("w_z"), *linear("w_beta"), *linear("w_alpha")]
+        table += plain("recurrence", conv=(config.delta_channels, config.delta_conv), decay=heads, time_bias=heads)
+        table += [*plain("norm", delta_norm=(config.delta_v_dim,)), *linear("w_out")]
+    else:
+        table += [*linear("wq"), *linear("wk"), *linear("wv")]
+        if config.qk_norm:
+            table += plain("norm", q_norm=(config.head_dim,), k_norm=(config.head_dim,))
+        if config.attention_inner_norm:
+            table += norm("attention_inner_norm", config.n_heads * config.head_dim)
+        table += linear("wo")
+    table += [*norm("ffn_norm", config.dim), *linear("w1")]
+    if config.ffn_inner_norm:
+        table += norm("ffn_inner_norm", config.hidden_dim)
+    return [*table, *linear("w2"), *(linear("w3") if config.feed_forward == "gated" else [])]
 
 
 def tensor_table(obt: dict[str, Any], config: LlamaConfig, blobs: dict[str, int]) -> list[TensorSpec]:
     """Every tensor in file order. obt: of `obt_config`; blobs: bytes of `tokenizer` and `chat_template`, 0 for none."""
     table = list(_matrix_tensors("tok_embeddings", obt["embedding"], config.vocab_size, config.dim, "embedding"))
+    if config.positions == "learned":
+        rows = config.context_length + config.position_offset
+        table.append(TensorSpec("position_embeddings", "F32", (rows, config.dim), "positions"))
     for layer in range(config.n_layers):
         table += _layer_tensors(obt, config, layer)
-    table.append(TensorSpec("norm", "F32", (config.dim,), "norm"))
+    table += _norm_tensors(config, "norm", config.dim)
     if not config.tied_head:
         table += _matrix_tensors("output", obt["head"], config.vocab_size, config.dim, "head")
     for name in ("tokenizer", "chat_template"):

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 from ..errors import DistillError
 from .config import LlamaConfig
 from .linear import LinearFactory, linear_of
-from .norm import RMSNorm
+from .norm import RMSNorm, norm_of
 from .rope import rotate
 
 
 class KVCache:
-    """Keys and values of a batch, allocated once: [layers, B, kv_heads, capacity, head_dim] each.
+    """Keys and values of a batch, allocated once: [layers, B, kv_heads, capacity, head_dim] each, of the layers that
+    have attention; of the others their recurrent states, which begin anew at position 0.
 
     Called without positions, `Llama.forward` appends at `length` and reads only what is filled (eager decoding). Called
     with a tensor of positions it never looks at Python numbers and all shapes stay the same from step to step, so a
@@ -29,9 +30,18 @@ class KVCache:
         if capacity > config.context_length:
             message = f"A cache of {capacity} positions is longer than the model's context of {config.context_length}"
             raise DistillError("ERR_CONTEXT_LENGTH", message)
-        shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
+        recurrent = config.delta_layers
+        with_keys = [layer for layer in range(config.n_layers) if layer not in recurrent]
+        #: which of the stored ones a layer's are
+        self._place = {layer: i for layers in (with_keys, recurrent) for i, layer in enumerate(layers)}
+        shape = (len(with_keys), batch, config.n_kv_heads, capacity, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        # the channels before the next token, as the convolution reads them, and the states: float32 whatever dtype is
+        heads = (config.delta_v_heads, config.delta_k_dim, config.delta_v_dim)
+        before = (config.delta_channels, max(config.delta_conv - 1, 0))
+        self._before = torch.zeros(len(recurrent), batch, *before, device=device)
+        self._states = torch.zeros(len(recurrent), batch, *heads, device=device)
         self.capacity = capacity
         self.limit = capacity
         self.length = 0
@@ -42,13 +52,25 @@ class KVCache:
 
     def extend(self, layer: int, k: Tensor, v: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Writes k, v [B, kv_heads, T, head_dim] at positions [T] or [B, T]; returns all up to `limit`."""
-        for store, new in ((self.keys[layer], k), (self.values[layer], v)):
+        place = self._place[layer]
+        for store, new in ((self.keys[place], k), (self.values[place], v)):
             if positions.dim() == 1:
                 store.index_copy_(2, positions, new.to(store.dtype))
             else:
                 index = positions[:, None, :, None].expand_as(new)
                 store.scatter_(2, index, new.to(store.dtype))
-        return self.keys[layer, :, :, : self.limit], self.values[layer, :, :, : self.limit]
+        return self.keys[place, :, :, : self.limit], self.values[place, :, :, : self.limit]
+
+    def recurrent(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The last raw channels, [B, channels, conv - 1], and the state, [B, v_heads, k_dim, v_dim], that tokens at
+        these positions, [T] or [B, T], go on from; zeros where they begin at 0."""
+        place, goes_on = self._place[layer], (positions[..., 0] > 0).reshape(-1, 1, 1)
+        before = torch.where(goes_on, self._before[place], 0.0)
+        return before, torch.where(goes_on[..., None], self._states[place], 0.0)
+
+    def keep_recurrent(self, layer: int, before: Tensor, state: Tensor) -> None:
+        self._before[self._place[layer]].copy_(before)
+        self._states[self._place[layer]].copy_(state)
 
 
 @dataclass
@@ -76,10 +98,16 @@ class Attention(nn.Module):
         self.o_proj = linear_of(config, layer, "wo", factory)
         self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else None
+        width = config.n_heads * config.head_dim
+        #: of all heads together, in front of o_proj
+        self.attn_sub_norm = norm_of(config, width) if config.attention_inner_norm else None
+        self.output_gate = config.output_gate
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, _ = x.shape
-        q = self.q_proj(x).view(batch, tokens, self.n_heads, self.head_dim)
+        q, gate = self.q_proj(x).view(batch, tokens, self.n_heads, -1), None
+        if self.output_gate:
+            q, gate = q.chunk(2, dim=-1)
         k = self.k_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim)
         v = self.v_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -88,8 +116,11 @@ class Attention(nn.Module):
         q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
         if step.cache is not None:
             k, v = step.cache.extend(self.layer, k, v, step.positions)
-        y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype)
-        return self.o_proj(y.transpose(1, 2).reshape(batch, tokens, -1))
+        y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype).transpose(1, 2)
+        if gate is not None:
+            y = y * gate.sigmoid()
+        y = y.reshape(batch, tokens, -1)
+        return self.o_proj(y if self.attn_sub_norm is None else self.attn_sub_norm(y))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, step: Step) -> Tensor:
         if step.attentions is not None:

@@ -9,10 +9,13 @@ from typing import Any
 from .fields import FEATURES, FIELDS, check_field, config_error, default_of
 
 ROLES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3")
+#: of layers that mix by the delta rule, in the place of the first four
+DELTA_ROLES = ("w_qkv", "w_z", "w_beta", "w_alpha", "w_out")
 #: those with biases in Qwen2
 QKV = ROLES[:3]
 
-#: Hugging Face's names of the seven linears, within `model.layers.N.`
+#: Hugging Face's names of Llama's linears, within `model.layers.N.`; a feed-forward of two matrices has no w3, and its
+#: first one is called like the gate
 HF_LINEARS = {
     "wq": "self_attn.q_proj",
     "wk": "self_attn.k_proj",
@@ -21,6 +24,11 @@ HF_LINEARS = {
     "w1": "mlp.gate_proj",
     "w2": "mlp.down_proj",
     "w3": "mlp.up_proj",
+    "w_qkv": "linear_attn.in_proj_qkv",
+    "w_z": "linear_attn.in_proj_z",
+    "w_beta": "linear_attn.in_proj_b",
+    "w_alpha": "linear_attn.in_proj_a",
+    "w_out": "linear_attn.out_proj",
 }
 
 #: the engine's caps (src/config/limits.ts, src/config/rope.ts)
@@ -40,8 +48,7 @@ _SCALING_FIELDS = {
 class LlamaConfig:
     """RoPE rotates pairs (i, i + head_dim/2), as Hugging Face stores q and k; readers reorder other layouts.
 
-    Every feature that an engine's file can name is a field here; `model.llama` computes some of them and refuses the
-    others. Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
+    Every feature that an engine's file can name is a field here, and `model.llama` computes by them alone. Raises DistillError ERR_CONFIG when a field is out of range or does not fit the others.
     """
 
     vocab_size: int
@@ -80,6 +87,16 @@ class LlamaConfig:
     activation: str = "silu"
     ffn_inner_norm: bool = False
     parallel_residual: bool = False
+    #: ascending; they mix by a gated delta rule (model/delta.py)
+    delta_layers: list[int] = field(default_factory=list)
+    delta_k_heads: int = 0
+    delta_v_heads: int = 0
+    delta_k_dim: int = 0
+    delta_v_dim: int = 0
+    #: tokens that the convolution in front of the rule sees, the newest among them
+    delta_conv: int = 0
+    #: which key head a value head h reads: grouped, h div (v_heads / k_heads); tiled, h mod k_heads
+    delta_head_order: str = "grouped"
 
     def __post_init__(self) -> None:
         for name in (item["name"] for item in FIELDS if hasattr(self, item["name"])):
@@ -92,7 +109,8 @@ class LlamaConfig:
         if self.n_heads * self.head_dim > most:
             raise config_error(f"n_heads x head_dim must be at most {most}, found {self.n_heads * self.head_dim}")
         self._check_positions()
-        object.__setattr__(self, "biases", tuple(role for role in ROLES if role in self.biases))
+        self._check_delta()
+        object.__setattr__(self, "biases", tuple(role for role in self.roles() if role in self.biases))
 
     def _check_positions(self) -> None:
         """Numbers that belong to positions of the other sort must have their defaults."""
@@ -106,6 +124,23 @@ class LlamaConfig:
             raise config_error(f"rope_dims must be head_dim {self.head_dim} with learned positions")
         elif self.rope_scaling["type"] != "none":
             raise config_error("rope_scaling must be of type none with learned positions")
+
+    def _check_delta(self) -> None:
+        numbers = ("delta_k_heads", "delta_v_heads", "delta_k_dim", "delta_v_dim", "delta_conv")
+        if not self.delta_layers:
+            given = next((name for name in numbers if getattr(self, name) != 0), None)
+            if given is not None or self.delta_head_order != "grouped":
+                raise config_error(f"{given or 'delta_head_order'} must be left out without delta_layers")
+            return
+        absent = next((name for name in numbers if getattr(self, name) == 0), None)
+        if absent is not None:
+            raise config_error(f"{absent} must be at least 1 with delta_layers")
+        if self.delta_layers[-1] >= self.n_layers:
+            raise config_error(f"delta_layers names layer {self.delta_layers[-1]} of {self.n_layers}")
+        if self.delta_v_heads % self.delta_k_heads != 0:
+            raise config_error(f"delta_v_heads must be a multiple of delta_k_heads {self.delta_k_heads}")
+        if self.delta_channels > _WIDEST:
+            raise config_error(f"w_qkv would have {self.delta_channels} rows, at most {_WIDEST} are possible")
 
     def features(self) -> dict[str, Any]:
         """The features that differ from their defaults: what a file has to say."""
@@ -133,23 +168,43 @@ class LlamaConfig:
     def with_context(self, context_length: int) -> LlamaConfig:
         return replace(self, context_length=context_length)
 
+    @property
+    def delta_channels(self) -> int:
+        """Queries, keys and values of all heads of a delta rule, one after the other."""
+        return 2 * self.delta_k_heads * self.delta_k_dim + self.delta_v_heads * self.delta_v_dim
+
     def linear_shape(self, role: str) -> tuple[int, int]:
         """(out_features, in_features)"""
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        inner = self.delta_v_heads * self.delta_v_dim
         return {
-            "wq": (q, self.dim),
+            "wq": (2 * q if self.output_gate else q, self.dim),
             "wk": (kv, self.dim),
             "wv": (kv, self.dim),
             "wo": (self.dim, q),
             "w1": (self.hidden_dim, self.dim),
             "w2": (self.dim, self.hidden_dim),
             "w3": (self.hidden_dim, self.dim),
+            "w_qkv": (self.delta_channels, self.dim),
+            "w_z": (inner, self.dim),
+            "w_beta": (self.delta_v_heads, self.dim),
+            "w_alpha": (self.delta_v_heads, self.dim),
+            "w_out": (self.dim, inner),
         }[role]
+
+    def roles(self, layer: int | None = None) -> tuple[str, ...]:
+        """The linears of a layer; None: those that some layer has."""
+        layers = range(self.n_layers) if layer is None else (layer,)
+        deltas = sum(each in self.delta_layers for each in layers)
+        attention = ROLES[:4] if deltas < len(layers) else ()
+        feed_forward = ROLES[4:] if self.feed_forward == "gated" else ROLES[4:6]
+        return (*attention, *feed_forward, *(DELTA_ROLES if deltas > 0 else ()))
 
     @property
     def n_linear_weights(self) -> int:
-        """Weights in the seven linears of all layers: what becomes 1-bit."""
-        return self.n_layers * sum(math.prod(self.linear_shape(role)) for role in ROLES)
+        """Weights in the linears of all layers."""
+        roles = [role for layer in range(self.n_layers) for role in self.roles(layer)]
+        return sum(math.prod(self.linear_shape(role)) for role in roles)
 
 
 def _check_scaling(scaling: Any, rope_dims: int) -> None:

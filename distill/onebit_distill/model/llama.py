@@ -1,7 +1,11 @@
-"""Llama and its family (Mistral, Qwen2, Qwen3) with linears of any kind. Parameter names are Hugging Face's."""
+"""Llama, and every model that differs from it by features of its config, with linears of any kind.
+
+Parameter names are Hugging Face's of Llama; what others call them is in formats/architectures.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import DistillError
 from .attention import Attention, KVCache, Step
-from .config import LlamaConfig
+from .config import HF_LINEARS, LlamaConfig
+from .delta import DeltaNet
 from .linear import Dense, LinearFactory, dense_factory, linear_of
-from .norm import RMSNorm
+from .norm import norm_of
 from .rope import rope_table
 
 
@@ -23,15 +28,40 @@ class Embedding(nn.Embedding):
             super().reset_parameters()
 
 
+def _relu2(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "relu": F.relu,
+    "relu2": _relu2,
+    "gelu": F.gelu,
+    "gelu_tanh": _gelu_tanh,
+}
+
+
 class FeedForward(nn.Module):
+    """gated: down(act(gate x) ⊙ up x); plain: down(act(gate x)), and there is no up."""
+
     def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
         super().__init__()
         self.gate_proj = linear_of(config, layer, "w1", factory)
-        self.up_proj = linear_of(config, layer, "w3", factory)
+        self.up_proj = linear_of(config, layer, "w3", factory) if config.feed_forward == "gated" else None
         self.down_proj = linear_of(config, layer, "w2", factory)
+        #: in front of down_proj
+        self.ffn_sub_norm = norm_of(config, config.hidden_dim) if config.ffn_inner_norm else None
+        self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        inner = self.activation(self.gate_proj(x))
+        if self.up_proj is not None:
+            inner = inner * self.up_proj(x)
+        return self.down_proj(inner if self.ffn_sub_norm is None else self.ffn_sub_norm(inner))
 
 
 class Block(nn.Module):
@@ -39,22 +69,29 @@ class Block(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.dim, config.norm_eps)
-        self.self_attn = Attention(config, layer, factory)
-        self.post_attention_layernorm = RMSNorm(config.dim, config.norm_eps)
+        self.input_layernorm = norm_of(config, config.dim)
+        if layer in config.delta_layers:
+            self.linear_attn = DeltaNet(config, layer, factory)
+        else:
+            self.self_attn = Attention(config, layer, factory)
+        self.post_attention_layernorm = norm_of(config, config.dim)
         self.mlp = FeedForward(config, layer, factory)
+        self.parallel = config.parallel_residual
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), step)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        mixer = self.linear_attn if hasattr(self, "linear_attn") else self.self_attn
+        mixed = x + mixer(self.input_layernorm(x), step)
+        return mixed + self.mlp(self.post_attention_layernorm(x if self.parallel else mixed))
 
 
 class _Body(nn.Module):
     def __init__(self, config: LlamaConfig, factory: LinearFactory) -> None:
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.dim)
+        rows = config.context_length + config.position_offset
+        self.embed_positions = Embedding(rows, config.dim) if config.positions == "learned" else None
         self.layers = nn.ModuleList(Block(config, layer, factory) for layer in range(config.n_layers))
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.norm = norm_of(config, config.dim)
 
 
 @dataclass
@@ -63,16 +100,37 @@ class LlamaOutput:
     logits: Tensor | None
     #: Hugging Face's meaning: [0] the embeddings, [i] the output of layer i, [n_layers] the state behind the final norm
     hidden_states: list[Tensor] | None = None
-    #: of each layer, [B, heads, T, S]
+    #: of each layer that has attention, [B, heads, T, S]
     attentions: list[Tensor] | None = None
 
 
 #: features of a config that are computed here
-_COMPUTED = {"qk_norm", "window"}
+_COMPUTED = {
+    "norm",
+    "norm_bias",
+    "positions",
+    "position_offset",
+    "rope_dims",
+    "qk_norm",
+    "attention_inner_norm",
+    "window",
+    "output_gate",
+    "feed_forward",
+    "activation",
+    "ffn_inner_norm",
+    "parallel_residual",
+    "delta_layers",
+    "delta_k_heads",
+    "delta_v_heads",
+    "delta_k_dim",
+    "delta_v_dim",
+    "delta_conv",
+    "delta_head_order",
+}
 
 
 class Llama(nn.Module):
-    """A model whose seven linears per layer come from `linear_factory` (default: dense).
+    """A model whose linears come from `linear_factory` (default: dense).
 
     Raises DistillError ERR_UNSUPPORTED_ARCHITECTURE for a config with features that are not computed here.
     """
@@ -82,8 +140,7 @@ class Llama(nn.Module):
         refused = [f"{name} = {value!r}" for name, value in config.features().items() if name not in _COMPUTED]
         if refused:
             message = f"A model with {', '.join(refused)} can neither teach nor be trained"
-            hint = "Llama, Mistral, Qwen2 and Qwen3 can; the engine runs more kinds of models."
-            raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message, hint)
+            raise DistillError("ERR_UNSUPPORTED_ARCHITECTURE", message, "The engine runs more kinds of models.")
         self.config = config
         self.model = _Body(config, linear_factory)
         self.lm_head = None if config.tied_head else Dense(config.dim, config.vocab_size, bias=False)
@@ -109,7 +166,7 @@ class Llama(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if parameter.dim() == 2:
-                    narrow = name.endswith(("o_proj.weight", "down_proj.weight"))
+                    narrow = name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight"))
                     parameter.normal_(0, into_residual if narrow else std, generator=generator)
                 elif name.endswith(".bias"):
                     parameter.zero_()
@@ -132,7 +189,7 @@ class Llama(nn.Module):
         """
         step = self._step(ids, cache, positions)
         step.attentions = [] if attentions else None
-        x = self.model.embed_tokens(ids)
+        x = self.embed(ids, step.positions)
         states = [x]
         for layer, block in enumerate(self.model.layers):
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -149,6 +206,15 @@ class Llama(nn.Module):
             x = x[:, -1:]
         out = None if logits == "none" else self.head(x)
         return LlamaOutput(out, states if hidden_states else None, step.attentions)
+
+    def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """What the first layer reads, [B, T, dim]. ids: int64 [B, T]; positions: [T] or [B, T], default 0…T-1."""
+        x = self.model.embed_tokens(ids)
+        if self.model.embed_positions is None:
+            return x
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
+        return x + self.model.embed_positions(positions + self.config.position_offset)
 
     def head(self, x: Tensor) -> Tensor:
         """Logits of states behind the final norm: [..., dim] -> [..., V]."""
@@ -169,14 +235,12 @@ class Llama(nn.Module):
         return ones.tril().triu(1 - self.config.window)
 
     def linears(self) -> dict[str, nn.Module]:
-        """The seven linears of every layer by their full name, such as `model.layers.0.self_attn.q_proj`."""
-        found = {}
-        for index, block in enumerate(self.model.layers):
-            for part in ("self_attn", "mlp"):
-                for name, module in getattr(block, part).named_children():
-                    if name.endswith("_proj"):
-                        found[f"model.layers.{index}.{part}.{name}"] = module
-        return found
+        """The linears of every layer by their full name, such as `model.layers.0.self_attn.q_proj`."""
+        return {
+            f"model.layers.{index}.{HF_LINEARS[role]}": block.get_submodule(HF_LINEARS[role])
+            for index, block in enumerate(self.model.layers)
+            for role in self.config.roles(index)
+        }
 
     def _check_length(self, tokens: int) -> None:
         if tokens > self.config.context_length:

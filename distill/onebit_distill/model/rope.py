@@ -26,24 +26,24 @@ def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
 
 def _yarn(frequency: Tensor, config: LlamaConfig) -> tuple[Tensor, float]:
     """arXiv 2309.00071, section 3.2: a ramp between kept and divided frequencies, and a magnitude."""
-    scaling, head_dim = config.rope_scaling, config.head_dim
+    scaling, dims = config.rope_scaling, config.rope_dims
 
     def pair_that_turns(turns: float) -> float:
         original = scaling["original_context"] / (turns * 2 * math.pi)
-        return head_dim * math.log(original) / (2 * math.log(config.rope_theta))
+        return dims * math.log(original) / (2 * math.log(config.rope_theta))
 
     low = max(math.floor(pair_that_turns(scaling["beta_fast"])), 0)
-    high = min(math.ceil(pair_that_turns(scaling["beta_slow"])), head_dim - 1)
+    high = min(math.ceil(pair_that_turns(scaling["beta_slow"])), dims - 1)
     if high == low:
         high += 0.001
-    ramp = ((torch.arange(head_dim // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
+    ramp = ((torch.arange(dims // 2, dtype=torch.float64) - low) / (high - low)).clamp(0, 1)
     magnitude = scaling["attention_factor"] or yarn_magnitude(scaling["factor"])
     return frequency / scaling["factor"] * ramp + frequency * (1 - ramp), magnitude
 
 
 def rope_frequencies(config: LlamaConfig) -> tuple[Tensor, float]:
-    """Radians per position of each pair, float64 [head_dim/2]; and what cos and sin are multiplied by."""
-    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+    """Radians per position of each pair, float64 [rope_dims/2]; and what cos and sin are multiplied by."""
+    exponent = torch.arange(0, config.rope_dims, 2, dtype=torch.float64) / config.rope_dims
     frequency = 1 / torch.tensor(config.rope_theta, dtype=torch.float64) ** exponent
     scaling = config.rope_scaling
     if scaling["type"] == "linear":
@@ -58,16 +58,24 @@ def rope_frequencies(config: LlamaConfig) -> tuple[Tensor, float]:
 
 
 def rope_table(config: LlamaConfig, positions: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [positions, head_dim/2]."""
+    """cos and sin, float32 [positions, rope_dims/2]; [positions, 0] where positions are learned."""
+    if config.positions == "learned":
+        return torch.zeros(positions, 0), torch.zeros(positions, 0)
     frequency, magnitude = rope_frequencies(config)
     angles = torch.arange(positions, dtype=torch.float64)[:, None] * frequency
     return (angles.cos() * magnitude).float(), (angles.sin() * magnitude).float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates pairs (i, i + head_dim/2). x: [B, heads, T, head_dim]; cos, sin: [T, head_dim/2] or [B, 1, T, …]."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """Rotates pairs (i, i + dims/2) of the first `dims` elements and leaves the others.
+
+    x: [B, heads, T, head_dim]; cos, sin: [T, dims/2] or [B, 1, T, dims/2].
+    """
+    half = cos.shape[-1]
+    if half == 0:
+        return x
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
 def rows_for_halves(rows: Tensor, heads: int) -> Tensor:

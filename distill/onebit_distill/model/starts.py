@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DistillError
-from .config import LlamaConfig
+from .config import HF_LINEARS, LlamaConfig
 from .linear import (
     BitNetLinear,
     Dense,
@@ -127,9 +127,19 @@ class StudentKind:
         return cls(name, bits)
 
 
+#: Linears with one output a head, a thousandth of a layer's weights: they say how long a state lives and how much a
+#: token changes it, and no ternary model has given them up either.
+_KEPT_DENSE = ("w_beta", "w_alpha")
+
+
 def linear_factory(kind: StudentKind | str, options: SignOptions = DEFAULT_SIGNS) -> LinearFactory:
     """The factory of a kind's linears: for a student to be loaded from a checkpoint, without a teacher."""
     kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
+    made = _factory(kind, options)
+    return lambda spec: (dense_factory if spec.role in _KEPT_DENSE else made)(spec)
+
+
+def _factory(kind: StudentKind, options: SignOptions) -> LinearFactory:
     if kind.name == "onebit":
         return lambda spec: OneBitLinear(spec.in_features, spec.out_features, spec.bias, options)
     if kind.name == "bitnet":
@@ -183,12 +193,15 @@ def student_of(
     device = teacher.model.embed_tokens.weight.device
     student.to(device)
     sources, made = teacher.linears(), student.linears()
+    kept = tuple(HF_LINEARS[role] for role in _KEPT_DENSE)
+    made = {name: layer for name, layer in made.items() if not name.endswith(kept)}
     own = {f"{name}.weight" for name in made}
     with torch.no_grad():
         copied = dict(teacher.named_parameters())
         for name, parameter in student.named_parameters():
             if name in copied and name not in own:
-                parameter.copy_(copied[name])
+                # a shorter context has fewer positions
+                parameter.copy_(copied[name][: len(parameter)] if "embed_positions" in name else copied[name])
     for name, layer in made.items():
         source = sources[name]
         if not isinstance(source, Dense):

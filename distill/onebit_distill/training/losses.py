@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import DistillError
 from ..model.llama import Llama, LlamaOutput
 from .settings import Settings
 
@@ -89,6 +90,9 @@ class Transfer:
 
     def __init__(self, teacher: Llama, settings: Settings) -> None:
         self.teacher, self.settings = teacher, settings
+        if settings.attention_weight > 0 and len(teacher.config.delta_layers) == teacher.config.n_layers:
+            message = "attention_weight must be 0 for a teacher whose layers all mix by the delta rule"
+            raise DistillError("ERR_BAD_OPTION", message)
         #: a TopKCache instead of the teacher, see topk.py
         self.cache = None
 

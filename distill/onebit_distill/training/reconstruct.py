@@ -94,8 +94,8 @@ def fit_blocks(
     """
     keep = DTYPES[settings.precision]
     with torch.no_grad():
-        theirs = teacher.model.embed_tokens(ids).to(keep)
-        mine = student.model.embed_tokens(ids).to(keep)
+        theirs = teacher.embed(ids).to(keep)
+        mine = student.embed(ids).to(keep)
     step, errors = student.block_step(ids.shape[1]), []
     for index, (block, source) in enumerate(zip(student.model.layers, teacher.model.layers, strict=True)):
         theirs = _through(source, theirs, step, options, settings.precision)

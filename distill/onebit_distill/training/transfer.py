@@ -64,11 +64,12 @@ def start_options(settings: Settings) -> StartOptions:
 
 
 def choose_trained(student: Llama, settings: Settings) -> None:
-    """Which parameters learn: the linears always; embedding and head, and norms, as the settings say."""
+    """Which parameters learn: the linears always; embeddings and head, and norms with what else a delta rule has, as the
+    settings say."""
     for name, parameter in student.named_parameters():
-        if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+        if name.endswith(("embed_tokens.weight", "embed_positions.weight", "lm_head.weight")):
             parameter.requires_grad_(settings.train_embedding)
-        elif "norm.weight" in name or "layernorm.weight" in name:
+        elif name.split(".")[-2].endswith(("norm", "conv1d")) or name.endswith((".A_log", ".dt_bias")):
             parameter.requires_grad_(settings.train_norms)
 
 

@@ -1,12 +1,13 @@
 /** Forms of whole answers, made of the forms of their parts. */
 import type { AnswerShape } from '../grammar/constraint.js'
+import type { ThinkingMarks } from './thinking.js'
 
 /** A part of a structural tag. */
 type Format = Readonly<Record<string, unknown>>
 
 /** The same when the model ends its thinking first, which began in the prompt. */
-export function afterThinking(shape: AnswerShape): AnswerShape {
-  const thinking = { type: 'tag', begin: '', content: { type: 'any_text' }, end: '</think>' }
+export function afterThinking(shape: AnswerShape, [, close]: ThinkingMarks): AnswerShape {
+  const thinking = { type: 'tag', begin: '', content: { type: 'any_text' }, end: close }
   return { tag: { type: 'sequence', elements: [thinking, { type: 'regex', pattern: '\\n{0,2}' }, inTag(shape)] } }
 }
 

@@ -1,0 +1,79 @@
+/** A model in words that its user knows: what its name says, what its numbers are, what is unusual about it. */
+import type { ModelConfig } from './config.js'
+import type { LinearKind } from './kinds.js'
+import { linearKind, linearShape, rolesOf } from './tensors.js'
+
+/** Names that people search for. The first that fits is said instead of the whole name. */
+const FAMILIES: readonly [RegExp, string][] = [
+  // "Bonsai 27B" and "Bonsai 2B" are sizes of the first one.
+  [/bonsai[\s_-]*2(?![\d.]*b\b)/i, 'Bonsai 2'],
+  [/bonsai/i, 'Bonsai'],
+  [/bitnet/i, 'BitNet'],
+  [/falcon[\s_-]*e\b/i, 'Falcon-E'],
+]
+
+/** By kind, and by type of dense ones; others are called by the name of their kind. */
+const KIND_WORDS: Readonly<Record<string, string>> = {
+  sign: '1-bit',
+  q1_0: '1-bit',
+  f32: '32-bit floats',
+  f16: '16-bit floats',
+  bf16: 'bfloat16',
+  q8: '8-bit',
+}
+
+/** What is unusual about how a model computes; undefined where it is not. */
+const FEATURES: readonly ((config: ModelConfig) => string | undefined)[] = [
+  ({ linears }) => (Object.values(linears).some(isChain) ? 'chains of two' : undefined),
+  ({ window }) => (window > 0 ? `sees ${window} positions back` : undefined),
+]
+
+function isChain(kind: LinearKind): boolean {
+  return kind.kind === 'sign' && kind.rank > 0
+}
+
+function kindWord(kind: LinearKind): string {
+  const name = kind.kind === 'dense' ? kind.dtype : kind.kind
+  return KIND_WORDS[name] ?? name
+}
+
+/** The word for most of the linears' weights. */
+function mostlyOf(config: ModelConfig): string {
+  const weights = new Map<string, number>()
+  for (let layer = 0; layer < config.n_layers; layer++) {
+    for (const role of rolesOf(config)) {
+      const [rows, cols] = linearShape(config, role)
+      const word = kindWord(linearKind(config, layer, role))
+      weights.set(word, (weights.get(word) ?? 0) + rows * cols)
+    }
+  }
+  return [...weights].sort((a, b) => b[1] - a[1])[0]![0]
+}
+
+/** Such as Bonsai 2; undefined: the source has no name. */
+function familyOf(name: unknown): string | undefined {
+  if (typeof name !== 'string' || name.trim() === '') return undefined
+  return FAMILIES.find(([pattern]) => pattern.test(name))?.[1] ?? name.trim().slice(0, 60)
+}
+
+/**
+ * Such as "ternary, 2.125 bits per weight, Bonsai 2, rotated".
+ * @param bits per weight of the linears
+ * @param name what the source calls the model
+ */
+export function modelWords(config: ModelConfig, bits: number, name?: unknown): string {
+  const features = FEATURES.map((word) => word(config))
+  const words = [mostlyOf(config), `${Number(bits.toFixed(3))} bits per weight`, familyOf(name), ...features]
+  return words.filter((word) => word !== undefined).join(', ')
+}
+
+/** Architectures whose models were trained with activations of 8 bits. */
+const TRAINED_FOR_8_BITS = /^bitnet/
+
+/** What `activations: 'int8'`, the default, means for a model: a sentence without its full stop. */
+export function activationWords(config: ModelConfig): string {
+  const kinds = [...Object.values(config.linears), config.embedding, config.head]
+  if (kinds.every((kind) => kind.kind === 'dense' && kind.dtype !== 'q8')) return 'floats: nothing is rounded'
+  if (TRAINED_FOR_8_BITS.test(config.architecture)) return '8 bits by default, as the model was trained'
+  return '8 bits by default; the model was made for floats (--activations f32 computes with them, slower)'
+}
