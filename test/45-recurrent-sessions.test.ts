@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Batch } from '../dist/batch/batch.js'
+import { createLanes } from '../dist/bench/lanes.js'
 import { Chat, Model, Session } from '../dist/index.js'
 import { internals } from '../dist/run/model.js'
 import { comparable, fromBatch, fromSession, randomNumbers } from './batch-requests.js'
@@ -271,6 +272,21 @@ describe('a batch', () => {
       session.dispose()
     }
     await batch.close({ graceMs: 0 })
+  })
+})
+
+describe('a measurement at a depth', () => {
+  it.each([1, 3])('goes back to it, whatever has to be computed again: %i sessions', async (n_parallel) => {
+    const test = { n_parallel, n_batch: 64, n_ubatch: 64, n_depth: 50, n_prompt: 100, n_gen: 3, kv: 'f16' } as never
+    const lanes = createLanes(model, test, 300)
+    await lanes.prefill(50)
+    await lanes.prefill(120)
+    for (const depth of [50, 45]) {
+      await lanes.rewind(depth)
+      expect(lanes.length).toBe(depth)
+      await lanes.decode(3)
+    }
+    lanes.dispose()
   })
 })
 
