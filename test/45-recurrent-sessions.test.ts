@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Batch } from '../dist/batch/batch.js'
 import { createLanes } from '../dist/bench/lanes.js'
+import { ChoiceScorer } from '../dist/eval/choices.js'
 import { Chat, Model, Session } from '../dist/index.js'
 import { internals } from '../dist/run/model.js'
 import { comparable, fromBatch, fromSession, randomNumbers } from './batch-requests.js'
@@ -184,11 +185,11 @@ describe('a saved session', () => {
         .subarray(8, 8 + Number(readFileSync(file).readBigUInt64LE()))
         .toString(),
     )
-    expect(header.__metadata__).toMatchObject({ version: '2', states: '200,250,300,350,400', positions: '400' })
+    expect(header.__metadata__).toMatchObject({ version: '2', states: '242,292,342,392,400', positions: '400' })
     const restored = await Session.restore(model, file)
     restored.rewind(340)
     await restored.complete(ids(2), ANSWER)
-    expect(restored.last!.usage.cachedTokens).toBe(300)
+    expect(restored.last!.usage.cachedTokens).toBe(292)
     restored.rewind(340)
     await expectAsFresh(restored)
     // The same session gives the same file.
@@ -212,8 +213,8 @@ describe('a saved session', () => {
       writeFileSync(file, bytes)
     }
     for (const [from, to] of [
-      ['"states":"60,120"', '"states":"60,121"'],
-      ['"states":"60,120"', '"states":"90,12 "'],
+      ['"states":"52,112,120"', '"states":"52,112,121"'],
+      ['"states":"52,112,120"', '"states":"112,52,120"'],
       ['"version":"2"', '"version":"1"'],
       ['"version":"2"', '"version":"3"'],
     ] as const) {
@@ -272,6 +273,44 @@ describe('a batch', () => {
       session.dispose()
     }
     await batch.close({ graceMs: 0 })
+  })
+})
+
+describe('an evaluation', () => {
+  it('scores answers as a session does each alone', async () => {
+    const scorer = new ChoiceScorer(model)
+    const questions = ['short', 'a question of some length, so that what it has in common is worth keeping: '].map(
+      (context) => ({
+        pairs: ['one', 'two two', 'three and more'].map((word) => ({ context, continuation: ` ${word}` })),
+        gold: 0,
+        lengths: [],
+      }),
+    )
+    const scores = await scorer.score(questions)
+    for (const [i, { pairs }] of questions.entries()) {
+      for (const [k, { context, continuation }] of pairs.entries()) {
+        const { tokenizer } = model
+        const before = tokenizer!.encode(context.trimEnd(), { bos: false })
+        const ids = tokenizer!.encode(context + continuation, { bos: false })
+        const session = model.createSession()
+        const { logprobs } = await session.score(ids)
+        const own = [...logprobs.subarray(before.length)].reduce((sum, x) => sum + x, 0)
+        expect(scores[i]![k]!.logprob).toBe(own)
+        session.dispose()
+      }
+    }
+    scorer.dispose()
+  })
+
+  it('computes again little of what was appended before what is scored', async () => {
+    const session = model.createSession()
+    await session.append(ids(300))
+    await session.score(ids(5, 300))
+    const other = model.createSession()
+    const { logprobs } = await other.score(ids(305))
+    session.rewind(300)
+    expect((await session.score(ids(5, 300))).logprobs).toEqual(logprobs.subarray(300))
+    for (const one of [session, other]) one.dispose()
   })
 })
 

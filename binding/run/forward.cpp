@@ -34,9 +34,7 @@ Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* po
         const bool last = i + 1 == n || inputs[i + 1].session != input.session;
         if (!last) continue;
         if (Status status = input.session->grow(positions[i] + 1); !status.ok()) return status;
-        const int tokens = positions[i] + 1 - input.session->length();
-        // Who wants the logits of every token is no text that somebody will go on with.
-        input.session->begin_step(tokens, input.want_logits && !inputs[i + 1 - tokens].want_logits);
+        input.session->begin_step(positions[i] + 1 - input.session->length(), input.ends);
     }
     return {};
 }

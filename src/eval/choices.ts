@@ -74,10 +74,11 @@ export class ChoiceScorer {
       const open = questions.map((question, i) => this.#open(question, i))
       await this.#step(
         open.flatMap(({ session, pairs, shared }) =>
-          shared > 0 ? [{ session, tokens: pairs[0]!.ids.subarray(0, shared), logits: 0 as const }] : [],
+          shared > 0 ? [{ session, tokens: pairs[0]!.ids.subarray(0, shared), logits: 0 as const, ends: true }] : [],
         ),
         signal,
       )
+      for (const { session } of open) session.mark() // all answers go on from here
       const most = Math.max(...open.map(({ pairs }) => pairs.length))
       for (let n = 0; n < most; n++) await this.#answers(open, n, signal)
       return open.map(({ scores }) => scores)
@@ -113,8 +114,10 @@ export class ChoiceScorer {
     const items = asked.map(({ session, pairs, shared }): NativeStepItem => {
       const { ids, from } = pairs[n]!
       session.rewind(shared)
-      const score = { from: Math.max(0, from - 1) - shared, top: 1, next: ids.at(-1)! }
-      return { session, tokens: ids.subarray(shared, -1), logits: 0, score }
+      // A cache with recurrent states may have gone back farther than that.
+      const { length } = session
+      const score = { from: Math.max(0, from - 1) - length, top: 1, next: ids.at(-1)! }
+      return { session, tokens: ids.subarray(length, -1), logits: 0, score }
     })
     const results = await this.#step(items, signal)
     asked.forEach(({ pairs, scores }, i) => {

@@ -51,7 +51,7 @@ struct Setting {
         while (session.length() < end) {
             std::vector<TokenInput> inputs;
             for (int i = session.length(); i < end && static_cast<int>(inputs.size()) < piece; ++i) {
-                inputs.push_back({&session, ids[static_cast<size_t>(i)], every || i + 1 == end});
+                inputs.push_back({&session, ids[static_cast<size_t>(i)], every || i + 1 == end, false, !every && i + 1 == end});
             }
             const auto sink = [&](int, const float* row) { rows.emplace_back(row, row + 50); };
             if (!CHECK(forward(*model, pool, workspace, inputs.data(), static_cast<int>(inputs.size()), sink).ok())) break;
