@@ -76,7 +76,7 @@ function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
     }
     return { kind: 'sign', rank: 0, mid_scale: false, layernorm: source.layernorm, bias }
   }
-  const isRounded = options.type === undefined || options.type === 'q8' || options.type === 'onebit'
+  const isRounded = (options.type === undefined && !small) || options.type === 'q8' || options.type === 'onebit'
   if (GATE_ROLES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }

@@ -3,6 +3,7 @@
  * computed in one step, because a step costs nearly the same for a few tokens as for many. What comes out is the same
  * bytes as from scoring each answer alone.
  */
+import { stateBytes } from '../config/model-size.js'
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel, NativeModel, NativeSession, NativeStepItem, NativeStepResult } from '../native/native.js'
@@ -54,12 +55,12 @@ export class ChoiceScorer {
 
   /** Questions that are worth asking at once. */
   get together(): number {
-    const { n_layers, n_kv_heads, head_dim, context_length } = this.#model.config
-    const perPosition = 2 * n_layers * n_kv_heads * head_dim * 4
-    return Math.max(
-      1,
-      Math.min(TOGETHER, Math.floor(MOST_SESSION_BYTES / (perPosition * Math.min(context_length, 1024)))),
-    )
+    const { config } = this.#model
+    const { n_layers, n_kv_heads, head_dim, context_length, delta_layers } = config
+    const perPosition = 2 * (n_layers - delta_layers.length) * n_kv_heads * head_dim * 4
+    // A session has its recurrent states twice.
+    const session = perPosition * Math.min(context_length, 1024) + 2 * stateBytes(config)
+    return Math.max(1, Math.min(TOGETHER, Math.floor(MOST_SESSION_BYTES / session)))
   }
 
   /**
