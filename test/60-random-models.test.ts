@@ -144,6 +144,7 @@ describe('sizes', () => {
       modelSize(shapeConfig(name, 'f16'), { tokenizer: 0, chat_template: 0 }, 0).parameters
     expect(SHAPE_NAMES.map(parameters)).toEqual([
       134_515_008, 1_100_048_384, 6_738_415_616, 13_015_864_320, 1_720_574_976, 8_190_735_360, 2_412_820_480,
+      1_881_825_088, 8_953_803_264,
     ])
   })
 

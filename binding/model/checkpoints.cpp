@@ -25,20 +25,24 @@ size_t least_missed(const Kept& kept, int end) {
 
 }  // namespace
 
+std::shared_ptr<unsigned char[]> Checkpoints::room(size_t bytes) const {
+    if (bytes > limit_) return nullptr;
+    return std::shared_ptr<unsigned char[]>(new (std::nothrow) unsigned char[bytes]);  // a session without it is only slower
+}
+
 void Checkpoints::keep(Kept& kept, int length, const unsigned char* state, size_t bytes) {
-    const uint64_t limit = limit_;
-    if (bytes > limit) return;
-    std::shared_ptr<unsigned char[]> copy;
-    try {
-        copy = std::shared_ptr<unsigned char[]>(new unsigned char[bytes]);
-    } catch (const std::bad_alloc&) {
-        return;  // a session without it works, only slower
-    }
+    const std::shared_ptr<unsigned char[]> copy = room(bytes);
+    if (!copy) return;
     std::memcpy(copy.get(), state, bytes);
+    keep(kept, length, StateBytes(copy), bytes);
+}
+
+void Checkpoints::keep(Kept& kept, int length, StateBytes state, size_t bytes) {
     const std::lock_guard lock(mutex_);
+    if (bytes > limit_) return;
     kept.erase(std::remove_if(kept.begin(), kept.end(), [](const auto& c) { return !c->bytes; }), kept.end());
-    thin(limit - bytes, &kept, length);
-    kept.push_back(std::make_shared<Checkpoint>(Checkpoint{length, std::move(copy), ++uses_}));
+    thin(limit_ - bytes, &kept, length);
+    kept.push_back(std::make_shared<Checkpoint>(Checkpoint{length, std::move(state), ++uses_}));
     all_.push_back({kept.back(), bytes});
 }
 

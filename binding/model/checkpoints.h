@@ -30,6 +30,9 @@ public:
     // Adds a state at `length`, which is behind all of `kept`, a session's in order; others go where there is no room for it.
     // Without memory, or with a limit below the state's size, nothing is kept.
     void keep(std::vector<std::shared_ptr<Checkpoint>>& kept, int length, const unsigned char* state, size_t bytes);
+    // The same in two parts, for a state that is written by whoever computes it. room: null where nothing is to be kept.
+    std::shared_ptr<unsigned char[]> room(size_t bytes) const;
+    void keep(std::vector<std::shared_ptr<Checkpoint>>& kept, int length, StateBytes state, size_t bytes);
 
     // The last of `kept` at or before `length` that is still there, and its length; null and 0 where there is none.
     struct Found {

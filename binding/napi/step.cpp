@@ -128,6 +128,7 @@ bool read_item(Napi::Env env, Napi::Value value, const std::shared_ptr<ModelStat
     int32_t logits = 0, hidden = 0;
     if (!check_usable(env, *state) || !read_tokens(env, object.Get("tokens"), config, *state, item.get()) ||
         !read_int(env, object.Get("logits"), "logits", 0, 2, &logits) ||
+        (has(object, "ends") && !read_bool(env, object.Get("ends"), "ends", &item->ends)) ||
         (has(object, "hidden") && !read_int(env, object.Get("hidden"), "hidden", 0, 2, &hidden)) ||
         !read_sampler(env, object.Get("sampler"), config, job, item.get()) ||
         !read_score(env, object.Get("score"), config.vocab_size, item.get())) {

@@ -44,8 +44,10 @@ public:
         const DeltaScratch scratch(f_, thread);
         const DeltaState state = f_.inputs[tokens.first].session->delta_state(layer_);
         const int k_dim = c_.delta_k_dim, keys = c_.delta_k_heads * k_dim, key_channel = key_head * k_dim;
-        for (int done = 0; done < tokens.count; done += f_.plan.delta.block_tokens) {
-            const Part part{tokens, done, std::min(f_.plan.delta.block_tokens, tokens.count - done)};
+        const int heads = c_.delta_v_heads / c_.delta_k_heads;
+        for (int done = 0; done < tokens.count;) {
+            const int end = done < state.tail_at ? state.tail_at : tokens.count;
+            const Part part{tokens, done, std::min(f_.plan.delta.block_tokens, end - done)};
             convolve(state, part, scratch.q, f_.plan.delta.k_row, key_channel, k_dim);
             convolve(state, part, scratch.k, f_.plan.delta.k_row, keys + key_channel, k_dim);
             for (int t = 0; t < part.count; ++t) {
@@ -53,13 +55,11 @@ public:
                 f_.kernels.unit_length(scratch.q + row, k_dim, kLengthEps, query_length_);
                 f_.kernels.unit_length(scratch.k + row, k_dim, kLengthEps, 1.0f);
             }
-            for (int i = 0; i < c_.delta_v_heads / c_.delta_k_heads; ++i) value_head(state, part, scratch, value_head_of(key_head, i));
+            for (int i = 0; i < heads; ++i) value_head(state, part, scratch, value_head_of(key_head, i));
+            done += part.count;
+            if (state.tail && done == state.tail_at) keep_tail(state, tokens, key_head);
         }
-        keep_columns(state, tokens, key_channel, k_dim);
-        keep_columns(state, tokens, keys + key_channel, k_dim);
-        for (int i = 0; i < c_.delta_v_heads / c_.delta_k_heads; ++i) {
-            keep_columns(state, tokens, value_channel(value_head_of(key_head, i)), c_.delta_v_dim);
-        }
+        keep_columns(state, tokens, key_head, tokens.count, state.next_columns);
     }
 
 private:
@@ -91,11 +91,25 @@ private:
         }
     }
 
-    // The last columns of all there are now, for the next step.
-    void keep_columns(const DeltaState& state, Span tokens, int channel, int n) const {
-        for (int j = 0; j + 1 < c_.delta_conv; ++j) {
-            const float* from = column(state, tokens, tokens.count + 1 + j - c_.delta_conv, channel);
-            std::memcpy(state.next_columns + j * c_.delta_channels() + channel, from, static_cast<size_t>(n) * sizeof(float));
+    // The last columns of a key head and its value heads after `count` tokens of the step.
+    void keep_columns(const DeltaState& state, Span tokens, int key_head, int count, float* to) const {
+        const auto keep = [&](int channel, int n) {
+            for (int j = 0; j + 1 < c_.delta_conv; ++j) {
+                const float* from = column(state, tokens, count + 1 + j - c_.delta_conv, channel);
+                std::memcpy(to + j * c_.delta_channels() + channel, from, static_cast<size_t>(n) * sizeof(float));
+            }
+        };
+        keep(key_head * c_.delta_k_dim, c_.delta_k_dim);
+        keep((c_.delta_k_heads + key_head) * c_.delta_k_dim, c_.delta_k_dim);
+        for (int i = 0; i < c_.delta_v_heads / c_.delta_k_heads; ++i) keep(value_channel(value_head_of(key_head, i)), c_.delta_v_dim);
+    }
+
+    void keep_tail(const DeltaState& state, Span tokens, int key_head) const {
+        keep_columns(state, tokens, key_head, state.tail_at, state.tail_columns);
+        const size_t size = static_cast<size_t>(f_.plan.delta.v_row) * static_cast<size_t>(c_.delta_k_dim);
+        for (int i = 0; i < c_.delta_v_heads / c_.delta_k_heads; ++i) {
+            const size_t place = static_cast<size_t>(value_head_of(key_head, i)) * size;
+            std::memcpy(state.tail + place, state.next + place, size * sizeof(float));
         }
     }
 

@@ -20,6 +20,7 @@ struct TokenInput {
     int32_t token;
     bool want_logits;
     bool want_hidden = false;  // the state after the final norm
+    bool ends = false;         // a text ends with it, and something else will follow: see Session::begin_step
 };
 
 struct Span {

@@ -10,6 +10,9 @@ namespace {
 
 // A checkpoint is made when so many tokens came after the last one; where something ends, even after a few.
 constexpr int kCheckpointTokens = 256, kLeastApart = 16;
+// Behind the checkpoint of a text's end: the next text may differ in its last tokens, those with which a template invites an
+// answer, and a text that is asked again needs its last token once more. So many take hardly longer than one.
+constexpr int kTailTokens = 8;
 
 // Keys go where their block wants them, kKeyBlock elements apart; values lie in a row. cache: of a chunk, `at` within it.
 template <class T>
@@ -115,20 +118,38 @@ void Session::rewind(int length) {
     while (!kept_.empty() && kept_.back()->length > length_) kept_.pop_back();
 }
 
-void Session::begin_step(int n) {
+void Session::begin_step(int n, bool ends) {
     before_ = kUnknown;
+    tail_.reset();
     if (state_bytes_ == 0) return;
     // Between a prompt and its answer, and where somebody said that something ends; in a long text every so often.
-    const bool ends = marked_ || (n == 1) != single_;
-    const int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
-    if (since >= kCheckpointTokens || (ends && since >= kLeastApart)) {
+    const bool other = marked_ || (n == 1) != single_;
+    int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
+    if (since >= kCheckpointTokens || (other && since >= kLeastApart)) {
         model_->checkpoints->keep(kept_, length_, state(now_), state_bytes_);
+        since = 0;
     }
+    tail_at_ = n - kTailTokens;
+    if (ends && tail_at_ > 0 && since + tail_at_ >= kLeastApart) make_tail();
     marked_ = false;
     single_ = n == 1;
 }
 
+// All of it is written by the step but what fills up to a cache line.
+void Session::make_tail() {
+    tail_ = model_->checkpoints->room(state_bytes_);
+    const Config& c = model_->config;
+    const size_t columns = static_cast<size_t>(c.delta_conv - 1) * static_cast<size_t>(c.delta_channels());
+    for (const LayerState& layer : layers_) {
+        if (!tail_ || !layer.is_delta) continue;
+        auto* floats = reinterpret_cast<float*>(tail_.get() + layer.at);
+        std::fill(floats + columns, floats + column_floats(c), 0.0f);
+    }
+}
+
 void Session::advance(int n) {
+    if (tail_) model_->checkpoints->keep(kept_, length_ + tail_at_, StateBytes(std::move(tail_)), state_bytes_);
+    tail_.reset();
     before_ = length_;
     length_ += n;
     now_ ^= 1;
@@ -137,7 +158,13 @@ void Session::advance(int n) {
 DeltaState Session::delta_state(int layer) const {
     const size_t at = layers_[static_cast<size_t>(layer)].at, heads = column_floats(model_->config);
     auto *now = reinterpret_cast<float*>(state(now_) + at), *next = reinterpret_cast<float*>(state(now_ ^ 1) + at);
-    return {now, now + heads, next, next + heads};
+    DeltaState found{now, now + heads, next, next + heads};
+    if (tail_) {
+        found.tail_columns = reinterpret_cast<float*>(tail_.get() + at);
+        found.tail = found.tail_columns + heads;
+        found.tail_at = tail_at_;
+    }
+    return found;
 }
 
 Status Session::copy_from(const Session& other, int length) {

@@ -21,6 +21,9 @@ struct DeltaState {
     const float* columns;  // (delta_conv - 1, delta_channels) what the convolution saw last, the oldest first
     const float* now;      // (delta_v_heads) each as the kernels have it
     float *next_columns, *next;
+    // Where the state after the first `tail_at` tokens of the step is wanted too; null: nowhere.
+    float *tail_columns = nullptr, *tail = nullptr;
+    int tail_at = 0;
 };
 
 class Session {
@@ -72,8 +75,8 @@ public:
     void store(int layer, int head, int position, const float* k, const float* v);
     DeltaState delta_state(int layer) const;
     // A step writes states beside those there are, so that one that is given up has changed nothing; advance() takes its states.
-    // n: tokens of the step.
-    void begin_step(int n);
+    // n: tokens of the step. ends: a text ends with it, and something else will follow.
+    void begin_step(int n, bool ends);
     void advance(int n);
 
 private:
@@ -106,9 +109,12 @@ private:
         StateBytes bytes;  // of a checkpoint; null, and which unknown: at 0, where everything is zero
     };
     Known known_at(int length) const;
+    void make_tail();
     std::vector<std::shared_ptr<Checkpoint>> kept_;  // ascending
     std::vector<StateBytes> held_;                   // null: the state at length()
     bool marked_ = false, single_ = false;           // single: the last step was of one token
+    std::shared_ptr<unsigned char[]> tail_;          // of the step under way: its state after tail_at_ tokens; or null
+    int tail_at_ = 0;
 };
 
 }  // namespace onebit

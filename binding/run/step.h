@@ -32,6 +32,7 @@ struct StepItem {
     WantedLogits logits = WantedLogits::none;
     WantedHidden hidden = WantedHidden::none;
     bool wants_scores = false;
+    bool ends = false;                        // a text ends with the last token; so it does where a sampler chooses
     ScoreRequest score;
     Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
 

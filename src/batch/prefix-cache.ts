@@ -23,7 +23,7 @@ export function commonPrefix(a: Int32Array, b: Int32Array): number {
 
 /** With how many of its first `length` tokens a session can go on. */
 export function reachable(native: NativeSession, length: number): number {
-  return native.stateBytes === 0 ? length : native.reachable(length)
+  return native.stateBytes > 0 ? native.reachable(length) : length
 }
 
 /** Whether `a` can do all that `b` can. */

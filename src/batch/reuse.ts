@@ -67,7 +67,7 @@ export function findLeader(
     // It is past that, and cannot be gone back to there.
     const { native } = other
     if (native && native.length > common && reachable(native, common) < common) continue
-    best = { request: other, tokens: common }
+    best = { request: other, tokens: usable }
   }
   return best
 }

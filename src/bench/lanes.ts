@@ -18,7 +18,8 @@ export interface Lanes {
   prefill(count: number): Promise<void>
   /** `count` steps, each of one token a session, the likeliest after the one before */
   decode(count: number): Promise<void>
-  rewind(length: number): void
+  /** what of that has to be computed again is, so that a clock which starts then does not measure it */
+  rewind(length: number): Promise<void>
   dispose(): void
 }
 
@@ -61,8 +62,9 @@ class ApiLane implements Lanes {
     if (made !== count) throw new OnebitError('ERR_BENCH', `The model made ${made} tokens instead of ${count}`)
   }
 
-  rewind(length: number): void {
+  async rewind(length: number): Promise<void> {
     this.#session.rewind(length)
+    await this.#session.append([])
   }
 
   dispose(): void {
@@ -123,8 +125,10 @@ class BatchLanes implements Lanes {
     for (let i = 0; i < count; i++) next = await this.#step((lane) => next.subarray(lane, lane + 1))
   }
 
-  rewind(length: number): void {
+  async rewind(length: number): Promise<void> {
     for (const session of this.#sessions) if (length < session.length) session.rewind(length)
+    // The tokens are arbitrary, so others do as well; all sessions went back equally far.
+    if (this.length < length) await this.prefill(length - this.length)
   }
 
   dispose(): void {

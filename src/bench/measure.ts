@@ -36,7 +36,7 @@ export class Measurement {
   async run(test: BenchTest, { repetitions, warmup }: Repetitions): Promise<number[]> {
     const lanes = await this.#at(test)
     const once = async (prompt: number, gen: number) => {
-      lanes.rewind(test.n_depth)
+      await lanes.rewind(test.n_depth)
       const start = performance.now()
       if (prompt > 0) await lanes.prefill(prompt)
       if (gen > 0) await lanes.decode(gen)
@@ -53,7 +53,7 @@ export class Measurement {
   async estimate(test: BenchTest): Promise<{ prompt: number; gen: number; depth: number }> {
     const lanes = this.#sessions(test)
     const start = Math.min(lanes.length, test.n_depth)
-    lanes.rewind(start)
+    await lanes.rewind(start)
     const timed = async (count: number, work: (count: number) => Promise<void>) => {
       const begun = performance.now()
       await work(count)
@@ -62,14 +62,14 @@ export class Measurement {
     const few = Math.min(32, Math.max(1, test.n_prompt, test.n_depth - start))
     const prefill = (count: number) => lanes.prefill(count)
     await prefill(few) // the first pass also brings the weights into the caches
-    lanes.rewind(start)
+    await lanes.rewind(start)
     const prompt = await timed(few, prefill)
     let gen = 0
     if (test.n_gen > 0) {
       await lanes.decode(1)
       gen = await timed(2, (count) => lanes.decode(count))
     }
-    lanes.rewind(start)
+    await lanes.rewind(start)
     return { prompt, gen, depth: prompt * (test.n_depth - start) }
   }
 
@@ -81,7 +81,7 @@ export class Measurement {
   /** Sessions with test.n_depth tokens in them. */
   async #at(test: BenchTest): Promise<Lanes> {
     const lanes = this.#sessions(test)
-    if (lanes.length > test.n_depth) lanes.rewind(test.n_depth)
+    if (lanes.length > test.n_depth) await lanes.rewind(test.n_depth)
     if (lanes.length < test.n_depth) await lanes.prefill(test.n_depth - lanes.length)
     return lanes
   }

@@ -6,7 +6,7 @@
 import type { Features, ModelConfig, WrittenConfig } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
 import { columnUnit, type LinearKind, TERNARY_GROUPS, type TernaryGroup } from '../config/kinds.js'
-import { linearShape, rolesOf, tensorBytes, tensorTable } from '../config/tensors.js'
+import { GATE_ROLES, linearShape, type Role, rolesOf, tensorBytes, tensorTable } from '../config/tensors.js'
 import { badOption, OnebitError } from '../errors.js'
 import type { KvType } from '../run/session.js'
 
@@ -54,6 +54,27 @@ function qwen3(sizes: Parameters<typeof llama>[0]): Shape {
   })
 }
 
+/** Three layers of the delta rule, then one of attention; the sizes of the 2B's heads follow from its others. */
+function qwen35(sizes: Parameters<typeof llama>[0] & Pick<Shape, 'delta_v_heads'>, block: number): Shape {
+  return llama({
+    vocab_size: 248320,
+    head_dim: 256,
+    rope_dims: 64,
+    rope_theta: 1e7,
+    norm_eps: 1e-6,
+    qk_norm: true,
+    output_gate: true,
+    delta_layers: Array.from({ length: sizes.n_layers }, (_, layer) => layer).filter((layer) => layer % 4 !== 3),
+    delta_k_heads: 16,
+    delta_k_dim: 128,
+    delta_v_dim: 128,
+    delta_conv: 4,
+    delta_head_order: 'tiled',
+    ternary: { group: 64, rotation: block, tables: true },
+    ...sizes,
+  })
+}
+
 /** As their config.json on Hugging Face says. */
 export const SHAPES = {
   'smollm2-135m': llama({
@@ -85,6 +106,14 @@ export const SHAPES = {
     activation: 'relu2',
     ternary: { group: 0, tables: false },
   }),
+  'qwen35-2b': qwen35(
+    { dim: 2048, hidden_dim: 6144, n_layers: 24, n_heads: 8, n_kv_heads: 2, delta_v_heads: 16, tied_head: true },
+    2048,
+  ),
+  'qwen35-9b': qwen35(
+    { dim: 4096, hidden_dim: 12288, n_layers: 32, n_heads: 16, n_kv_heads: 4, delta_v_heads: 32 },
+    4096,
+  ),
 } as const satisfies Record<string, Shape>
 
 export type ShapeName = keyof typeof SHAPES
@@ -127,7 +156,8 @@ export function chainRank(rows: number, cols: number, bits: number): number {
   return Math.max(RANK_UNIT, Math.round(exact / RANK_UNIT) * RANK_UNIT)
 }
 
-function linearKindOf(type: WeightType, shape: Shape, rows: number, cols: number): LinearKind {
+function linearKindOf(type: WeightType, shape: Shape, role: Role, rows: number, cols: number): LinearKind {
+  if (GATE_ROLES.includes(role) && type !== 'f16') return { kind: 'dense', dtype: 'bf16', bias: false }
   if (type === 'onebit') return { kind: 'sign', rank: 0, mid_scale: false, layernorm: true, bias: false }
   if (type === 'q1_0') return { kind: 'q1_0', bias: false }
   if (type === 'f16' || type === 'q8') return { kind: 'dense', dtype: type, bias: false }
@@ -169,7 +199,7 @@ export function shapeConfig(shape: ShapeName | Shape, type: WeightType): ModelCo
   })
   for (const role of rolesOf(config)) {
     const [rows, cols] = linearShape(config, role)
-    const kind = linearKindOf(checked, known, rows, cols)
+    const kind = linearKindOf(checked, known, role, rows, cols)
     const unit = columnUnit(kind)
     if (cols % unit !== 0) {
       const name = typeof shape === 'string' ? shape : 'this shape'

@@ -1,7 +1,7 @@
 /** How many weights a token multiplies and how many bytes of them it reads: what speeds are divided by. */
 import type { ModelConfig } from '../config/config.js'
 import type { LinearKind } from '../config/kinds.js'
-import { layerRoles, linearKind, linearShape } from '../config/tensors.js'
+import { GATE_ROLES, layerRoles, linearKind, linearShape } from '../config/tensors.js'
 import { decodeWeightBytes } from './shapes.js'
 
 export interface WeightWork {
@@ -37,6 +37,7 @@ export function weightName(config: ModelConfig): WeightName {
   const found = new Set<WeightName>()
   for (let layer = 0; layer < config.n_layers; layer++) {
     for (const role of layerRoles(config, layer)) {
+      if (GATE_ROLES.includes(role)) continue // they are floats whatever the others are
       const kind = linearKind(config, layer, role)
       if (kind.kind === 'dense') found.add(kind.dtype)
       else if (kind.kind === 'q1_0' || kind.kind === 'ternary') found.add(kind.kind)

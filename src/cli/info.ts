@@ -1,4 +1,4 @@
-import { describeKind, linearKindSummary, type ModelSize, modelSize } from '../config/model-size.js'
+import { describeKind, linearKindSummary, type ModelSize, modelSize, stateBytes } from '../config/model-size.js'
 import { activationWords, modelWords } from '../config/model-words.js'
 import { type ModelHeader, readModelHeader } from '../convert/foreign-model.js'
 import type { Command } from './arguments.js'
@@ -6,7 +6,16 @@ import { formatBytes, formatCount, plainLine } from './format.js'
 
 type Row = [name: string, text: string]
 
-function computationRows({ config }: ModelHeader): Row[] {
+function recurrenceRows({ config }: ModelHeader): Row[] {
+  const { delta_layers, n_layers, delta_k_heads, delta_v_heads, delta_k_dim, delta_v_dim } = config
+  if (delta_layers.length === 0) return []
+  const heads = `${delta_v_heads} heads of ${delta_k_dim} x ${delta_v_dim}, ${delta_k_heads} for keys`
+  const state = `a state of ${formatBytes(stateBytes(config))}`
+  return [['recurrent', `${delta_layers.length} of ${n_layers} layers, Gated DeltaNet: ${heads}; ${state}`]]
+}
+
+function computationRows(header: ModelHeader): Row[] {
+  const { config } = header
   const heads = `${config.n_heads} heads of ${config.head_dim}, ${config.n_kv_heads} for keys and values`
   const scaling = config.rope_scaling.type === 'none' ? '' : `, ${config.rope_scaling.type} scaling`
   const positions = config.positions === 'learned' ? 'learned positions' : `RoPE theta ${config.rope_theta}${scaling}`
@@ -16,6 +25,7 @@ function computationRows({ config }: ModelHeader): Row[] {
       `${config.architecture}: ${config.n_layers} layers, width ${config.dim}, feed-forward ${config.hidden_dim}`,
     ],
     ['attention', `${heads}; ${positions}`],
+    ...recurrenceRows(header),
     ['vocabulary', `${config.vocab_size} tokens${config.tied_head ? ', head tied to the embedding' : ''}`],
     ['context', `${config.context_length} positions`],
     ['activations', activationWords(config)],

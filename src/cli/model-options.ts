@@ -19,6 +19,11 @@ export const MODEL_OPTIONS: Record<string, OptionSpec> = {
     help: 'round activations to int8 (default) or int4 (faster, loses more), or keep floats (slow)',
   },
   verify: { type: 'boolean', help: 'of a GGUF file or a folder: read it whole for its SHA-256' },
+  'checkpoint-mib': {
+    type: 'integer',
+    api: 'checkpointMiB',
+    help: 'MiB for going back in recurrent models without computing all again (default 256)',
+  },
   kv: { type: 'string', choices: [...KV_TYPES], help: 'numbers in the KV cache (default f16)' },
 }
 
@@ -27,6 +32,7 @@ export function modelOptions(values: OptionValues): ModelOptions {
   if (values.threads !== undefined) options.threads = values.threads as number
   if (values.ctx !== undefined) options.context = values.ctx as number
   if (values.activations !== undefined) options.activations = values.activations as Activations
+  if (values['checkpoint-mib'] !== undefined) options.checkpointMiB = values['checkpoint-mib'] as number
   if (values.kv !== undefined) options.kv = values.kv as KvType
   if (values.verify !== undefined) options.verify = values.verify as boolean
   return options

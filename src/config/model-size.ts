@@ -5,7 +5,16 @@
 import type { ModelConfig } from './config.js'
 import { describeFront } from './front.js'
 import type { LinearKind } from './kinds.js'
-import { type Blobs, layerRoles, linearKind, modelParts, type TensorSpec, tensorBytes, tensorTable } from './tensors.js'
+import {
+  type Blobs,
+  deltaWidths,
+  layerRoles,
+  linearKind,
+  modelParts,
+  type TensorSpec,
+  tensorBytes,
+  tensorTable,
+} from './tensors.js'
 
 export interface ModelSize {
   /** weights of the matrices, norms and positions that the model stands for, whatever they are stored as */
@@ -37,6 +46,14 @@ export function modelSize(config: ModelConfig, blobs: Blobs, fileBytes: number):
     bytes,
     fileBytes,
   }
+}
+
+/** What all layers of the delta rule remember of a session, in bytes: their states, and what their convolutions saw last. */
+export function stateBytes(config: ModelConfig): number {
+  const { delta_layers, delta_v_heads, delta_k_dim, delta_v_dim, delta_conv } = config
+  if (delta_layers.length === 0) return 0
+  const numbers = delta_v_heads * delta_k_dim * delta_v_dim + (delta_conv - 1) * deltaWidths(config).channels
+  return 4 * delta_layers.length * numbers
 }
 
 /** A kind in words, e.g. "1 sign stage, LayerNorm" or "int8 rows". */

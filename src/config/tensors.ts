@@ -66,6 +66,9 @@ export function layerRoles(config: Layers, layer: number): readonly Role[] {
   return rolesWithout(config.delta_layers?.includes(layer) ? OF_ATTENTION : OF_DELTA, config)
 }
 
+/** They decide how much a state forgets and learns, for good, and are small: rounded they would save nothing. */
+export const GATE_ROLES: readonly Role[] = ['w_beta', 'w_alpha']
+
 /** Queries, keys and values of all heads of a delta rule, one after the other, and the last of them alone. */
 export function deltaWidths(config: ModelStructure): { channels: number; inner: number } {
   const inner = config.delta_v_heads * config.delta_v_dim

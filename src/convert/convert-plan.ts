@@ -2,7 +2,7 @@
 import type { ModelConfig } from '../config/config.js'
 import type { Front } from '../config/front.js'
 import type { DenseType, LinearKind } from '../config/kinds.js'
-import { layerRoles, linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
+import { GATE_ROLES, layerRoles, linearKind, linearShape, type Role, rolesOf } from '../config/tensors.js'
 import { badOption } from '../errors.js'
 import type { SourceModel, SourceTensor } from '../import/source.js'
 import { ternaryGroup } from './ternary.js'
@@ -28,9 +28,6 @@ export interface Plan {
 const SMALL_MODEL_BYTES = 50e6
 
 const FLOATS = new Set(['f32', 'f16', 'bf16'])
-
-/** They decide how much a state forgets and learns, for good, and are small: rounded they would save nothing. */
-const GATES: readonly Role[] = ['w_beta', 'w_alpha']
 
 function isSmall(source: SourceModel): boolean {
   let bytes = 0
@@ -79,8 +76,8 @@ function matrixKind(choice: Choice, layer: number, role: Role): LinearKind {
     }
     return { kind: 'sign', rank: 0, mid_scale: false, layernorm: source.layernorm, bias }
   }
-  const isRounded = options.type === undefined || options.type === 'q8' || options.type === 'onebit'
-  if (GATES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
+  const isRounded = (options.type === undefined && !small) || options.type === 'q8' || options.type === 'onebit'
+  if (GATE_ROLES.includes(role) && FLOATS.has(type) && isRounded) return dense(type as DenseType, bias)
   if (options.type !== undefined) return newKind(choice, options.type, role, cols, bias)
   if (type === 'q1_0') return { kind: 'q1_0', bias }
   const group = ternaryGroup(weight)

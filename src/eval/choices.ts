@@ -3,6 +3,7 @@
  * computed in one step, because a step costs nearly the same for a few tokens as for many. What comes out is the same
  * bytes as from scoring each answer alone.
  */
+import { stateBytes } from '../config/model-size.js'
 import { OnebitError } from '../errors.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel, NativeModel, NativeSession, NativeStepItem, NativeStepResult } from '../native/native.js'
@@ -54,12 +55,12 @@ export class ChoiceScorer {
 
   /** Questions that are worth asking at once. */
   get together(): number {
-    const { n_layers, n_kv_heads, head_dim, context_length } = this.#model.config
-    const perPosition = 2 * n_layers * n_kv_heads * head_dim * 4
-    return Math.max(
-      1,
-      Math.min(TOGETHER, Math.floor(MOST_SESSION_BYTES / (perPosition * Math.min(context_length, 1024)))),
-    )
+    const { config } = this.#model
+    const { n_layers, n_kv_heads, head_dim, context_length, delta_layers } = config
+    const perPosition = 2 * (n_layers - delta_layers.length) * n_kv_heads * head_dim * 4
+    // A session has its recurrent states twice.
+    const session = perPosition * Math.min(context_length, 1024) + 2 * stateBytes(config)
+    return Math.max(1, Math.min(TOGETHER, Math.floor(MOST_SESSION_BYTES / session)))
   }
 
   /**
@@ -74,10 +75,11 @@ export class ChoiceScorer {
       const open = questions.map((question, i) => this.#open(question, i))
       await this.#step(
         open.flatMap(({ session, pairs, shared }) =>
-          shared > 0 ? [{ session, tokens: pairs[0]!.ids.subarray(0, shared), logits: 0 as const }] : [],
+          shared > 0 ? [{ session, tokens: pairs[0]!.ids.subarray(0, shared), logits: 0 as const, ends: true }] : [],
         ),
         signal,
       )
+      for (const { session } of open) session.mark() // all answers go on from here
       const most = Math.max(...open.map(({ pairs }) => pairs.length))
       for (let n = 0; n < most; n++) await this.#answers(open, n, signal)
       return open.map(({ scores }) => scores)
@@ -113,8 +115,10 @@ export class ChoiceScorer {
     const items = asked.map(({ session, pairs, shared }): NativeStepItem => {
       const { ids, from } = pairs[n]!
       session.rewind(shared)
-      const score = { from: Math.max(0, from - 1) - shared, top: 1, next: ids.at(-1)! }
-      return { session, tokens: ids.subarray(shared, -1), logits: 0, score }
+      // A cache with recurrent states may have gone back farther than that.
+      const { length } = session
+      const score = { from: Math.max(0, from - 1) - length, top: 1, next: ids.at(-1)! }
+      return { session, tokens: ids.subarray(length, -1), logits: 0, score }
     })
     const results = await this.#step(items, signal)
     asked.forEach(({ pairs, scores }, i) => {

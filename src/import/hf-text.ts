@@ -147,7 +147,10 @@ async function readFolderTokenizer(folder: string, jsonPath: string): Promise<So
 async function readFolderChat(folder: string, modelConfig: Fields): Promise<ChatSettings> {
   const config = await readConfig(folder)
   const { template, warnings } = await readTemplate(folder, config)
-  const endIds = endTokens(await readJson(join(folder, 'generation_config.json')), modelConfig)
+  // Where the text model is a part of a larger one, its config may be the only one to say.
+  const { text_config: text } = modelConfig
+  const configs = [modelConfig, isObject(text) ? text : undefined]
+  const endIds = endTokens(await readJson(join(folder, 'generation_config.json')), ...configs)
   return { template, tokens: namedTokens(config as TokenizerConfig), endIds, warnings }
 }
 

@@ -161,6 +161,8 @@ export interface NativeStepItem {
   logits: 0 | 1 | 2 // none last all
   /** chooses what follows the last token */
   sampler?: NativeSampler
+  /** a text ends with the last token, and something else will follow: a recurrent state is kept near it; default: with a sampler */
+  ends?: boolean
   /**
    * Score mode. Row i is about what follows tokens[from + i]: log p of the next of `tokens`, or of `next` after the
    * last one (-1: unknown), and the `top` most likely tokens. Only the rows from `from` on are computed.

@@ -144,6 +144,7 @@ export class Timeline {
     const tokens = this.pending()
     const item: NativeStepItem = { session: this.#native, tokens, logits: options.logits ?? 0 }
     if (options.hidden) item.hidden = options.hidden
+    item.ends = !options.score && item.logits !== 2
     if (options.score) item.score = { ...options.score, from: options.score.from - this.#native.length }
     const settings: { chunk: number; cancel?: NativeCancel } = { chunk: options.chunk ?? 0 }
     if (options.cancel) settings.cancel = options.cancel

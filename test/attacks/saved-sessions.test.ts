@@ -35,6 +35,13 @@ describe('a file that somebody made', () => {
     header?: (header: Buffer) => Buffer
   }
 
+  /** One of no bytes, so that everything else stays where it is. */
+  const withState = ([kv, tokens]: HeaderTensor[]): HeaderTensor[] => [
+    kv!,
+    { name: 'state.0', dtype: 'U8', shape: [0], from: kv!.to, to: kv!.to },
+    tokens!,
+  ]
+
   /** A session of 20 tokens with all checksums right, but for what is changed. */
   function craft({
     metadata = {},
@@ -92,7 +99,17 @@ describe('a file that somebody made', () => {
 
   it.each<[string, Parts, string]>([
     ['another format', { metadata: { format: 'obt' } }, 'ERR_SESSION_FILE'],
-    ['a later version', { metadata: { version: '2' } }, 'ERR_VERSION'],
+    ['a later version', { metadata: { version: '3' } }, 'ERR_VERSION'],
+    ['states that are not there', { metadata: { version: '2', states: '20' } }, 'ERR_SESSION_FILE'],
+    ['a version with states, and none', { metadata: { version: '2' } }, 'ERR_SESSION_FILE'],
+    ['states that are no numbers', { metadata: { version: '2', states: 'x,20' } }, 'ERR_SESSION_FILE'],
+    ['states in no order', { metadata: { version: '2', states: '7,7,20' } }, 'ERR_SESSION_FILE'],
+    ['more states than there are', { metadata: { version: '2', states: '1,2,3,4,5,6,20' } }, 'ERR_SESSION_FILE'],
+    [
+      'states of a model that has none',
+      { metadata: { version: '2', states: '20' }, tensors: withState },
+      'ERR_SESSION_FILE',
+    ],
     ['no model', { metadata: { model: 'x' } }, 'ERR_SESSION_FILE'],
     ['a model of another identity', { metadata: { model: '0'.repeat(64) } }, 'ERR_SESSION_MODEL'],
     ['unknown activations', { metadata: { activations: 'int2' } }, 'ERR_SESSION_FILE'],

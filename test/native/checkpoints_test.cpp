@@ -46,12 +46,12 @@ struct Setting {
     }
 
     // Goes on to `end`, `piece` tokens at a time. The logits of each.
-    std::vector<std::vector<float>> run(Session& session, int end, int piece) {
+    std::vector<std::vector<float>> run(Session& session, int end, int piece, bool every = true) {
         std::vector<std::vector<float>> rows;
         while (session.length() < end) {
             std::vector<TokenInput> inputs;
             for (int i = session.length(); i < end && static_cast<int>(inputs.size()) < piece; ++i) {
-                inputs.push_back({&session, ids[static_cast<size_t>(i)], true});
+                inputs.push_back({&session, ids[static_cast<size_t>(i)], every || i + 1 == end, false, !every && i + 1 == end});
             }
             const auto sink = [&](int, const float* row) { rows.emplace_back(row, row + 50); };
             if (!CHECK(forward(*model, pool, workspace, inputs.data(), static_cast<int>(inputs.size()), sink).ok())) break;
@@ -111,6 +111,24 @@ void keeps_where_something_ends(Setting& s) {
     s.run(*session, 100, 64);
     s.run(*session, 110, 64);
     CHECK(session->reachable(109) == 100 && session->reachable(99) == 60);
+}
+
+// Of a text whose last logits are asked for, the state a few tokens before its end is kept, wherever the steps end.
+void keeps_a_little_before_an_end(Setting& s) {
+    for (const int piece : {9, 40, 64, 256}) {
+        for (const int end : {9, 17, 40, 64, 100, 300}) {
+            const std::unique_ptr<Session> session = s.open();
+            s.run(*session, end, piece, false);
+            s.run(*session, end + 3, 1);
+            const int last = (end - 1) % piece + 1;  // tokens of the last step
+            // Two are never less than 16 apart.
+            if (last > 8 && end - 8 >= 16) CHECK(session->reachable(end - 1) > end - 8 - 16);
+            if (end == 40 && piece >= 40) CHECK(session->reachable(end - 1) == end - 8);
+            const int reachable = session->reachable(end - 1);
+            session->rewind(end - 1);
+            CHECK(session->length() == reachable && s.goes_on(*session, 5));
+        }
+    }
 }
 
 void is_thinned_to_its_limit(Setting& s) {
@@ -193,6 +211,7 @@ int main() {
     goes_back_to_every_length(setting);
     goes_back_one_step(setting);
     keeps_where_something_ends(setting);
+    keeps_a_little_before_an_end(setting);
     is_thinned_to_its_limit(setting);
     is_shared_by_forks(setting);
     states_are_written_in_order(setting);

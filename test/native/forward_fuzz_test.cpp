@@ -326,7 +326,7 @@ private:
             const int n = random_.chance(3) ? 1 : random_.between(1, room);
             for (int i = 0; i < n; ++i) {
                 inputs.push_back({one.session.get(), ids_[one.sequence][static_cast<size_t>(done + i)],
-                                  done + i + 1 == test_.tokens || !random_.chance(4), random_.chance(3)});
+                                  done + i + 1 == test_.tokens || !random_.chance(4), random_.chance(3), random_.chance(3)});
                 places.emplace_back(one.sequence, done + i);
             }
         }
