@@ -8,6 +8,7 @@ import { badOption } from '../errors.js'
 import { ACTIVATIONS } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
+import { modelFile } from './model-file.js'
 
 const MOST_TOKENS = 1 << 22
 
@@ -102,7 +103,10 @@ export const benchCommand: Command = {
     tablePlan(values, sources)
   },
   async run(values, positionals) {
-    const sources = sourcesOf(values, positionals)
+    const sources: ModelSource[] = []
+    for (const source of sourcesOf(values, positionals)) {
+      sources.push('file' in source ? { file: await modelFile(source.file) } : source)
+    }
     if (values.report === undefined) {
       return table(tablePlan(values, sources), (values.output as Format | undefined) ?? 'md')
     }

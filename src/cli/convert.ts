@@ -9,6 +9,7 @@ import {
 import { type Command, type OptionValues, UsageError } from './arguments.js'
 import { formatBytes } from './format.js'
 import { Interrupts } from './interrupts.js'
+import { modelFile } from './model-file.js'
 import { progressBar } from './progress.js'
 
 export const convertCommand: Command = {
@@ -55,7 +56,7 @@ export const convertCommand: Command = {
     const bar = progressBar('converting')
     const interrupted = new Interrupts().begin()
     try {
-      const report = await convert(source!, output, {
+      const report = await convert(await modelFile(source!, { quiet: values.quiet === true }), output, {
         ...conversionOptions(values),
         signal: interrupted.signal,
         onProgress: bar.update,

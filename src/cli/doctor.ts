@@ -3,6 +3,7 @@ import { Model } from '../index.js'
 import { addon } from '../native/addon.js'
 import type { Command } from './arguments.js'
 import { formatBytes } from './format.js'
+import { modelFile } from './model-file.js'
 
 const STATES = {
   usable: 'usable',
@@ -37,7 +38,7 @@ export const doctorCommand: Command = {
     const native = addon().info() // its error ends the list: nothing more can be found out without it
     say(`addon       loads; built with ${native.compiler}`)
     say(`threads     ${native.default_threads} compute by default`)
-    const checks = path === undefined ? [] : await checkModel(path, native.isas)
+    const checks = path === undefined ? [] : await checkModel(await modelFile(path), native.isas)
     const healthy = native.chosen !== null && checks.every(({ ok }) => ok)
     if (values.json) {
       console.log(JSON.stringify({ ...machine, ...native, checks, healthy }, null, 2))

@@ -3,6 +3,7 @@ import { activationWords, modelWords } from '../config/model-words.js'
 import { type ModelHeader, readModelHeader } from '../convert/foreign-model.js'
 import type { Command } from './arguments.js'
 import { formatBytes, formatCount, plainLine } from './format.js'
+import { modelFile } from './model-file.js'
 
 type Row = [name: string, text: string]
 
@@ -83,7 +84,7 @@ export const infoCommand: Command = {
     json: { type: 'boolean', help: 'print JSON' },
   },
   async run(values, [path]) {
-    const header = await readModelHeader(path!)
+    const header = await readModelHeader(await modelFile(path!))
     const { config, provenance } = header
     const size = modelSize(config, header.blobs, header.fileBytes)
     if (values.json) {

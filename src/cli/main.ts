@@ -17,6 +17,9 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   eval: async () => (await import('./eval.js')).evalCommand,
   bench: async () => (await import('./bench.js')).benchCommand,
   serve: async () => (await import('./serve.js')).serveCommand,
+  pull: async () => (await import('./pull.js')).pullCommand,
+  list: async () => (await import('./list.js')).listCommand,
+  rm: async () => (await import('./rm.js')).rmCommand,
 }
 
 async function overview(): Promise<string> {
@@ -29,7 +32,8 @@ async function overview(): Promise<string> {
     '',
     ...commands,
     '',
-    'MODEL is a .obt file, a GGUF file, or a folder as Hugging Face has them.',
+    'MODEL is a .obt file, a GGUF file, a folder as Hugging Face has them, or a name: hf:OWNER/NAME[:FILE-OR-TYPE] is',
+    'downloaded when it is first used.',
     '`onebit COMMAND --help` explains a command; `onebit --version` prints the version.',
   ].join('\n')
 }

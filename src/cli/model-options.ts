@@ -3,6 +3,7 @@ import { type Activations, Model, type ModelOptions } from '../index.js'
 import { ACTIVATIONS, checkModelOptions } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
+import { modelFile } from './model-file.js'
 import { progressBar } from './progress.js'
 
 export const MODEL_OPTIONS: Record<string, OptionSpec> = {
@@ -45,9 +46,10 @@ export function checkModelValues(values: OptionValues): void {
 
 /** Loads a model, with a bar on a terminal when it takes long enough to wonder. */
 export async function loadModel(path: string, values: OptionValues): Promise<Model> {
+  const file = await modelFile(path, { quiet: values.quiet === true })
   const bar = progressBar('loading')
   try {
-    return await Model.load(path, { ...modelOptions(values), onProgress: bar.update })
+    return await Model.load(file, { ...modelOptions(values), onProgress: bar.update })
   } finally {
     bar.done()
   }

@@ -27,6 +27,7 @@ export const runCommand: Command = {
   },
   notes: [
     'MODEL is a .obt file, a GGUF file, or a folder as Hugging Face has them; what is no .obt is converted on its way into memory.',
+    'hf:OWNER/NAME is a model of the hub, hf:OWNER/NAME:Q4_0 or hf:OWNER/NAME:FILE.gguf one of several, https://…/FILE.gguf one from elsewhere. It is downloaded once, into the cache of Hugging Face (HF_HOME, HF_HUB_CACHE); HF_TOKEN, HF_ENDPOINT and HTTPS_PROXY are obeyed.',
     "Without a model, the one that comes with onebit-run tells children's stories: begin one, and it goes on.",
     'Without -p and -f, a terminal starts a chat (Ctrl-C stops an answer; /help lists its commands), and anything else on standard input is the prompt. Only generated text goes to stdout.',
     `Files and standard input are ${TEXT_RULES}`,

@@ -38,20 +38,33 @@ export interface GgufHeader {
   fileBytes: number
 }
 
+/** The header goes on where there is nothing yet, of a file that is not here whole. */
+export class HeaderGoesOn extends Error {
+  /** bytes from the start of the file that are needed at least */
+  readonly neededBytes: number
+
+  constructor(neededBytes: number) {
+    super(`the header has more than ${neededBytes} bytes`)
+    this.neededBytes = neededBytes
+  }
+}
+
 /** Reads forward through a file in windows. Synchronous: a header has hundreds of thousands of tiny values. */
 class Cursor {
   static readonly #WINDOW = 1 << 20
   readonly #fd: number
   readonly #fileBytes: number
+  readonly #readableBytes: number
   readonly #path: string
   #window = Buffer.alloc(0)
   #windowAt = 0
   at = 0
 
-  constructor(path: string, fd: number, fileBytes: number) {
+  constructor(path: string, fd: number, fileBytes: number, readableBytes: number) {
     this.#path = path
     this.#fd = fd
     this.#fileBytes = fileBytes
+    this.#readableBytes = readableBytes
   }
 
   get left(): number {
@@ -65,6 +78,7 @@ class Cursor {
       })
     }
     if (this.at + count > MAX_HEADER_BYTES) throw this.bad(`its header has more than ${MAX_HEADER_BYTES} bytes`)
+    if (this.at + count > this.#readableBytes) throw new HeaderGoesOn(this.at + count)
     if (this.at < this.#windowAt || this.at + count > this.#windowAt + this.#window.length) this.#fill(count)
     const start = this.at - this.#windowAt
     this.at += count
@@ -72,7 +86,7 @@ class Cursor {
   }
 
   #fill(count: number): void {
-    const window = Buffer.allocUnsafeSlow(Math.min(this.left, Math.max(count, Cursor.#WINDOW)))
+    const window = Buffer.allocUnsafeSlow(Math.min(this.#readableBytes - this.at, Math.max(count, Cursor.#WINDOW)))
     let done = 0
     while (done < window.length) {
       const read = readSync(this.#fd, window, done, window.length - done, this.at + done)
@@ -275,10 +289,16 @@ function alignmentOf(cursor: Cursor, metadata: Map<string, GgufValue>): number {
 
 /**
  * Reads the header of an open GGUF file; tensor offsets in the result count from the start of the file.
- * @throws OnebitError ERR_UNKNOWN_FORMAT, ERR_TRUNCATED, ERR_BAD_SOURCE
+ * @param readableBytes those that are there, of a file that will have `fileBytes`
+ * @throws OnebitError ERR_UNKNOWN_FORMAT, ERR_TRUNCATED, ERR_BAD_SOURCE; HeaderGoesOn
  */
-export function readGgufHeader(path: string, fd: number, fileBytes: number): GgufHeader {
-  const cursor = new Cursor(path, fd, fileBytes)
+export function readGgufHeader(
+  path: string,
+  fd: number,
+  fileBytes: number,
+  readableBytes: number = fileBytes,
+): GgufHeader {
+  const cursor = new Cursor(path, fd, fileBytes, readableBytes)
   if (cursor.bytes(4).toString('latin1') !== 'GGUF') {
     throw new OnebitError('ERR_UNKNOWN_FORMAT', `${path} is not a GGUF file`)
   }

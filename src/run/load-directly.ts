@@ -87,7 +87,7 @@ async function fill(
     const told = (bytes: number) => {
       signal?.throwIfAborted()
       done += bytes
-      onProgress?.(done, weightBytes)
+      onProgress?.(done, weightBytes, 'loading')
     }
     const stored = storedWeights(source, config)
     const converted = stored && fillStored(filling, stored, signal, (bytes) => told(bytes - done))

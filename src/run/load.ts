@@ -1,4 +1,5 @@
 import { nativeTensors } from '../config/native-config.js'
+import { isModelAddress } from '../hub/model-address.js'
 import { isForeignModel } from '../import/foreign-model.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
@@ -23,7 +24,7 @@ async function loadWeights(header: ObtHeader & { path: string }, options: Checke
   if (onProgress) {
     settings.onProgress = (done) => {
       try {
-        if (!failure) onProgress(done, header.fileBytes)
+        if (!failure) onProgress(done, header.fileBytes, 'loading')
       } catch (error) {
         failure = { error }
         cancel.cancel()
@@ -55,11 +56,22 @@ async function loadText(header: ObtHeader & { path: string }) {
   return { tokenizer, chatTemplate: templateBytes && ChatTemplate.fromBytes(templateBytes) }
 }
 
+/** Where a model is that may have been named instead; what is not here is downloaded. */
+async function locate(name: string, { signal, onProgress }: CheckedModelOptions): Promise<string> {
+  if (!isModelAddress(name)) return name
+  const { fetchModel } = await import('../hub/fetch-model.js')
+  return fetchModel(name, {
+    signal,
+    onProgress: onProgress && ((done, total) => onProgress(done, total, 'downloading')),
+  })
+}
+
 /** @throws OnebitError as Model.load, and the signal's reason */
-export async function loadModel(path: string, options: unknown): Promise<LoadedModel> {
+export async function loadModel(name: string, options: unknown): Promise<LoadedModel> {
   const checked = checkModelOptions(options)
   checked.signal?.throwIfAborted()
   addon() // that it is missing is not the file's fault
+  const path = await locate(name, checked)
   if (await isForeignModel(path)) {
     // Importers are not needed for most models, whose first token should come soon.
     const { loadDirectly } = await import('./load-directly.js')

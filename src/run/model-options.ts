@@ -46,8 +46,8 @@ export interface ModelOptions {
    * its identity; default false. A `.obt` file's checksums are always compared.
    */
   verify?: boolean
-  /** called now and then while the weights are read */
-  onProgress?: (doneBytes: number, totalBytes: number) => void
+  /** called now and then, first while a model that was named by `hf:` comes, then while its weights are read */
+  onProgress?: (doneBytes: number, totalBytes: number, doing: 'downloading' | 'loading') => void
   /** stops the loading; it rejects with the signal's reason */
   signal?: AbortSignal
 }

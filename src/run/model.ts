@@ -51,12 +51,18 @@ export class Model {
   /**
    * Loads a `.obt` file, a GGUF file or a folder of Hugging Face's; what is no `.obt` is converted on its way into memory, as
    * `onebit convert` does it, and nothing is written. The file is read once and not needed afterwards.
+   *
+   * A model of the hub may be named instead: `hf:OWNER/NAME`, with `:FILE` or `:TYPE` behind it where there are several, or the
+   * address of a file. It is downloaded once, into the cache that Hugging Face's tools use.
    * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_NOT_OBT, ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG,
    *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE,
-   *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; the signal's reason when it aborts
+   *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; of a model that is named: ERR_HUB_NAME,
+   *   ERR_HUB_NOT_FOUND, ERR_HUB_ACCESS, ERR_HUB_OFFLINE, ERR_HUB_BUSY, ERR_HUB_ANSWER, ERR_HUB_REDIRECT, ERR_HUB_PROXY,
+   *   ERR_HUB_CHANGED, ERR_HUB_CHECKSUM, ERR_HUB_NOTHING_RUNS, ERR_HUB_SEVERAL, ERR_DISK_FULL, ERR_ACCESS, ERR_READ_ONLY;
+   *   the signal's reason when it aborts
    */
   static async load(path: string, options?: ModelOptions): Promise<Model> {
-    if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path of a model')
+    if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path or the name of a model')
     return new Model(await loadModel(path, options))
   }
 
