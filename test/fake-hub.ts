@@ -7,6 +7,8 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
 import type { Ended } from './command.js'
 import { programWords } from './command.js'
 
@@ -26,7 +28,8 @@ export interface Seen {
 }
 
 export const sha256 = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
-export const gitBlob = (bytes: Buffer) => createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex')
+export const gitBlob = (bytes: Buffer) =>
+  createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex')
 const isLarge = (path: string) => /\.(gguf|obt|safetensors|bin)$/.test(path)
 
 /** Something else than the bytes that were asked for; false: nothing was done. */
@@ -51,18 +54,16 @@ export class FakeHub {
   readonly #hub: Server
   readonly #cdn: Server
 
-  private constructor() {
+  constructor() {
     this.#hub = createServer((request, response) => this.#answer('hub', request, response))
     this.#cdn = createServer((request, response) => this.#answer('cdn', request, response))
   }
 
-  static async start(): Promise<FakeHub> {
-    const made = new FakeHub()
-    for (const server of [made.#hub, made.#cdn]) {
+  async start(): Promise<void> {
+    for (const server of [this.#hub, this.#cdn]) {
       server.listen(0, '127.0.0.1')
       await once(server, 'listening')
     }
-    return made
   }
 
   get url(): string {
@@ -117,7 +118,7 @@ export class FakeHub {
     this.#answerOfHub(seen, url, response)
   }
 
-  #answerOfHub({ path, authorization, range }: Seen, url: URL, response: ServerResponse): void {
+  #answerOfHub({ path, authorization, range }: Seen, url: URL, response: ServerResponse): unknown {
     const api = /^\/api\/models\/([^/]+\/[^/]+)\/(revision|tree)\/([^/]+)$/.exec(path)
     const file = /^\/([^/]+\/[^/]+)\/resolve\/([^/]+)\/(.+)$/.exec(path)
     const name = (api ?? file)?.[1]
@@ -142,7 +143,7 @@ export class FakeHub {
     path: string,
     { authorization, range }: Pick<Seen, 'authorization' | 'range'>,
     response: ServerResponse,
-  ): void {
+  ): unknown {
     const bytes = files.get(path)
     if (bytes === undefined) return fail(response, 404, 'EntryNotFound')
     if (token !== undefined && authorization !== `Bearer ${token}`) {
@@ -158,7 +159,7 @@ export class FakeHub {
     response.writeHead(302, { location: `${this.cdnUrl}/${name}/${path}` }).end()
   }
 
-  async #sendFile({ path, range }: Seen, response: ServerResponse): Promise<void> {
+  async #sendFile({ path, range }: Seen, response: ServerResponse): Promise<unknown> {
     const [, owner, name, ...rest] = path.split('/')
     const inside = rest.join('/')
     const bytes = this.replaced.get(inside) ?? this.repositories.get(`${owner}/${name}`)?.files.get(inside)
@@ -190,6 +191,48 @@ export class FakeHub {
     }
     if (end < to) response.destroy()
     else response.end()
+  }
+}
+
+/** What of the environment changes where models come from. */
+const VARIABLES = [
+  ...['HF_ENDPOINT', 'HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'HF_TOKEN', 'HUGGING_FACE_HUB_TOKEN'],
+  ...['HF_TOKEN_PATH', 'HF_HUB_OFFLINE', 'HF_HUB_DISABLE_SYMLINKS', 'HF_HUB_DOWNLOAD_TIMEOUT'],
+  ...['http_proxy', 'https_proxy', 'no_proxy', 'all_proxy', 'npm_config_proxy', 'npm_config_http_proxy'],
+  ...['npm_config_https_proxy', 'npm_config_no_proxy'],
+]
+const NAMES = [...VARIABLES, ...VARIABLES.map((name) => name.toUpperCase())]
+
+/** For a test file: a hub without repositories and an empty cache for each test. */
+export function useFakeHub(folder: { path(name: string): string; remove(): void }) {
+  const hub = new FakeHub()
+  const before = NAMES.map((name) => [name, process.env[name]] as const)
+  let cache = ''
+  let cases = 0
+  beforeAll(() => hub.start())
+  afterAll(async () => {
+    await hub.stop()
+    folder.remove()
+  })
+  beforeEach(() => {
+    hub.reset()
+    hub.repositories.clear()
+    cache = folder.path(`cache-${cases++}`)
+    for (const name of NAMES) delete process.env[name]
+    process.env.HF_ENDPOINT = hub.url
+    process.env.HF_HOME = cache
+  })
+  afterEach(() => {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name]
+      else process.env[name] = value
+    }
+  })
+  return {
+    hub,
+    cache: () => cache,
+    /** of a repository in the cache */
+    home: (name = 'models--me--tiny') => join(cache, 'hub', name),
   }
 }
 

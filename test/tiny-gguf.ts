@@ -1,5 +1,5 @@
 /** The small Llama of tiny-source.ts as a GGUF file. */
-import { encodeTensor, type GgufTensor, type MetadataValue } from './gguf-writer.js'
+import { encodeTensor, type GgmlType, type GgufTensor, ggufFile, type MetadataValue } from './gguf-writer.js'
 import { TINY, tinyTensors } from './tiny-source.js'
 
 const NAMES: Record<string, string> = {
@@ -40,4 +40,13 @@ export const TINY_METADATA: Record<string, MetadataValue> = {
   'llama.attention.head_count_kv': { u32: TINY.kvHeads },
   'llama.attention.layer_norm_rms_epsilon': { f32: 1e-5 },
   'llama.rope.freq_base': { f32: 10000 },
+}
+
+/** A whole file of it, with numbers of a type in its matrices. */
+export function tinyGguf(type: GgmlType = 'f32', metadata: Record<string, MetadataValue> = {}): Buffer {
+  const tensors = tinyGgufTensors().map((tensor) => {
+    const values = new Float32Array(tensor.data.buffer, tensor.data.byteOffset, tensor.data.length / 4)
+    return tensor.shape.length === 2 ? { ...tensor, type, data: encodeTensor(type, values) } : tensor
+  })
+  return ggufFile({ ...TINY_METADATA, ...metadata }, tensors)
 }

@@ -9,7 +9,7 @@ import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OnebitError } from '../errors.js'
 import { writeFully } from '../files/atomic-file.js'
-import { fileError } from '../files/file-errors.js'
+import { cacheError, RESUMES } from './cache-errors.js'
 import { withLock } from './lock.js'
 import { offline, statusError } from './repository.js'
 import { type Answer, ask, discard, NetworkError, Patience } from './requests.js'
@@ -33,8 +33,6 @@ export interface DownloadSettings {
   /** bytes that are there of this file, also while another process fetches them */
   onBytes?: ((bytes: number) => void) | undefined
 }
-
-const RESUMES = 'What is there is kept: run the same again, and it goes on behind it.'
 
 /** @throws OnebitError ERR_HUB_*, ERR_DISK_FULL, ERR_ACCESS, ERR_READ_ONLY, ERR_IO; the signal's reason */
 export async function download(file: Download, settings: DownloadSettings): Promise<void> {
@@ -63,7 +61,7 @@ async function isWhole({ target, bytes }: Download): Promise<boolean> {
 async function checkRoom({ target, bytes, name }: Download, incomplete: string): Promise<void> {
   const folder = dirname(target)
   await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw explained(cause, folder)
+    throw cacheError(cause, folder)
   })
   const there = await stat(incomplete).catch(() => undefined)
   const needed = bytes - Math.min(bytes, there?.size ?? 0)
@@ -76,21 +74,13 @@ async function checkRoom({ target, bytes, name }: Download, incomplete: string):
   })
 }
 
-function explained(cause: unknown, path: string): unknown {
-  const error = fileError(cause, path, 'writing')
-  if (!(error instanceof OnebitError)) return error
-  const isFull = error.code === 'ERR_DISK_FULL'
-  const hint = isFull ? `Free some space. ${RESUMES}` : 'HF_HUB_CACHE names another folder for models.'
-  return new OnebitError(error.code, error.message, { hint, cause })
-}
-
 /** Whether the file is there now; false: it was wrong, is gone, and had not been fetched in one go. */
 async function attempt(file: Download, incomplete: string, settings: DownloadSettings): Promise<boolean> {
   const handle = await open(incomplete, 'a+')
     .then((made) => made.close())
     .then(() => open(incomplete, 'r+'))
     .catch((cause) => {
-      throw explained(cause, incomplete)
+      throw cacheError(cause, incomplete)
     })
   let resumed = 0
   let isRight = false
@@ -101,7 +91,7 @@ async function attempt(file: Download, incomplete: string, settings: DownloadSet
     await handle.sync()
     isRight = arrival.isRight() && (await handle.stat()).size === file.bytes
   } catch (cause) {
-    throw explained(cause, incomplete)
+    throw cacheError(cause, incomplete)
   } finally {
     await handle.close()
   }
@@ -126,7 +116,7 @@ async function moveInto(incomplete: string, target: string): Promise<void> {
     } catch (cause) {
       const code = (cause as NodeJS.ErrnoException).code ?? ''
       const mayPass = process.platform === 'win32' && ['EPERM', 'EACCES', 'EBUSY'].includes(code)
-      if (!mayPass || tries === RENAME_TRIES) throw explained(cause, target)
+      if (!mayPass || tries === RENAME_TRIES) throw cacheError(cause, target)
       await sleep(100)
     }
   }

@@ -129,6 +129,7 @@ async function fetchChosen(
   const candidates = findCandidates(repository.files)
   const remote = {
     url: (file: HubFile) => fileUrl(repository, file.path),
+    nameOf: (file: HubFile) => `${name}:${file.path}`,
     fetch: (file: HubFile) => cache.fetch(repository, file, { signal }),
     signal,
   }
@@ -139,7 +140,9 @@ async function fetchChosen(
     })
   }
   const chosen = await chooseModel(candidates, repository.files, look, { repository: name, wanted, choose })
-  onNote?.(`downloading ${name}${chosen.name === '' ? '' : `:${chosen.name}`}`)
+  if (!(await cache.has(repository, chosen.files))) {
+    onNote?.(`downloading ${name}${chosen.name === '' ? '' : `:${chosen.name}`}`)
+  }
   let done = 0
   let folder = ''
   for (const file of chosen.files) {

@@ -19,7 +19,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { writeAtomically } from '../files/atomic-file.js'
-import { fileError } from '../files/file-errors.js'
+import { cacheError } from './cache-errors.js'
 import { hubCacheFolder } from './cache-folder.js'
 import { type DownloadSettings, download } from './download.js'
 import { isSafePath } from './model-address.js'
@@ -103,6 +103,19 @@ export class CachedRepository {
     return (await Promise.all(found)).filter((snapshot) => snapshot !== undefined)
   }
 
+  /** Whether files are there whole. */
+  async has({ commit }: Pick<Repository, 'commit'>, files: readonly CachedFile[]): Promise<boolean> {
+    const sizes = await Promise.all(
+      files.map(({ path }) =>
+        stat(join(this.#snapshotFolder(commit), path)).then(
+          (found) => found.size,
+          () => -1,
+        ),
+      ),
+    )
+    return files.every(({ bytes }, i) => sizes[i] === bytes)
+  }
+
   /** Gets a file, unless it is there. @returns where it is, @throws OnebitError as download() */
   async fetch({ commit }: Pick<Repository, 'commit'>, file: HubFile, settings: DownloadSettings): Promise<string> {
     const link = join(this.#snapshotFolder(commit), ...file.path.split('/'))
@@ -150,7 +163,7 @@ export class CachedRepository {
     const bytes = await this.bytes()
     for (const folder of [this.folder, this.#locks]) {
       await rm(folder, { recursive: true, force: true }).catch((cause) => {
-        throw fileError(cause, folder, 'writing')
+        throw cacheError(cause, folder)
       })
     }
     return bytes
@@ -189,13 +202,13 @@ export async function cachedRepositories(cache = hubCacheFolder()): Promise<Cach
 
 async function makeFolder(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw fileError(cause, folder, 'writing')
+    throw cacheError(cause, folder)
   })
 }
 
 async function removeFile(path: string): Promise<void> {
   await rm(path, { force: true }).catch((cause) => {
-    throw fileError(cause, path, 'writing')
+    throw cacheError(cause, path)
   })
 }
 
@@ -233,6 +246,6 @@ async function linkOrCopy(blob: string, link: string, isNew: boolean): Promise<v
     await rename(temporary, link)
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => {})
-    throw fileError(cause, link, 'writing')
+    throw cacheError(cause, link)
   }
 }

@@ -10,7 +10,7 @@ import { mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { fileError } from '../files/file-errors.js'
+import { cacheError } from './cache-errors.js'
 
 const RENEW_MS = 5_000
 const DEAD_MS = 60_000
@@ -62,7 +62,7 @@ async function take(path: string): Promise<string | undefined> {
     // Windows says EPERM or EBUSY of a file that is just being taken away.
     const isThere = ['EEXIST', ...(process.platform === 'win32' ? ['EPERM', 'EBUSY'] : [])]
     if (isThere.includes((cause as NodeJS.ErrnoException).code ?? '')) return undefined
-    throw fileError(cause, path, 'writing')
+    throw cacheError(cause, path)
   }
 }
 
@@ -77,7 +77,7 @@ export async function withLock<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   await mkdir(dirname(path), { recursive: true }).catch((cause) => {
-    throw fileError(cause, dirname(path), 'writing')
+    throw cacheError(cause, dirname(path))
   })
   let key = await take(path)
   while (key === undefined) {

@@ -9,13 +9,11 @@ import { modelSize } from '../config/model-size.js'
 import { modelWords } from '../config/model-words.js'
 import { type ModelHeader, readModelHeader } from '../convert/foreign-model.js'
 import { OnebitError } from '../errors.js'
-import { writeFully } from '../files/atomic-file.js'
 import { fileError } from '../files/file-errors.js'
 import { HeaderGoesOn, readGgufHeader } from '../import/gguf-reader.js'
 import { readJson } from '../import/hf-text.js'
 import type { Candidate, ListedFile } from './candidates.js'
-import { offline, statusError } from './repository.js'
-import { type Answer, ask, discard, NetworkError, Patience } from './requests.js'
+import { copyRange, type RemoteFiles } from './remote-range.js'
 
 /** A model that somebody has looked at. */
 export interface Look<C extends Candidate = Candidate> {
@@ -26,14 +24,6 @@ export interface Look<C extends Candidate = Candidate> {
   types: string[]
   /** why it does not run here */
   error?: OnebitError
-}
-
-/** Where the bytes of files are. */
-export interface RemoteFiles<File extends ListedFile> {
-  url(file: File): URL
-  /** Fetches a small file whole. @returns where it is */
-  fetch(file: File): Promise<string>
-  signal?: AbortSignal | undefined
 }
 
 /** Enough for most headers without a vocabulary; a vocabulary and its merges have some megabytes more. */
@@ -142,7 +132,7 @@ interface Stub<File extends ListedFile> {
 
 async function extend<File extends ListedFile>(stub: Stub<File>, to: number): Promise<void> {
   const end = Math.min(to, stub.file.bytes)
-  await copyRange(stub, stub.bytes, end)
+  await copyRange(stub.remote, stub.file, stub.handle, stub.bytes, end)
   stub.bytes = end
 }
 
@@ -154,7 +144,8 @@ async function fillGguf<File extends ListedFile>(stub: Stub<File>): Promise<void
       const { tensors } = readGgufHeader(path, handle.fd, file.bytes, stub.bytes)
       const wanted = tensors.find(({ name }) => name === READ_AT_ONCE.name)
       if (wanted === undefined || wanted.offset + READ_AT_ONCE.mostBytes <= stub.bytes) return
-      return await copyRange(stub, wanted.offset, Math.min(wanted.offset + READ_AT_ONCE.mostBytes, file.bytes))
+      const end = Math.min(wanted.offset + READ_AT_ONCE.mostBytes, file.bytes)
+      return await copyRange(stub.remote, file, handle, wanted.offset, end)
     } catch (error) {
       if (error instanceof OnebitError) return // it will be found again, by whoever asks what it is
       if (!(error instanceof HeaderGoesOn)) throw error
@@ -169,64 +160,4 @@ async function fillJsonHeader<File extends ListedFile>(stub: Stub<File>): Promis
   const { buffer, bytesRead } = await stub.handle.read(Buffer.alloc(8), 0, 8, 0)
   const length = bytesRead === 8 ? Number(buffer.readBigUInt64LE()) : 0
   if (8 + length > stub.bytes && length <= MOST_JSON_BYTES) await extend(stub, 8 + length)
-}
-
-async function copyRange<File extends ListedFile>({ handle, file, remote }: Stub<File>, from: number, to: number) {
-  const patience = new Patience(remote.signal)
-  for (let at = from; at < to; ) {
-    try {
-      for await (const piece of range(remote.url(file), file, at, to, patience, remote.signal)) {
-        await writeFully(handle, piece, at)
-        at += piece.length
-        patience.progress()
-      }
-    } catch (error) {
-      if (!(error instanceof NetworkError)) throw error
-      if (!(await patience.again())) throw offline(file.path, error)
-    }
-  }
-}
-
-/** Bytes of a file from `from` up to `to`, or fewer when the connection ends. @throws NetworkError */
-async function* range(
-  url: URL,
-  file: ListedFile,
-  from: number,
-  to: number,
-  patience: Patience,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Buffer> {
-  const answer = await ask(url, { headers: { Range: `bytes=${from}-${to - 1}` }, signal }, patience)
-  checkAnswer(answer, file, from)
-  let skip = answer.status === 200 ? from : 0 // a server that knows no ranges
-  let left = to - from
-  try {
-    for await (const piece of answer.body as AsyncIterable<Buffer>) {
-      const wanted = piece.subarray(Math.min(skip, piece.length)).subarray(0, left)
-      skip -= Math.min(skip, piece.length)
-      left -= wanted.length
-      if (wanted.length > 0) yield wanted
-      if (left === 0) return
-    }
-  } catch (cause) {
-    throw signal?.aborted ? signal.reason : new NetworkError(answer.url, cause)
-  } finally {
-    discard(answer)
-  }
-  throw new NetworkError(answer.url, new Error('it ends too early'))
-}
-
-function checkAnswer(answer: Answer, { path, bytes }: ListedFile, from: number): void {
-  const { status, headers } = answer
-  const [, begins, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers['content-range'] ?? '') ?? []
-  const isRight =
-    status === 206 ? Number(begins) === from && (total === '*' || Number(total) === bytes) : status === 200
-  const isPage = status === 200 && /^text\/html/i.test(headers['content-type'] ?? '')
-  if (isRight && !isPage) return
-  discard(answer)
-  if (status !== 206 && status !== 416 && !isPage) throw statusError(answer, path)
-  const problem = isPage ? `answers with a web page in place of ${path}` : `has another file at ${path} than it said`
-  throw new OnebitError('ERR_HUB_ANSWER', `${answer.url.host} ${problem}`, {
-    hint: 'Some networks answer so until somebody has logged in. Otherwise run the same again.',
-  })
 }

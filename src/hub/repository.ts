@@ -145,6 +145,11 @@ export function statusError({ status, headers, firstHeaders, url }: Answer, what
       hint: token ? 'Check the spelling; a private model needs a token in HF_TOKEN.' : 'Check the spelling.',
     })
   }
+  if (status === 407) {
+    return new OnebitError('ERR_HUB_PROXY', 'The proxy of the environment wants a name and a password (407)', {
+      hint: 'They stand in its address: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT',
+    })
+  }
   if (status === 429) {
     return new OnebitError('ERR_HUB_BUSY', `${url.host} takes no more requests for now (429)`, {
       hint: token ? 'Try again later; with a token in HF_TOKEN more are taken.' : 'Try again later.',

@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { writeAtomically } from '../files/atomic-file.js'
-import { fileError } from '../files/file-errors.js'
+import { cacheError } from './cache-errors.js'
 import { isOffline, urlCacheFolder } from './cache-folder.js'
 import { type Candidate, findCandidates, type ListedFile, partNames } from './candidates.js'
 import { type DownloadSettings, download } from './download.js'
@@ -66,6 +66,7 @@ export async function fetchUrl(url: URL, settings: UrlSettings): Promise<string>
   const candidate = findCandidates(files)[0] as Candidate<UrlFile>
   const look = await lookFromAfar(candidate, {
     url: (file) => file.url,
+    nameOf: (file) => file.url.href,
     fetch: () => Promise.reject(new Error('has no small files')),
     signal: settings.signal,
   })
@@ -111,7 +112,7 @@ async function askAbout(url: URL, signal: AbortSignal | undefined): Promise<UrlF
 async function fetchOne(file: UrlFile, folder: string, target: string, settings: DownloadSettings): Promise<void> {
   const about = `${target}.json`
   await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw fileError(cause, folder, 'writing')
+    throw cacheError(cause, folder)
   })
   const text = `${JSON.stringify({ url: file.url.href, bytes: file.bytes, etag: file.etag ?? null })}\n`
   const before = await readFile(about, 'utf8').catch(() => undefined)
@@ -139,7 +140,7 @@ export async function removeUrl(url: URL): Promise<number> {
     ),
   )
   await rm(folder, { recursive: true, force: true }).catch((cause) => {
-    throw fileError(cause, folder, 'writing')
+    throw cacheError(cause, folder)
   })
   return sizes.reduce((sum, size) => sum + size, 0)
 }
