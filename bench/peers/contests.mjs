@@ -22,11 +22,16 @@ export const ENGINES = {
 /** Those that were the peer's fastest for some figure on some machine, and its smallest. */
 const AGAINST_ONE_BIT = ['Q8_0', 'Q4_0', 'IQ4_NL', 'TQ2_0', 'IQ2_XXS', 'Q1_0']
 
+/** 1-bit models have an embedding and a head of 8 bits; so has the peer, whatever its linears are. */
+export function againstOneBit(type) {
+  return { engine: 'node-llama-cpp', type, arch: 'llama', tables: 'Q8_0' }
+}
+
 /** `warm`: tokens computed before the clock runs; `tokens`: how many are decoded. */
 const oneBit = (warm, tokens) => ({
   type: 'onebit',
   work: { prompt: 512, warm, tokens },
-  candidates: AGAINST_ONE_BIT.map((type) => ({ engine: 'node-llama-cpp', type, arch: 'llama', tables: 'Q8_0' })),
+  candidates: AGAINST_ONE_BIT.map(againstOneBit),
 })
 
 /** Both sides have their matrices, and their embedding and head, in as many bits. */

@@ -88,8 +88,17 @@ function circumstances({ date, machine }, shapes) {
   )
 }
 
-const ways = (rounds) =>
-  `Each × compares what the two reached one right after the other; figures are medians of ${plural(rounds, 'round')}.`
+/** `3 rounds`, or `2 to 3 rounds` where the time was over before. */
+function countRounds(shapes) {
+  const counts = shapes.map(({ configurations }) =>
+    Math.max(...configurations.map(({ pairs }) => pairs.at(-1)?.round ?? 0)),
+  )
+  const [fewest, most] = [Math.min(...counts), Math.max(...counts)]
+  return fewest === most ? plural(most, 'round') : `${fewest} to ${plural(most, 'round')}`
+}
+
+const ways = (shapes) =>
+  `Each × compares what the two reached one right after the other; figures are medians of ${countRounds(shapes)}.`
 
 function describePeers(shapes) {
   const peers = Object.assign({}, ...shapes.map((shape) => shape.peers))
@@ -102,7 +111,7 @@ function oneBitIntroduction(report, shapes) {
   return (
     `${circumstances(report, shapes)} Through both TypeScript APIs. The peer is ${describePeers(shapes).join('; ')}, at the ` +
     `better of ${list(peerThreads(shapes), 'and')} threads; onebit-run has ${report.onebit.threads}. Embedding and head are ` +
-    `of 8 bits on both sides. ${ways(report.rounds)}`
+    `of 8 bits on both sides. ${ways(shapes)}`
   )
 }
 
@@ -111,7 +120,7 @@ function ternaryIntroduction(report, shapes) {
   return (
     `${circumstances(report, shapes)} Ternary weights. The peers are ${describePeers(shapes).join('; ')}; both sides have ` +
     `${list(peerThreads(shapes))} threads. Percentages: how much of the memory's read speed, measured in each round ` +
-    `(${Math.min(...memory).toFixed(1)} to ${Math.max(...memory).toFixed(1)} GB/s), decoding reaches. ${ways(report.rounds)}`
+    `(${Math.min(...memory).toFixed(1)} to ${Math.max(...memory).toFixed(1)} GB/s), decoding reaches. ${ways(shapes)}`
   )
 }
 

@@ -14,7 +14,7 @@ export const PYTHON_PEERS = { 'ik-llama-cpp-python': '0.1.5', 'llama-cpp-py-sync
 
 function run(command, ...argv) {
   const { status } = spawnSync(command, argv, { stdio: ['ignore', 2, 2] })
-  if (status !== 0) throw new Error(`${command} ${argv.join(' ')} failed: a peer needs Python 3.11 or later and pip`)
+  if (status !== 0) throw new Error(`${command} ${argv.join(' ')} failed: this peer needs Python 3.10 to 3.13 with pip`)
 }
 
 function printed(...argv) {

@@ -40,10 +40,11 @@ export class ShapeRounds {
   #files = new Map()
 
   /**
-   * @param plan { shape, type, reference, candidates, misfits, threads, sameThreads, isas, ownThreads, rounds, memory,
-   *   work: { prompt, warm, tokens }, prefix }: shape to candidates as in contests.mjs; `threads` of the peers;
-   *   `sameThreads`: this engine has as many, else `ownThreads`; `isas` of this engine, the best one last; `memory`:
-   *   whether its speed is measured in each round; `prefix`, a command to put before each measurement
+   * @param plan { shape, type, reference, candidates, misfits, threads, sameThreads, isas, ownThreads, rounds, deadline,
+   *   memory, work: { prompt, warm, tokens }, prefix }: shape to candidates as in contests.mjs; `threads` of the peers;
+   *   `sameThreads`: this engine has as many, else `ownThreads`; `isas` of this engine, the best one last; `deadline`:
+   *   of performance.now(), after which no round but the first begins; `memory`: whether its speed is measured in each
+   *   round; `prefix`, a command to put before each measurement
    * @param told called with each pair and its configuration
    */
   constructor(plan, told) {
@@ -63,13 +64,19 @@ export class ShapeRounds {
   run() {
     try {
       this.#first()
-      for (let round = 2; round <= this.#plan.rounds; round++) {
+      for (let round = 2; round <= this.#plan.rounds && this.#hasTime(); round++) {
         this.#measureMemory(round)
         for (const configuration of this.alive()) this.#pair(configuration, round)
       }
     } finally {
       for (const path of this.#files.values()) rmSync(path, { force: true })
     }
+  }
+
+  /** Whether another round fits in, by what the last one took. */
+  #hasTime() {
+    const seconds = this.alive().reduce((sum, { pairs }) => sum + pairs.at(-1).seconds, 0)
+    return performance.now() + 1000 * seconds <= this.#plan.deadline
   }
 
   /** Configurations that were measured and not given up. */

@@ -2,18 +2,20 @@
 // machine and in this run. Prints tables in Markdown for the README, and writes every measurement as JSON.
 //
 //   npm run bench:peers -- [--shape smollm2-135m,tinyllama-1.1b,llama-7b] [--rounds 3] [--types Q4_0,TQ2_0] [--threads 1,2]
-//                          [--isa avx2,avx512vnni] [--prompt 512] [--tokens N] [--json PATH] [--with "nice -n -5"]
+//                          [--isa avx2,avx512vnni] [--prompt 512] [--tokens N] [--minutes N] [--json PATH]
+//                          [--with "nice -n -5"]
 //
 // In 1 bit against llama.cpp through its Node package (the default), 20 to 40 minutes on two cores:
 //   npm run bench:peers
 // Ternary, with BitNet and Bonsai 2 against the Python packages that run them; about 12 minutes:
-//   npm run bench:peers -- --shape qwen3-1.7b,qwen3-8b,bitnet-2b4t,qwen35-2b --rounds 3 --json scratch/bench-ternary.json
+//   npm run bench:peers -- --shape qwen3-1.7b,qwen3-8b,bitnet-2b4t,qwen35-2b --minutes 11 --json scratch/bench-ternary.json
 //
 // Each configuration of a peer (a type on a number of threads) is measured with this engine right beside it, each
 // measurement in a process of its own, in as many rounds; a ratio is taken within such a pair, and the table has medians.
 // What is far behind in the first round is not measured again, and is named. Ternary comparisons have the same threads on
 // both sides, all cores unless told otherwise, and say what share of the memory's read speed decoding reaches. --isa: this
-// engine's instruction sets, the best last. --with: a command to put before each measurement. Files for the peers lie below
+// engine's instruction sets, the best last. --minutes: fewer rounds of a shape where its share of the time is over; the
+// first one is always whole. --with: a command to put before each measurement. Files for the peers lie below
 // scratch/ meanwhile: of the 7B shape 7 GB for the largest, and at most 20 GB at once.
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -23,8 +25,8 @@ import { SHAPES } from '../../dist/bench/shapes.js'
 import { addon } from '../../dist/native/addon.js'
 import { barsOf } from './bars.mjs'
 import { tableRows } from './comparison.mjs'
-import { CONTESTS, ENGINES } from './contests.mjs'
-import { bitsPerWeight, fits } from './gguf-types.mjs'
+import { againstOneBit, CONTESTS, ENGINES } from './contests.mjs'
+import { bitsPerWeight, fits, TYPES } from './gguf-types.mjs'
 import { ROOT, SCRATCH } from './llama-cpp.mjs'
 import { describeMachine } from './machine.mjs'
 import { markdown } from './markdown.mjs'
@@ -41,6 +43,7 @@ const { values } = parseArgs({
     isa: { type: 'string', default: defaultIsas().join(',') },
     prompt: { type: 'string' },
     tokens: { type: 'string' },
+    minutes: { type: 'string' },
     json: { type: 'string', default: join(SCRATCH, 'bench-peers.json') },
     with: { type: 'string', default: '' },
   },
@@ -72,15 +75,22 @@ function count(option, text = values[option]) {
   return number
 }
 
-const typesOf = (shape) => CONTESTS[shape].candidates.map(({ type }) => type)
+/** Against 1 bit any type may be asked for; elsewhere --types chooses among the contest's. */
+function askedFor(shape, shapes) {
+  const { type, candidates } = CONTESTS[shape]
+  if (!values.types) return candidates
+  const ofContests = shapes.flatMap((one) => CONTESTS[one].candidates.map((candidate) => candidate.type))
+  const types = listOf('types', [...new Set([...Object.keys(TYPES), ...ofContests])])
+  if (type === 'onebit') return types.filter((name) => TYPES[name]?.scaleAt !== undefined).map(againstOneBit)
+  return candidates.filter((candidate) => types.includes(candidate.type))
+}
 
-/** The candidates of a shape that --types leaves, the fewest bits first, and the types that do not fit its columns. */
+/** What a shape is measured against, the fewest bits first, and the types that do not fit its columns. */
 function candidatesOf(shape, shapes) {
-  const types = values.types ? listOf('types', [...new Set(shapes.flatMap(typesOf))]) : typesOf(shape)
   const bits = ({ type, file }) => bitsPerWeight(file ?? type)
-  const wanted = CONTESTS[shape].candidates.filter(({ type }) => types.includes(type)).sort((a, b) => bits(a) - bits(b))
+  const wanted = [...askedFor(shape, shapes)].sort((a, b) => bits(a) - bits(b))
   const candidates = wanted.filter(({ type, file }) => fits(file ?? type, SHAPES[shape]))
-  if (candidates.length === 0) refuse(`none of ${types.join(', ')} is a type for ${shape}`)
+  if (candidates.length === 0) refuse(`none of the types ${values.types ?? ''} can be compared with on ${shape}`)
   return { candidates, misfits: wanted.filter((one) => !candidates.includes(one)).map(({ type }) => type) }
 }
 
@@ -129,12 +139,13 @@ function usableIsas() {
  * Seconds that a plan's pair may take: a guess before anything is measured. An engine reads weights at some 8 GB/s and
  * multiplies some 40 G weights in a second on each core; starting and loading are as much again for large files.
  */
-function guessSeconds({ shape, candidates, reference, threads, isas, work }) {
+function guessSeconds({ shape, type: ownType, candidates, reference, threads, isas, work }) {
   const guess = (bytes, weights, onThreads) =>
     2 + bytes / 1e9 + ((work.prompt + work.warm) * weights) / (4e10 * onThreads) + (work.tokens * bytes) / 8e9
   const bytesOf = ({ arch, type, file, tables }) => weightBytes({ shape, arch, type: file ?? type, tables })
   const weights = (8 * bytesOf({ ...candidates[0], file: 'Q8_0', tables: 'Q8_0' })) / bitsPerWeight('Q8_0')
-  const ours = isas.length * guess(weights / (reference ? 2 : 4), weights * (reference ? 2 : 1), cores)
+  const own = [ownType, reference].filter((type) => type !== undefined)
+  const ours = isas.length * sum(own.map((type) => guess(weights / (type === 'onebit' ? 8 : 4), weights, cores)))
   const pairs = candidates.flatMap((one) => threads.map((n) => guess(bytesOf(one), weights, n) + ours))
   return pairs.reduce((sum, seconds) => sum + seconds, 0)
 }
@@ -189,7 +200,12 @@ function main() {
     rounds: all[0].rounds,
     shapes: [],
   }
-  for (const [i, plan] of all.entries()) measureShape(plan, report, sum(guesses.slice(i + 1)))
+  const end = values.minutes ? 60_000 * count('minutes') : Number.POSITIVE_INFINITY
+  for (const [i, plan] of all.entries()) {
+    const now = performance.now()
+    plan.deadline = now + ((end - now) * guesses[i]) / sum(guesses.slice(i))
+    measureShape(plan, report, sum(guesses.slice(i + 1)))
+  }
   for (const shape of report.shapes) {
     shape.rows = tableRows(shape, report.onebit.isas)
     shape.bars = barsOf(shape, CONTESTS[shape.shape].bars ?? [], report.onebit.isas)
