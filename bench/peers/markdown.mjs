@@ -105,7 +105,8 @@ function describePeers(shapes) {
   return Object.values(peers).map(({ version, uses }) => `${version} with ${uses.join(', ')}`)
 }
 
-const peerThreads = (shapes) => shapes.flatMap((shape) => shape.configurations.map(({ threads }) => threads))
+const peerThreads = (shapes) =>
+  shapes.flatMap((shape) => shape.configurations.map(({ threads }) => threads)).sort((a, b) => a - b)
 
 function oneBitIntroduction(report, shapes) {
   return (
