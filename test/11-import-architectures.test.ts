@@ -56,7 +56,7 @@ describe('every description', () => {
       metadata.push([`${architecture}.ssm.state_size`, structure.delta_k_dim])
       metadata.push([`${architecture}.ssm.inner_size`, structure.delta_v_heads * structure.delta_v_dim])
       metadata.push([`${architecture}.ssm.conv_kernel`, structure.delta_conv])
-      const facts = { vocab_size: TINY.vocab, tied_head: false, rope_factors: undefined }
+      const facts = { vocab_size: TINY.vocab, tied_head: false, rope_factors: undefined, plain_layers: TINY.layers }
       const read = gguf.read(new GgufKeys(new Map(metadata), architecture), facts).structure
       // The same model: only rotation, rounding of f32 and what a format leaves open differ.
       const { rope_style, norm_eps, head_dim, rope_dims, context_length, window, delta_head_order, ...same } = structure

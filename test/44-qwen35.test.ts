@@ -124,6 +124,21 @@ describe.skipIf(missing(`${GOLDEN}/tied/logits-a.npy`))('Qwen3.5 that is another
     expect([error.code, error.message]).toEqual([code, expect.stringContaining(named)])
   })
 
+  it.each([
+    ['block_count', 8],
+    ['nextn_predict_layers', 2],
+    ['nextn_predict_layers', 8],
+    ['nextn_predict_layers', 0],
+    ['nextn_predict_layers', 9],
+  ])('a GGUF file with %s %d, which its layers contradict', async (key, value) => {
+    const bytes = readFileSync(dataFile(`${GOLDEN}/untied/model.bf16.gguf`))
+    // Behind a key are the type of its value, here u32, and the value.
+    bytes.writeUInt32LE(value, bytes.indexOf(`qwen35.${key}`) + `qwen35.${key}`.length + 4)
+    writeFileSync(folder.path('contradicted.gguf'), bytes)
+    const { code } = await failure(() => Model.load(folder.path('contradicted.gguf'), EXACT))
+    expect(code).toBe('ERR_BAD_SOURCE')
+  })
+
   it('has the layers that the interval says where no list does', async () => {
     const model = await loadWith({ layer_types: undefined, full_attention_interval: 4 })
     expect(model.config.delta_layers).toEqual([0, 1, 2, 4, 5, 6])

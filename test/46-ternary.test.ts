@@ -233,17 +233,14 @@ describe('a GGUF file', () => {
   })
 })
 
-describe('the two layouts of Q2_0', () => {
-  const header = (shape: [number, number], bytes: number, more = 0) => {
+describe('layouts of one id, as the two of Q2_0', () => {
+  const layout = (shape: [number, number], bytes: number, type = 42) => {
     const tensors = [
-      { name: 'a', type: 42, dimensions: shape, offset: 1024 },
+      { name: 'a', type, dimensions: shape, offset: 1024 },
       { name: 'b', type: 0, dimensions: [1], offset: 1024 + bytes },
     ]
-    return { tensors, header: { metadata: new Map(), tensors, fileBytes: 1024 + bytes + 4 + more } }
-  }
-  const layout = (shape: [number, number], bytes: number) => {
-    const { tensors, header: made } = header(shape, bytes)
-    return new GgufTypes('x.gguf', made, tensors).of(tensors[0]!).type
+    const header = { metadata: new Map(), tensors, fileBytes: 1024 + bytes + 4 }
+    return new GgufTypes('x.gguf', header, tensors).of(tensors[0]!).type
   }
 
   it('are told apart by sizes', () => {
@@ -252,14 +249,33 @@ describe('the two layouts of Q2_0', () => {
     expect(layout([192, 64], (12288 / 64) * 18)).toBe('q2_0')
   })
 
-  it.each<[string, [number, number], number]>([
-    ['could be in', [128, 1], 64],
-    ['fit neither', [256, 64], 4000],
-    ['fit neither', [32, 64], 576],
-  ])('that %s both are refused', async (words, shape, bytes) => {
-    const { code, message } = await failure(async () => layout(shape, bytes))
+  it.each<[string, [number, number], number, number]>([
+    ['could be in several', [128, 1], 64, 42],
+    ['fit none', [256, 64], 4000, 42],
+    ['fit none', [32, 64], 576, 42],
+    // Another fork has a type 143 of its own.
+    ['fit none', [256, 64], (16384 / 32) * 34, 143],
+  ])('that %s are refused', async (words, shape, bytes, type) => {
+    const { code, message } = await failure(async () => layout(shape, bytes, type))
     expect([code, message]).toEqual(['ERR_BAD_SOURCE', expect.stringContaining(words)])
   })
+
+  it.each([
+    [42, 18 / 64, 'q2_0'],
+    [42, 34 / 128, 'q2_0_g128'],
+    [143, 28 / 128, 'ptq1_0'],
+  ])(
+    'of type %d and %d bytes a weight: the last tensor may be cut off, which is for others to say',
+    (type, per, name) => {
+      const bytes = 16384 * per
+      const tensors = [1024, 1024 + bytes].map((offset) => ({ name: `${offset}`, type, dimensions: [256, 64], offset }))
+      const made = (rest: number) => ({ metadata: new Map(), tensors, fileBytes: 1024 + bytes + rest })
+      for (const rest of [bytes, bytes - 1, 100]) {
+        expect(new GgufTypes('x.gguf', made(rest), tensors).of(tensors[1]!).type).toBe(name)
+      }
+      expect(() => new GgufTypes('x.gguf', made(bytes + 64), tensors)).toThrow('fit none')
+    },
+  )
 })
 
 describe.skipIf(missing('golden/codecs/index.json'))('codes of other programs', () => {

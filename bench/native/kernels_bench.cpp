@@ -87,11 +87,11 @@ void ternary(const KernelSet* set, const char* place, int rows, int cols, int gr
     const size_t bytes = static_cast<size_t>(rows) * ternary_row_bytes(cols), stride = static_cast<size_t>(cols);
     Memory codes(bytes), q(stride * 64), out(static_cast<size_t>(rows) * 256);
     std::vector<uint16_t> scales(static_cast<size_t>(rows) * static_cast<size_t>(group > 0 ? cols / group : 0), f16_from_f32(0.5f));
-    std::vector<int32_t> parts(stride / 64 * 64);
+    std::vector<int32_t> offsets(stride / 64 * 64);
     const TernaryBlocks blocks{codes.bytes(), scales.data(), rows / kTernaryRows, cols, group};
     printf("%-11s ternary/%-3d %-5s", set->name, group, place);
     for (int tokens : token_counts) {
-        const RoundedTokens given{q.as<int8_t>(), stride, parts.data(), stride / 64, tokens};
+        const RoundedTokens given{q.as<int8_t>(), stride, offsets.data(), stride / 64, tokens};
         const double seconds = best_seconds([&] {
             if (group > 0) {
                 set->ternary_grouped(out.as<float>(), static_cast<size_t>(rows), blocks, given);

@@ -42,6 +42,8 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) {
     return sum;
 }
 inline Ints ternary_total(TernarySum sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+inline TernarySum ternary_begin(int32_t) { return ternary_zero(); }
+inline Ints ternary_end(TernarySum sum, int32_t offset) { return ints_add(ternary_total(sum), ints_all(offset)); }
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

@@ -93,12 +93,12 @@ struct TernaryBlocks {
     int count, cols, group;  // group: 0, or 64, 128 or 256, of which cols is a multiple
 };
 
-// Rounded activations of consecutive tokens, with the sum of each 64 (sum_parts).
+// Rounded activations of consecutive tokens, with what their products with codes are off by (code_offsets).
 struct RoundedTokens {
     const int8_t* q;  // rows q_stride apart
     size_t q_stride;
-    const int32_t* parts;  // (padded(cols, 64) / 64) of a token, parts_stride apart
-    size_t parts_stride;
+    const int32_t* offsets;  // one for each group of a token, or one; offset_stride apart
+    size_t offset_stride;
     int count;
 };
 
@@ -154,8 +154,8 @@ struct KernelSet {
                         int cols, const float* x, size_t x_stride, int n_tokens);
 
     // ---- ternary matrices ------------------------------------------------------------------------------
-    // parts[i] = q[64 i] + ... + q[64 i + 63], of padded(cols, 64).
-    void (*sum_parts)(int32_t* parts, const int8_t* q, int cols);
+    // Codes are larger than their weights by 1: offsets[g] = -(the sum of q over group g of columns); group 0: over all.
+    void (*code_offsets)(int32_t* offsets, const int8_t* q, int cols, int group);
     // out[t * out_stride + r] = sum_c w[r][c] * q_t[c], exact, for all rows of the blocks. group is 0.
     void (*ternary)(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedTokens tokens);
     // With s_g the exact integer sum of group g: acc = fma(d_g, float(s_g), acc), g ascending from acc = +0. out = acc (not yet

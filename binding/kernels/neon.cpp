@@ -34,6 +34,8 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes activations) {
     return vaddq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(a)), vmull_high_s8(w, a)));
 }
 inline Ints ternary_total(TernarySum sum) { return vpaddlq_s16(sum); }
+inline TernarySum ternary_begin(int32_t) { return ternary_zero(); }
+inline Ints ternary_end(TernarySum sum, int32_t offset) { return ints_add(ternary_total(sum), ints_all(offset)); }
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

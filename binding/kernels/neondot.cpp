@@ -32,6 +32,8 @@ constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
 inline TernarySum ternary_zero() { return ints_zero(); }
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, dot_weights(codes), a); }
 inline Ints ternary_total(TernarySum sum) { return sum; }
+inline TernarySum ternary_begin(int32_t offset) { return ints_all(offset); }
+inline Ints ternary_end(TernarySum sum, int32_t) { return sum; }
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

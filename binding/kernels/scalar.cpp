@@ -354,11 +354,12 @@ void grouped_i4(float* out, size_t out_stride, SignBlocks blocks, const uint16_t
 }
 
 // ---- ternary ----------------------------------------------------------------------------------------------
-void sum_parts(int32_t* parts, const int8_t* q, int cols) {
-    for (int c = 0; c < cols; c += 64) {
+void code_offsets(int32_t* offsets, const int8_t* q, int cols, int group) {
+    const int width = group > 0 ? group : cols;
+    for (int c = 0; c < cols; c += width) {
         int32_t sum = 0;
-        for (int i = c; i < c + 64; i++) sum += q[i];
-        *parts++ = sum;
+        for (int i = c; i < c + width; i++) sum += q[i];
+        *offsets++ = -sum;
     }
 }
 

@@ -4,12 +4,14 @@
 //     TernarySum, ternary_dot(sum, codes, a)  adds the products of unsigned codes (0, 1, 2, times kTernaryFree's powers of 4)
 //                                             and activations, four neighbouring bytes of a row together
 //     ternary_total(sum)                      as Ints, one a row
+//     ternary_begin(offset), ternary_end(sum, offset)  what a sum of several tokens' products begins with, and its total with the
+//                                             offset: sums of 32 bits begin with it
 //     kTernaryFree                            positions of a byte whose codes need not be shifted down before they multiply
 //     kTernaryOnce, kTernaryMany              columns that a sum holds with one token and with several; kWholeRows: all
 //     kTernaryStrips, kTernaryTokens          vectors of rows times tokens at a time
 //
-// Codes are the weights + 1, so a sum is too large by the sum of its activations, which is subtracted per group: the tokens
-// bring it (sum_parts). A vector holds kStripRows rows of a block: a strip. There is no adding across a vector, and no table
+// Codes are the weights + 1, so a sum is too large by the sum of its activations, which the tokens bring per group with its
+// sign turned (code_offsets). A vector holds kStripRows rows of a block: a strip. There is no adding across a vector, and no table
 // to be made.
 //
 // One token: 256 codes are a load, 4 masks and 4 products with AVX-512 VNNI, because codes in upper bits multiply as they
@@ -21,23 +23,21 @@ constexpr int kBlockStrips = kTernaryRows / kStripRows;
 constexpr int kTernaryTile = 512;
 constexpr int kTernaryTileBytes = 32 << 10;
 
-void sum_parts(int32_t* parts, const int8_t* q, int cols) {
+void code_offsets(int32_t* offsets, const int8_t* q, int cols, int group) {
     const Bytes ones = bytes_all(1);
-    for (int c = 0; c < cols; c += 64) {
-        TernarySum sum = ternary_zero();
-        for (int i = 0; i < 64; i += kBytes) sum = ternary_dot(sum, ones, bytes_load(reinterpret_cast<const uint8_t*>(q + c + i)));
+    const int width = group > 0 ? group : static_cast<int>(round_up(cols, 64));
+    for (int c = 0; c < cols; c += width) {
+        Ints all = ints_zero();
+        for (int i = c; i < c + width; i += 64) {
+            TernarySum sum = ternary_zero();
+            for (int k = 0; k < 64; k += kBytes) sum = ternary_dot(sum, ones, bytes_load(reinterpret_cast<const uint8_t*>(q + i + k)));
+            all = ints_add(all, ternary_total(sum));
+        }
         int32_t lanes[kBytes / 4], total = 0;
-        ints_store(lanes, ternary_total(sum));
-        for (const int32_t lane : lanes) total += lane;
-        *parts++ = total;
+        ints_store(lanes, all);
+        for (const int32_t lane : lanes) total -= lane;
+        *offsets++ = total;
     }
-}
-
-// The sum of a token's activations in columns [c, end), both multiples of 64 or the end of the row.
-inline int32_t part_sum(const int32_t* parts, int c, int end) {
-    int32_t sum = 0;
-    for (int i = c / 64; i * 64 < end; i++) sum += parts[i];
-    return sum;
 }
 
 // Strips of rows that are multiplied together, from column 0 on.
@@ -101,11 +101,11 @@ ONEBIT_INLINE void sum_once(Ints (&sums)[kBlockStrips], const uint8_t* block, co
 }
 
 inline void ternary_once(int32_t* out, const TernaryBlocks& blocks, const RoundedTokens& token) {
-    const Ints offset = ints_all(part_sum(token.parts, 0, blocks.cols));
+    const Ints offset = ints_all(*token.offsets);
     for (int b = 0; b < blocks.count; b++, out += kTernaryRows) {
         Ints sums[kBlockStrips];
         sum_once(sums, strip_at(blocks, b * kBlockStrips), token.q, 0, blocks.cols);
-        for (int v = 0; v < kBlockStrips; v++) ints_store(out + v * kStripRows, ints_sub(sums[v], offset));
+        for (int v = 0; v < kBlockStrips; v++) ints_store(out + v * kStripRows, ints_add(sums[v], offset));
     }
 }
 
@@ -120,9 +120,9 @@ inline void ternary_grouped_once(float* out, const TernaryBlocks& blocks, const 
             prefetch_far(reinterpret_cast<const uint8_t*>(d) + kScalesAhead);
             Ints sums[kBlockStrips];
             sum_once(sums, block, token.q, c, end);
-            const Ints offset = ints_all(part_sum(token.parts, c, end));
+            const Ints offset = ints_all(token.offsets[g]);
             for (int v = 0; v < kBlockStrips; v++) {
-                const Floats s = floats_from_ints(ints_sub(sums[v], offset));
+                const Floats s = floats_from_ints(ints_add(sums[v], offset));
                 acc[v] = floats_fma(floats_from_f16(d + v * kStripRows), s, acc[v]);
             }
         }
@@ -151,18 +151,21 @@ ONEBIT_INLINE void add_many(TernarySum (&sums)[T][V], const Strips<V>& strips, c
     }
 }
 
-// Columns [c, end), at most kTernaryMany, less the sums of the activations there, handed on as finish(token, strip, sums).
+// Columns [c, end), at most kTernaryMany, with the offsets that begin at offsets[0], one a token; handed on as finish(token,
+// strip, sums).
 template <int V, int T, class F>
-ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, int c, int end, const F& finish) {
+ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, const int32_t* offsets, int c, int end,
+                            const F& finish) {
+    offsets += static_cast<size_t>(first) * tokens.offset_stride;
     TernarySum sums[T][V];
     unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = ternary_zero(); });
+        const TernarySum begin = ternary_begin(offsets[static_cast<size_t>(t) * tokens.offset_stride]);
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = begin; });
     });
     add_many<V, T>(sums, strips, tokens.q + static_cast<size_t>(first) * tokens.q_stride, tokens.q_stride, c, end);
     unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        const int32_t* parts = tokens.parts + static_cast<size_t>(first + t) * tokens.parts_stride;
-        const Ints offset = ints_all(part_sum(parts, c, end));
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, ints_sub(ternary_total(sums[t][v]), offset)); });
+        const int32_t offset = offsets[static_cast<size_t>(t) * tokens.offset_stride];
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, ternary_end(sums[t][v], offset)); });
     });
 }
 
@@ -201,7 +204,11 @@ void ternary(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedToken
         for (int c = c0; c < c1; c += kTernaryMany) {
             const int end = c + kTernaryMany < c1 ? c + kTernaryMany : c1;
             if (t == 0) fetch_next(strips, blocks.cols, c, end);
-            sum_many<V, T>(strips, tokens, t, c, end, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
+            // The whole row has one offset, which its first columns bring.
+            static constexpr int32_t kNone[kTernaryTokens] = {};
+            RoundedTokens given = tokens;
+            if (c > 0) given.offsets = kNone - t, given.offset_stride = 1;
+            sum_many<V, T>(strips, given, t, given.offsets, c, end, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
                 int32_t* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
                 ints_store(to, c > 0 ? ints_add(sums, ints_load(to)) : sums);
             });
@@ -219,7 +226,7 @@ void ternary_grouped(float* out, size_t out_stride, TernaryBlocks blocks, Rounde
             unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA {
                 d[v] = floats_from_f16(strip_scales(blocks, strip + v, c / blocks.group));
             });
-            sum_many<V, T>(strips, tokens, t, c, c + blocks.group, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
+            sum_many<V, T>(strips, tokens, t, tokens.offsets + c / blocks.group, c, c + blocks.group, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
                 float* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
                 floats_store(to, floats_fma(d[v], floats_from_ints(sums), c > 0 ? floats_load(to) : floats_zero()));
             });

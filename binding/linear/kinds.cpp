@@ -39,9 +39,9 @@ void round_for_tables(const KernelSet&, const Matrix& matrix, const Tiling& tili
 }
 
 // One plane, as signs have: the products of several tokens are bound by arithmetic.
-void round_with_parts(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const float* x, const Prepared& to) {
+void round_with_offsets(const KernelSet& kernels, const Matrix& matrix, const Tiling&, const float* x, const Prepared& to) {
     *to.scale = kernels.quantize(to.q, x, nullptr, matrix.cols);
-    kernels.sum_parts(to.parts, to.q, matrix.cols);
+    kernels.code_offsets(to.offsets, to.q, matrix.cols, matrix.group);
 }
 
 // ---- products ------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ void multiply_ternary(const KernelSet& kernels, const Matrix& matrix, const Tili
     const size_t groups = matrix.group > 0 ? static_cast<size_t>(matrix.cols / matrix.group) : 0;
     const TernaryBlocks blocks{row_at(matrix, to.row), matrix.group_scales + static_cast<size_t>(to.row) * groups,
                                (to.rows + kTernaryRows - 1) / kTernaryRows, matrix.cols, matrix.group};
-    const RoundedTokens tokens{in.q, float_stride(matrix), in.parts, float_stride(matrix) / 64, to.tokens};
+    const RoundedTokens tokens{in.q, float_stride(matrix), in.offsets, float_stride(matrix) / 64, to.tokens};
     if (groups == 0) {
         kernels.ternary(to.sums, to.sums_stride, blocks, tokens);
     } else {
@@ -215,7 +215,7 @@ void read_ternary(const KernelSet&, const Matrix& matrix, int row, float* out) {
     }
 }
 
-// ---- the kinds: planes, floats, tables, parts, and what they do -----------------------------------------------
+// ---- the kinds: planes, floats, tables, offsets, and what they do -----------------------------------------------
 // f32, f16, bf16 rows times floats; int8 rows times floats, and times two int8 planes
 const MatrixKind kDenseFloats = {0, true, false, false, copy_floats, multiply_dense, read_dense};
 const MatrixKind kBytesFloats = {0, true, false, false, copy_floats, multiply_bytes_floats, read_dense};
@@ -228,7 +228,7 @@ const MatrixKind kGroupFloats = {0, true, false, false, copy_floats, multiply_gr
 const MatrixKind kGroupTables = {1, false, true, false, round_for_tables, multiply_groups, read_groups<true>};
 // ternary codes in rows times floats, in blocks times rounded activations
 const MatrixKind kTernaryFloats = {0, true, false, false, copy_floats, multiply_ternary_floats, read_ternary<false>};
-const MatrixKind kTernaryParts = {1, false, false, true, round_with_parts, multiply_ternary, read_ternary<true>};
+const MatrixKind kTernaryOffsets = {1, false, false, true, round_with_offsets, multiply_ternary, read_ternary<true>};
 
 // ---- from tensors ------------------------------------------------------------------------------------------
 // Rows of a matrix that has no blocks come in units of this many, which every kernel's row blocking divides.
@@ -266,7 +266,7 @@ void bind_grouped(Tensors& tensors, const std::string& name, const LinearKind&, 
 
 void bind_ternary(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
     const bool blocks = in_blocks(tensors);
-    Matrix matrix{.kind = blocks ? &kTernaryParts : &kTernaryFloats, .rows = linear->rows, .cols = linear->cols};
+    Matrix matrix{.kind = blocks ? &kTernaryOffsets : &kTernaryFloats, .rows = linear->rows, .cols = linear->cols};
     matrix.row_unit = kTernaryRows;
     matrix.row_bytes = ternary_row_bytes(linear->cols);
     matrix.group = kind.group;

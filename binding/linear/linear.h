@@ -72,7 +72,7 @@ struct Linear {
 struct Prepared {
     int8_t* q = nullptr;        // (tokens, planes, padded(cols, 64)) rounded
     float* scale = nullptr;     // (tokens, planes) what a step of the rounded ones is worth
-    int32_t* parts = nullptr;   // (tokens, padded(cols, 64) / 64) sums of the rounded ones
+    int32_t* offsets = nullptr; // (tokens, padded(cols, 64) / 64) of which a kernel uses as many as there are groups
     float* x = nullptr;         // (tokens, padded(cols, 64)) floats, or what rounding left of them
     uint8_t* tables = nullptr;  // (tokens, table_stride) made from q
 };
@@ -97,7 +97,7 @@ struct MatrixKind {
     int planes = 0;       // int8 copies that are made of a token's activations
     bool floats = false;  // a float copy is made
     bool tables = false;  // tables are made from the int8 copy, for the kernels' sign products
-    bool parts = false;   // sums of the int8 copy are made
+    bool offsets = false; // of codes are made from the int8 copy
 
     // Brings one token's x (cols) into its form. to: this token's.
     void (*prepare)(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const float* x, const Prepared& to);

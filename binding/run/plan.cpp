@@ -71,7 +71,7 @@ void lay_out_product(const Model& model, ProductPlan& product, const Batch& batc
     const auto cols = static_cast<size_t>(padded(matrix.cols, 64)), planes = static_cast<size_t>(matrix.kind->planes);
     product.q = layout.take<int8_t>(slots * planes * cols);
     product.scale = layout.take<float>(slots * planes);
-    if (matrix.kind->parts) product.parts = layout.take<int32_t>(slots * cols / 64);
+    if (matrix.kind->offsets) product.offsets = layout.take<int32_t>(slots * cols / 64);
     if (matrix.kind->floats) product.x = layout.take<float>(slots * cols);
     product.tables = layout.take<uint8_t>(slots * product.tiling.table_stride);
     product.sums = layout.take<int32_t>(static_cast<size_t>(group.tokens) * planes * sums_stride(matrix));

@@ -34,7 +34,7 @@ struct ProductPlan {
     const Linear* linear = nullptr;  // one of those that this plan serves: of the first layer that is like the others
     int index = 0;                   // in the group
     Tiling tiling;
-    Region q, scale, parts, x, tables;  // prepared activations, a slot a token
+    Region q, scale, offsets, x, tables;  // prepared activations, a slot a token
     Region sums;
 };
 

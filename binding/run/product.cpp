@@ -72,7 +72,7 @@ private:
         const auto s = static_cast<size_t>(slot), cols = static_cast<size_t>(padded(matrix.cols, 64));
         const auto planes = static_cast<size_t>(matrix.kind->planes);
         return {at<int8_t>(product.q, s * planes * cols), at<float>(product.scale, s * planes),
-                at<int32_t>(product.parts, s * cols / 64), at<float>(product.x, s * cols),
+                at<int32_t>(product.offsets, s * cols / 64), at<float>(product.x, s * cols),
                 at<uint8_t>(product.tables, s * product.tiling.table_stride)};
     }
 

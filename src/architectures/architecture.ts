@@ -59,6 +59,8 @@ export interface GgufFacts {
   tied_head: boolean
   /** rope_freqs.weight, if it is there */
   rope_factors: number[] | undefined
+  /** layers that there are tensors of, up to the first that is there to predict several tokens ahead */
+  plain_layers: number
 }
 
 export interface HuggingFaceDescription {

@@ -123,12 +123,21 @@ function read(whole: HfFields): Reading {
   return { structure, biases: readHfBiases(config) }
 }
 
-/** block_count counts the layers that predict ahead, which lie behind the others. */
-function readLayers(keys: GgufKeys): { n_layers: number; delta_layers: number[] } {
+/**
+ * block_count counts the layers that predict ahead, which lie behind the others. What they have for it tells them apart: a
+ * count that does not hold would otherwise leave the last layers of the model out.
+ */
+function readLayers(keys: GgufKeys, { plain_layers }: GgufFacts): { n_layers: number; delta_layers: number[] } {
   const all = keys.size('block_count', LIMITS.layers)
   const ahead = keys.number('nextn_predict_layers', 0)
   const n_layers = checkDimension('qwen35.block_count without nextn_predict_layers', all - ahead, LIMITS.layers)
   if (n_layers > all) throw keys.unsupported('nextn_predict_layers')
+  if (plain_layers > n_layers) {
+    throw badSource(
+      `qwen35.block_count ${all} and nextn_predict_layers ${ahead} make ${n_layers} layers; there are ${plain_layers}`,
+      'Layers that predict tokens ahead have tensors called nextn; the others are the model.',
+    )
+  }
   const interval = keys.size('full_attention_interval', LIMITS.layers, 4)
   const listed = keys.get('attention.recurrent_layers')
   if (listed === undefined) return { n_layers, delta_layers: byInterval(n_layers, interval) }
@@ -161,7 +170,7 @@ function readGguf(keys: GgufKeys, facts: GgufFacts): Reading {
   const rope_dims = keys.size('rope.dimension_count', LIMITS.head_dim, head_dim)
   // Which of three positions turns which pair: those of a text are all the same.
   keys.get('rope.dimension_sections')
-  const { n_layers, delta_layers } = readLayers(keys)
+  const { n_layers, delta_layers } = readLayers(keys, facts)
   const structure: ModelStructure = withDefaults({
     ...FEATURES,
     vocab_size: facts.vocab_size,

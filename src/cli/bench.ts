@@ -30,7 +30,7 @@ export const benchCommand: Command = {
       short: 'm',
       value: 'FILE',
       multiple: true,
-      help: 'a .obt file; may also be given without -m',
+      help: 'a .obt or GGUF file, or a folder; may also be given without -m',
     },
     shape: { type: 'string', value: 'S,…', help: `random weights in a known shape: ${SHAPE_NAMES.join(', ')}` },
     type: {

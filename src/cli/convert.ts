@@ -21,7 +21,7 @@ export const convertCommand: Command = {
     type: {
       type: 'string',
       choices: CONVERT_TYPES,
-      help: 'kind of the linear layers (default: signs stay as they are, small f32 models stay f32, else q8)',
+      help: 'kind of the linear layers (default: signs and ternary weights stay, small models stay f32, else q8)',
     },
     embed: { type: 'string', choices: EMBED_TYPES, help: 'kind of the embedding and the head' },
     tokenizer: {

@@ -34,15 +34,27 @@ const TYPES: Record<number, GgufType> = {
   36: { type: 'i2_s', elements: 4, bytes: 1 },
   41: { type: 'q1_0', elements: 128, bytes: 18 },
   142: { type: 'q2_0_g128', elements: 128, bytes: 34 },
-  143: { type: 'ptq1_0', elements: 128, bytes: 28 },
 }
 
-/** One id for two layouts: ggml's, and the one that PrismML's files had before. The sizes of tensors tell. */
-const Q2_0 = 42
-const Q2_0_LAYOUTS: readonly GgufType[] = [
-  { type: 'q2_0', elements: 64, bytes: 18 },
-  { type: 'q2_0_g128', elements: 128, bytes: 34 },
-]
+interface SharedType {
+  name: string
+  layouts: readonly GgufType[]
+}
+
+/**
+ * Ids that stand for more than one layout; the sizes of tensors tell. 42 is ggml's Q2_0 and the one that PrismML's files had
+ * before; 143 is PrismML's, and another type, which is not read, in another fork.
+ */
+const SHARED_TYPES: Record<number, SharedType> = {
+  42: {
+    name: 'Q2_0',
+    layouts: [
+      { type: 'q2_0', elements: 64, bytes: 18 },
+      { type: 'q2_0_g128', elements: 128, bytes: 34 },
+    ],
+  },
+  143: { name: 'PTQ1_0', layouts: [{ type: 'ptq1_0', elements: 128, bytes: 28 }] },
+}
 
 /** Names of the types we do not read, for the message; ggml has no others in use. */
 const OTHER_TYPES: Record<number, string> = {
@@ -74,17 +86,22 @@ export function tensorBytes(tensor: GgufTensorInfo, { type, elements, bytes }: G
 /** What each tensor of a file is. tensors: by offset. */
 export class GgufTypes {
   readonly #path: string
-  readonly #q2_0: GgufType | undefined
+  readonly #shared = new Map<number, GgufType>()
 
-  /** @throws OnebitError ERR_BAD_SOURCE where a file has Q2_0 and the tensors' sizes fit both of its layouts, or none */
+  /** @throws OnebitError ERR_BAD_SOURCE where tensors' sizes fit no layout, or several, of a type that shares its id */
   constructor(path: string, header: GgufHeader, tensors: readonly GgufTensorInfo[]) {
     this.#path = path
-    if (tensors.some(({ type }) => type === Q2_0)) this.#q2_0 = q2_0Layout(path, header, tensors)
+    for (const [id, shared] of Object.entries(SHARED_TYPES)) {
+      const type = Number(id)
+      if (tensors.some((tensor) => tensor.type === type)) {
+        this.#shared.set(type, layoutBySizes(path, header, tensors, type, shared))
+      }
+    }
   }
 
   /** @throws OnebitError ERR_UNSUPPORTED_TENSOR_TYPE, naming it */
   of({ name, type }: GgufTensorInfo): GgufType {
-    const known = type === Q2_0 ? this.#q2_0 : TYPES[type]
+    const known = this.#shared.get(type) ?? TYPES[type]
     if (known !== undefined) return known
     const what = OTHER_TYPES[type] ?? `the unknown type ${type}`
     throw new OnebitError('ERR_UNSUPPORTED_TENSOR_TYPE', `${this.#path}: tensor ${name} has type ${what}`, {
@@ -93,25 +110,35 @@ export class GgufTypes {
   }
 }
 
-/** The layout in which every Q2_0 tensor reaches exactly to the next tensor, or to the end of the file. */
-function q2_0Layout(path: string, header: GgufHeader, tensors: readonly GgufTensorInfo[]): GgufType {
+/** The layout in which every tensor of this type reaches exactly to the next tensor, or to the end of the file. */
+function layoutBySizes(
+  path: string,
+  header: GgufHeader,
+  tensors: readonly GgufTensorInfo[],
+  type: number,
+  { name, layouts }: SharedType,
+): GgufType {
   const alignment = Number(header.metadata.get('general.alignment') ?? 32)
   const aligned = (bytes: number) => Math.ceil(bytes / alignment) * alignment
   const fits = (layout: GgufType) => {
     return tensors.every((tensor, i) => {
-      if (tensor.type !== Q2_0) return true
+      if (tensor.type !== type) return true
       if (tensor.dimensions[0]! % layout.elements !== 0) return false
       const bytes = tensorBytes(tensor, layout)
       const next = tensors[i + 1]
       if (next !== undefined) return next.offset - tensor.offset === aligned(bytes)
       const rest = header.fileBytes - tensor.offset
-      return rest === bytes || rest === aligned(bytes)
+      // What was cut off is said by its size, where earlier tensors tell the layout.
+      const isCut = rest < bytes && tensors.findIndex((other) => other.type === type) < i
+      return rest === bytes || rest === aligned(bytes) || isCut
     })
   }
-  const [found, another] = Q2_0_LAYOUTS.filter(fits)
-  if (found !== undefined && another === undefined) return found
+  const found = layouts.filter(fits)
+  if (found.length === 1) return found[0]!
+  const columns = layouts.map(({ elements }) => elements).join(' and of ')
+  const problem = found.length > 1 ? 'could be in several of' : 'fit none of'
   throw badSource(
-    `${path}: its Q2_0 tensors ${found === undefined ? 'fit neither' : 'could be in'} blocks of 64 ${found === undefined ? 'nor' : 'and'} of 128 columns`,
-    'The two layouts have the same type id and are told apart by the sizes of tensors. The file may have been cut off.',
+    `${path}: its ${name} tensors ${problem} the layouts known of type ${type}, blocks of ${columns} columns`,
+    'Types that share an id are told apart by the sizes of tensors. The file may have been cut off.',
   )
 }

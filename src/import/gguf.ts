@@ -122,12 +122,25 @@ async function readRopeFactors(take: GgufTaker): Promise<number[] | undefined> {
   return Array.from(values, shortest)
 }
 
+/** Only a layer that predicts ahead has tensors with such a name; all behind it are of its kind. */
+function plainLayers(tensors: TensorMap): number {
+  const layerOf = (pattern: RegExp) => {
+    return [...tensors.keys()].flatMap((name) => {
+      const layer = pattern.exec(name)?.[1]
+      return layer === undefined ? [] : [Number(layer)]
+    })
+  }
+  const count = layerOf(/^blk\.(\d+)\./).reduce((most, layer) => Math.max(most, layer + 1), 0)
+  return layerOf(/^blk\.(\d+)\.nextn\./).reduce((least, layer) => Math.min(least, layer), count)
+}
+
 async function readFacts(names: TensorNames, tensors: TensorMap, take: GgufTaker): Promise<GgufFacts> {
   const embedding = tensors.get(`${names.tok_embeddings}.weight`)
   return {
     vocab_size: checkDimension('the vocabulary', embedding?.dimensions[1], LIMITS.vocab),
     tied_head: !tensors.has(`${names.output}.weight`),
     rope_factors: await readRopeFactors(take),
+    plain_layers: plainLayers(tensors),
   }
 }
 

@@ -97,11 +97,11 @@ describe('metadata of a GGUF file', () => {
     'ssm.time_step_rank': 4,
     'ssm.inner_size': 64,
   }
-  const facts = { vocab_size: 100, tied_head: true, rope_factors: undefined }
-  const structure = (keys: Record<string, GgufValue>) => {
+  const facts = { vocab_size: 100, tied_head: true, rope_factors: undefined, plain_layers: 4 }
+  const structure = (keys: Record<string, GgufValue>, plain_layers = 4) => {
     const metadata = new Map(Object.entries(keys).map(([key, value]) => [`qwen35.${key}`, value]))
     const found = new GgufKeys(metadata, 'qwen35')
-    const { structure } = qwen35.gguf!.read(found, facts)
+    const { structure } = qwen35.gguf!.read(found, { ...facts, plain_layers })
     found.checkNothingLeft()
     return structure
   }
@@ -111,7 +111,7 @@ describe('metadata of a GGUF file', () => {
     const listed = { ...good, 'attention.recurrent_layers': [false, true, true, true, false] }
     expect(structure(listed).delta_layers).toEqual([1, 2, 3])
     const { 'attention.recurrent_layers': _, nextn_predict_layers: _ahead, ...without } = good
-    expect(structure({ ...without, block_count: 8 }).delta_layers).toEqual([0, 1, 2, 4, 5, 6])
+    expect(structure({ ...without, block_count: 8 }, 8).delta_layers).toEqual([0, 1, 2, 4, 5, 6])
     expect(structure({ ...good, full_attention_interval: 2 }).delta_layers).toEqual([0, 1, 2])
   })
 
@@ -123,6 +123,15 @@ describe('metadata of a GGUF file', () => {
   it.each(Object.keys(good))('without %s', (key) => {
     const { [key]: _, ...rest } = good
     expect(outcome(() => structure(rest))).toMatch(CODES)
+  })
+
+  it.each([
+    ['more layers that predict ahead than there are', 5, 2],
+    ['a block_count that does not count them', 4, 1],
+  ])('with %s: the last layers of the model are not left out', (_, block_count, nextn_predict_layers) => {
+    const outcome = () => structure({ ...good, block_count, nextn_predict_layers }, 4)
+    expect(outcome).toThrow('nextn_predict_layers')
+    expect(outcome).toThrow('there are 4')
   })
 
   it('with a key that nobody knows is refused by it', () => {

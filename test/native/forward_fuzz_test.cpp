@@ -339,7 +339,14 @@ private:
                 ok_ = ok_ && inputs[static_cast<size_t>(i)].*wanted;
             };
         };
-        if (random_.chance(4) && !given_up(inputs)) return false;
+        if (random_.chance(4)) {
+            if (!given_up(inputs)) return false;
+            Session& session = *inputs.front().session;
+            if (random_.chance(2)) {  // and then it goes back instead, to a state that the step did not touch
+                go_back(session, random_.between(std::max(0, session.length() - 3), session.length()));
+                return ok_;
+            }
+        }
         return good(forward(*model_, pool_, workspace_, inputs.data(), static_cast<int>(inputs.size()),
                             sink("logit", expected_, &TokenInput::want_logits), nullptr,
                             sink("hidden", hidden_, &TokenInput::want_hidden))) &&

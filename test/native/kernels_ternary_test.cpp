@@ -82,27 +82,23 @@ const uint16_t* scales_in_blocks(const Case& c) {
     return out;
 }
 
-struct Tokens {
-    RoundedTokens given;
-    std::vector<int64_t> parts;
-};
-
-Tokens some_tokens(Random& random, const Case& c, const KernelSet& set, uint64_t seed, bool* held) {
+RoundedTokens some_tokens(Random& random, const Case& c, const KernelSet& set, uint64_t seed, bool* held) {
     const size_t row = static_cast<size_t>(padded(c.cols, 64)), stride = row + 64 * static_cast<size_t>(random.between(0, 1));
-    const size_t parts = row / 64, parts_stride = parts + static_cast<size_t>(random.between(0, 2)), n = static_cast<size_t>(c.tokens);
+    const size_t count = c.group > 0 ? static_cast<size_t>(c.groups()) : 1, width = c.group > 0 ? static_cast<size_t>(c.group) : row;
+    const size_t offset_stride = count + static_cast<size_t>(random.between(0, 2)), n = static_cast<size_t>(c.tokens);
     int8_t* q = activations.place<int8_t>((n - 1) * stride + row, c.at_end);
-    int32_t* p = sums.place<int32_t>((n - 1) * parts_stride + parts, c.at_end);
+    int32_t* offsets = sums.place<int32_t>((n - 1) * offset_stride + count, c.at_end);
     for (size_t t = 0; t < n; ++t) {
         check::fill_activations(random, q + t * stride, c.cols, static_cast<int>(row));
-        set.sum_parts(p + t * parts_stride, q + t * stride, c.cols);
-        for (size_t i = 0; i < parts; ++i) {
+        set.code_offsets(offsets + t * offset_stride, q + t * stride, c.cols, c.group);
+        for (size_t i = 0; i < count; ++i) {
             int32_t sum = 0;
-            for (size_t k = 0; k < 64; ++k) sum += q[t * stride + i * 64 + k];
-            *held = *held && check::equal("sum_parts", &set, seed, c.text.c_str(), p + t * parts_stride + i, &sum, 1);
+            for (size_t k = 0; k < width; ++k) sum -= q[t * stride + i * width + k];
+            *held = *held && check::equal("code_offsets", &set, seed, c.text.c_str(), offsets + t * offset_stride + i, &sum, 1);
         }
     }
-    *held = *held && check::untouched("sum_parts", &set, seed, sums);
-    return {{q, stride, p, parts_stride, c.tokens}, {}};
+    *held = *held && check::untouched("code_offsets", &set, seed, sums);
+    return {q, stride, offsets, offset_stride, c.tokens};
 }
 
 int32_t sum_of(const Case& c, const int8_t* q, int r, int from, int end) {
@@ -117,7 +113,7 @@ bool rounded_case(bool grouped, uint64_t seed) {
         Random random(seed);  // the same case for every set
         const Case c = make_case(random, grouped);
         bool held = true;
-        const Tokens tokens = some_tokens(random, c, *set, seed, &held);
+        const RoundedTokens tokens = some_tokens(random, c, *set, seed, &held);
         if (!held) return false;
         const TernaryBlocks blocks{in_blocks(random, c), scales_in_blocks(c), blocks_of(c), c.cols, c.group};
         const size_t rows = static_cast<size_t>(blocks_of(c)) * kTernaryRows, stride = rows + static_cast<size_t>(random.between(0, 20));
@@ -125,13 +121,13 @@ bool rounded_case(bool grouped, uint64_t seed) {
         int32_t* ints = output.place<int32_t>(room, c.at_end);  // of the same size as floats
         float* floats = reinterpret_cast<float*>(ints);
         if (grouped) {
-            set->ternary_grouped(floats, stride, blocks, tokens.given);
+            set->ternary_grouped(floats, stride, blocks, tokens);
         } else {
-            set->ternary(ints, stride, blocks, tokens.given);
+            set->ternary(ints, stride, blocks, tokens);
         }
         if (!check::untouched(name, set, seed, output)) return false;
         for (int t = 0; t < c.tokens; ++t) {
-            const int8_t* q = tokens.given.q + static_cast<size_t>(t) * tokens.given.q_stride;
+            const int8_t* q = tokens.q + static_cast<size_t>(t) * tokens.q_stride;
             for (int r = 0; r < c.rows; ++r) {
                 const size_t i = static_cast<size_t>(t) * stride + static_cast<size_t>(r);
                 if (!grouped) {
