@@ -51,6 +51,7 @@ const SIDES = { memory: ofMemory, 'one bit': ofReference, peer: ofPeers }
  *   where the peer is nearer to the memory's speed than the bar assumes
  */
 export function barsOf(state, bars, isas) {
+  if (usable(state).length === 0) return []
   return bars.flatMap((bar) =>
     SIDES[bar.against](state, bar, isas).map((side) => {
       const counts = !bar.where || side.peerShare <= bar.where.peerShareAtMost
