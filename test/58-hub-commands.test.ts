@@ -1,8 +1,12 @@
 /** Models by their name on a command line: every command takes one, and three are about them. */
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { programWords } from './command.js'
 import { onebitBeside, useFakeHub } from './fake-hub.js'
+import { until } from './serving.js'
 import { tinyGguf } from './tiny-gguf.js'
 import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 
@@ -60,6 +64,39 @@ describe('a name instead of a path', () => {
     expect(stderr).toContain('[ERR_HUB_SEVERAL]')
     expect(stderr).toMatch(/a-F32\.gguf .*f32/)
     expect(stderr).toMatch(/b-F16\.gguf .*f16/)
+  })
+})
+
+const noTerminal = process.platform !== 'linux' || spawnSync('script', ['--version']).status !== 0
+if (noTerminal) console.warn('skipped: the terminal tests need util-linux script')
+
+describe.skipIf(noTerminal)('a terminal', () => {
+  /** What is typed when the question is there; everything that was shown. */
+  async function answered(typed: string): Promise<{ status: number | null; shown: string }> {
+    const command = [...programWords(), 'pull', 'hf:me/tiny'].map((word) => `'${word}'`).join(' ')
+    const child = spawn('script', ['-qfec', `exec ${command}`, '/dev/null'], { env: { ...process.env, TERM: 'dumb' } })
+    let shown = ''
+    child.stdout.on('data', (data) => {
+      shown += data
+    })
+    const closed = once(child, 'close')
+    await until(() => shown.includes('Which (1 to 2)?'))
+    child.stdin.write(typed)
+    const [status] = await closed
+    return { status, shown }
+  }
+
+  it.each([
+    ['a number', '7\rx\r2\r', 0, /snapshots.*b-F16\.gguf/],
+    ['nothing', '\r', 1, /ERR_HUB_SEVERAL/],
+    ['Ctrl-C', '\x03', 1, /ERR_HUB_SEVERAL/],
+    ['Ctrl-D', '\x04', 1, /ERR_HUB_SEVERAL/],
+  ])('is asked which of several: %s', async (_, typed, expected, seen) => {
+    hub.add('me/tiny', { 'a-F32.gguf': tinyGguf(), 'b-F16.gguf': tinyGguf('f16') })
+    const { status, shown } = await answered(typed)
+    expect(shown).toMatch(/ 1 {2}a-F32\.gguf .*f32/)
+    expect(shown).toMatch(seen)
+    expect(status).toBe(expected)
   })
 })
 

@@ -56,9 +56,11 @@ export const convertCommand: Command = {
     const bar = progressBar('converting')
     const interrupted = new Interrupts().begin()
     try {
-      const report = await convert(await modelFile(source!, { quiet: values.quiet === true }), output, {
+      const { signal } = interrupted
+      const path = await modelFile(source!, { quiet: values.quiet === true, signal })
+      const report = await convert(path, output, {
         ...conversionOptions(values),
-        signal: interrupted.signal,
+        signal,
         onProgress: bar.update,
         onLayer: ({ name, relativeError }) => {
           bar.done()

@@ -1,5 +1,5 @@
 /** Models as they are named on a command line: a path, or a name that may have to be downloaded first. */
-import { createInterface } from 'node:readline/promises'
+import { createInterface } from 'node:readline'
 import type { Look } from '../hub/look.js'
 import { isModelAddress } from '../hub/model-address.js'
 import { progressBar } from './progress.js'
@@ -9,12 +9,14 @@ export interface ModelFileOptions {
   quiet?: boolean
   /** ask for what is newest */
   refresh?: boolean
+  /** stops the download; without it Ctrl-C ends the process, which loses nothing either */
+  signal?: AbortSignal
 }
 
 /** The path of a model. @throws OnebitError as fetchModel */
 export async function modelFile(
   given: string,
-  { quiet = false, refresh = false }: ModelFileOptions = {},
+  { quiet = false, refresh = false, signal }: ModelFileOptions = {},
 ): Promise<string> {
   if (!isModelAddress(given)) return given
   const { fetchModel } = await import('../hub/fetch-model.js')
@@ -22,6 +24,7 @@ export async function modelFile(
   try {
     return await fetchModel(given, {
       refresh,
+      signal,
       onProgress: (done, total) => bar.update(done, total),
       onNote: (line) => {
         bar.done()
@@ -42,13 +45,18 @@ async function ask(looks: readonly Look[], given: string): Promise<Look | undefi
   const lines = looks.map((look, i) => `${String(i + 1).padStart(3)}  ${lookLine(look, repository)}`)
   process.stderr.write(`Several models run here:\n${lines.join('\n')}\n`)
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
+  terminal.setPrompt(`Which (1 to ${looks.length})? `)
   try {
-    for (;;) {
-      const typed = (await terminal.question(`Which (1 to ${looks.length})? `)).trim()
+    terminal.prompt()
+    // Ctrl-C and Ctrl-D end the lines.
+    for await (const line of terminal) {
+      const typed = line.trim()
       if (typed === '') return undefined
       const chosen = /^\d+$/.test(typed) ? looks[Number(typed) - 1] : undefined
       if (chosen !== undefined) return chosen
+      terminal.prompt()
     }
+    return undefined
   } finally {
     terminal.close()
   }
