@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { statfs } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { join } from 'node:path'
@@ -293,17 +294,15 @@ describe('a server', () => {
   })
 
   it('that names a file larger than the disk: said before anything is downloaded', async () => {
-    const bytes = add()
-    hub.troubles.push((_request, response, { path }) => {
-      if (!path.includes('/tree/')) return false
-      const lfs = { oid: sha256(bytes), size: 2 ** 42 + 64 }
-      response.writeHead(200, { 'content-type': 'application/json' })
-      response.end(JSON.stringify([{ type: 'file', path: 'tiny.gguf', size: 1, oid: '1'.repeat(40), lfs }]))
-      return true
+    const bytes = add(1100)
+    const { bavail, bsize } = await statfs(folder.path('.'))
+    hub.claimedBytes.set('tiny.gguf', bavail * bsize + 2 ** 30)
+    const sent = await sentFor(bytes, async () => {
+      const { code, hint } = await failure(fetched)
+      expect(code).toBe('ERR_DISK_FULL')
+      expect(hint).toContain('HF_HUB_CACHE')
     })
-    hub.replaced.set('tiny.gguf', bytes)
-    const { code } = await failure(fetched)
-    expect(['ERR_DISK_FULL', 'ERR_HUB_ANSWER']).toContain(code)
+    expect(sent).toBe(0)
   })
 
   it.each(['{}', 'null', '[1]', '{"sha":5}', '{"sha":"main"}', '{', ''])('that answers %s is none', async (text) => {

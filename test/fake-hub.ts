@@ -46,6 +46,8 @@ export class FakeHub {
   readonly cuts: number[] = []
   /** as the second server has them: others than the list says */
   readonly replaced = new Map<string, Buffer>()
+  /** what is said of the length of a file, where that is not what it has */
+  readonly claimedBytes = new Map<string, number>()
   /** answers to ranges are the whole file */
   knowsRanges = true
   pageSize = 1000
@@ -98,6 +100,7 @@ export class FakeHub {
     this.troubles.length = 0
     this.cuts.length = 0
     this.replaced.clear()
+    this.claimedBytes.clear()
     this.sentBytes = 0
     this.pauseMs = 0
     this.knowsRanges = true
@@ -134,7 +137,10 @@ export class FakeHub {
       const next = `${this.url}${url.pathname}?recursive=true&cursor=${from + this.pageSize}`
       response.setHeader('link', `<${next}>; rel="next"`)
     }
-    json(response, [{ type: 'directory', path: 'sub', size: 0, oid: '0'.repeat(40) }, ...entries.map(entry)])
+    json(response, [
+      { type: 'directory', path: 'sub', size: 0, oid: '0'.repeat(40) },
+      ...entries.map(([path, bytes]) => entry(path, bytes, this.claimedBytes.get(path) ?? bytes.length)),
+    ])
   }
 
   #resolve(
@@ -165,10 +171,10 @@ export class FakeHub {
     const bytes = this.replaced.get(inside) ?? this.repositories.get(`${owner}/${name}`)?.files.get(inside)
     if (bytes === undefined) return fail(response, 404)
     response.setHeader('etag', `"${sha256(bytes)}"`)
-    await this.#send(bytes, range, response, this.cuts.shift() ?? Number.POSITIVE_INFINITY, true)
+    await this.#send(bytes, range, response, this.cuts.shift() ?? Number.POSITIVE_INFINITY, inside)
   }
 
-  async #send(bytes: Buffer, range: string | undefined, response: ServerResponse, most: number, counts = false) {
+  async #send(bytes: Buffer, range: string | undefined, response: ServerResponse, most: number, large?: string) {
     const [, first, last] = /^bytes=(\d+)-(\d*)$/.exec(range ?? '') ?? []
     const isPart = first !== undefined && this.knowsRanges
     const from = isPart ? Number(first) : 0
@@ -178,7 +184,8 @@ export class FakeHub {
       return
     }
     response.setHeader('content-length', to - from)
-    if (isPart) response.setHeader('content-range', `bytes ${from}-${to - 1}/${bytes.length}`)
+    const total = this.claimedBytes.get(large ?? '') ?? bytes.length
+    if (isPart) response.setHeader('content-range', `bytes ${from}-${to - 1}/${total}`)
     response.writeHead(isPart ? 206 : 200)
     const end = Math.min(to, from + most)
     for (let at = from; at < end; at += 65536) {
@@ -186,7 +193,7 @@ export class FakeHub {
       const piece = bytes.subarray(at, Math.min(at + 65536, end))
       // What is written goes out before the connection is cut.
       await new Promise((resolve) => response.write(piece, resolve))
-      if (counts) this.sentBytes += piece.length
+      if (large !== undefined) this.sentBytes += piece.length
       if (this.pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, this.pauseMs))
     }
     if (end < to) response.destroy()
@@ -236,10 +243,10 @@ export function useFakeHub(folder: { path(name: string): string; remove(): void 
   }
 }
 
-function entry([path, bytes]: [string, Buffer]) {
-  const common = { type: 'file', path, size: bytes.length }
+function entry(path: string, bytes: Buffer, size: number) {
+  const common = { type: 'file', path, size }
   if (!isLarge(path)) return { ...common, oid: gitBlob(bytes) }
-  return { ...common, oid: '1'.repeat(40), lfs: { oid: sha256(bytes), size: bytes.length, pointerSize: 134 } }
+  return { ...common, oid: '1'.repeat(40), lfs: { oid: sha256(bytes), size, pointerSize: 134 } }
 }
 
 function fail(response: ServerResponse, status: number, code?: string): void {
