@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type FetchOptions, fetchModel } from '../dist/hub/fetch-model.js'
+import { isOfType } from '../dist/hub/look.js'
 import { Model } from '../dist/index.js'
 import { codeOf, failure } from './expect-code.js'
 import { gitBlob, sha256, status, useFakeHub } from './fake-hub.js'
@@ -116,6 +117,8 @@ describe('a repository with one model', () => {
     expect(await fetched(`${hub.cdnUrl}/me/tiny/tiny.gguf`)).toBe(other)
     expect(hub.seen).toEqual([])
     delete process.env.HF_ENDPOINT
+    // What listens on this machine is its user's own.
+    expect(await fetched(`${hub.cdnUrl}/me/tiny/tiny.gguf`, { refresh: true })).toBe(other)
     expect(await codeOf(() => fetched('http://example.com/a.gguf'))).toBe('ERR_HUB_REDIRECT')
   })
 
@@ -181,6 +184,22 @@ describe('a repository with several models', () => {
     expect(hint).toContain('tiny-F32.gguf')
     hub.add('me/misnamed', { 'a-F16.gguf': tinyGguf('f32'), 'b-F32.gguf': tinyGguf('f16') })
     expect(await fetched('hf:me/misnamed:F16')).toContain('b-F32.gguf')
+    // Norms are f32 in both.
+    expect(await fetched('hf:me/misnamed:F32', { refresh: true })).toContain('a-F16.gguf')
+  })
+
+  it.each([
+    [['q4_0', 'f32'], 'Q4_0', true],
+    [['f32', 'q4_0'], 'Q4_0', true],
+    [['q4_0', 'f32'], 'F32', false],
+    [['f32'], 'f32', true],
+    [['q2_0_g128', 'f32'], 'Q2_0', true],
+    [['q2_0_g128', 'f32'], 'PQ2_0', true],
+    [['q2_0', 'f32'], 'PQ2_0', false],
+    [['tq2_0', 'f32'], 'Q2_0', false],
+    [[], 'Q2_0', false],
+  ])('with %j is of the type %s: %s', (types, type, expected) => {
+    expect(isOfType({ types }, type)).toBe(expected)
   })
 
   it('refuses a file that was named and does not run, by its own reason, before it is fetched', async () => {

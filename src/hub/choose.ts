@@ -2,7 +2,7 @@
 import { formatBytes, plainLine } from '../cli/format.js'
 import { OnebitError } from '../errors.js'
 import { type Candidate, type ListedFile, mentionsType, namedCandidates } from './candidates.js'
-import { type Look, mainType } from './look.js'
+import { isOfType, type Look, mainType } from './look.js'
 
 /** Looks at some models, in their order. */
 export type LookAtAll<C extends Candidate> = (candidates: readonly C[]) => Promise<Look<C>[]>
@@ -58,7 +58,7 @@ async function ofType<C extends Candidate>(
   if (found.length > 0) return found
   const others = candidates.filter((candidate) => !mentioning.includes(candidate))
   const rest = await look(others)
-  const byHeader = rest.filter((one) => mainType(one)?.toLowerCase() === type.toLowerCase())
+  const byHeader = rest.filter((one) => isOfType(one, type))
   if (byHeader.length > 0) return byHeader
   // What is called so and does not run is what was meant: why it does not is the answer.
   const [refused] = first.filter(({ error }) => error !== undefined)
@@ -68,9 +68,11 @@ async function ofType<C extends Candidate>(
   })
 }
 
-/** Q4_K_M is a mixture with q4_k in it; Q8_0 on a file without q8_0 is only a name. */
-function holds({ types }: Look, type: string): boolean {
-  return types.length === 0 || types.some((own) => type.toLowerCase().startsWith(own))
+/** Q4_K_M is a mixture with q4_k in it; Q8_0 on a file without q8_0 is only a name, and so is F32 on one with f32 norms. */
+function holds(look: Look, type: string): boolean {
+  const { types } = look
+  if (types.length === 0 || isOfType(look, type)) return true
+  return types.some((own) => own !== 'f32' && type.toLowerCase().startsWith(own))
 }
 
 async function pick<C extends Candidate>(looks: readonly Look<C>[], request: Request): Promise<C> {
@@ -106,7 +108,7 @@ function nothingAtAll(repository: string, files: readonly ListedFile[]): OnebitE
 /** A model in one line: its name, size, type, and what it is or why it does not run. */
 export function lookLine({ candidate, words, error, types }: Look, repository: string): string {
   const name = candidate.name === '' ? `hf:${repository}` : candidate.name
-  const type = mainType({ types } as Look)
+  const type = mainType({ types })
   const what = words === undefined ? `does not run here: ${error?.message}` : words
   return plainLine([name, formatBytes(candidate.bytes), ...(type ? [type] : []), what].join('  '))
 }

@@ -6,7 +6,7 @@ import { isOffline } from './cache-folder.js'
 import { type Candidate, findCandidates, mentionsType, namedCandidates } from './candidates.js'
 import { type Choose, chooseModel, type LookAtAll } from './choose.js'
 import { type CachedFile, CachedRepository, type Snapshot } from './hub-cache.js'
-import { type Look, lookAt, lookFromAfar, mainType } from './look.js'
+import { isOfType, type Look, lookAt, lookFromAfar } from './look.js'
 import { type HubAddress, parseModelAddress } from './model-address.js'
 import { fileUrl, type HubFile, type Repository, readRepository } from './repository.js'
 import { fetchUrl } from './url-file.js'
@@ -88,7 +88,7 @@ async function ofType(candidates: Candidate<CachedFile>[], type: string, { folde
   // It was looked at before it was downloaded.
   if (mentioning.length === 1) return mentioning
   const looks = await someAtATime(candidates, 1, (candidate) => lookAt(candidate, pathOf(candidate, folder)))
-  return looks.filter((look) => mainType(look)?.toLowerCase() === type.toLowerCase()).map(({ candidate }) => candidate)
+  return looks.filter((look) => isOfType(look, type)).map(({ candidate }) => candidate)
 }
 
 /** Without a network any commit that is here will do, and a person may choose among what it has. */

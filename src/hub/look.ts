@@ -47,15 +47,27 @@ export async function lookAt<C extends Candidate>(candidate: C, path: string): P
   }
 }
 
+/** As the trade calls it: codes are what the blocks of one type of GGUF are read as, and what folders of BitNet have. */
+function typeName(counted: string): string {
+  const name = counted.replace(/^\d+ x /, '')
+  return name === 'codes' ? 'i2_s' : name
+}
+
 function typesOf({ config, numberTypes }: ModelHeader): string[] {
-  if (numberTypes !== undefined) return numberTypes.split(', ').map((one) => one.replace(/^\d+ x /, ''))
+  if (numberTypes !== undefined) return numberTypes.split(', ').map(typeName)
   const kinds = Object.values(config.linears).map((kind) => (kind.kind === 'dense' ? kind.dtype : kind.kind))
   return [...new Set<string>(kinds)]
 }
 
 /** The type that a model is called by: norms and biases are f32 in nearly all of them. */
-export function mainType({ types }: Look): string | undefined {
+export function mainType({ types }: Pick<Look, 'types'>): string | undefined {
   return types.find((type) => type !== 'f32') ?? types[0]
+}
+
+/** Whether the header says that a model is of a type, by whatever name of it: Q2_0 has two layouts, one also called PQ2_0. */
+export function isOfType(look: Pick<Look, 'types'>, type: string): boolean {
+  const [main, wanted] = [mainType(look), type.toLowerCase()]
+  return main !== undefined && (main === wanted || (main === 'q2_0_g128' && ['q2_0', 'pq2_0'].includes(wanted)))
 }
 
 /** A model that is elsewhere. @throws OnebitError ERR_HUB_*, and those of writing files; the signal's reason */

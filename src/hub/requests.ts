@@ -60,10 +60,16 @@ function isLoopback({ hostname }: URL): boolean {
   return hostname === 'localhost' || hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(hostname)
 }
 
-/** Only https leaves this machine, unless HF_ENDPOINT itself is something else. @throws OnebitError ERR_HUB_REDIRECT */
-function checkProtocol(url: URL): void {
+/**
+ * Only https leaves this machine, unless HF_ENDPOINT itself is something else; and what came by https does not lead to servers of
+ * this machine.
+ * @param from what sent us there
+ * @throws OnebitError ERR_HUB_REDIRECT
+ */
+function checkProtocol(url: URL, from: URL): void {
   if (url.protocol === 'https:') return
-  if (url.protocol === 'http:' && (isLoopback(url) || hubEndpoint().protocol === 'http:')) return
+  const isOwn = isLoopback(url) && isLoopback(from) && from.protocol === 'http:'
+  if (url.protocol === 'http:' && (isOwn || hubEndpoint().protocol === 'http:')) return
   throw new OnebitError('ERR_HUB_REDIRECT', `${shown(url.origin)} is not https`, {
     hint: 'Only https is used beyond this machine; a mirror without it has to be named by HF_ENDPOINT.',
   })
@@ -95,8 +101,8 @@ async function proxied(url: URL, options: RequestOptions): Promise<RequestOption
   }
 }
 
-async function once(url: URL, { headers, signal }: RequestSettings): Promise<Answer> {
-  checkProtocol(url)
+async function once(url: URL, from: URL, { headers, signal }: RequestSettings): Promise<Answer> {
+  checkProtocol(url, from)
   const ours = url.origin === hubEndpoint().origin ? hubToken() : undefined
   const usual: RequestOptions = {
     method: 'GET',
@@ -126,13 +132,15 @@ async function once(url: URL, { headers, signal }: RequestSettings): Promise<Ans
 async function followed(url: URL, settings: RequestSettings): Promise<Answer> {
   let first: Answer['firstHeaders'] | undefined
   let at = url
+  let from = url
   for (let steps = 0; steps <= MOST_REDIRECTS; steps++) {
-    const answer = await once(at, settings)
+    const answer = await once(at, from, settings)
     first ??= answer.headers
     const { location } = answer.headers
     if (!REDIRECTS.includes(answer.status) || location === undefined) return { ...answer, firstHeaders: first }
     discard(answer)
     if (!URL.canParse(location, at.href)) break
+    from = at
     at = new URL(location, at)
   }
   throw new OnebitError(
