@@ -106,6 +106,29 @@ describe('a download', () => {
     expect(sha256(readFileSync(blob(bytes)))).toBe(sha256(bytes))
   })
 
+  it('from another server begins again when the file there is another now', async () => {
+    const [old, neu] = [large(2048), large(2048)]
+    neu[neu.length - 1]! ^= 1
+    hub.add('me/tiny', { 'tiny.gguf': old })
+    const name = `${hub.cdnUrl}/me/tiny/tiny.gguf`
+    const stop = new AbortController()
+    const onProgress = (done: number) => {
+      if (done > 500_000) stop.abort()
+    }
+    await expect(fetched({ signal: stop.signal, onProgress }, name)).rejects.toThrow()
+    hub.add('me/tiny', { 'tiny.gguf': neu })
+    expect(sha256(readFileSync(await fetched({}, name)))).toBe(sha256(neu))
+    // While its bytes come: the server then sends the whole file in place of the rest.
+    process.env.HF_HOME = folder.path('again')
+    hub.cuts.push(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, 700_000)
+    hub.troubles.push((_request, _response, { range }) => {
+      if (range?.endsWith('-')) hub.replaced.set('tiny.gguf', old)
+      return false
+    })
+    const both = sha256(readFileSync(await fetched({}, name)))
+    expect(both).toBe(sha256(old))
+  })
+
   it('passes on what onProgress throws', async () => {
     hub.add('me/tiny', { 'tiny.gguf': large(64) })
     const broken = new Error('mine')

@@ -24,6 +24,7 @@ export interface Seen {
   at: 'hub' | 'cdn'
   path: string
   range: string | undefined
+  ifRange: string | undefined
   authorization: string | undefined
 }
 
@@ -109,8 +110,8 @@ export class FakeHub {
 
   #answer(at: Seen['at'], request: IncomingMessage, response: ServerResponse): void {
     const url = new URL(request.url!, this.url)
-    const { range, authorization } = request.headers
-    const seen: Seen = { at, path: decodeURIComponent(url.pathname), range, authorization }
+    const { range, authorization, 'if-range': ifRange } = request.headers as Record<string, string | undefined>
+    const seen: Seen = { at, path: decodeURIComponent(url.pathname), range, ifRange, authorization }
     this.seen.push(seen)
     const trouble = this.troubles.findIndex((one) => one(request, response, seen))
     if (trouble >= 0) {
@@ -165,13 +166,15 @@ export class FakeHub {
     response.writeHead(302, { location: `${this.cdnUrl}/${name}/${path}` }).end()
   }
 
-  async #sendFile({ path, range }: Seen, response: ServerResponse): Promise<unknown> {
+  async #sendFile({ path, range, ifRange }: Seen, response: ServerResponse): Promise<unknown> {
     const [, owner, name, ...rest] = path.split('/')
     const inside = rest.join('/')
     const bytes = this.replaced.get(inside) ?? this.repositories.get(`${owner}/${name}`)?.files.get(inside)
     if (bytes === undefined) return fail(response, 404)
-    response.setHeader('etag', `"${sha256(bytes)}"`)
-    await this.#send(bytes, range, response, this.cuts.shift() ?? Number.POSITIVE_INFINITY, inside)
+    const etag = `"${sha256(bytes)}"`
+    response.setHeader('etag', etag)
+    const isSame = ifRange === undefined || ifRange === etag
+    await this.#send(bytes, isSame ? range : undefined, response, this.cuts.shift() ?? Number.POSITIVE_INFINITY, inside)
   }
 
   async #send(bytes: Buffer, range: string | undefined, response: ServerResponse, most: number, large?: string) {

@@ -127,6 +127,7 @@ async function fetchChosen(
   const { signal, onProgress, onNote, choose } = options
   const name = repository.repository
   const candidates = findCandidates(repository.files)
+  const folder = cache.snapshotFolder(repository.commit)
   const remote = {
     url: (file: HubFile) => fileUrl(repository, file.path),
     nameOf: (file: HubFile) => `${name}:${file.path}`,
@@ -135,8 +136,9 @@ async function fetchChosen(
   }
   const look: LookAtAll<Candidate<HubFile>> = (some) => {
     if (some.length > 1) onNote?.(`looking at ${some.length} models of ${name}`)
-    return someAtATime(some, LOOKS_AT_A_TIME, (candidate): Promise<Look<Candidate<HubFile>>> => {
-      return lookFromAfar(candidate, remote)
+    return someAtATime(some, LOOKS_AT_A_TIME, async (candidate): Promise<Look<Candidate<HubFile>>> => {
+      const isHere = await cache.has(repository, candidate.files)
+      return isHere ? lookAt(candidate, pathOf(candidate, folder)) : lookFromAfar(candidate, remote)
     })
   }
   const chosen = await chooseModel(candidates, repository.files, look, { repository: name, wanted, choose })
@@ -144,12 +146,10 @@ async function fetchChosen(
     onNote?.(`downloading ${name}${chosen.name === '' ? '' : `:${chosen.name}`}`)
   }
   let done = 0
-  let folder = ''
   for (const file of chosen.files) {
     const before = done
     const onBytes = (bytes: number) => onProgress?.(before + bytes, chosen.bytes)
-    const link = await cache.fetch(repository, file, { signal, onBytes })
-    folder = link.slice(0, link.length - file.path.length - 1)
+    await cache.fetch(repository, file, { signal, onBytes })
     done += file.bytes
   }
   await cache.writeRef(revision, repository.commit)

@@ -56,7 +56,13 @@ export class CachedRepository {
     return join(this.folder, 'blobs', hash)
   }
 
-  #snapshotFolder(commit: string): string {
+  /** Theirs, held by the system and not by being there, is HASH.lock. */
+  #lock(hash: string): string {
+    return join(this.#locks, `${hash}.onebit`)
+  }
+
+  /** Where the files of a commit are, whether there are any or not. */
+  snapshotFolder(commit: string): string {
     return join(this.folder, 'snapshots', commit)
   }
 
@@ -76,7 +82,7 @@ export class CachedRepository {
 
   /** Its files that are there whole; undefined when nothing is known of the commit. */
   async snapshot(commit: string): Promise<Snapshot | undefined> {
-    const folder = this.#snapshotFolder(commit)
+    const folder = this.snapshotFolder(commit)
     const names = await readdir(folder, { recursive: true }).catch(() => undefined)
     if (names === undefined) return undefined
     const files: CachedFile[] = []
@@ -95,7 +101,7 @@ export class CachedRepository {
       commits
         .filter((commit) => COMMIT.test(commit))
         .map(async (commit) => {
-          const found = await stat(this.#snapshotFolder(commit)).catch(() => undefined)
+          const found = await stat(this.snapshotFolder(commit)).catch(() => undefined)
           return { commit, ms: found?.mtimeMs ?? 0 }
         }),
     )
@@ -107,7 +113,7 @@ export class CachedRepository {
   async has({ commit }: Pick<Repository, 'commit'>, files: readonly CachedFile[]): Promise<boolean> {
     const sizes = await Promise.all(
       files.map(({ path }) =>
-        stat(join(this.#snapshotFolder(commit), path)).then(
+        stat(join(this.snapshotFolder(commit), path)).then(
           (found) => found.size,
           () => -1,
         ),
@@ -118,7 +124,7 @@ export class CachedRepository {
 
   /** Gets a file, unless it is there. @returns where it is, @throws OnebitError as download() */
   async fetch({ commit }: Pick<Repository, 'commit'>, file: HubFile, settings: DownloadSettings): Promise<string> {
-    const link = join(this.#snapshotFolder(commit), ...file.path.split('/'))
+    const link = join(this.snapshotFolder(commit), ...file.path.split('/'))
     const there = await stat(link).catch(() => undefined)
     if (there?.isFile() && there.size === file.bytes) {
       settings.onBytes?.(file.bytes)
@@ -133,8 +139,7 @@ export class CachedRepository {
         bytes: file.bytes,
         hash: file.hash,
         target,
-        // Theirs, held by the system and not by being there, is NAME.lock.
-        lock: join(this.#locks, `${file.hash}.onebit`),
+        lock: this.#lock(file.hash),
       },
       settings,
     )
@@ -147,13 +152,18 @@ export class CachedRepository {
   async remove(files: readonly { commit: string; path: string }[]): Promise<number> {
     const before = await this.bytes()
     for (const { commit, path } of files) {
-      const folder = this.#snapshotFolder(commit)
+      const folder = this.snapshotFolder(commit)
       await removeFile(join(folder, ...path.split('/')))
       await removeEmptyFolders(dirname(join(folder, ...path.split('/'))), join(this.folder, 'snapshots'))
     }
     const used = await this.#usedBlobs()
     for (const name of await readdir(join(this.folder, 'blobs')).catch(() => [])) {
-      if (!used.has(name.replace(/\.incomplete$/, ''))) await removeFile(join(this.folder, 'blobs', name))
+      const hash = name.replace(/\.incomplete$/, '')
+      const isComing = await stat(this.#lock(hash)).then(
+        () => true,
+        () => false,
+      )
+      if (!used.has(hash) && !isComing) await removeFile(join(this.folder, 'blobs', name))
     }
     return before - (await this.bytes())
   }
