@@ -1,5 +1,4 @@
 /** Models as they are named on a command line: a path, or a name that may have to be downloaded first. */
-import { createInterface } from 'node:readline'
 import type { Look } from '../hub/look.js'
 import { isModelAddress } from '../hub/model-address.js'
 import { progressBar } from './progress.js'
@@ -40,7 +39,7 @@ export async function modelFile(
 
 /** Which of several; undefined when the person says none. */
 async function ask(looks: readonly Look[], given: string): Promise<Look | undefined> {
-  const { lookLine } = await import('../hub/choose.js')
+  const [{ lookLine }, { createInterface }] = await Promise.all([import('../hub/choose.js'), import('node:readline')])
   const repository = given.replace(/^hf:/i, '').replace(/[@:].*$/s, '')
   const lines = looks.map((look, i) => `${String(i + 1).padStart(3)}  ${lookLine(look, repository)}`)
   process.stderr.write(`Several models run here:\n${lines.join('\n')}\n`)
