@@ -1,0 +1,86 @@
+// `npm run package [-- FOLDER]`: the tarball that is published, onebit-run-VERSION.tgz, in FOLDER (or here). dist/ and prebuilds/ go
+// in as they are. Its package.json has neither scripts nor what only a clone needs, so that npm has nothing to run.
+import { spawnSync } from 'node:child_process'
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const SCRIPT = fileURLToPath(import.meta.url)
+const ROOT = join(dirname(SCRIPT), '..')
+const ALWAYS = ['README.md', 'LICENSE']
+const SOURCE_BYTES = 600_000 // at most
+
+/** What of ROOT's package.json users of the package have. */
+export function publishedManifest(manifest) {
+  const { scripts: _scripts, devDependencies: _dev, ...published } = manifest
+  return published
+}
+
+function must(command, argv, options) {
+  const { status, error, stdout, stderr } = spawnSync(command, argv, { encoding: 'utf8', ...options })
+  if (error) throw error
+  if (status !== 0) throw new Error(`${command} ${argv.join(' ')}: ${stderr || `exit status ${status}`}`)
+  return stdout
+}
+
+/** The sources that `onebit build` compiles, with the headers of Node that they need and everybody's licence. */
+export function packSources(path) {
+  const folder = `${path}.folder`
+  rmSync(folder, { recursive: true, force: true })
+  mkdirSync(join(folder, 'include'), { recursive: true })
+  for (const name of ['CMakeLists.txt', 'LICENSE', 'binding'])
+    cpSync(join(ROOT, name), join(folder, name), { recursive: true })
+  const require = createRequire(import.meta.url)
+  for (const name of ['node-api-headers', 'node-addon-api']) {
+    const home = dirname(require.resolve(`${name}/package.json`))
+    const headers = name === 'node-addon-api' ? home : join(home, 'include')
+    for (const file of readdirSync(headers).filter((one) => /^(napi|node_api|js_native_api).*\.h$/.test(one)))
+      cpSync(join(headers, file), join(folder, 'include', file))
+    const licence = readdirSync(home).find((one) => /^licen[cs]e/i.test(one))
+    cpSync(join(home, licence), join(folder, 'include', `LICENSE.${name}`))
+  }
+  // The same bytes whenever and by whomever it is made.
+  const plain = ['--sort=name', '--mtime=1985-10-26', '--owner=0', '--group=0', '--numeric-owner', '--mode=u+rw,go+r-w']
+  must('tar', [...plain, '-I', 'gzip -9n', '-cf', path, '-C', folder, ...readdirSync(folder).sort()])
+  rmSync(folder, { recursive: true })
+  const { size } = statSync(path)
+  if (size > SOURCE_BYTES) throw new Error(`${path}: ${size} bytes, more than ${SOURCE_BYTES}`)
+  return size
+}
+
+/** Makes the tarball in `folder`. @returns npm's word on it: { filename, size, unpackedSize, files, … } */
+export function pack(folder) {
+  const stage = join(ROOT, 'build-package')
+  rmSync(stage, { recursive: true, force: true })
+  mkdirSync(stage)
+  const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
+  packSources(join(stage, 'source.tgz'))
+  for (const name of [...manifest.files, ...ALWAYS])
+    if (name !== 'source.tgz' && existsSync(join(ROOT, name)))
+      cpSync(join(ROOT, name), join(stage, name), { recursive: true })
+  writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(manifest), null, 2)}\n`)
+  const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm'
+  const options = { cwd: stage, shell: process.platform === 'win32' }
+  const [made] = JSON.parse(
+    must(npm, ['pack', '--json', '--ignore-scripts', '--pack-destination', resolve(folder)], options),
+  )
+  rmSync(stage, { recursive: true })
+  return made
+}
+
+if (process.argv[1] === SCRIPT) {
+  try {
+    const { filename, size, unpackedSize } = pack(process.argv[2] ?? '.')
+    const prebuilds = existsSync(join(ROOT, 'prebuilds'))
+      ? readdirSync(join(ROOT, 'prebuilds'), { recursive: true })
+      : []
+    const addons = prebuilds.filter((name) => name.endsWith('.node'))
+    const mega = (bytes) => (bytes / 1e6).toFixed(1)
+    console.log(`${filename}: ${mega(size)} MB packed, ${mega(unpackedSize)} MB unpacked, ${addons.length} addons`)
+    if (addons.length < 8) console.error('not for publishing: `npm run prebuilds` makes all eight addons')
+  } catch (error) {
+    console.error(error.message)
+    process.exitCode = 1
+  }
+}

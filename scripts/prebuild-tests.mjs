@@ -1,0 +1,163 @@
+// The addons as users get them: node scripts/prebuild-tests.mjs [--build] [SYSTEM ...]. Packs the package, installs the tarball in an empty
+// project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
+// this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
+// machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { checkAddon } from './check-addon.mjs'
+import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
+import { pack } from './package.mjs'
+import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS } from './prebuilds.mjs'
+import { RUNTIMES } from './runtimes.mjs'
+import { Tally } from './tally.mjs'
+
+const tally = new Tally()
+const HASHING = ['forward_test', 'random_model_test'] // those that print `logits-hash NAME HEX`
+
+/** One line of JSON: what this runtime computes. */
+const PROBE = `
+import { createHash } from 'node:crypto'
+import { defaultModelPath, Model } from 'onebit-run'
+import { addon } from './node_modules/onebit-run/dist/native/addon.js'
+
+const ids = Int32Array.from({ length: 48 }, (_, i) => (i * 37) % 500)
+const logits = {}
+for (const { name } of addon().info().isas.filter(({ state }) => state === 'usable')) {
+  const model = await Model.load(defaultModelPath(), { isa: name })
+  const { data } = await model.createSession().logits(ids, { all: true })
+  logits[name] = createHash('sha256').update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)).digest('hex')
+  await model.dispose()
+}
+const model = await Model.load(defaultModelPath())
+const { text } = await model.createSession().complete('Once upon a time', { maxTokens: 40, temperature: 0.8, seed: 3 })
+await model.dispose()
+console.log(JSON.stringify({ logits, text, compiler: addon().info().compiler }))
+`
+
+/** The project that a user would have; `answer(run)`: what a runtime says there, or a reason why it says nothing. */
+function consumer() {
+  const folder = mkdtempSync(join(tmpdir(), 'onebit é -')) // a blank and an accent, as names of users have them
+  const { filename, size, unpackedSize } = pack(folder)
+  console.log(`${filename}: ${(size / 1e6).toFixed(1)} MB packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
+  if (size <= 10e6 && unpackedSize <= 25e6) tally.passed++
+  else tally.fail('the package is larger than 10 MB packed or 25 MB unpacked')
+  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n')
+  const argv = ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', `./${filename}`]
+  const { status, stderr } = spawnSync('npm', argv, { cwd: folder, encoding: 'utf8' })
+  if (status !== 0) throw new Error(`npm ${argv.join(' ')}: ${stderr}`)
+  writeFileSync(join(folder, 'probe.mjs'), PROBE)
+  return folder
+}
+
+/** The last line of a probe, or why there is none. */
+function answer({ status, signal, stdout = '', stderr = '', error }) {
+  const line = `${stdout}`.trim().split('\n').at(-1)
+  if (status === 0 && line.startsWith('{')) return JSON.parse(line)
+  return { failure: error?.message ?? `${signal ?? `status ${status}`}: ${`${stderr}`.trim().slice(-600)}` }
+}
+
+/** What this clone's own build computes. */
+function reference(folder) {
+  const env = { ...process.env, ONEBIT_ADDON: join(ROOT, 'build', 'Release', 'onebit.node') }
+  const said = answer(spawnSync(process.execPath, ['probe.mjs'], { cwd: folder, env, encoding: 'utf8' }))
+  if (said.failure) throw new Error(`this clone's own build: ${said.failure}`)
+  return said
+}
+
+function compare(what, expected, found) {
+  if (found.failure) return tally.fail(`${what}: ${found.failure}`)
+  const paths = Object.keys(found.logits)
+  const hashes = new Set([...Object.values(found.logits), ...Object.values(expected.logits)])
+  if (paths.length === 0 || hashes.size !== 1)
+    return tally.fail(`${what}: other logits: ${JSON.stringify(found.logits)}`)
+  if (found.text !== expected.text) return tally.fail(`${what}: another text: ${JSON.stringify(found.text)}`)
+  tally.passed++
+  console.log(`${what}: the same logits on ${paths.join(', ')}, and the same text (${found.compiler.trim()})`)
+}
+
+function tryEverywhere(folder, targets) {
+  const expected = reference(folder)
+  for (const target of targets) {
+    const problems = checkAddon(prebuiltPath(target), target)
+    if (problems.length === 0) tally.passed++
+    for (const problem of problems) tally.fail(`${target}: ${problem}`)
+    if (!(target in RUNTIMES)) tally.skip(`${target}: nothing here can run it; only its file was checked`)
+    for (const { name, open } of RUNTIMES[target] ?? []) {
+      let run
+      try {
+        run = open()
+      } catch (error) {
+        tally.skip(`${target} in ${name}: ${error.message}`)
+        continue
+      }
+      compare(`${target} in ${name}`, expected, answer(run(folder, ['probe.mjs'])))
+    }
+  }
+}
+
+/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`. */
+async function logitsHashes(folder, prefix = []) {
+  const found = new Map()
+  for (const program of HASHING) {
+    const file = prefix.length > 0 ? `${program}.exe` : program
+    const env = { ...process.env, WINEDEBUG: '-all', ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
+    const { output, status } = await runTestProgram(folder, file, { prefix, env })
+    if (status !== 0) tally.fail(`${folder}/${file}: status ${status}: ${output.slice(-500)}`)
+    for (const [, name, hash] of output.matchAll(/^logits-hash (\S+) ([0-9a-f]+)\s*$/gm))
+      found.set(`${program} ${name}`, hash)
+  }
+  return found
+}
+
+async function compareCompilers(zig, targets) {
+  buildTestPrograms('build')
+  const expected = await logitsHashes('build')
+  if (expected.size < 8) tally.fail(`only ${expected.size} hashes of logits were printed`)
+  for (const target of targets.filter((one) => /-x64/.test(one) && !one.startsWith('darwin'))) {
+    const wine = target.startsWith('win32')
+    if (wine && !present('wine')) {
+      tally.skip(`hashes of logits, ${target}: wine is not installed`)
+      continue
+    }
+    compile(zig, target, HASHING)
+    const found = await logitsHashes(buildFolder(target), wine ? ['wine'] : [])
+    for (const [name, hash] of expected)
+      if (found.get(name) === hash) tally.passed++
+      else tally.fail(`logits of ${name}: ${found.get(name) ?? 'none'} on ${target}, ${hash} here`)
+  }
+}
+
+async function main(words) {
+  const builds = words.includes('--build')
+  const named = words.filter((word) => word !== '--build')
+  const all = Object.keys(TARGETS)
+  const unknown = named.filter((name) => !all.includes(name))
+  if (unknown.length > 0) return tally.fail(`there is no ${unknown.join(', ')}; there are ${all.join(', ')}`)
+  if (builds) {
+    let zig
+    try {
+      zig = findZig()
+    } catch (error) {
+      return tally.skip(`prebuilt addons: ${error.message}`)
+    }
+    for (const target of named.length > 0 ? named : all) prebuild(zig, target)
+    await compareCompilers(zig, named.length > 0 ? named : all)
+  }
+  const targets = (named.length > 0 ? named : all).filter((target) => existsSync(prebuiltPath(target)))
+  if (targets.length === 0) return tally.skip('prebuilt addons: there are none; `npm run prebuilds` makes them')
+  const folder = consumer()
+  try {
+    tryEverywhere(folder, targets)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  tally.fail(error.message)
+}
+tally.finish()
