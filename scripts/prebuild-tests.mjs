@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { checkAddon } from './check-addon.mjs'
 import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
 import { pack } from './package.mjs'
-import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS } from './prebuilds.mjs'
+import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
 import { RUNTIMES } from './runtimes.mjs'
 import { Tally } from './tally.mjs'
 
@@ -97,6 +97,20 @@ function tryEverywhere(folder, targets) {
   }
 }
 
+/** Kernel objects of another compiler, by scripts/check-objects.mjs. */
+function checkObjects(target) {
+  // What Apple's processors all have is no set of its own there; and binutils does not read Mach-O everywhere.
+  if (target.startsWith('darwin') || target === 'win32-arm64') return
+  const cross = target.includes('-arm64') ? 'aarch64-linux-gnu-' : ''
+  const [nm, objdump] = [`${cross}nm`, `${cross}objdump`]
+  if (!present(objdump)) return tally.skip(`objects of ${target}: ${objdump} is not installed`)
+  const argv = ['scripts/check-objects.mjs', buildFolder(target)]
+  const env = { ...process.env, NM: nm, OBJDUMP: objdump }
+  const { status, stderr } = spawnSync(process.execPath, argv, { cwd: ROOT, encoding: 'utf8', env })
+  if (status === 0) tally.passed++
+  else tally.fail(`objects of ${target}: ${stderr}`)
+}
+
 /** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`. */
 async function logitsHashes(folder, prefix = []) {
   const found = new Map()
@@ -142,7 +156,11 @@ async function main(words) {
     } catch (error) {
       return tally.skip(`prebuilt addons: ${error.message}`)
     }
-    for (const target of named.length > 0 ? named : all) prebuild(zig, target)
+    for (const target of named.length > 0 ? named : all) {
+      prebuild(zig, target)
+      checkObjects(target)
+    }
+    writeLicences(zig)
     await compareCompilers(zig, named.length > 0 ? named : all)
   }
   const targets = (named.length > 0 ? named : all).filter((target) => existsSync(prebuiltPath(target)))

@@ -2,7 +2,17 @@
 // this machine by Zig's clang, in prebuildify's folders and under its names: prebuilds/linux-x64/onebit.glibc.node. Zig comes
 // from PyPI (about 410 MB, into build-zig/) unless ONEBIT_ZIG names its program. ONEBIT_JOBS: how many compilers at once.
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -95,6 +105,30 @@ export function prebuild(zig, target) {
   return path
 }
 
+/** Where Zig and npm have the licences of what the linker puts into an addon. */
+const LICENCES = {
+  'node-addon-api and Node-API headers': ['node-addon-api/LICENSE.md', 'node-api-headers/LICENSE'],
+  'libc++, libc++abi, libunwind (LLVM)': ['libcxx/LICENSE.TXT', 'libcxxabi/LICENSE.TXT', 'libunwind/LICENSE.TXT'],
+  'compiler-rt and start files (Zig)': ['../LICENSE'],
+  'MinGW-w64 (Windows)': ['libc/mingw/COPYING'],
+  'musl (start files)': ['libc/musl/COPYRIGHT'],
+}
+
+/** Writes prebuilds/LICENSES.txt: what else is inside the addons, and on which terms. */
+export function writeLicences(zig) {
+  const folders = [join(ROOT, 'node_modules'), join(dirname(realpathSync(zig)), 'lib')]
+  const parts = ['The addons in these folders hold parts of other projects, on these terms.']
+  for (const [title, files] of Object.entries(LICENCES)) {
+    const texts = files.map((file) => {
+      const path = folders.map((folder) => join(folder, file)).find(existsSync)
+      if (path === undefined) throw new Error(`there is no ${file} beside ${zig}: the licence of ${title}`)
+      return readFileSync(path, 'utf8').trim()
+    })
+    parts.push(`==== ${title}`, ...new Set(texts)) // one that several have in common is said once
+  }
+  writeFileSync(join(ROOT, 'prebuilds', 'LICENSES.txt'), `${parts.join('\n\n')}\n`)
+}
+
 const KERNEL_SETS = ['avx512vnni', 'avx512', 'avxvnni', 'avx2', 'neondot', 'neon', 'scalar']
 
 /** What each object of an instruction set weighs, code and constants: "avx2 412 kB, …". */
@@ -121,6 +155,7 @@ function main(names) {
     const { size } = statSync(path)
     bytes += size
     const seconds = ((performance.now() - from) / 1000).toFixed(0)
+    writeLicences(zig)
     console.log(`${target.padEnd(18)} ${(size / 1e6).toFixed(2)} MB in ${seconds} s; ${objectSizes(target)}`)
   }
   console.log(`${(bytes / 1e6).toFixed(2)} MB together`)
