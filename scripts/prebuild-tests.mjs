@@ -3,7 +3,7 @@
 // this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
 // machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { checkAddon } from './check-addon.mjs'
@@ -12,69 +12,40 @@ import { pack } from './package.mjs'
 import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
 import { RUNTIMES } from './runtimes.mjs'
 import { Tally } from './tally.mjs'
+import { difference, makeConsumer, PROBE, readAnswer } from './try-package.mjs'
 
 const tally = new Tally()
 const HASHING = ['forward_test', 'random_model_test'] // those that print `logits-hash NAME HEX`
 
-/** One line of JSON: what this runtime computes. */
-const PROBE = `
-import { createHash } from 'node:crypto'
-import { defaultModelPath, Model } from 'onebit-run'
-import { addon } from './node_modules/onebit-run/dist/native/addon.js'
-
-const ids = Int32Array.from({ length: 48 }, (_, i) => (i * 37) % 500)
-const logits = {}
-for (const { name } of addon().info().isas.filter(({ state }) => state === 'usable')) {
-  const model = await Model.load(defaultModelPath(), { isa: name })
-  const { data } = await model.createSession().logits(ids, { all: true })
-  logits[name] = createHash('sha256').update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)).digest('hex')
-  await model.dispose()
-}
-const model = await Model.load(defaultModelPath())
-const { text } = await model.createSession().complete('Once upon a time', { maxTokens: 40, temperature: 0.8, seed: 3 })
-await model.dispose()
-console.log(JSON.stringify({ logits, text, compiler: addon().info().compiler }))
-`
-
-/** The project that a user would have; `answer(run)`: what a runtime says there, or a reason why it says nothing. */
-function consumer() {
-  const folder = mkdtempSync(join(tmpdir(), 'onebit é -')) // a blank and an accent, as names of users have them
-  const { filename, size, unpackedSize } = pack(folder)
-  console.log(`${filename}: ${(size / 1e6).toFixed(1)} MB packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
-  if (size <= 10e6 && unpackedSize <= 25e6) tally.passed++
-  else tally.fail('the package is larger than 10 MB packed or 25 MB unpacked')
-  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }\n')
-  const argv = ['install', '--ignore-scripts', '--no-audit', '--no-fund', '--silent', `./${filename}`]
-  const { status, stderr } = spawnSync('npm', argv, { cwd: folder, encoding: 'utf8' })
-  if (status !== 0) throw new Error(`npm ${argv.join(' ')}: ${stderr}`)
-  writeFileSync(join(folder, 'probe.mjs'), PROBE)
-  return folder
-}
-
-/** The last line of a probe, or why there is none. */
-function answer({ status, signal, stdout = '', stderr = '', error }) {
-  const line = `${stdout}`.trim().split('\n').at(-1)
-  if (status === 0 && line.startsWith('{')) return JSON.parse(line)
-  return { failure: error?.message ?? `${signal ?? `status ${status}`}: ${`${stderr}`.trim().slice(-600)}` }
+/** The package, packed and installed. @returns the folder of a project that has it */
+function packAndInstall() {
+  const folder = mkdtempSync(join(tmpdir(), 'onebit-package-'))
+  try {
+    const { filename, size, unpackedSize } = pack(folder)
+    console.log(`${filename}: ${(size / 1e6).toFixed(1)} MB packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
+    if (size <= 10e6 && unpackedSize <= 25e6) tally.passed++
+    else tally.fail('the package is larger than 10 MB packed or 25 MB unpacked')
+    return makeConsumer(join(folder, filename))
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 }
 
 /** What this clone's own build computes. */
 function reference(folder) {
   const env = { ...process.env, ONEBIT_ADDON: join(ROOT, 'build', 'Release', 'onebit.node') }
-  const said = answer(spawnSync(process.execPath, ['probe.mjs'], { cwd: folder, env, encoding: 'utf8' }))
+  const said = readAnswer(spawnSync(process.execPath, [PROBE], { cwd: folder, env, encoding: 'utf8' }))
   if (said.failure) throw new Error(`this clone's own build: ${said.failure}`)
   return said
 }
 
 function compare(what, expected, found) {
-  if (found.failure) return tally.fail(`${what}: ${found.failure}`)
-  const paths = Object.keys(found.logits)
-  const hashes = new Set([...Object.values(found.logits), ...Object.values(expected.logits)])
-  if (paths.length === 0 || hashes.size !== 1)
-    return tally.fail(`${what}: other logits: ${JSON.stringify(found.logits)}`)
-  if (found.text !== expected.text) return tally.fail(`${what}: another text: ${JSON.stringify(found.text)}`)
+  const problem = difference(expected, found)
+  if (problem !== undefined) return tally.fail(`${what}: ${problem}`)
   tally.passed++
-  console.log(`${what}: the same logits on ${paths.join(', ')}, and the same text (${found.compiler.trim()})`)
+  console.log(
+    `${what}: the same logits on ${Object.keys(found.logits).join(', ')}, and the same text (${found.compiler})`,
+  )
 }
 
 function tryEverywhere(folder, targets) {
@@ -92,7 +63,7 @@ function tryEverywhere(folder, targets) {
         tally.skip(`${target} in ${name}: ${error.message}`)
         continue
       }
-      compare(`${target} in ${name}`, expected, answer(run(folder, ['probe.mjs'])))
+      compare(`${target} in ${name}`, expected, readAnswer(run(folder, [PROBE])))
     }
   }
 }
@@ -165,7 +136,7 @@ async function main(words) {
   }
   const targets = (named.length > 0 ? named : all).filter((target) => existsSync(prebuiltPath(target)))
   if (targets.length === 0) return tally.skip('prebuilt addons: there are none; `npm run prebuilds` makes them')
-  const folder = consumer()
+  const folder = packAndInstall()
   try {
     tryEverywhere(folder, targets)
   } finally {

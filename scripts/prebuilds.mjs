@@ -142,6 +142,10 @@ function objectSizes(target) {
 }
 
 function main(names) {
+  if (names[0] === '--install') {
+    console.log(`installed: ${findZig()}`)
+    return 0
+  }
   const unknown = names.filter((name) => !(name in TARGETS))
   if (unknown.length > 0) {
     console.error(`There is no ${unknown.join(', ')}. Systems: ${Object.keys(TARGETS).join(', ')}`)
