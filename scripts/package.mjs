@@ -2,7 +2,17 @@
 // lacks an addon is an error. dist/ and prebuilds/ go
 // in as they are. Its package.json has neither scripts nor what only a clone needs, so that npm has nothing to run.
 import { spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -52,9 +62,15 @@ export function packSources(path) {
 
 /** Makes the tarball in `folder`. @returns npm's word on it: { filename, size, unpackedSize, files, … } */
 export function pack(folder) {
-  const stage = join(ROOT, 'build-package')
-  rmSync(stage, { recursive: true, force: true })
-  mkdirSync(stage)
+  const stage = mkdtempSync(join(ROOT, 'build-package-'))
+  try {
+    return packFrom(stage, folder)
+  } finally {
+    rmSync(stage, { recursive: true })
+  }
+}
+
+function packFrom(stage, folder) {
   const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   packSources(join(stage, 'source.tgz'))
   for (const name of [...manifest.files, ...ALWAYS])
@@ -66,7 +82,6 @@ export function pack(folder) {
   const [made] = JSON.parse(
     must(npm, ['pack', '--json', '--ignore-scripts', '--pack-destination', resolve(folder)], options),
   )
-  rmSync(stage, { recursive: true })
   return made
 }
 

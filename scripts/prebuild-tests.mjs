@@ -3,7 +3,7 @@
 // this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
 // machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other.
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { checkAddon } from './check-addon.mjs'
@@ -48,12 +48,29 @@ function compare(what, expected, found) {
   )
 }
 
+/** The addon's file by what it says of itself; and that the check would see another system's, or a damaged signature. */
+function checkFile(target) {
+  const path = prebuiltPath(target)
+  const problems = checkAddon(path, target)
+  if (problems.length === 0) tally.passed++
+  for (const problem of problems) tally.fail(`${target}: ${problem}`)
+  const blind = Object.keys(TARGETS).filter((other) => other !== target && checkAddon(path, other).length === 0)
+  if (blind.length === 0) tally.passed++
+  else tally.fail(`${target}: passes for ${blind.join(', ')} too`)
+  if (target !== 'darwin-arm64') return
+  const folder = mkdtempSync(join(tmpdir(), 'onebit-signature-'))
+  const bytes = readFileSync(path)
+  bytes[bytes.length >> 1] ^= 1
+  writeFileSync(join(folder, 'damaged.node'), bytes)
+  if (checkAddon(join(folder, 'damaged.node'), target).join().includes('signature')) tally.passed++
+  else tally.fail(`${target}: a changed byte leaves the signature right`)
+  rmSync(folder, { recursive: true })
+}
+
 function tryEverywhere(folder, targets) {
   const expected = reference(folder)
   for (const target of targets) {
-    const problems = checkAddon(prebuiltPath(target), target)
-    if (problems.length === 0) tally.passed++
-    for (const problem of problems) tally.fail(`${target}: ${problem}`)
+    checkFile(target)
     if (!(target in RUNTIMES)) tally.skip(`${target}: nothing here can run it; only its file was checked`)
     for (const { name, open } of RUNTIMES[target] ?? []) {
       let run
