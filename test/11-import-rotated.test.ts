@@ -1,17 +1,19 @@
 /** GGUF files with rotated weights (prism.hadamard.*): their logits are those of the weights before the rotation. */
 import { openSync, readdirSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, it } from 'vitest'
+import { ggufDescription } from '../dist/architectures/list.js'
+import { withDefaults } from '../dist/config/fields.js'
 import { convert } from '../dist/convert/convert.js'
 import { openGguf } from '../dist/import/gguf.js'
 import { readGgufHeader } from '../dist/import/gguf-reader.js'
-import { readPrismHadamard } from '../dist/import/prism-hadamard.js'
+import { readPrismHadamard, rotationsOf } from '../dist/import/prism-hadamard.js'
 import { Model } from '../dist/index.js'
 import { dataFile, missing, readJson } from './data.js'
 import { failure } from './expect-code.js'
 import { type GgufTensor, ggufFile, type MetadataValue } from './gguf-writer.js'
 import { type RotationOptions, rotateTensors, someSigns } from './rotated-gguf.js'
 import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
-import { temporaryFolder } from './tiny-model.js'
+import { temporaryFolder, tinyConfig } from './tiny-model.js'
 
 const folder = temporaryFolder()
 afterAll(folder.remove)
@@ -34,6 +36,16 @@ async function logitsOf(path: string): Promise<Float32Array> {
 }
 
 const furthest = (a: Float32Array, b: Float32Array) => a.reduce((most, x, i) => Math.max(most, Math.abs(x - b[i]!)), 0)
+
+it('may have rotated matrices in layers that the model does not use', () => {
+  const weights = new Set(['blk.0.attn_q.weight', 'blk.9.attn_q.weight'])
+  const found = { block: 8, signs: new Map(), weights, embedding: false, gdnGrouped: false }
+  const structure = withDefaults(tinyConfig())
+  const rotations = (isIgnored?: (name: string) => boolean) =>
+    rotationsOf(found, ggufDescription('llama').names, structure, isIgnored)
+  expect([...rotations((name) => name.startsWith('blk.9.')).byMatrix.keys()]).toEqual(['layers.0.wq'])
+  expect(() => rotations()).toThrow('"blk.9.attn_q.weight", which cannot be rotated')
+})
 
 describe('a rotated model', () => {
   const plain = new Map<boolean, Promise<Float32Array>>()

@@ -189,7 +189,7 @@ describe('what run would refuse is refused while converting', () => {
     const path = folder.path('refused.obt')
     const error = await failure(() => convert(source, path))
     expect(error.code).toBe(code)
-    expect(error.hint).toMatch(/--tokenizer FILE.*--tokenizer none/)
+    expect(error.hint).toMatch(/`onebit convert`.*--tokenizer FILE.*--tokenizer none/)
     expect(existsSync(path)).toBe(false)
     // The way out.
     await converted(
@@ -351,7 +351,7 @@ describe('chat templates', () => {
     const source = hfSource({ ...tokenizer, ...config(template) })
     const error = await failure(() => convert(source, out))
     expect([error.code, error.message]).toEqual(['ERR_TEMPLATE', expect.stringMatching(message)])
-    expect(error.hint).toMatch(/--chat-template FILE.*--chat-template none/)
+    expect(error.hint).toMatch(/`onebit convert`.*--chat-template FILE.*--chat-template none/)
     const { blob, warnings } = await templateOf(source, { chatTemplate: 'none' })
     expect([blob, warnings]).toEqual([undefined, []])
     const other = folder.path('other.jinja')

@@ -1,5 +1,5 @@
 /** OPT against transformers: LayerNorm with biases, learned positions, ReLU, by every way to the same logits. */
-import { cpSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Model } from '../dist/index.js'
 import { dataFile, missing } from './data.js'
@@ -40,6 +40,22 @@ describe.skipIf(missing(`${FAMILY}/opt/logits-a.npy`))('OPT', () => {
     const direct = await Model.load(source, { activations: 'f32', kv: 'f32' })
     for (const { ids, logits } of familyRuns('opt')) expectClose(await WAYS['at once']!(direct, ids), logits)
     await direct.dispose()
+  })
+
+  it('may hold the number that the first checkpoints had in their decoder', async () => {
+    const other = folder.path('version')
+    cpSync(source, other, { recursive: true })
+    const bytes = readFileSync(`${source}/model.safetensors`)
+    const end = 8 + Number(bytes.readBigUInt64LE())
+    const header = JSON.parse(bytes.toString('utf8', 8, end))
+    const data = bytes.subarray(end)
+    header['model.decoder.version'] = { dtype: 'F32', shape: [1], data_offsets: [data.length, data.length + 4] }
+    const text = Buffer.from(JSON.stringify(header))
+    const length = Buffer.alloc(8)
+    length.writeBigUInt64LE(BigInt(text.length))
+    rmSync(`${other}/model.safetensors`)
+    writeFileSync(`${other}/model.safetensors`, Buffer.concat([length, text, data, Buffer.alloc(4)]))
+    await (await Model.load(other)).dispose()
   })
 
   it('that computes something else is refused by the key', async () => {

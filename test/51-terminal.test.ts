@@ -39,6 +39,16 @@ class Terminal {
     return Number(await this.until('\r\n'))
   }
 
+  /** `script` stops itself when it sees us stopped, and whether it does is chance. */
+  async withScriptAwake<T>(action: () => Promise<T>): Promise<T> {
+    const waking = setInterval(() => process.kill(this.#child.pid!, 'SIGCONT'), 50)
+    try {
+      return await action()
+    } finally {
+      clearInterval(waking)
+    }
+  }
+
   type(text: string): void {
     this.#child.stdin.write(text)
   }
@@ -228,7 +238,7 @@ describe.skipIf(noTerminal)('chatting in a terminal', () => {
     process.kill(pid, 'SIGSTOP')
     process.kill(pid, 'SIGCONT')
     terminal.type('again\r')
-    await terminal.until('20 new')
+    await terminal.withScriptAwake(() => terminal.until('20 new'))
     terminal.type('/exit\r')
     expect(await terminal.status).toBe(0)
   })

@@ -1,11 +1,14 @@
 /** `onebit info`: what is in a model, in words that its user knows, of files that are run as they are too. */
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { withDefaults } from '../dist/config/fields.js'
 import type { LinearKind } from '../dist/config/kinds.js'
 import { activationWords, modelWords } from '../dist/config/model-words.js'
 import { convert } from '../dist/convert/convert.js'
+import { Model } from '../dist/index.js'
 import { program } from './command.js'
+import { failure } from './expect-code.js'
 import { tinyQwen3 } from './fixtures/tiny-qwen3.js'
 import { ggufFile } from './gguf-writer.js'
 import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
@@ -123,6 +126,28 @@ describe('info', () => {
     const rows = rowsOf(path)
     expect(rows.get('model')).toContain('Bonsai')
     expect(shares(rows).reduce((sum, share) => sum + share, 0)).toBeCloseTo(100, 0)
+  })
+
+  it('lists the tensors of any model, as they are in memory', async () => {
+    const path = named('Listed')
+    await convert(path, folder.path('listed.obt'))
+    const json = (file: string) =>
+      JSON.parse(program('onebit', ['info', file, '--tensors', '--json']).stdout).tensors as { name: string }[]
+    const weights = (file: string) => json(file).filter(({ name }) => !/^(tokenizer|chat_template)$/.test(name))
+    const without = ({ offset: _, ...rest }: { name: string; offset?: number }) => rest
+    expect(weights(path).length).toBeGreaterThan(10)
+    expect(weights(path)).toEqual(weights(folder.path('listed.obt')).map(without))
+    const { stdout } = program('onebit', ['info', path, '--tensors'])
+    expect(stdout).toMatch(/^layers\.1\.wq\.weight +\w+ +\[16, 16\]$/m)
+  })
+
+  it('of a folder of GGUF files names them', async () => {
+    const path = writeFolder(folder.path('repository'), {}, {})
+    rmSync(join(path, 'config.json'))
+    const hint = async () => (await failure(() => Model.load(path))).hint
+    expect(await hint()).toContain('Hugging Face')
+    for (const name of ['b.Q2_0.gguf', 'a.GGUF', 'README.md']) writeFileSync(join(path, name), '')
+    expect(await hint()).toContain('("a.GGUF", "b.Q2_0.gguf")')
   })
 
   it('of the .obt file that convert makes: the same first line', async () => {

@@ -200,7 +200,7 @@ describe('the table', () => {
 
 describe('bad command lines', () => {
   it.each([
-    [[], 'Name a MODEL.obt'],
+    [[], 'Name a MODEL, or'],
     [[MODEL, '-p', '5x'], 'whole number or a range'],
     [[MODEL, '-p', '9-3'], 'whole number or a range'],
     [[MODEL, '-pg', '512'], 'pair'],

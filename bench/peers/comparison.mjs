@@ -1,7 +1,7 @@
 // What the measured pairs amount to. A pair is one measurement of the peer and, next to it, one of this engine on each
 // of its instruction sets; a ratio is always taken within a pair, so that a machine whose speed changes from minute to
-// minute changes both. A configuration of the peer: { type, bits, threads, pairs: [{ round, peer, ours: { isa } }] } with
-// { prefill, decode } in tokens a second.
+// minute changes both. A configuration of the peer: { engine, type, bits, threads, pairs: [{ round, peer, ours: { isa } }] } with
+// { prefill, decode } in tokens a second; pairs may have `shares` of the memory's read speed, { peer, ours: { isa } }.
 import { median } from '../../dist/bench/statistics.js'
 
 export const FIGURES = ['prefill', 'decode']
@@ -47,21 +47,26 @@ export function withFewestBits(configurations) {
 
 /**
  * One row of the table: for each figure the peer's fastest of `configurations`, and this engine beside it.
- * @returns { prefill, decode }, each { type, bits, threads, speed, ours: { isa: { speed, ratio } } }: medians
+ * @returns { prefill, decode }, each { type, bits, threads, speed, share, ours: { isa: { speed, ratio, share } } }: medians;
+ *   `share` of the memory's read speed, of decode where it was measured
  */
 export function tableRow(configurations, isas) {
   const best = isas.at(-1)
   const cell = (figure) => {
     const { type, bits, threads, pairs } = fastest(configurations, figure, best)
+    const hasShares = figure === 'decode' && pairs.every(({ shares }) => shares)
+    const share = (of) => (hasShares ? { share: median(pairs.map(({ shares }) => of(shares))) } : {})
     const speedsOf = (isa) => ({
       speed: median(pairs.map(({ ours }) => ours[isa][figure])),
       ratio: median(pairs.map(({ peer, ours }) => ours[isa][figure] / peer[figure])),
+      ...share(({ ours }) => ours[isa]),
     })
     return {
       type,
       bits,
       threads,
       speed: median(pairs.map(({ peer }) => peer[figure])),
+      ...share(({ peer }) => peer),
       ours: Object.fromEntries(isas.map((isa) => [isa, speedsOf(isa)])),
     }
   }
@@ -70,10 +75,12 @@ export function tableRow(configurations, isas) {
 
 /**
  * The rows of one shape: the peer at its fastest, and the peer in the type that is nearest to 1 bit and fits the
- * columns; one row when they are the same.
+ * columns; one row when they are the same. Where this engine is not in 1 bit, a row for each peer on each number of
+ * threads: the types are of one size there.
  */
-export function tableRows({ configurations }, isas) {
+export function tableRows({ type = 'onebit', configurations }, isas) {
   const usable = configurations.filter(({ pairs, dropped }) => pairs.length > 0 && !dropped)
+  if (type !== 'onebit') return rowsOfEngines(usable, isas)
   const [any, smallest] = [usable, withFewestBits(usable)].map((some) => tableRow(some, isas))
   const same = FIGURES.every((figure) => any[figure].type === smallest[figure].type)
   if (same) return [{ what: 'fastest, and nearest to 1 bit', ...any }]
@@ -81,4 +88,15 @@ export function tableRows({ configurations }, isas) {
     { what: 'fastest', ...any },
     { what: 'nearest to 1 bit', ...smallest },
   ]
+}
+
+function rowsOfEngines(configurations, isas) {
+  const nameOf = ({ engine, threads }) => (threads === 1 ? `${engine} on 1 thread` : `${engine} on ${threads} threads`)
+  return [...new Set(configurations.map(nameOf))].map((what) => ({
+    what,
+    ...tableRow(
+      configurations.filter((one) => nameOf(one) === what),
+      isas,
+    ),
+  }))
 }

@@ -115,7 +115,9 @@ function deltaMetadata({ delta_conv, delta_k_dim, delta_k_heads, delta_v_heads, 
 function rotationMetadata({ ternary, tied_head }, tensors) {
   const random = new SeededRandom(2)
   const gates = /ssm_(alpha|beta|conv1d)/
-  const folded = tensors.filter(({ name, shape }) => shape.length === 2 && !gates.test(name) && name !== 'token_embd.weight')
+  const folded = tensors.filter(
+    ({ name, shape }) => shape.length === 2 && !gates.test(name) && name !== 'token_embd.weight',
+  )
   const widths = [...new Set(folded.map(({ shape }) => shape[1]))].sort((a, b) => a - b)
   const signs = widths.flatMap((width) => Array.from({ length: width }, () => (random.next() & 1 ? 1 : -1)))
   return {

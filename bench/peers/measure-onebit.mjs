@@ -1,11 +1,11 @@
 // One measurement of this engine in a process of its own:
-// node measure-onebit.mjs '{"shape", "isa", "threads", "prompt", "warm", "tokens"}'
+// node measure-onebit.mjs '{"shape", "type", "isa", "threads", "prompt", "warm", "tokens"}'
 // Prints { prefill, decode, isa } in tokens a second, by the same steps as measure-peer.mjs, through the public API.
 import { randomModel } from '../../dist/bench/random-model.js'
 import { promptOf } from './prompt.mjs'
 
-const { shape, isa, threads, prompt, warm, tokens } = JSON.parse(process.argv[2])
-const model = await randomModel(shape, { isa, threads, context: prompt + tokens + 64 })
+const { shape, type, isa, threads, prompt, warm, tokens } = JSON.parse(process.argv[2])
+const model = await randomModel(shape, { type, isa, threads, context: prompt + tokens + 64 })
 const ids = promptOf(prompt, model.config.vocab_size)
 const session = model.createSession()
 

@@ -2,27 +2,34 @@
 // a process of its own.
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { decodeWeightBytes, shapeConfig } from '../../dist/bench/shapes.js'
 import { isHopeless, sharesOfFastest, withFewestBits } from './comparison.mjs'
+import { ENGINES } from './contests.mjs'
+import { bitsPerWeight } from './gguf-types.mjs'
 import { ROOT, SCRATCH } from './llama-cpp.mjs'
-import { bitsPerWeight, makeRandomGguf } from './random-gguf.mjs'
+import { decodeBytes, makeRandomGguf } from './random-gguf.mjs'
 
 const HERE = dirname(fileURLToPath(import.meta.url))
 /** For what hangs: the slowest measurement that ends takes some minutes. */
 const PATIENCE_MS = 3_600_000
 
+const own = (script) => [process.execPath, join(HERE, script)]
+
 /** One measurement in a process of its own; what the process printed, or an error with its last words. */
-function measure(script, argument, prefix, Failed = Error) {
-  const argv = [...prefix, process.execPath, join(HERE, script), JSON.stringify(argument)]
+function measure(command, argument, prefix, Failed = Error) {
+  const argv = [...prefix, ...command, JSON.stringify(argument)]
   const options = { cwd: ROOT, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }
   const limits = { timeout: PATIENCE_MS, killSignal: 'SIGKILL' }
   const { status, signal, error, stdout, stderr } = spawnSync(argv[0], argv.slice(1), { ...options, ...limits })
   if (status === 0) return JSON.parse(stdout)
   if (signal === 'SIGINT' || signal === 'SIGTERM') throw new Error(`interrupted by ${signal}`)
   const words = error?.message ?? /^.*Error: .*$/m.exec(stderr)?.[0] ?? stderr.trim().split('\n').at(-1)
-  throw new Failed(`${script} ended with ${signal ?? `exit status ${status}`}: ${words}`)
+  throw new Failed(`${basename(command.at(-1))} ended with ${signal ?? `exit status ${status}`}: ${words}`)
 }
+
+const fileName = ({ shape, arch, type, tables }) => `${shape}.${arch}.${type}.${tables}.gguf`
 
 /** The peer refused a file, or crashed. */
 class PeerFailed extends Error {}
@@ -33,29 +40,43 @@ export class ShapeRounds {
   #files = new Map()
 
   /**
-   * @param plan { shape, types, misfits, threads, isas, ownThreads, rounds, work: { prompt, warm, tokens }, prefix }:
-   *   `isas` of this engine, the best one last; `prefix`, a command to put before each measurement
+   * @param plan { shape, type, reference, candidates, misfits, threads, sameThreads, isas, ownThreads, rounds, deadline,
+   *   memory, work: { prompt, warm, tokens }, prefix }: shape to candidates as in contests.mjs; `threads` of the peers;
+   *   `sameThreads`: this engine has as many, else `ownThreads`; `isas` of this engine, the best one last; `deadline`:
+   *   of performance.now(), after which no round but the first begins; `memory`: whether its speed is measured in each
+   *   round; `prefix`, a command to put before each measurement
    * @param told called with each pair and its configuration
    */
   constructor(plan, told) {
     this.#plan = plan
     this.#told = told
-    const { shape, work, misfits, types, threads } = plan
-    const each = types.flatMap((type) =>
-      threads.map((n) => ({ type, bits: bitsPerWeight(type), threads: n, pairs: [] })),
-    )
-    this.state = { shape, work, misfits, configurations: each }
+    const { shape, type, reference, work, misfits, candidates, threads } = plan
+    this.state = { shape, type, reference, work, misfits, peers: {}, memory: [], configurations: [] }
+    for (const candidate of candidates) {
+      const form = { shape, arch: candidate.arch, type: candidate.file ?? candidate.type, tables: candidate.tables }
+      const about = { engine: candidate.engine, type: candidate.type, bits: bitsPerWeight(form.type), form }
+      for (const n of threads) {
+        this.state.configurations.push({ ...about, repack: candidate.repack, threads: n, pairs: [] })
+      }
+    }
   }
 
   run() {
     try {
       this.#first()
-      for (let round = 2; round <= this.#plan.rounds; round++) {
+      for (let round = 2; round <= this.#plan.rounds && this.#hasTime(); round++) {
+        this.#measureMemory(round)
         for (const configuration of this.alive()) this.#pair(configuration, round)
       }
     } finally {
       for (const path of this.#files.values()) rmSync(path, { force: true })
     }
+  }
+
+  /** Whether another round fits in, by what the last one took. */
+  #hasTime() {
+    const seconds = this.alive().reduce((sum, { pairs }) => sum + pairs.at(-1).seconds, 0)
+    return performance.now() + 1000 * seconds <= this.#plan.deadline
   }
 
   /** Configurations that were measured and not given up. */
@@ -65,8 +86,10 @@ export class ShapeRounds {
 
   /** Type by type, so that the file of one that is given up is gone before the next is written. */
   #first() {
-    for (const type of this.#plan.types) {
-      for (const configuration of this.#configurations((one) => one.type === type)) this.#try(configuration)
+    this.#measureMemory(1)
+    for (const { engine, type } of this.#plan.candidates) {
+      const ofType = this.#configurations((one) => one.engine === engine && one.type === type)
+      for (const configuration of ofType) this.#try(configuration)
       this.#giveUpTheHopeless()
     }
     const measured = this.#measured()
@@ -100,43 +123,66 @@ export class ShapeRounds {
     return this.state.configurations.filter(condition)
   }
 
-  #file(type) {
-    if (!this.#files.has(type)) {
+  #file({ form }) {
+    const name = fileName(form)
+    if (!this.#files.has(name)) {
       mkdirSync(SCRATCH, { recursive: true })
-      const path = join(SCRATCH, `${this.#plan.shape}.${type}.gguf`)
-      this.#files.set(type, path)
-      makeRandomGguf(path, this.#plan.shape, type)
+      const path = join(SCRATCH, name)
+      this.#files.set(name, path)
+      makeRandomGguf(path, form)
     }
-    return this.#files.get(type)
+    return this.#files.get(name)
+  }
+
+  /** 10^9 bytes a second on as many threads as decode, which decoding is compared with in this round. */
+  #measureMemory(round) {
+    const { memory, threads, prefix } = this.#plan
+    if (!memory) return
+    const most = Math.max(...threads)
+    this.state.memory.push({ round, threads: most, ...measure(own('measure-memory.mjs'), { threads: most }, prefix) })
   }
 
   /** The peer and this engine one after the other; which of them begins alternates. */
   #pair(configuration, round) {
-    const path = this.#file(configuration.type)
+    const path = this.#file(configuration)
     const pair = { round, peer: undefined, ours: {} }
-    const steps = [() => this.#measurePeer(path, configuration, pair), () => this.#measureOurs(pair)]
+    const steps = [() => this.#measurePeer(path, configuration, pair), () => this.#measureOurs(configuration, pair)]
     const started = performance.now()
     for (const step of round % 2 === 1 ? steps : steps.reverse()) step()
     pair.seconds = (performance.now() - started) / 1000
+    this.#addShares(configuration, pair)
     configuration.pairs.push(pair)
     this.#told(configuration, pair)
   }
 
-  #measurePeer(path, { threads }, pair) {
+  #measurePeer(path, { engine, threads, repack }, pair) {
     const { work, prefix } = this.#plan
-    const { prefill, decode, ...about } = measure('measure-peer.mjs', { path, threads, ...work }, prefix, PeerFailed)
+    const argument = { engine, path, threads, repack, ...work }
+    const { prefill, decode, ...about } = measure(ENGINES[engine].command, argument, prefix, PeerFailed)
     pair.peer = { prefill, decode }
-    this.state.peer ??= about
+    this.state.peers[engine] ??= about
   }
 
-  #measureOurs(pair) {
-    const { shape, isas, ownThreads, work, prefix } = this.#plan
-    for (const wanted of isas) {
-      const argument = { shape, isa: wanted, threads: ownThreads, ...work }
-      const { isa, prefill, decode } = measure('measure-onebit.mjs', argument, prefix)
-      if (isa !== wanted) throw new Error(`asked for ${wanted}, got ${isa}`)
-      pair.ours[isa] = { prefill, decode }
+  #measureOurs({ threads }, pair) {
+    const { shape, type, reference, isas, ownThreads, sameThreads, work, prefix } = this.#plan
+    const speeds = (isa, ofType) => {
+      const argument = { shape, type: ofType, isa, threads: sameThreads ? threads : ownThreads, ...work }
+      const { isa: had, prefill, decode } = measure(own('measure-onebit.mjs'), argument, prefix)
+      if (had !== isa) throw new Error(`asked for ${isa}, got ${had}`)
+      return { prefill, decode }
     }
+    for (const isa of isas) pair.ours[isa] = speeds(isa, type)
+    if (reference) pair.reference = Object.fromEntries(isas.map((isa) => [isa, speeds(isa, reference)]))
+  }
+
+  /** What both read of their weights in a second of decoding, as shares of the memory's read speed in this round. */
+  #addShares({ form }, pair) {
+    const memory = this.state.memory.find(({ round }) => round === pair.round)
+    if (!memory) return
+    const share = (bytes, { decode }) => (bytes * decode) / (memory.gbps * 1e9)
+    const bytes = decodeWeightBytes(shapeConfig(this.#plan.shape, this.#plan.type))
+    const ours = Object.entries(pair.ours).map(([isa, speeds]) => [isa, share(bytes, speeds)])
+    pair.shares = { peer: share(decodeBytes(form), pair.peer), ours: Object.fromEntries(ours) }
   }
 
   /** The type nearest to 1 bit has a row of its own: of it, only what is hopeless beside itself. */
@@ -155,12 +201,14 @@ export class ShapeRounds {
     return smallest.includes(one) ? smallest.filter(({ pairs }) => pairs.length > 0) : this.#measured()
   }
 
+  /** A file serves all configurations that are measured with it, also those whose turn is still to come. */
   #removeFilesOfTheDead() {
-    const alive = new Set(this.alive().map(({ type }) => type))
-    for (const [type, path] of this.#files) {
-      if (alive.has(type)) continue
+    const wanted = this.#configurations(({ dropped, refused }) => !dropped && !refused)
+    const names = new Set(wanted.map(({ form }) => fileName(form)))
+    for (const [name, path] of this.#files) {
+      if (names.has(name)) continue
       rmSync(path, { force: true })
-      this.#files.delete(type)
+      this.#files.delete(name)
     }
   }
 }

@@ -1,49 +1,49 @@
-// `npm run bench:peers`: this engine in 1 bit against llama.cpp in its small types, the same shapes with random weights,
-// both through their Node packages, on this machine and in this run. Prints a table in Markdown for the README, and
-// writes every measurement as JSON.
+// `npm run bench:peers`: this engine against others in their small types, the same shapes with random weights, on this
+// machine and in this run. Prints tables in Markdown for the README, and writes every measurement as JSON.
 //
 //   npm run bench:peers -- [--shape smollm2-135m,tinyllama-1.1b,llama-7b] [--rounds 3] [--types Q4_0,TQ2_0] [--threads 1,2]
-//                          [--isa avx2,avx512vnni] [--prompt 512] [--tokens N] [--json PATH] [--with "nice -n -5"]
+//                          [--isa avx2,avx512vnni] [--prompt 512] [--tokens N] [--minutes N] [--json PATH]
+//                          [--with "nice -n -5"]
 //
-// Each configuration of the peer (a type on a number of threads) is measured with this engine right beside it, each
+// In 1 bit against llama.cpp through its Node package (the default), 20 to 40 minutes on two cores:
+//   npm run bench:peers
+// Ternary, with BitNet and Bonsai 2 against the Python packages that run them; about 12 minutes:
+//   npm run bench:peers -- --shape qwen3-1.7b,qwen3-8b,bitnet-2b4t,qwen35-2b --minutes 11 --json scratch/bench-ternary.json
+//
+// Each configuration of a peer (a type on a number of threads) is measured with this engine right beside it, each
 // measurement in a process of its own, in as many rounds; a ratio is taken within such a pair, and the table has medians.
-// What is far behind in the first round is not measured again, and is named. --isa: this engine's instruction sets, the
-// best last. --with: a command to put before each measurement. Files for the peer lie below scratch/ meanwhile: of the 7B
-// shape 7 GB for the largest, and at most 20 GB at once.
+// What is far behind in the first round is not measured again, and is named. Ternary comparisons have the same threads on
+// both sides, all cores unless told otherwise, and say what share of the memory's read speed decoding reaches. --isa: this
+// engine's instruction sets, the best last. --minutes: fewer rounds of a shape where its share of the time is over; the
+// first one is always whole. --with: a command to put before each measurement. Files for the peers lie below
+// scratch/ meanwhile: of the 7B shape 7 GB for the largest, and at most 20 GB at once.
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { SHAPES } from '../../dist/bench/shapes.js'
 import { addon } from '../../dist/native/addon.js'
+import { barsOf } from './bars.mjs'
 import { tableRows } from './comparison.mjs'
-import { ensurePeer, ROOT, SCRATCH } from './llama-cpp.mjs'
+import { againstOneBit, CONTESTS, ENGINES } from './contests.mjs'
+import { bitsPerWeight, fits, TYPES } from './gguf-types.mjs'
+import { ROOT, SCRATCH } from './llama-cpp.mjs'
 import { describeMachine } from './machine.mjs'
 import { markdown } from './markdown.mjs'
-import { bitsPerWeight, fits, TYPES, weightBytes } from './random-gguf.mjs'
+import { weightBytes } from './random-gguf.mjs'
 import { ShapeRounds } from './rounds.mjs'
-
-/** Those that were the peer's fastest for some figure on some machine, and its smallest. */
-const CANDIDATES = ['Q8_0', 'Q4_0', 'IQ4_NL', 'TQ2_0', 'IQ2_XXS', 'Q1_0']
-
-/** `warm`: tokens computed before the clock runs; `tokens`: how many are decoded. */
-const WORK = {
-  'smollm2-135m': { warm: 512, tokens: 64 },
-  'tinyllama-1.1b': { warm: 64, tokens: 48 },
-  'llama-7b': { warm: 32, tokens: 24 },
-  'llama-13b': { warm: 32, tokens: 16 },
-}
 
 const cores = availableParallelism()
 const { values } = parseArgs({
   options: {
     shape: { type: 'string', default: 'smollm2-135m,tinyllama-1.1b,llama-7b' },
     rounds: { type: 'string', default: '3' },
-    types: { type: 'string', default: CANDIDATES.join(',') },
-    threads: { type: 'string', default: [...new Set([1, cores])].join(',') },
+    types: { type: 'string' },
+    threads: { type: 'string' },
     isa: { type: 'string', default: defaultIsas().join(',') },
-    prompt: { type: 'string', default: '512' },
+    prompt: { type: 'string' },
     tokens: { type: 'string' },
+    minutes: { type: 'string' },
     json: { type: 'string', default: join(SCRATCH, 'bench-peers.json') },
     with: { type: 'string', default: '' },
   },
@@ -75,23 +75,56 @@ function count(option, text = values[option]) {
   return number
 }
 
+/** Against 1 bit any type may be asked for; elsewhere --types chooses among the contest's. */
+function askedFor(shape, shapes) {
+  const { type, candidates } = CONTESTS[shape]
+  if (!values.types) return candidates
+  const ofContests = shapes.flatMap((one) => CONTESTS[one].candidates.map((candidate) => candidate.type))
+  const types = listOf('types', [...new Set([...Object.keys(TYPES), ...ofContests])])
+  if (type === 'onebit') return types.filter((name) => TYPES[name]?.scaleAt !== undefined).map(againstOneBit)
+  return candidates.filter((candidate) => types.includes(candidate.type))
+}
+
+/** What a shape is measured against, the fewest bits first, and the types that do not fit its columns. */
+function candidatesOf(shape, shapes) {
+  const bits = ({ type, file }) => bitsPerWeight(file ?? type)
+  const wanted = [...askedFor(shape, shapes)].sort((a, b) => bits(a) - bits(b))
+  const candidates = wanted.filter(({ type, file }) => fits(file ?? type, SHAPES[shape]))
+  if (candidates.length === 0) refuse(`none of the types ${values.types ?? ''} can be compared with on ${shape}`)
+  return { candidates, misfits: wanted.filter((one) => !candidates.includes(one)).map(({ type }) => type) }
+}
+
+function workOf(shape) {
+  const { work } = CONTESTS[shape]
+  const prompt = values.prompt ? count('prompt') : work.prompt
+  return { prompt, warm: Math.min(work.warm, prompt), tokens: values.tokens ? count('tokens') : work.tokens }
+}
+
 /** What is measured of each shape. */
 function plans() {
-  const types = listOf('types', Object.keys(TYPES)).sort((a, b) => bitsPerWeight(a) - bitsPerWeight(b))
   const common = {
-    threads: values.threads.split(',').map((text) => count('threads', text)),
     isas: listOf('isa', usableIsas()),
     ownThreads: cores,
     rounds: count('rounds'),
     prefix: values.with.split(' ').filter((word) => word !== ''),
   }
-  return listOf('shape', Object.keys(WORK)).map((shape) => {
-    const fitting = types.filter((type) => fits(type, SHAPES[shape]))
-    if (fitting.length === 0) refuse(`none of ${types.join(', ')} fits the columns of ${shape}`)
-    const { warm, tokens } = WORK[shape]
-    const prompt = count('prompt')
-    const work = { prompt, warm: Math.min(warm, prompt), tokens: values.tokens ? count('tokens') : tokens }
-    return { ...common, shape, types: fitting, misfits: types.filter((type) => !fitting.includes(type)), work }
+  const shapes = listOf('shape', Object.keys(CONTESTS))
+  return shapes.map((shape) => {
+    const { type, reference } = CONTESTS[shape]
+    const sameThreads = type !== 'onebit'
+    const threads = values.threads?.split(',').map((text) => count('threads', text))
+    const ofShape = { threads: threads ?? (sameThreads ? [cores] : [...new Set([1, cores])]), sameThreads }
+    const memory = sameThreads
+    return {
+      ...common,
+      shape,
+      type,
+      reference,
+      ...candidatesOf(shape, shapes),
+      ...ofShape,
+      memory,
+      work: workOf(shape),
+    }
   })
 }
 
@@ -106,12 +139,14 @@ function usableIsas() {
  * Seconds that a plan's pair may take: a guess before anything is measured. An engine reads weights at some 8 GB/s and
  * multiplies some 40 G weights in a second on each core; starting and loading are as much again for large files.
  */
-function guessSeconds({ shape, types, threads, isas, work }) {
+function guessSeconds({ shape, type: ownType, candidates, reference, threads, isas, work }) {
   const guess = (bytes, weights, onThreads) =>
     2 + bytes / 1e9 + ((work.prompt + work.warm) * weights) / (4e10 * onThreads) + (work.tokens * bytes) / 8e9
-  const weights = (8 * weightBytes(shape, 'Q8_0')) / bitsPerWeight('Q8_0')
-  const ours = isas.length * guess(weights / 8, weights, cores)
-  const pairs = types.flatMap((type) => threads.map((n) => guess(weightBytes(shape, type), weights, n) + ours))
+  const bytesOf = ({ arch, type, file, tables }) => weightBytes({ shape, arch, type: file ?? type, tables })
+  const weights = (8 * bytesOf({ ...candidates[0], file: 'Q8_0', tables: 'Q8_0' })) / bitsPerWeight('Q8_0')
+  const own = [ownType, reference].filter((type) => type !== undefined)
+  const ours = isas.length * sum(own.map((type) => guess(weights / (type === 'onebit' ? 8 : 4), weights, cores)))
+  const pairs = candidates.flatMap((one) => threads.map((n) => guess(bytesOf(one), weights, n) + ours))
   return pairs.reduce((sum, seconds) => sum + seconds, 0)
 }
 
@@ -138,12 +173,11 @@ function secondsLeft(rounds, plan, round) {
 
 function measureShape(plan, report, laterSeconds) {
   const speeds = ({ prefill, decode }) => `${prefill.toFixed(1)}, ${decode.toFixed(1)}`
-  const rounds = new ShapeRounds(plan, ({ type, threads }, pair) => {
+  const rounds = new ShapeRounds(plan, ({ engine, type, threads }, pair) => {
     const ours = Object.entries(pair.ours).map(([isa, result]) => `${isa} ${speeds(result)}`)
     const left = pair.round > 1 ? `; about ${minutes(secondsLeft(rounds, plan, pair.round) + laterSeconds)} left` : ''
-    const name = `${type} on ${threads} thread${threads === 1 ? '' : 's'} ${speeds(pair.peer)}`
+    const name = `${engine} ${type} on ${threads} thread${threads === 1 ? '' : 's'} ${speeds(pair.peer)}`
     console.error(`${plan.shape}, round ${pair.round}: ${name}; ${ours.join('; ')}${left}`)
-    report.peer ??= { ...rounds.state.peer, threads: plan.threads }
     writeReport(report)
   })
   report.shapes.push(rounds.state)
@@ -154,7 +188,8 @@ const sum = (numbers) => numbers.reduce((total, number) => total + number, 0)
 
 function main() {
   const all = plans()
-  ensurePeer()
+  for (const engine of new Set(all.flatMap(({ candidates }) => candidates.map((one) => one.engine))))
+    ENGINES[engine].ensure()
   const guesses = all.map(guessShape)
   console.error(`this takes roughly ${minutes(sum(guesses))}, more on a slow machine; leave it alone meanwhile`)
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
@@ -162,12 +197,19 @@ function main() {
     date: new Date().toISOString().slice(0, 10),
     machine: describeMachine(),
     onebit: { version, isas: all[0].isas, threads: cores },
-    peer: undefined,
     rounds: all[0].rounds,
     shapes: [],
   }
-  for (const [i, plan] of all.entries()) measureShape(plan, report, sum(guesses.slice(i + 1)))
-  for (const shape of report.shapes) shape.rows = tableRows(shape, report.onebit.isas)
+  const end = values.minutes ? 60_000 * count('minutes') : Number.POSITIVE_INFINITY
+  for (const [i, plan] of all.entries()) {
+    const now = performance.now()
+    plan.deadline = now + ((end - now) * guesses[i]) / sum(guesses.slice(i))
+    measureShape(plan, report, sum(guesses.slice(i + 1)))
+  }
+  for (const shape of report.shapes) {
+    shape.rows = tableRows(shape, report.onebit.isas)
+    shape.bars = barsOf(shape, CONTESTS[shape.shape].bars ?? [], report.onebit.isas)
+  }
   writeReport(report)
   console.log(markdown(report))
   console.error(`\nevery measurement: ${resolve(values.json)}`)

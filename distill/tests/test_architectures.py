@@ -198,6 +198,25 @@ def test_a_gguf_of_gpt_neox(data, tmp_path):
     compare(load_teacher(tmp_path / "t.gguf").model, folder, *RECORDED["family/gpt_neox"])
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("block_count", 8), ("nextn_predict_layers", 2), ("nextn_predict_layers", 8)]
+)
+def test_counts_that_would_leave_the_last_layers_out(data, tmp_path, key, value):
+    file = bytearray(data("golden/qwen35/untied/model.bf16.gguf").read_bytes())
+    # behind a key are the type of its value, here u32, and the value
+    at = file.index(f"qwen35.{key}".encode()) + len(f"qwen35.{key}") + 4
+    file[at : at + 4] = value.to_bytes(4, "little")
+    (tmp_path / "t.gguf").write_bytes(file)
+    with pytest.raises(DistillError, match="ERR_BAD_SOURCE.*nextn_predict_layers"):
+        load_teacher(tmp_path / "t.gguf")
+
+
+def test_the_number_in_the_decoders_of_the_first_opt(data, tmp_path):
+    shutil.copytree(data("golden/family/opt/hf"), tmp_path / "hf", copy_function=shutil.copyfile)
+    state_with(lambda state: state.update({"model.decoder.version": torch.tensor([3.0])}))(tmp_path / "hf")
+    load_teacher(tmp_path / "hf")
+
+
 def test_metadata_of_rotated_files(data):
     """Each is right, or wrong in one key. Files that load have no logits beside them; those above have."""
     paths = sorted(data("golden/prism-hadamard/metadata").glob("*.gguf"))

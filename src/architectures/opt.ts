@@ -83,7 +83,8 @@ export const opt: Architecture = {
     modelTypes: ['opt'],
     names: NAMES,
     basePrefix: 'model.',
-    isIgnored: () => false,
+    // A number that fairseq, from which the first checkpoints were converted, kept in its decoders.
+    isIgnored: (name) => /^(model\.)?decoder\.version$/.test(name),
     read,
   },
 }

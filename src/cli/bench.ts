@@ -14,8 +14,7 @@ const MOST_TOKENS = 1 << 22
 export const benchCommand: Command = {
   name: 'bench',
   summary: 'Measure speed as llama-bench does, and how far it is from what this machine can do.',
-  usage:
-    'bench [MODEL.obt …] [--shape S --type T] [-p N -n N -pg P,G -d N -t N -r N -o md|json|jsonl|csv] [--report DIR]',
+  usage: 'bench [MODEL …] [--shape S --type T] [-p N -n N -pg P,G -d N -t N -r N -o md|json|jsonl|csv] [--report DIR]',
   positionals: { min: 0, max: 64 },
   aliases: {
     '-pg': '--pg',
@@ -98,7 +97,7 @@ export const benchCommand: Command = {
     const sources = sourcesOf(values, positionals)
     if (values.report !== undefined) return refuseLists(values)
     if (values.budget !== undefined) throw new UsageError('--budget belongs to --report.')
-    if (sources.length === 0) throw new UsageError('Name a MODEL.obt, or a --shape.', 'See `onebit bench --help`.')
+    if (sources.length === 0) throw new UsageError('Name a MODEL, or a --shape.', 'See `onebit bench --help`.')
     tablePlan(values, sources)
   },
   async run(values, positionals) {

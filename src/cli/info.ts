@@ -1,5 +1,6 @@
 import { describeKind, linearKindSummary, type ModelSize, modelSize, stateBytes } from '../config/model-size.js'
 import { activationWords, modelWords } from '../config/model-words.js'
+import { type TensorSpec, tensorBytes, tensorTable } from '../config/tensors.js'
 import { type ModelHeader, readModelHeader } from '../convert/foreign-model.js'
 import type { Command } from './arguments.js'
 import { formatBytes, formatCount, plainLine } from './format.js'
@@ -73,13 +74,24 @@ function rowsOf(header: ModelHeader, size: ModelSize): Row[] {
   ]
 }
 
+interface ShownTensor {
+  spec: TensorSpec
+  bytes: number
+  /** in a `.obt` file; what is converted while it is read has no place of its own */
+  offset?: number
+}
+
+function tensorsOf({ tensors, config, blobs }: ModelHeader): readonly ShownTensor[] {
+  return tensors ?? tensorTable(config, blobs).map((spec) => ({ spec, bytes: tensorBytes(spec) }))
+}
+
 export const infoCommand: Command = {
   name: 'info',
   summary: 'Show what is in a model file: architecture, kinds, bits per weight, size, where it came from.',
   usage: 'info MODEL [--tensors] [--json]',
   positionals: { min: 1, max: 1 },
   options: {
-    tensors: { type: 'boolean', help: 'list every tensor of a .obt file' },
+    tensors: { type: 'boolean', help: 'list every tensor, as it is in memory' },
     json: { type: 'boolean', help: 'print JSON' },
   },
   async run(values, [path]) {
@@ -88,7 +100,7 @@ export const infoCommand: Command = {
     const size = modelSize(config, header.blobs, header.fileBytes)
     if (values.json) {
       const words = modelWords(config, size.bitsPerLinearWeight, provenance.name)
-      const tensors = (header.tensors ?? []).map(({ spec, offset, bytes }) => ({ ...spec, offset, bytes }))
+      const tensors = tensorsOf(header).map(({ spec, offset, bytes }) => ({ ...spec, offset, bytes }))
       const shown = { path, words, config, size, provenance, ...(values.tensors ? { tensors } : {}) }
       console.log(JSON.stringify(shown, null, 2))
       return 0
@@ -98,8 +110,9 @@ export const infoCommand: Command = {
     for (const [name, text] of rows) console.log(plainLine(`${name.padEnd(width)}  ${text}`))
     if (values.tensors) {
       console.log()
-      for (const { spec, offset } of header.tensors ?? []) {
-        console.log(`${spec.name.padEnd(28)} ${spec.dtype.padEnd(4)} [${spec.shape.join(', ')}] at ${offset}`)
+      for (const { spec, offset } of tensorsOf(header)) {
+        const place = offset === undefined ? '' : ` at ${offset}`
+        console.log(`${spec.name.padEnd(28)} ${spec.dtype.padEnd(4)} [${spec.shape.join(', ')}]${place}`)
       }
     }
     return 0

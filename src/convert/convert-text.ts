@@ -32,10 +32,11 @@ export interface ConvertedText {
 }
 
 const NONE = 'none'
+// A model that is loaded as it is has no such options: `onebit convert` has.
 const TOKENIZER_HINT =
-  'Give another tokenizer with --tokenizer FILE, or write the model without one: --tokenizer none. Then it takes token ids.'
+  'Give `onebit convert` another tokenizer with --tokenizer FILE, or write the model without one: --tokenizer none. Then it takes token ids.'
 const TEMPLATE_HINT =
-  'Give another template with --chat-template FILE, or write the model without one: --chat-template none.'
+  'Give `onebit convert` another template with --chat-template FILE, or write the model without one: --chat-template none.'
 
 /** @throws OnebitError ERR_TOKENIZER_FILE, ERR_UNSUPPORTED_TOKENIZER, ERR_TEMPLATE, and those of reading files */
 export async function convertedText(

@@ -185,9 +185,10 @@ export async function openGguf(path: string): Promise<SourceModel> {
     const keys = new GgufKeys(metadata, architecture)
     const { structure, biases } = read(keys, await readFacts(names, placed, take))
     keys.checkNothingLeft()
-    take.ignore((name) => isIgnored?.(name, structure) ?? false)
+    const isOfNothing = (name: string) => isIgnored?.(name, structure) ?? false
+    take.ignore(isOfNothing)
     const tensors = mapTensors({ structure, biases, names, fused }, take, readGgufLinear(take))
-    const rotations = hadamard && rotationsOf(hadamard, names, structure)
+    const rotations = hadamard && rotationsOf(hadamard, names, structure, isOfNothing)
     for (const [name, tensor] of rotations?.tensors ?? []) tensors.set(name, tensor)
     const config = groupValueHeads(tensors, structure, rotations?.byMatrix ?? new Map(), hadamard?.gdnGrouped ?? false)
     return {

@@ -1,4 +1,5 @@
 /** Tokenizer and chat template of a Hugging Face folder. */
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { openFile, readExactly } from '../files/file-reading.js'
@@ -6,6 +7,7 @@ import { parseJson } from '../files/json.js'
 import { isNestedDeeperThan } from '../files/json-depth.js'
 import { decodeText } from '../files/text.js'
 import { MAX_CHAT_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES } from '../obt/obt-header.js'
+import { shown } from '../shown-value.js'
 import { tokenizerFromByteLevelFiles } from '../text/byte-level-files.js'
 import { tokenizerFromSentencePiece } from '../text/sentencepiece.js'
 import {
@@ -162,8 +164,15 @@ export function folderText(folder: string, modelConfig: Fields, jsonPath = join(
   }
 }
 
-export function noConfig(folder: string): OnebitError {
+/** Repositories of GGUF files are folders too, of which one file is the model. */
+export async function noConfig(folder: string): Promise<OnebitError> {
+  const names = await readdir(folder).catch(() => [])
+  const files = names.filter((name) => name.toLowerCase().endsWith('.gguf')).sort()
+  const shownFiles = `${files.slice(0, 3).map(shown).join(', ')}${files.length > 3 ? ' …' : ''}`
   return new OnebitError('ERR_UNKNOWN_FORMAT', `${folder} has no config.json`, {
-    hint: 'Give a Hugging Face model folder, a .gguf file or a llama2.c .bin file.',
+    hint:
+      files.length > 0
+        ? `There are GGUF files in it (${shownFiles}): give one of them.`
+        : 'Give a Hugging Face model folder, a .gguf file or a llama2.c .bin file.',
   })
 }

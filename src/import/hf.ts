@@ -124,7 +124,7 @@ function nameOf({ _name_or_path: name }: Fields): string | undefined {
  */
 export async function openHuggingFace(folder: string): Promise<SourceModel> {
   const json = await readJson(join(folder, 'config.json'))
-  if (json === undefined) throw noConfig(folder)
+  if (json === undefined) throw await noConfig(folder)
   const { description, hasSigns, structure, biases, quantization } = readHfConfig(json)
   const raw = await openWeights(folder)
   try {

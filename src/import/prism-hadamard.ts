@@ -221,13 +221,19 @@ function packed(name: string, signs: Int8Array): SourceTensor {
 
 /**
  * The same by our names.
+ * @param isIgnored whether the tensor of this name, which may be rotated too, is of no use to the model
  * @throws OnebitError ERR_BAD_SOURCE, naming a rotated tensor that is no matrix of this architecture that could be
  */
-export function rotationsOf(found: PrismHadamard, names: TensorNames, structure: ModelStructure): Rotations {
+export function rotationsOf(
+  found: PrismHadamard,
+  names: TensorNames,
+  structure: ModelStructure,
+  isIgnored: (name: string) => boolean = () => false,
+): Rotations {
   const rotation: Rotation = { block: found.block, signs: found.signs.size > 0 }
   const byMatrix = new Map<string, Rotation>()
   const tensors = new Map<string, SourceTensor>()
-  const left = new Set(found.weights)
+  const left = new Set([...found.weights].filter((name) => !isIgnored(name)))
   for (const part of modelParts(structure)) {
     if (part.part !== 'embedding' && part.part !== 'linear' && part.part !== 'head') continue
     const theirs = `${theirName(names, part)}.weight`

@@ -13,6 +13,6 @@ export function defaultModelPath(): string {
   const path = fileURLToPath(FILE)
   if (existsSync(path)) return path
   throw new OnebitError('ERR_FILE_NOT_FOUND', `The model that comes with onebit-run is not at ${path}`, {
-    hint: 'Give a model: onebit-run MODEL.obt. `onebit convert --help` says how to make one.',
+    hint: 'Give a model: onebit-run MODEL, a .obt or GGUF file or a folder of Hugging Face.',
   })
 }

@@ -3,6 +3,7 @@ each part, learned positions from row 2 of their table on, ReLU between two matr
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ...model.config import ROLES, LlamaConfig
@@ -73,5 +74,12 @@ def _read(root: dict[str, Any]) -> LlamaConfig:
 
 OPT = Architecture(
     title="OPT",
-    hugging_face=HuggingFace(model_types=("opt",), names=_NAMES, prefix="model.", read=_read),
+    hugging_face=HuggingFace(
+        model_types=("opt",),
+        names=_NAMES,
+        prefix="model.",
+        read=_read,
+        # a number that fairseq, from which the first checkpoints were converted, kept in its decoders
+        is_ignored=lambda name: re.fullmatch(r"(model\.)?decoder\.version", name) is not None,
+    ),
 )

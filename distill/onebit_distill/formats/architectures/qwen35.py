@@ -5,6 +5,7 @@ ahead are passed over."""
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -105,9 +106,19 @@ def _distances(config: LlamaConfig, name: str, tensor: Tensor) -> Tensor:
     return tensor.float() + 1 if is_distance else tensor
 
 
+def _plain_layers(tensors: Collection[str]) -> int:
+    """Layers that there are tensors of, up to the first that has what only layers that predict ahead have."""
+    numbers = [int(name.split(".")[1]) for name in tensors if re.match(r"blk\.\d+\.", name)]
+    ahead = [int(name.split(".")[1]) for name in tensors if re.match(r"blk\.\d+\.nextn\.", name)]
+    return min(ahead, default=max(numbers, default=-1) + 1)
+
+
 def _gguf_layers(keys: GgufKeys) -> tuple[int, list[int]]:
-    """block_count counts the layers that predict ahead, which lie behind the others."""
+    """block_count counts the layers that predict ahead, which lie behind the others. A count that does not hold would
+    leave the model's last layers out."""
     layers = keys.whole("block_count") - keys.whole("nextn_predict_layers", 0)
+    if (found := _plain_layers(keys.tensors)) > layers:
+        raise keys.bad(f"block_count without nextn_predict_layers makes {layers} layers, there are {found}")
     interval = keys.whole("full_attention_interval", 4)
     listed = keys.get("attention.recurrent_layers")
     if listed is None:
