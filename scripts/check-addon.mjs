@@ -6,6 +6,8 @@ import { fileURLToPath } from 'node:url'
 
 /** What Node looks for in an addon, and all that an addon of ours may offer. */
 const EXPORTS = ['napi_register_module_v1', 'node_api_module_get_api_version_v1']
+/** Names that every library on macOS has of itself. */
+const OF_THE_LINKER = new Set(['_mh_dylib_header', '__dso_handle'])
 const GLIBC_FLOOR = [2, 17]
 const MACOS_FLOOR = 0x0b0000 // 11.0
 const LIBRARIES = {
@@ -107,8 +109,8 @@ export function readMach(bytes) {
         const type = bytes[symbol + 4]
         // Defined and external. What C++ defines weakly everywhere (operator new) is made one of by the system's loader.
         const weak = (bytes.readUInt16LE(symbol + 6) & 0x80) !== 0
-        if ((type & 0x1f) === 0x0f && !weak)
-          found.exports.push(text(bytes, strings + bytes.readUInt32LE(symbol)).replace(/^_/, ''))
+        const name = text(bytes, strings + bytes.readUInt32LE(symbol)).replace(/^_/, '')
+        if ((type & 0x1f) === 0x0f && !weak && !OF_THE_LINKER.has(name)) found.exports.push(name)
       }
     }
     at += size
