@@ -70,12 +70,21 @@ export function pack(folder) {
   }
 }
 
+/** Takes the references to source maps away, which are for whoever has the sources, and more than all the code. */
+function dropMaps(folder) {
+  for (const name of readdirSync(folder, { recursive: true }).filter((one) => one.endsWith('.js'))) {
+    const path = join(folder, name)
+    writeFileSync(path, readFileSync(path, 'utf8').replace(/\n\/\/# sourceMappingURL=\S+\s*$/, '\n'))
+  }
+}
+
 function packFrom(stage, folder) {
   const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'))
   packSources(join(stage, 'source.tgz'))
   for (const name of [...manifest.files, ...ALWAYS])
     if (name !== 'source.tgz' && existsSync(join(ROOT, name)))
-      cpSync(join(ROOT, name), join(stage, name), { recursive: true })
+      cpSync(join(ROOT, name), join(stage, name), { recursive: true, filter: (path) => !path.endsWith('.js.map') })
+  dropMaps(join(stage, 'dist'))
   writeFileSync(join(stage, 'package.json'), `${JSON.stringify(publishedManifest(manifest), null, 2)}\n`)
   const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm'
   const options = { cwd: stage, shell: process.platform === 'win32' }

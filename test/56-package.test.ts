@@ -100,7 +100,7 @@ export const seen: unknown[] = [provider, onebit.state('smol')?.running satisfie
   })
 })
 
-it('source maps bring their sources, which are no part of the package', () => {
+it('source maps, which a clone that is installed as a package has, bring their sources', () => {
   const sources = readdirSync(join(PROJECT, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) =>
     /(?<!\.d)\.ts$/.test(name),
   )
@@ -155,6 +155,14 @@ describe.skipIf(process.platform !== 'linux')('the tarball', () => {
       (path) => !files.has(path) && !path.startsWith('addon/') && !path.endsWith('.node'),
     )
     expect(missing).toEqual([])
+  })
+
+  it('has no source maps, and nothing that asks for one', () => {
+    expect(packed.files.map(({ path }) => path).filter((path) => path.endsWith('.map'))).toEqual([])
+    const argv = ['-xzOf', folder.path(packed.filename), 'package/dist/index.js', 'package/dist/cli/onebit.js']
+    const { stdout } = spawnSync('tar', argv, { encoding: 'utf8' })
+    expect(stdout).toContain('defaultModelPath')
+    expect(stdout).not.toContain('sourceMappingURL')
   })
 
   it('is small', () => {
