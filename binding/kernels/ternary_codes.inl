@@ -75,7 +75,6 @@ ONEBIT_INLINE void add_once(Ints (&sums)[kBlockStrips], const uint8_t* block, co
     });
     for (; c < end; c += 16) {
         const uint8_t* step = block + c * 4;
-        prefetch_near(step + kPrefetchNear);
         prefetch_far(step + kPrefetchFar);
         Bytes packed[kBlockStrips];
         unrolled<kBlockStrips>([&](auto v) ONEBIT_INLINE_LAMBDA { packed[v] = bytes_load(step + v * kBytes); });
@@ -151,21 +150,29 @@ ONEBIT_INLINE void add_many(TernarySum (&sums)[T][V], const Strips<V>& strips, c
     }
 }
 
-// Columns [c, end), at most kTernaryMany, with the offsets that begin at offsets[0], one a token; handed on as finish(token,
-// strip, sums).
+// Of the tokens that go together, one each.
+struct Offsets {
+    const int32_t* first;
+    size_t stride;
+    int32_t of(int token) const { return first[static_cast<size_t>(token) * stride]; }
+};
+
+inline Offsets offsets_at(const RoundedTokens& tokens, int token, int group) {
+    return {tokens.offsets + static_cast<size_t>(token) * tokens.offset_stride + group, tokens.offset_stride};
+}
+
+// Columns [c, end), at most kTernaryMany, of T tokens from number `first` on, handed on as finish(token, strip, sums).
 template <int V, int T, class F>
-ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, const int32_t* offsets, int c, int end,
+ONEBIT_INLINE void sum_many(const Strips<V>& strips, const RoundedTokens& tokens, int first, Offsets offsets, int c, int end,
                             const F& finish) {
-    offsets += static_cast<size_t>(first) * tokens.offset_stride;
     TernarySum sums[T][V];
     unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        const TernarySum begin = ternary_begin(offsets[static_cast<size_t>(t) * tokens.offset_stride]);
+        const TernarySum begin = ternary_begin(offsets.of(t));
         unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { sums[t][v] = begin; });
     });
     add_many<V, T>(sums, strips, tokens.q + static_cast<size_t>(first) * tokens.q_stride, tokens.q_stride, c, end);
     unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
-        const int32_t offset = offsets[static_cast<size_t>(t) * tokens.offset_stride];
-        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, ternary_end(sums[t][v], offset)); });
+        unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA { finish(first + t, v, ternary_end(sums[t][v], offsets.of(t))); });
     });
 }
 
@@ -206,9 +213,8 @@ void ternary(int32_t* out, size_t out_stride, TernaryBlocks blocks, RoundedToken
             if (t == 0) fetch_next(strips, blocks.cols, c, end);
             // The whole row has one offset, which its first columns bring.
             static constexpr int32_t kNone[kTernaryTokens] = {};
-            RoundedTokens given = tokens;
-            if (c > 0) given.offsets = kNone - t, given.offset_stride = 1;
-            sum_many<V, T>(strips, given, t, given.offsets, c, end, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
+            const Offsets offsets = c > 0 ? Offsets{kNone, 1} : offsets_at(tokens, t, 0);
+            sum_many<V, T>(strips, tokens, t, offsets, c, end, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
                 int32_t* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
                 ints_store(to, c > 0 ? ints_add(sums, ints_load(to)) : sums);
             });
@@ -226,7 +232,7 @@ void ternary_grouped(float* out, size_t out_stride, TernaryBlocks blocks, Rounde
             unrolled<V>([&](auto v) ONEBIT_INLINE_LAMBDA {
                 d[v] = floats_from_f16(strip_scales(blocks, strip + v, c / blocks.group));
             });
-            sum_many<V, T>(strips, tokens, t, tokens.offsets + c / blocks.group, c, c + blocks.group, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
+            sum_many<V, T>(strips, tokens, t, offsets_at(tokens, t, c / blocks.group), c, c + blocks.group, [&](int token, int v, Ints sums) ONEBIT_INLINE_LAMBDA {
                 float* to = out + static_cast<size_t>(token) * out_stride + (strip + v) * kStripRows;
                 floats_store(to, floats_fma(d[v], floats_from_ints(sums), c > 0 ? floats_load(to) : floats_zero()));
             });
