@@ -46,7 +46,7 @@ const tool = (name, args) => {
 }
 const objects = readdirSync(folder, { recursive: true })
   .map((path) => ({ path: join(folder, path), parts: path.split(sep) }))
-  .map(({ path, parts }) => ({ path, folder: parts.at(-2), name: parts.at(-1).match(/^(\w+)\.cpp\.o$/)?.[1] }))
+  .map(({ path, parts }) => ({ path, folder: parts.at(-2), name: parts.at(-1).match(/^(\w+)\.cpp\.o(?:bj)?$/)?.[1] }))
   .filter((object) => ['kernels', 'probes'].includes(object.folder) && object.name in forbidden)
 
 const problems = []

@@ -42,14 +42,12 @@ export function testPrograms() {
     .sort()
 }
 
-const TESTS = ['--target', 'native_tests']
-
 /**
  * Builds the test programs from the objects of the addon in the same folder, with the same options of cmake-js. Not its
  * `compile`, which answers a failure by removing the folder, and the addon with it.
  */
-export function buildTestPrograms(folder, options = []) {
-  const { status, error } = cmakeJs(['build', '--out', folder, ...options, ...TESTS])
+export function buildTestPrograms(folder, options = [], target = 'native_tests') {
+  const { status, error } = cmakeJs(['build', '--out', folder, ...options, '--target', target])
   if (error) throw error
   if (status !== 0) throw new Error(`cmake-js: exit status ${status}`)
 }

@@ -17,7 +17,7 @@ import {
 } from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
-// node-gyp-build looks below this folder, instead of below the package, when ONEBIT_RUN_PREBUILD names it.
+// The addon is looked for below this folder, instead of below the package, when ONEBIT_RUN_PREBUILD names it.
 const ADDON_ROOT = join(ROOT, 'build-asan')
 const BUILD = 'build-asan/build'
 const ADDON = join(ROOT, BUILD, 'Release', 'onebit.node')

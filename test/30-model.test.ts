@@ -145,7 +145,7 @@ describe('the addon', () => {
       Model.load(${JSON.stringify(tiny)}).catch((error) => {
         console.log(JSON.stringify([error.name, error.code, error.hint]))
       })`
-    // node-gyp-build looks in this folder instead of the package's own.
+    // The addon is looked for in this folder instead of the package's own.
     const env = { ...process.env, ONEBIT_RUN_PREBUILD: folder.path('empty') }
     const { stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', code], { env, encoding: 'utf8' })
     expect(JSON.parse(stdout)).toEqual(['OnebitError', 'ERR_ADDON', expect.stringContaining('npm run build')])

@@ -1,7 +1,8 @@
-/** What a program gets that installs the package: declarations that compile, and maps that lead to the sources. */
+/** What a program gets that installs the package: what is in it, declarations that compile, maps that lead to the sources. */
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { PROJECT } from './data.js'
 import { temporaryFolder } from './tiny-model.js'
@@ -99,7 +100,7 @@ export const seen: unknown[] = [provider, onebit.state('smol')?.running satisfie
   })
 })
 
-it('source maps bring their sources, which are no part of the package', () => {
+it('source maps, which a clone that is installed as a package has, bring their sources', () => {
   const sources = readdirSync(join(PROJECT, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) =>
     /(?<!\.d)\.ts$/.test(name),
   )
@@ -108,4 +109,74 @@ it('source maps bring their sources, which are no part of the package', () => {
     const map = JSON.parse(readFileSync(join(PROJECT, 'dist', name.replace(/ts$/, 'js.map')), 'utf8'))
     expect(map.sourcesContent, name).toEqual([readFileSync(join(PROJECT, 'src', name), 'utf8')])
   }
+})
+
+describe.skipIf(process.platform !== 'linux')('the tarball', () => {
+  interface Packed {
+    filename: string
+    files: { path: string }[]
+    size: number
+    unpackedSize: number
+  }
+  let packed: Packed
+  let manifest: Record<string, unknown>
+
+  beforeAll(async () => {
+    const script = pathToFileURL(join(PROJECT, 'scripts', 'package.mjs')).href
+    const { pack } = (await import(script)) as { pack: (folder: string) => Packed }
+    packed = pack(folder.path('.'))
+    const argv = ['-xzOf', folder.path(packed.filename), 'package/package.json']
+    manifest = JSON.parse(spawnSync('tar', argv, { encoding: 'utf8' }).stdout)
+  })
+
+  it('has nothing that npm would run, and nothing that only a clone needs', () => {
+    expect(Object.keys(manifest)).not.toContain('scripts')
+    expect(Object.keys(manifest)).not.toContain('devDependencies')
+    expect(Object.keys(manifest)).not.toContain('gypfile')
+    // With this file npm would call node-gyp although no script asks for it.
+    expect(packed.files.map(({ path }) => path)).not.toContain('binding.gyp')
+  })
+
+  it('has what is listed, and no more', () => {
+    const tops = new Set(packed.files.map(({ path }) => path.split('/')[0]))
+    tops.delete('prebuilds') // there when they have been made
+    const files = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json', 'source.tgz']
+    expect([...tops].sort()).toEqual([...files, 'dist', 'models', 'page'].sort())
+    for (const name of ['dist/index.js', 'dist/index.d.ts', 'dist/cli/onebit-run.js', 'models/stories-5M.obt'])
+      expect(packed.files.map(({ path }) => path)).toContain(name)
+  })
+
+  it('has every file that its package.json leads to, but for addons that were not made', () => {
+    const paths = JSON.stringify([manifest.exports, manifest.bin]).match(/(?<=")(\.\/|dist\/)[^"]+\.\w+(?=")/g) ?? []
+    const leads = new Set(paths.map((path) => path.replace(/^\.\//, '')))
+    expect(leads.size).toBeGreaterThan(15)
+    const files = new Set(packed.files.map(({ path }) => path))
+    const missing = [...leads].filter(
+      (path) => !files.has(path) && !path.startsWith('addon/') && !path.endsWith('.node'),
+    )
+    expect(missing).toEqual([])
+  })
+
+  it('has no source maps, and nothing that asks for one', () => {
+    expect(packed.files.map(({ path }) => path).filter((path) => path.endsWith('.map'))).toEqual([])
+    const argv = ['-xzOf', folder.path(packed.filename), 'package/dist/index.js', 'package/dist/cli/onebit.js']
+    const { stdout } = spawnSync('tar', argv, { encoding: 'utf8' })
+    expect(stdout).toContain('defaultModelPath')
+    expect(stdout).not.toContain('sourceMappingURL')
+  })
+
+  it('is small', () => {
+    expect(packed.size).toBeLessThan(10e6)
+    expect(packed.unpackedSize).toBeLessThan(25e6)
+  })
+
+  it('depends on packages that run no script when they are installed', () => {
+    const lock = JSON.parse(readFileSync(join(PROJECT, 'package-lock.json'), 'utf8')).packages as Record<
+      string,
+      { dev?: boolean; hasInstallScript?: boolean; peer?: boolean }
+    >
+    const shipped = Object.entries(lock).filter(([name, { dev }]) => name !== '' && !dev)
+    expect(shipped.length).toBeGreaterThan(4)
+    expect(shipped.filter(([, { hasInstallScript }]) => hasInstallScript).map(([name]) => name)).toEqual([])
+  })
 })

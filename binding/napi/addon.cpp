@@ -20,7 +20,8 @@ const char* state_name(IsaState state) {
 
 std::string compiler() {
 #if defined(__clang__)
-    return "clang " __clang_version__;
+    const auto part = [](int number) { return std::to_string(number); };
+    return "clang " + part(__clang_major__) + "." + part(__clang_minor__) + "." + part(__clang_patchlevel__);
 #elif defined(__GNUC__)
     return "gcc " __VERSION__;
 #elif defined(_MSC_FULL_VER)

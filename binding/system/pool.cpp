@@ -6,7 +6,7 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
-#elif defined(_M_ARM64)
+#elif defined(_M_ARM64) && !defined(__aarch64__)  // MinGW defines both, and has GCC's way
 #include <intrin.h>
 #endif
 
@@ -39,10 +39,10 @@ constexpr int kAloneWaits = 8;
 void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
     _mm_pause();
-#elif defined(_M_ARM64)
-    __yield();
 #elif defined(__aarch64__)
     asm volatile("yield");
+#elif defined(_M_ARM64)
+    __yield();
 #endif
 }
 
@@ -188,11 +188,6 @@ Thread::Result Pool::work(void* member) {
 DefaultFloats::DefaultFloats() : before_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
 DefaultFloats::~DefaultFloats() { _mm_setcsr(static_cast<unsigned>(before_)); }
 
-#elif defined(_M_ARM64)
-
-DefaultFloats::DefaultFloats() : before_(static_cast<uint64_t>(_ReadStatusReg(ARM64_FPCR))) { _WriteStatusReg(ARM64_FPCR, 0); }
-DefaultFloats::~DefaultFloats() { _WriteStatusReg(ARM64_FPCR, static_cast<int64_t>(before_)); }
-
 #elif defined(__aarch64__)
 
 DefaultFloats::DefaultFloats() {
@@ -200,6 +195,11 @@ DefaultFloats::DefaultFloats() {
     asm volatile("msr fpcr, %0" ::"r"(uint64_t{0}));
 }
 DefaultFloats::~DefaultFloats() { asm volatile("msr fpcr, %0" ::"r"(before_)); }
+
+#elif defined(_M_ARM64)
+
+DefaultFloats::DefaultFloats() : before_(static_cast<uint64_t>(_ReadStatusReg(ARM64_FPCR))) { _WriteStatusReg(ARM64_FPCR, 0); }
+DefaultFloats::~DefaultFloats() { _WriteStatusReg(ARM64_FPCR, static_cast<int64_t>(before_)); }
 
 #endif
 

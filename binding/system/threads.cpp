@@ -6,7 +6,9 @@
 #include <cstdio>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #if defined(_WIN32)
 #include <windows.h>

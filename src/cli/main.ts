@@ -20,6 +20,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   pull: async () => (await import('./pull.js')).pullCommand,
   list: async () => (await import('./list.js')).listCommand,
   rm: async () => (await import('./rm.js')).rmCommand,
+  build: async () => (await import('./build.js')).buildCommand,
 }
 
 async function overview(): Promise<string> {

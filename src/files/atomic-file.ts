@@ -4,10 +4,11 @@
  * one open keep it.
  */
 import { randomBytes } from 'node:crypto'
-import { access, constants, type FileHandle, lstat, open, readdir, realpath, rename, rm } from 'node:fs/promises'
+import { access, constants, type FileHandle, lstat, open, readdir, realpath, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { fileError } from './file-errors.js'
+import { renameOver } from './rename-over.js'
 
 /** A temporary file this old belongs to a process that died. */
 const LEFTOVER_AGE_MS = 24 * 60 * 60 * 1000
@@ -88,7 +89,7 @@ export async function writeAtomically(path: string, write: (file: FileHandle) =>
       await file.sync()
       open_ = false
       await file.close() // Windows does not rename an open file
-      await rename(temporary, target)
+      await renameOver(temporary, target)
     } catch (cause) {
       if (open_) await file.close().catch(() => {})
       await rm(temporary, { force: true }).catch(() => {})

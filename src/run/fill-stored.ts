@@ -7,6 +7,7 @@ import { kindOf, type ModelPart, matrixTensors, modelParts, type TensorSpec, ten
 import type { SourceModel, SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
 import type { NativeFilling, NativeStoredTensors } from '../native/native.js'
+import { nativePath } from '../native/native-path.js'
 
 export interface StoredWeights {
   tensors: NativeStoredTensors
@@ -67,7 +68,7 @@ export function storedWeights(source: SourceModel, config: ModelConfig): StoredW
     names: new Set(specs.map(({ name }) => name)),
     bytes: specs.reduce((sum, spec) => sum + tensorBytes(spec), 0),
     tensors: {
-      paths,
+      paths: paths.map((path) => nativePath(path)),
       names: all.map(({ name }) => name).join('\n'),
       // A name from a file may have lines of its own.
       labels: all.map(({ from }) => from.name.replaceAll('\n', ' ') || '?').join('\n'),

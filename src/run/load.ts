@@ -3,6 +3,7 @@ import { isModelAddress } from '../hub/model-address.js'
 import { isForeignModel } from '../import/foreign-model.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
+import { nativePath } from '../native/native-path.js'
 import { type ObtHeader, readBlob, readObtHeader, withPath } from '../obt/obt.js'
 import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
 import { type CheckedModelOptions, checkContext, checkModelOptions } from './model-options.js'
@@ -16,7 +17,7 @@ async function loadWeights(header: ObtHeader & { path: string }, options: Checke
   let failure: { error: unknown } | undefined
   const settings: NativeLoadOptions = {
     ...nativeModelOptions(header.config, options),
-    path,
+    path: nativePath(path),
     file_bytes: header.fileBytes,
     tensors: nativeTensors(header.tensors),
     cancel,

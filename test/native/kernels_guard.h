@@ -10,6 +10,8 @@
 
 #ifdef _WIN32
 #include <windows.h>
+#undef near  // old words of 16-bit Windows, and names of ours
+#undef far
 #else
 #include <sys/mman.h>
 #include <unistd.h>

@@ -242,6 +242,7 @@ int main() {
             CHECK(!model && codes.count(status.code) == 1 && !status.message.empty());
         }
     }
+    file.close();  // Windows removes no file that is open
     std::filesystem::remove(path);
     std::printf("%zu mutants were accepted and took a step\n", accepted);
     CHECK(accepted > 1000);  // otherwise the mutator only makes rubbish

@@ -207,8 +207,10 @@ void threads_have_stacks_of_our_size() {
     pthread_attr_t attributes;
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, size_t{128} << 10);
-#if defined(__GLIBC__)
+#if defined(__GLIBC__) && defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 18)
     CHECK(pthread_setattr_default_np(&attributes) == 0);  // as musl has it
+#endif
 #endif
     std::atomic<size_t> bytes{0};
     Thread thread;

@@ -1,0 +1,173 @@
+// The addons as users get them: node scripts/prebuild-tests.mjs [--build] [SYSTEM ...]. Packs the package, installs the tarball in an empty
+// project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
+// this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
+// machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other.
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { checkAddon } from './check-addon.mjs'
+import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
+import { pack } from './package.mjs'
+import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
+import { RUNTIMES, wineEnvironment } from './runtimes.mjs'
+import { Tally } from './tally.mjs'
+import { difference, makeConsumer, PROBE, readAnswer } from './try-package.mjs'
+
+const tally = new Tally()
+const HASHING = ['forward_test', 'random_model_test'] // those that print `logits-hash NAME HEX`
+
+/** The package, packed and installed. @returns the folder of a project that has it */
+function packAndInstall() {
+  const folder = mkdtempSync(join(tmpdir(), 'onebit-package-'))
+  try {
+    const { filename, size, unpackedSize } = pack(folder)
+    console.log(`${filename}: ${(size / 1e6).toFixed(1)} MB packed, ${(unpackedSize / 1e6).toFixed(1)} MB unpacked`)
+    if (size <= 10e6 && unpackedSize <= 25e6) tally.passed++
+    else tally.fail('the package is larger than 10 MB packed or 25 MB unpacked')
+    return makeConsumer(join(folder, filename))
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** What this clone's own build computes. */
+function reference(folder) {
+  const env = { ...process.env, ONEBIT_ADDON: join(ROOT, 'build', 'Release', 'onebit.node') }
+  const said = readAnswer(spawnSync(process.execPath, [PROBE], { cwd: folder, env, encoding: 'utf8' }))
+  if (said.failure) throw new Error(`this clone's own build: ${said.failure}`)
+  return said
+}
+
+function compare(what, expected, found) {
+  const problem = difference(expected, found)
+  if (problem !== undefined) return tally.fail(`${what}: ${problem}`)
+  tally.passed++
+  console.log(
+    `${what}: the same logits on ${Object.keys(found.logits).join(', ')}, and the same text (${found.compiler})`,
+  )
+}
+
+/** The addon's file by what it says of itself; and that the check would see another system's, or a damaged signature. */
+function checkFile(target) {
+  const path = prebuiltPath(target)
+  const problems = checkAddon(path, target)
+  if (problems.length === 0) tally.passed++
+  for (const problem of problems) tally.fail(`${target}: ${problem}`)
+  const blind = Object.keys(TARGETS).filter((other) => other !== target && checkAddon(path, other).length === 0)
+  if (blind.length === 0) tally.passed++
+  else tally.fail(`${target}: passes for ${blind.join(', ')} too`)
+  if (target !== 'darwin-arm64') return
+  const folder = mkdtempSync(join(tmpdir(), 'onebit-signature-'))
+  const bytes = readFileSync(path)
+  bytes[bytes.length >> 1] ^= 1
+  writeFileSync(join(folder, 'damaged.node'), bytes)
+  if (checkAddon(join(folder, 'damaged.node'), target).join().includes('signature')) tally.passed++
+  else tally.fail(`${target}: a changed byte leaves the signature right`)
+  rmSync(folder, { recursive: true })
+}
+
+function tryEverywhere(folder, targets) {
+  const expected = reference(folder)
+  for (const target of targets) {
+    checkFile(target)
+    if (!(target in RUNTIMES)) tally.skip(`${target}: nothing here can run it; only its file was checked`)
+    for (const { name, open } of RUNTIMES[target] ?? []) {
+      let run
+      try {
+        run = open()
+      } catch (error) {
+        tally.skip(`${target} in ${name}: ${error.message}`)
+        continue
+      }
+      compare(`${target} in ${name}`, expected, readAnswer(run(folder, [PROBE])))
+    }
+  }
+}
+
+/** Kernel objects of another compiler, by scripts/check-objects.mjs. */
+function checkObjects(target) {
+  // What Apple's processors all have is no set of its own there; and binutils does not read Mach-O everywhere.
+  if (target.startsWith('darwin') || target === 'win32-arm64') return
+  const cross = target.includes('-arm64') ? 'aarch64-linux-gnu-' : ''
+  const [nm, objdump] = [`${cross}nm`, `${cross}objdump`]
+  if (!present(objdump)) return tally.skip(`objects of ${target}: ${objdump} is not installed`)
+  const argv = ['scripts/check-objects.mjs', buildFolder(target)]
+  const env = { ...process.env, NM: nm, OBJDUMP: objdump }
+  const { status, stderr } = spawnSync(process.execPath, argv, { cwd: ROOT, encoding: 'utf8', env })
+  if (status === 0) tally.passed++
+  else tally.fail(`objects of ${target}: ${stderr}`)
+}
+
+/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`; `wine`: its environment, for programs of Windows. */
+async function logitsHashes(folder, wine) {
+  const found = new Map()
+  for (const program of HASHING) {
+    const file = wine ? `${program}.exe` : program
+    const env = { ...(wine ?? process.env), ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
+    const { output, status } = await runTestProgram(folder, file, { prefix: wine ? ['wine'] : [], env })
+    if (status !== 0) tally.fail(`${folder}/${file}: status ${status}: ${output.slice(-500)}`)
+    for (const [, name, hash] of output.matchAll(/^logits-hash (\S+) ([0-9a-f]+)\s*$/gm))
+      found.set(`${program} ${name}`, hash)
+  }
+  return found
+}
+
+/** The logits of whole small models by GCC here, and by Zig's clang for whatever this machine can run. */
+async function compareCompilers(zig, targets) {
+  for (const program of HASHING) buildTestPrograms('build', [], program)
+  const expected = await logitsHashes('build')
+  if (expected.size < 8) tally.fail(`only ${expected.size} hashes of logits were printed`)
+  for (const target of targets.filter((one) => one.includes('-x64') && !one.startsWith('darwin'))) {
+    let wine
+    try {
+      if (target.startsWith('win32')) wine = wineEnvironment()
+    } catch (error) {
+      tally.skip(`logits of whole models on ${target}: ${error.message}`)
+      continue
+    }
+    compile(zig, target, HASHING)
+    const found = await logitsHashes(buildFolder(target), wine)
+    for (const [name, hash] of expected)
+      if (found.get(name) === hash) tally.passed++
+      else tally.fail(`logits of ${name}: ${found.get(name) ?? 'none'} on ${target}, ${hash} here`)
+    console.log(`${target}: ${found.size} hashes of logits compared with ${expected.size}`)
+  }
+}
+
+async function main(words) {
+  const builds = words.includes('--build')
+  const named = words.filter((word) => word !== '--build')
+  const all = Object.keys(TARGETS)
+  const unknown = named.filter((name) => !all.includes(name))
+  if (unknown.length > 0) return tally.fail(`there is no ${unknown.join(', ')}; there are ${all.join(', ')}`)
+  if (builds) {
+    let zig
+    try {
+      zig = findZig()
+    } catch (error) {
+      return tally.skip(`prebuilt addons: ${error.message}`)
+    }
+    for (const target of named.length > 0 ? named : all) {
+      prebuild(zig, target)
+      checkObjects(target)
+    }
+    writeLicences(zig)
+    await compareCompilers(zig, named.length > 0 ? named : all)
+  }
+  const targets = (named.length > 0 ? named : all).filter((target) => existsSync(prebuiltPath(target)))
+  if (targets.length === 0) return tally.skip('prebuilt addons: there are none; `npm run prebuilds` makes them')
+  const folder = packAndInstall()
+  try {
+    tryEverywhere(folder, targets)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+try {
+  await main(process.argv.slice(2))
+} catch (error) {
+  tally.fail(error.message)
+}
+tally.finish()
