@@ -4,11 +4,11 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { type FileHandle, mkdir, open, rename, rm, stat, statfs } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, rm, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { OnebitError } from '../errors.js'
 import { writeFully } from '../files/atomic-file.js'
+import { renameOver } from '../files/rename-over.js'
 import { cacheError, RESUMES } from './cache-errors.js'
 import { withLock } from './lock.js'
 import { offline, statusError } from './repository.js'
@@ -96,7 +96,9 @@ async function attempt(file: Download, incomplete: string, settings: DownloadSet
     await handle.close()
   }
   if (isRight) {
-    await moveInto(incomplete, file.target)
+    await renameOver(incomplete, file.target).catch((cause) => {
+      throw cacheError(cause, file.target)
+    })
     return true
   }
   await rm(incomplete, { force: true })
@@ -104,22 +106,6 @@ async function attempt(file: Download, incomplete: string, settings: DownloadSet
   throw new OnebitError('ERR_HUB_CHECKSUM', `${file.name}: what came is not what its checksum says`, {
     hint: 'It was thrown away. Try again; if it happens twice, something between here and the server changes bytes.',
   })
-}
-
-const RENAME_TRIES = 20
-
-/** On Windows a scanner may hold a new file for a moment. */
-async function moveInto(incomplete: string, target: string): Promise<void> {
-  for (let tries = 1; ; tries++) {
-    try {
-      return await rename(incomplete, target)
-    } catch (cause) {
-      const code = (cause as NodeJS.ErrnoException).code ?? ''
-      const mayPass = process.platform === 'win32' && ['EPERM', 'EACCES', 'EBUSY'].includes(code)
-      if (!mayPass || tries === RENAME_TRIES) throw cacheError(cause, target)
-      await sleep(100)
-    }
-  }
 }
 
 /** The bytes of a file on their way: how many are there, and their hash. */
