@@ -1,6 +1,8 @@
 /** Where Hugging Face's tools keep what they downloaded. */
+import { mkdir } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
+import { cacheError } from './cache-errors.js'
 
 function expanded(path: string): string {
   return resolve(path.replace(/^~(?=$|[\\/])/, homedir()))
@@ -22,6 +24,13 @@ export function hubCacheFolder(): string {
 /** Files from other servers, which those tools know nothing of. */
 export function urlCacheFolder(): string {
   return join(hubHome(), 'onebit-run')
+}
+
+/** @throws OnebitError those of writing files, with what helps in a cache */
+export async function makeFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch((cause) => {
+    throw cacheError(cause, folder)
+  })
 }
 
 /** No network, whether there is one or not. */

@@ -4,12 +4,13 @@
  */
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { type FileHandle, mkdir, open, rm, stat, statfs } from 'node:fs/promises'
+import { type FileHandle, open, rm, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { writeFully } from '../files/atomic-file.js'
 import { renameOver } from '../files/rename-over.js'
 import { cacheError, RESUMES } from './cache-errors.js'
+import { makeFolder } from './cache-folder.js'
 import { withLock } from './lock.js'
 import { offline, statusError } from './repository.js'
 import { type Answer, ask, discard, NetworkError, Patience } from './requests.js'
@@ -60,9 +61,7 @@ async function isWhole({ target, bytes }: Download): Promise<boolean> {
 /** Says it before hours of downloading. */
 async function checkRoom({ target, bytes, name }: Download, incomplete: string): Promise<void> {
   const folder = dirname(target)
-  await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw cacheError(cause, folder)
-  })
+  await makeFolder(folder)
   const there = await stat(incomplete).catch(() => undefined)
   const needed = bytes - Math.min(bytes, there?.size ?? 0)
   const room = await statfs(folder).catch(() => undefined)

@@ -6,7 +6,6 @@
 import {
   copyFile,
   lstat,
-  mkdir,
   readdir,
   readFile,
   readlink,
@@ -20,7 +19,7 @@ import {
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { writeAtomically } from '../files/atomic-file.js'
 import { cacheError } from './cache-errors.js'
-import { hubCacheFolder } from './cache-folder.js'
+import { hubCacheFolder, makeFolder } from './cache-folder.js'
 import { type DownloadSettings, download } from './download.js'
 import { isSafePath } from './model-address.js'
 import { COMMIT, fileUrl, type HubFile, type Repository } from './repository.js'
@@ -208,12 +207,6 @@ export async function cachedRepositories(cache = hubCacheFolder()): Promise<Cach
     .filter((name) => name.startsWith(PREFIX))
     .sort()
     .map((name) => new CachedRepository(name.slice(PREFIX.length).replace('--', '/'), cache))
-}
-
-async function makeFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw cacheError(cause, folder)
-  })
 }
 
 async function removeFile(path: string): Promise<void> {

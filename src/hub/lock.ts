@@ -6,11 +6,12 @@
  * that was not renewed for long, takes it away.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, readFile, rm, stat, utimes } from 'node:fs/promises'
+import { open, readFile, rm, stat, utimes } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { cacheError } from './cache-errors.js'
+import { makeFolder } from './cache-folder.js'
 
 const RENEW_MS = 5_000
 const DEAD_MS = 60_000
@@ -76,9 +77,7 @@ export async function withLock<T>(
   { signal, waiting }: { signal?: AbortSignal | undefined; waiting?: () => void | Promise<void> },
   work: () => Promise<T>,
 ): Promise<T> {
-  await mkdir(dirname(path), { recursive: true }).catch((cause) => {
-    throw cacheError(cause, dirname(path))
-  })
+  await makeFolder(dirname(path))
   let key = await take(path)
   while (key === undefined) {
     signal?.throwIfAborted()

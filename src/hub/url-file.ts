@@ -1,11 +1,11 @@
 /** A model from any other server: kept below the cache by its address, with what the server said of it. */
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { readdir, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { writeAtomically } from '../files/atomic-file.js'
 import { cacheError } from './cache-errors.js'
-import { isOffline, urlCacheFolder } from './cache-folder.js'
+import { isOffline, makeFolder, urlCacheFolder } from './cache-folder.js'
 import { type Candidate, findCandidates, type ListedFile, partNames } from './candidates.js'
 import { type DownloadSettings, download } from './download.js'
 import { lookFromAfar } from './look.js'
@@ -111,9 +111,7 @@ async function askAbout(url: URL, signal: AbortSignal | undefined): Promise<UrlF
 /** What is kept of an earlier try belongs to one version of the file: of another it is thrown away. */
 async function fetchOne(file: UrlFile, folder: string, target: string, settings: DownloadSettings): Promise<void> {
   const about = `${target}.json`
-  await mkdir(folder, { recursive: true }).catch((cause) => {
-    throw cacheError(cause, folder)
-  })
+  await makeFolder(folder)
   const text = `${JSON.stringify({ url: file.url.href, bytes: file.bytes, etag: file.etag ?? null })}\n`
   const before = await readFile(about, 'utf8').catch(() => undefined)
   if (before !== text) {
