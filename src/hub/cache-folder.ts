@@ -33,7 +33,12 @@ export async function makeFolder(folder: string): Promise<void> {
   })
 }
 
+/** As Hugging Face's tools read their variables. */
+export function isSwitchedOn(variable: string): boolean {
+  return /^(?:1|true|yes|on)$/i.test(process.env[variable] ?? '')
+}
+
 /** No network, whether there is one or not. */
 export function isOffline(): boolean {
-  return /^(?:1|true|yes|on)$/i.test(process.env.HF_HUB_OFFLINE ?? '')
+  return isSwitchedOn('HF_HUB_OFFLINE')
 }

@@ -1,4 +1,6 @@
 /** Which files of a repository make a model together. Names say what belongs together; what it is, headers say (look.ts). */
+import { join } from 'node:path'
+import { namesOfParts, parsePartName } from '../import/gguf-part-name.js'
 
 export interface ListedFile {
   path: string
@@ -15,7 +17,6 @@ export interface Candidate<File extends ListedFile = ListedFile> {
   bytes: number
 }
 
-const PART = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/s
 /** Everything that importers look for beside the weights. */
 const BESIDE = [
   'config.json',
@@ -52,20 +53,24 @@ function findFiles<File extends ListedFile>(files: readonly File[]): Candidate<F
     if (/\.obt$/i.test(path)) return [candidate(path, 'obt', [file])]
     if (!/\.gguf$/i.test(path)) return []
     const names = partNames(path)
-    if (PART.test(path) && names[0] !== path) return []
+    if (parsePartName(path) && names[0] !== path) return []
     const parts = names.map((name) => byPath.get(name))
     return parts.every((part) => part !== undefined) ? [candidate(path, 'gguf', parts)] : []
   })
 }
 
-function partPaths(count: number, name: (digits: string) => string): string[] {
-  return Array.from({ length: Math.min(count, 1000) }, (_, i) => name(String(i + 1).padStart(5, '0')))
-}
+/** Names come from servers: they must not make lists of any length. */
+const MOST_PARTS = 1000
 
 /** The names of all files of the model that a file belongs to; of most that is only itself. */
 export function partNames(name: string): string[] {
-  const [, start, , count] = PART.exec(name) ?? []
-  return count === undefined ? [name] : partPaths(Number(count), (digits) => `${start}-${digits}-of-${count}.gguf`)
+  const part = parsePartName(name)
+  return part === undefined ? [name] : namesOfParts(part, MOST_PARTS)
+}
+
+/** Where a model in `folder` is opened. */
+export function pathOf({ kind, name, files }: Candidate, folder: string): string {
+  return join(folder, ...(kind === 'folder' ? name : files[0]!.path).split('/'))
 }
 
 function folderOf(path: string): string {
@@ -104,7 +109,7 @@ const lower = (text: string) => text.toLowerCase()
 
 /** Those that `wanted` names: a file, any part of one, or a folder. */
 export function namedCandidates<C extends Candidate>(candidates: readonly C[], wanted: string): C[] {
-  const isPart = PART.test(wanted)
+  const isPart = parsePartName(wanted) !== undefined
   return candidates.filter(({ name, files }) => {
     const base = name.slice(name.lastIndexOf('/') + 1)
     return (

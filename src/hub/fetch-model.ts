@@ -1,9 +1,8 @@
 /** From a model's name to a file or folder on this machine, downloading what is not there. */
-import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { someAtATime } from '../flow/some-at-a-time.js'
 import { isOffline } from './cache-folder.js'
-import { type Candidate, findCandidates, mentionsType, namedCandidates } from './candidates.js'
+import { type Candidate, findCandidates, mentionsType, namedCandidates, pathOf } from './candidates.js'
 import { type Choose, chooseModel, type LookAtAll } from './choose.js'
 import { type CachedFile, CachedRepository, type Snapshot } from './hub-cache.js'
 import { isOfType, type Look, lookAt, lookFromAfar } from './look.js'
@@ -63,10 +62,6 @@ function notHere({ repository, wanted }: HubAddress): OnebitError {
   return new OnebitError('ERR_HUB_OFFLINE', `${what} is not on this machine, and HF_HUB_OFFLINE is set`, {
     hint: '`onebit list` shows what is here.',
   })
-}
-
-function pathOf({ kind, name, files }: Candidate, folder: string): string {
-  return join(folder, ...(kind === 'folder' ? name : files[0]!.path).split('/'))
 }
 
 /** What is meant, if that can be told without looking into files: starting again should take no time. */

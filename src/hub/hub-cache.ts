@@ -19,7 +19,7 @@ import {
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { writeAtomically } from '../files/atomic-file.js'
 import { cacheError } from './cache-errors.js'
-import { hubCacheFolder, makeFolder } from './cache-folder.js'
+import { hubCacheFolder, isSwitchedOn, makeFolder } from './cache-folder.js'
 import { type DownloadSettings, download } from './download.js'
 import { isSafePath } from './model-address.js'
 import { COMMIT, fileUrl, type HubFile, type Repository } from './repository.js'
@@ -234,7 +234,7 @@ async function removeEmptyFolders(folder: string, last: string): Promise<void> {
  */
 async function linkOrCopy(blob: string, link: string, isNew: boolean): Promise<void> {
   await removeFile(link)
-  if (!/^(?:1|true|yes|on)$/i.test(process.env.HF_HUB_DISABLE_SYMLINKS ?? '')) {
+  if (!isSwitchedOn('HF_HUB_DISABLE_SYMLINKS')) {
     const from = await realpath(dirname(link))
     const made = await symlink(relative(from, await realpath(blob)), link).then(
       () => undefined,

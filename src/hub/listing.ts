@@ -1,7 +1,6 @@
 /** What of the cache are models: for `onebit list`, and for taking them away again. */
-import { join } from 'node:path'
 import { OnebitError } from '../errors.js'
-import { type Candidate, findCandidates, mentionsType, namedCandidates } from './candidates.js'
+import { type Candidate, findCandidates, mentionsType, namedCandidates, pathOf } from './candidates.js'
 import { type CachedFile, CachedRepository, cachedRepositories } from './hub-cache.js'
 import { type Look, lookAt, mainType } from './look.js'
 import { parseModelAddress } from './model-address.js'
@@ -31,7 +30,7 @@ async function findModels(cache: CachedRepository): Promise<Found[]> {
   for (const { commit, folder, files } of await cache.snapshots()) {
     for (const candidate of findCandidates(files)) {
       if (found.has(candidate.name)) continue
-      const path = join(folder, candidate.kind === 'folder' ? candidate.name : candidate.files[0]!.path)
+      const path = pathOf(candidate, folder)
       found.set(candidate.name, { commit, path, look: await lookAt(candidate, path) })
     }
   }

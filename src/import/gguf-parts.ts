@@ -7,6 +7,7 @@ import { basename, dirname, join } from 'node:path'
 import { OnebitError } from '../errors.js'
 import { openFile } from '../files/file-reading.js'
 import { shown } from '../shown-value.js'
+import { namesOfParts, parsePartName } from './gguf-part-name.js'
 import { type GgufHeader, type GgufValue, readGgufHeader } from './gguf-reader.js'
 import { badSource } from './source.js'
 
@@ -18,7 +19,6 @@ export interface GgufPart {
 
 /** Real models have some dozens; each is an open file. */
 const MAX_PARTS = 512
-const NAME = /^(.*)-(\d{5})-of-(\d{5})(\.gguf)$/s
 
 /** Writers differ in the width of their whole numbers. */
 function plain(value: GgufValue | undefined): GgufValue | undefined {
@@ -35,16 +35,14 @@ export function partCount(path: string, metadata: ReadonlyMap<string, GgufValue>
 
 /** The paths of all parts, by the name of one. */
 function partPaths(path: string, count: number): string[] {
-  const [, name, , of, ending] = NAME.exec(basename(path)) ?? []
-  if (name === undefined || Number(of) !== count) {
+  const name = parsePartName(basename(path))
+  if (name?.count !== count) {
     throw badSource(
       `${path} is one of ${count} parts, and its name does not say where the others are`,
       `They are found by names such as NAME-00001-of-${String(count).padStart(5, '0')}.gguf, as they are downloaded.`,
     )
   }
-  return Array.from({ length: count }, (_, i) => {
-    return join(dirname(path), `${name}-${String(i + 1).padStart(5, '0')}-of-${of}${ending}`)
-  })
+  return namesOfParts(name).map((one) => join(dirname(path), one))
 }
 
 async function openPart(path: string): Promise<GgufPart> {
@@ -108,7 +106,7 @@ export async function openGgufParts(path: string): Promise<GgufPart[]> {
       parts.push(part)
       checkPart(part, index, count)
     }
-    if (own < 0) throw badSource(`${path} is called part ${NAME.exec(path)![2]} of ${count}`)
+    if (own < 0) throw badSource(`${path} is called part ${parsePartName(path)!.number} of ${count}`)
     checkTensorCount(parts)
     return parts
   } catch (cause) {
