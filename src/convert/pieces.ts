@@ -1,17 +1,15 @@
 /** Tensors of a source in pieces of rows, and how what is wrong with one is said. */
 import { OnebitError } from '../errors.js'
+import { floatRows } from '../import/float-rows.js'
 import { located } from '../import/located.js'
+import { type RowRange, rowRanges } from '../import/row-ranges.js'
 import type { SourceTensor } from '../import/source.js'
 import { addon } from '../native/addon.js'
-import type { SourceType } from '../native/native.js'
 
 export type Pieces = AsyncIterable<Uint8Array>
 
 /** How to make the tensors of one matrix, by suffix. They are asked for in the order of the table. */
 export type Encoding = Record<string, () => Pieces>
-
-/** A piece is converted in a few milliseconds, during which nothing else in this thread runs. */
-const PIECE_ELEMENTS = 1 << 20
 
 export function bytesOf(values: Float32Array | Uint16Array): Uint8Array {
   return new Uint8Array(values.buffer, values.byteOffset, values.byteLength)
@@ -21,26 +19,18 @@ export async function* once(bytes: Uint8Array): Pieces {
   yield bytes
 }
 
-export interface Piece {
-  first: number
-  count: number
+export interface Piece extends RowRange {
   source: Uint8Array
 }
 
 export async function* readPieces(tensor: SourceTensor): AsyncIterable<Piece> {
-  const rows = Math.max(1, Math.floor(PIECE_ELEMENTS / tensor.cols))
-  for (let first = 0; first < tensor.rows; first += rows) {
-    const count = Math.min(rows, tensor.rows - first)
-    yield { first, count, source: await tensor.read(first, count) }
-  }
+  for (const { first, count } of rowRanges(tensor)) yield { first, count, source: await tensor.read(first, count) }
 }
 
 /** What each row is multiplied by. */
 export async function scalesOf({ rows, scale }: SourceTensor): Promise<Float32Array> {
   if (scale === undefined) return new Float32Array(rows).fill(1)
-  const count = scale.rows * scale.cols
-  const bytes = await scale.read(0, scale.rows)
-  const given = located(scale.name, 0, () => addon().toF32(bytes, scale.type as SourceType, 1, count))
+  const given = await floatRows(scale, 0, scale.rows)
   return given.length === 1 ? new Float32Array(rows).fill(given[0]!) : given
 }
 

@@ -58,14 +58,24 @@ function encodeCodes(weight: SourceTensor): Encoding {
 
 /** f32, one a row: the matrix's own or each row's, times what the blocks say where those say something. */
 async function* rowScales(weight: SourceTensor, blocks?: Uint16Array): Pieces {
-  const given = await scalesOf(weight)
-  const perRow = (blocks?.length ?? 0) / weight.rows
-  yield bytesOf(
-    given.map((scale, row) => {
-      const d = blocks?.subarray(row * perRow, (row + 1) * perRow).find((bits) => bits !== 0)
-      return scale * (blocks === undefined ? 1 : halfToNumber(d ?? 0))
-    }),
-  )
+  const scales = await scalesOf(weight)
+  if (blocks !== undefined) {
+    const { rows } = weight
+    const own = addon().toF32(bytesOf(commonScales(blocks, rows)), 'f16', rows, 1)
+    for (let row = 0; row < rows; row++) scales[row]! *= own[row]!
+  }
+  yield bytesOf(scales)
+}
+
+/** What the blocks of each row have in common (checkRows), as 16-bit floats. */
+function commonScales(blocks: Uint16Array, rows: number): Uint16Array {
+  const groups = blocks.length / rows
+  return Uint16Array.from({ length: rows }, (_, row) => commonScale(blocks.subarray(row * groups, (row + 1) * groups)))
+}
+
+/** A block whose weights are all 0 may have the scale 0. */
+function commonScale(own: Uint16Array): number {
+  return own.find((bits) => bits !== 0) ?? 0
 }
 
 /** Blocks of a row with one scale have the same, or no weight other than 0. */
@@ -74,7 +84,7 @@ function checkRows(weight: SourceTensor, codes: Uint8Array, scales: Uint16Array,
   const bytes = weight.cols / groups / 4
   for (let row = 0; row * groups < scales.length; row++) {
     const own = scales.subarray(row * groups, (row + 1) * groups)
-    const common = own.find((bits) => bits !== 0) ?? 0
+    const common = commonScale(own)
     for (let g = 0; g < groups; g++) {
       if (own[g] === common) continue
       const at = (row * groups + g) * bytes
@@ -89,10 +99,6 @@ function checkRows(weight: SourceTensor, codes: Uint8Array, scales: Uint16Array,
 
 /** Four codes of 1, the weight 0. */
 const ALL_ZERO = 0b01010101
-
-function halfToNumber(bits: number): number {
-  return addon().toF32(new Uint8Array([bits & 255, bits >> 8]), 'f16', 1, 1)[0]!
-}
 
 /** Codes in each byte that are 1: how many of its weights are 0. */
 const ZEROS = Uint8Array.from({ length: 256 }, (_, byte) => {

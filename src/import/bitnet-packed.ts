@@ -11,6 +11,7 @@ import { HfFields, isObject } from './hf-fields.js'
 import { located } from './located.js'
 import type { ReadLinear, Taker } from './map-tensors.js'
 import { packedRows, type RawTensor } from './raw-tensors.js'
+import { rowRanges } from './row-ranges.js'
 import { badSource, missingTensor, type SourceTensor, unsupportedArchitecture } from './source.js'
 
 export interface BitnetQuantization {
@@ -99,14 +100,9 @@ function unpacked(raw: RawTensor, rows: number, cols: number, scale: SourceTenso
   }
 }
 
-/** Elements that are converted at a time. */
-const PIECE = 1 << 20
-
 async function meanOf(tensor: SourceTensor): Promise<number> {
-  const rows = Math.max(1, Math.floor(PIECE / tensor.cols))
   let sum = 0
-  for (let first = 0; first < tensor.rows; first += rows) {
-    const count = Math.min(rows, tensor.rows - first)
+  for (const { first, count } of rowRanges(tensor)) {
     const values = await floatRows(tensor, first, count)
     for (const value of values) sum += Math.abs(value)
   }

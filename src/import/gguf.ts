@@ -5,8 +5,7 @@ import { ggufDescription } from '../architectures/list.js'
 import { LIMITS } from '../config/limits.js'
 import { OnebitError } from '../errors.js'
 import { readExactly } from '../files/file-reading.js'
-import { addon } from '../native/addon.js'
-import type { SourceType } from '../native/native.js'
+import { floatRows } from './float-rows.js'
 import { GgufKeys, shortest } from './gguf-keys.js'
 import { readGgufLinear } from './gguf-linear.js'
 import { closeParts, type GgufPart, openGgufParts } from './gguf-parts.js'
@@ -118,8 +117,7 @@ async function readRopeFactors(take: GgufTaker): Promise<number[] | undefined> {
     throw badSource(`Tensor ${name} has ${dimensions.join(' x ')} numbers; half of a head's size are used`)
   }
   const tensor = take.required(name, dimensions[0]!)
-  const values = addon().toF32(await tensor.read(0, 1), tensor.type as SourceType, 1, tensor.cols)
-  return Array.from(values, shortest)
+  return Array.from(await floatRows(tensor, 0, 1), shortest)
 }
 
 /** Only a layer that predicts ahead has tensors with such a name; all behind it are of its kind. */
