@@ -31,12 +31,10 @@ Napi::Value session_used_bytes(const Napi::CallbackInfo& call) {
     return Napi::Number::New(call.Env(), static_cast<double>(state->session ? state->told_bytes : 0));
 }
 
-// Bytes of a chunk, on the worker: a chunk of a large model is more than a hundred megabytes.
-class ChunkJob : public Job, public Settling {
+// Bytes of the cache, on the worker: a chunk of a large model is more than a hundred megabytes.
+class CopyJob : public Job, public Settling {
 public:
-    ChunkJob(Napi::Env env, std::shared_ptr<SessionState> state, int index) : Settling(env), index_(index), state_(std::move(state)) {
-        state_->take();
-    }
+    CopyJob(Napi::Env env, std::shared_ptr<SessionState> state) : Settling(env), state_(std::move(state)) { state_->take(); }
     Settling* settling() final { return this; }
     void ended(Napi::Env env, Status& status) final {
         state_->give_back(env);
@@ -45,7 +43,6 @@ public:
 
 protected:
     Session& session() const { return *state_->session; }
-    const int index_;
 
 private:
     std::shared_ptr<SessionState> state_;
@@ -53,52 +50,53 @@ private:
 
 // Straight into the array that JavaScript gets. No script has seen it yet, so that it cannot be detached, and its memory
 // stays where it is.
-class ReadChunkJob final : public ChunkJob {
+template <auto Read>
+class ReadJob final : public CopyJob {
 public:
-    ReadChunkJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, Napi::Uint8Array to)
-        : ChunkJob(env, state, index), bytes_(to.Data()), to_(Napi::Persistent(to.As<Napi::Object>())) {}
-    void run(Pool&) override { session().read_chunk(index_, bytes_); }
+    ReadJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, Napi::Uint8Array to)
+        : CopyJob(env, state), index_(index), bytes_(to.Data()), to_(Napi::Persistent(to.As<Napi::Object>())) {}
+    void run(Pool&) override { (session().*Read)(index_, bytes_); }
     Napi::Value result(Napi::Env) override { return to_.Value(); }
 
 private:
+    const int index_;
     unsigned char* bytes_;
     Napi::ObjectReference to_;
 };
 
-class WriteChunkJob final : public ChunkJob {
+// `at`: a chunk's index, or a state's length.
+template <auto Write>
+class WriteJob final : public CopyJob {
 public:
-    WriteChunkJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, std::vector<unsigned char> bytes)
-        : ChunkJob(env, state, index), bytes_(std::move(bytes)) {}
-    void run(Pool&) override { status = session().write_chunk(index_, bytes_.data()); }
+    WriteJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int at, std::vector<unsigned char> bytes)
+        : CopyJob(env, state), at_(at), bytes_(std::move(bytes)) {}
+    void run(Pool&) override { status = (session().*Write)(at_, bytes_.data()); }
     Napi::Value result(Napi::Env env) override { return env.Undefined(); }
 
 private:
+    const int at_;
     std::vector<unsigned char> bytes_;
 };
 
-// Likewise the states of layers that have some.
-class ReadStateJob final : public ChunkJob {
-public:
-    ReadStateJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, Napi::Uint8Array to)
-        : ChunkJob(env, state, index), bytes_(to.Data()), to_(Napi::Persistent(to.As<Napi::Object>())) {}
-    void run(Pool&) override { session().read_state(index_, bytes_); }
-    Napi::Value result(Napi::Env) override { return to_.Value(); }
+template <auto Read>
+Napi::Value post_read(Napi::Env env, const std::shared_ptr<SessionState>& state, int index, size_t bytes) {
+    const Napi::Uint8Array to = Napi::Uint8Array::New(env, bytes);
+    if (env.IsExceptionPending()) return {};
+    return Addon::of(env).post(env, std::make_unique<ReadJob<Read>>(env, state, index, to));
+}
 
-private:
-    unsigned char* bytes_;
-    Napi::ObjectReference to_;
-};
-
-class WriteStateJob final : public ChunkJob {
-public:
-    WriteStateJob(Napi::Env env, const std::shared_ptr<SessionState>& state, int length, std::vector<unsigned char> bytes)
-        : ChunkJob(env, state, length), bytes_(std::move(bytes)) {}
-    void run(Pool&) override { status = session().write_state(index_, bytes_.data()); }
-    Napi::Value result(Napi::Env env) override { return env.Undefined(); }
-
-private:
-    std::vector<unsigned char> bytes_;
-};
+// `wanted` bytes, no more and no fewer, of what messages call `what`.
+template <auto Write>
+Napi::Value post_write(Napi::Env env, const std::shared_ptr<SessionState>& state, int at, Napi::Value from, size_t wanted,
+                       const char* what) {
+    std::vector<unsigned char> bytes;
+    if (!read_array(env, from, "bytes", wanted, &bytes)) return {};
+    if (bytes.size() != wanted) {
+        throw_type(env, "bytes has " + std::to_string(bytes.size()) + " bytes, " + what + " of this session " + std::to_string(wanted) + ".");
+        return {};
+    }
+    return Addon::of(env).post(env, std::make_unique<WriteJob<Write>>(env, state, at, std::move(bytes)));
+}
 
 // holdStates(most)
 Napi::Value session_hold_states(const Napi::CallbackInfo& call) {
@@ -120,9 +118,7 @@ Napi::Value session_read_state(const Napi::CallbackInfo& call) {
     int32_t index = 0;
     if (!state || !check_usable(env, *state)) return {};
     if (!read_int(env, call[0], "index", 0, state->session->held_states() - 1, &index)) return {};
-    const Napi::Uint8Array to = Napi::Uint8Array::New(env, state->session->state_bytes());
-    if (env.IsExceptionPending()) return {};
-    return Addon::of(env).post(env, std::make_unique<ReadStateJob>(env, state, index, to));
+    return post_read<&Session::read_state>(env, state, index, state->session->state_bytes());
 }
 
 // writeState(length, bytes)
@@ -130,16 +126,9 @@ Napi::Value session_write_state(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
     int32_t length = 0;
-    std::vector<unsigned char> bytes;
     if (!state || !check_usable(env, *state)) return {};
-    const size_t wanted = state->session->state_bytes();
     if (!read_int(env, call[0], "length", 1, state->session->capacity(), &length)) return {};
-    if (!read_array(env, call[1], "bytes", wanted, &bytes)) return {};
-    if (bytes.size() != wanted) {
-        throw_type(env, "bytes has " + std::to_string(bytes.size()) + " bytes, a state of this session " + std::to_string(wanted) + ".");
-        return {};
-    }
-    return Addon::of(env).post(env, std::make_unique<WriteStateJob>(env, state, length, std::move(bytes)));
+    return post_write<&Session::write_state>(env, state, length, call[1], state->session->state_bytes(), "a state");
 }
 
 // reachable(length)
@@ -179,9 +168,7 @@ Napi::Value session_read_chunk(const Napi::CallbackInfo& call) {
     int32_t index = 0;
     if (!state || !check_usable(env, *state)) return {};
     if (!read_int(env, call[0], "index", 0, state->session->used_chunks() - 1, &index)) return {};
-    const Napi::Uint8Array to = Napi::Uint8Array::New(env, state->session->chunk_bytes());
-    if (env.IsExceptionPending()) return {};
-    return Addon::of(env).post(env, std::make_unique<ReadChunkJob>(env, state, index, to));
+    return post_read<&Session::read_chunk>(env, state, index, state->session->chunk_bytes());
 }
 
 // writeChunk(index, bytes)
@@ -189,16 +176,9 @@ Napi::Value session_write_chunk(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
     const std::shared_ptr<SessionState> state = unwrap<SessionState>(env, call.This());
     int32_t index = 0;
-    std::vector<unsigned char> bytes;
     if (!state || !check_usable(env, *state)) return {};
-    const size_t wanted = state->session->chunk_bytes();
     if (!read_int(env, call[0], "index", 0, state->session->most_chunks() - 1, &index)) return {};
-    if (!read_array(env, call[1], "bytes", wanted, &bytes)) return {};
-    if (bytes.size() != wanted) {
-        throw_type(env, "bytes has " + std::to_string(bytes.size()) + " bytes, a chunk of this session " + std::to_string(wanted) + ".");
-        return {};
-    }
-    return Addon::of(env).post(env, std::make_unique<WriteChunkJob>(env, state, index, std::move(bytes)));
+    return post_write<&Session::write_chunk>(env, state, index, call[1], state->session->chunk_bytes(), "a chunk");
 }
 
 // restored(length)
