@@ -184,17 +184,25 @@ Napi::Value split_codes(const Napi::CallbackInfo& info) {
     return out;
 }
 
+// Codes of a shape, four to a byte, which `make` writes from a source of so many bytes.
+template <class Make>
+Napi::Value make_codes(Napi::Env env, Napi::Value from, size_t bytes, Shape shape, const Make& make) {
+    const uint8_t* source = nullptr;
+    if (!view(env, from, napi_uint8_array, "source", bytes, &source)) return {};
+    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
+    if (codes.IsEmpty() || failed(env, make(source, codes.Data()))) return {};
+    return codes;
+}
+
 // gatherCodes(source, shift, n_rows, cols)
 Napi::Value gather(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     int32_t shift = 0;
     Shape shape;
-    const uint8_t* source = nullptr;
     if (!read_int(env, info[1], "shift", 0, 6, &shift) || !read_shape(env, info[2], info[3], 4, &shape)) return {};
-    if (!view(env, info[0], napi_uint8_array, "source", shape.elements(), &source)) return {};
-    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
-    if (codes.IsEmpty() || failed(env, gather_codes(source, shift, shape.rows, shape.cols, codes.Data()))) return {};
-    return codes;
+    return make_codes(env, info[0], shape.elements(), shape, [&](const uint8_t* source, uint8_t* codes) {
+        return gather_codes(source, shift, shape.rows, shape.cols, codes);
+    });
 }
 
 // i2sCodes(source, first, n_rows, cols)
@@ -202,13 +210,11 @@ Napi::Value codes_of_i2_s(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     int32_t first = 0;
     Shape shape;
-    const uint8_t* source = nullptr;
     if (!read_int(env, info[1], "first", 0, 127, &first) || !read_shape(env, info[2], info[3], 4, &shape)) return {};
     const size_t blocks = (static_cast<size_t>(first) + shape.elements() + 127) / 128;
-    if (!view(env, info[0], napi_uint8_array, "source", blocks * 32, &source)) return {};
-    Napi::Uint8Array codes = new_array<Napi::Uint8Array>(env, shape.elements() / 4);
-    if (codes.IsEmpty() || failed(env, i2_s_codes(source, static_cast<size_t>(first), shape.rows, shape.cols, codes.Data()))) return {};
-    return codes;
+    return make_codes(env, info[0], blocks * 32, shape, [&](const uint8_t* source, uint8_t* codes) {
+        return i2_s_codes(source, static_cast<size_t>(first), shape.rows, shape.cols, codes);
+    });
 }
 
 template <class Array, class Element>
