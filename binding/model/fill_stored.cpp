@@ -2,9 +2,9 @@
 // threads share.
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "model/fill.h"
+#include "model/loading.h"
 #include "system/file.h"
 
 namespace onebit {
@@ -19,30 +19,24 @@ Status bad_table(const std::string& what) { return error("ERR_TENSOR_TABLE", wha
 
 }  // namespace
 
-class Filling::Converter final : public Task {
+class Filling::Converter final : public Loading {
 public:
     Converter(const KernelSet& kernels, const std::vector<Target>& targets, const StoredOptions& options)
-        : kernels_(kernels), targets_(targets), options_(options), files_(options.paths.size()) {}
+        : Loading(options.cancel, options.progress), kernels_(kernels), targets_(targets), paths_(options.paths), files_(options.paths.size()) {}
 
     Status convert(Pool& pool) {
         for (size_t i = 0; i < files_.size(); ++i) {
-            if (Status status = files_[i].open(options_.paths[i]); !status.ok()) return status;
+            if (Status status = files_[i].open(paths_[i]); !status.ok()) return status;
         }
         cut();
         buffers_.resize(static_cast<size_t>(pool.threads()));
         pool.run(static_cast<int>(pieces_.size()), *this);
-        return std::move(first_error_);
-    }
-
-    void run(int task, int thread) override {
-        if (failed_.load(std::memory_order_relaxed)) return;
-        Status status = caught([&] { return convert_piece(pieces_[static_cast<size_t>(task)], buffers_[static_cast<size_t>(thread)]); });
-        if (status.ok()) return;
-        std::lock_guard lock(mutex_);
-        if (!failed_.exchange(true)) first_error_ = std::move(status);
+        return outcome();
     }
 
 private:
+    Status load(size_t task, size_t thread) override { return convert_piece(pieces_[task], buffers_[thread]); }
+
     struct Piece {
         const Target* target;
         size_t row, rows;
@@ -68,7 +62,7 @@ private:
     }
 
     Status convert_piece(const Piece& piece, Buffers& buffers) {
-        if (options_.cancel && options_.cancel->load(std::memory_order_relaxed)) return error("ERR_ABORTED", "Loading was cancelled.");
+        if (Status status = goes_on(); !status.ok()) return status;
         const Target& target = *piece.target;
         const StoredTensor& stored = *target.stored;
         const size_t row_bytes = target.cols / block_elements(stored.type) * block_bytes(stored.type);
@@ -153,23 +147,12 @@ private:
         return scales.place(kernels_, scales, scale, piece.row, piece.rows);
     }
 
-    void report(size_t bytes) {
-        const uint64_t done = done_bytes_.fetch_add(bytes) + bytes;
-        if (!options_.progress) return;
-        std::lock_guard lock(mutex_);
-        options_.progress(done);
-    }
-
     const KernelSet& kernels_;
     const std::vector<Target>& targets_;
-    const StoredOptions& options_;
+    const std::vector<std::string>& paths_;
     std::vector<File> files_;
     std::vector<Piece> pieces_;
     std::vector<Buffers> buffers_;  // by thread
-    std::mutex mutex_;
-    std::atomic<bool> failed_{false};
-    std::atomic<uint64_t> done_bytes_{0};
-    Status first_error_;
 };
 
 Filling::Slot* Filling::slot_of(const std::string& name) {
