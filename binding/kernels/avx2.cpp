@@ -31,9 +31,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-// Sums of 16 bits: two products of codes up to 2 are at most 508 either way, those of codes times 4 four times as much.
 using TernarySum = Bytes;
-constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
 inline TernarySum ternary_zero() { return bytes_zero(); }
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) {
@@ -42,8 +40,7 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) {
     return sum;
 }
 inline Ints ternary_total(TernarySum sum) { return _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
-inline TernarySum ternary_begin(int32_t) { return ternary_zero(); }
-inline Ints ternary_end(TernarySum sum, int32_t offset) { return ints_add(ternary_total(sum), ints_all(offset)); }
+#include "ternary_words.inl"
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

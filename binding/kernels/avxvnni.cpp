@@ -31,14 +31,9 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes a) {
 }
 
 // Codes in upper bits are unsigned bytes up to 128, which vpdpbusd takes as they are.
-using TernarySum = Ints;
-constexpr int kTernaryFree = 4, kTernaryOnce = kWholeRows, kTernaryMany = kWholeRows;
-constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
-inline TernarySum ternary_zero() { return ints_zero(); }
+#include "ternary_ints.inl"
+constexpr int kTernaryFree = 4, kTernaryStrips = 2, kTernaryTokens = 4;
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, codes, a); }
-inline Ints ternary_total(TernarySum sum) { return sum; }
-inline TernarySum ternary_begin(int32_t offset) { return ints_all(offset); }
-inline Ints ternary_end(TernarySum sum, int32_t) { return sum; }
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

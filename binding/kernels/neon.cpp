@@ -24,9 +24,7 @@ inline Ints dot_add(Ints sum, DotWeights w, Bytes activations) {
     return vpadalq_s16(sum, vmlal_s8(low, vget_high_s8(w), vget_high_s8(a)));
 }
 
-// Sums of 16 bits: two products of codes up to 2 are at most 508 either way, those of codes times 4 four times as much.
 using TernarySum = int16x8_t;
-constexpr int kTernaryFree = 2, kTernaryOnce = 128, kTernaryMany = 256;
 constexpr int kTernaryStrips = 2, kTernaryTokens = 4;
 inline TernarySum ternary_zero() { return vdupq_n_s16(0); }
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes activations) {
@@ -34,8 +32,7 @@ inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes activations) {
     return vaddq_s16(sum, vpaddq_s16(vmull_s8(vget_low_s8(w), vget_low_s8(a)), vmull_high_s8(w, a)));
 }
 inline Ints ternary_total(TernarySum sum) { return vpaddlq_s16(sum); }
-inline TernarySum ternary_begin(int32_t) { return ternary_zero(); }
-inline Ints ternary_end(TernarySum sum, int32_t offset) { return ints_add(ternary_total(sum), ints_all(offset)); }
+#include "ternary_words.inl"
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"

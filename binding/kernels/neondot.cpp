@@ -26,14 +26,9 @@ inline uint32_t crc_of_u64(uint32_t crc, uint64_t v) { return __crc32cd(crc, v);
 inline uint32_t crc_of_u8(uint32_t crc, uint8_t v) { return __crc32cb(crc, v); }
 
 // Codes are signed bytes here: of those in upper bits only the ones times 4 multiply as they are.
-using TernarySum = Ints;
-constexpr int kTernaryFree = 2, kTernaryOnce = kWholeRows, kTernaryMany = kWholeRows;
-constexpr int kTernaryStrips = 2, kTernaryTokens = 8;
-inline TernarySum ternary_zero() { return ints_zero(); }
+#include "ternary_ints.inl"
+constexpr int kTernaryFree = 2, kTernaryStrips = 2, kTernaryTokens = 8;
 inline TernarySum ternary_dot(TernarySum sum, Bytes codes, Bytes a) { return dot_add(sum, dot_weights(codes), a); }
-inline Ints ternary_total(TernarySum sum) { return sum; }
-inline TernarySum ternary_begin(int32_t offset) { return ints_all(offset); }
-inline Ints ternary_end(TernarySum sum, int32_t) { return sum; }
 
 #include "lanes_rows.inl"
 #include "lanes_hadamard.inl"
