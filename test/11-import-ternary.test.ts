@@ -6,7 +6,7 @@ import { readObtHeader } from '../dist/obt/obt.js'
 import { codeOf } from './expect-code.js'
 import { encodeTensor, type GgufTensor, ggufFile } from './gguf-writer.js'
 import { floats, readTensors } from './read-tensors.js'
-import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
+import { ggufName, TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
 import { temporaryFolder } from './tiny-model.js'
 import {
   type NamedTensor,
@@ -87,20 +87,11 @@ describe('masters in floats', () => {
 })
 
 describe('a GGUF file with norms in front of linears', () => {
-  const NAMES: Record<string, string> = {
-    'self_attn.q_proj': 'attn_q',
-    'self_attn.k_proj': 'attn_k',
-    'self_attn.v_proj': 'attn_v',
-    'self_attn.o_proj': 'attn_output',
-    'mlp.gate_proj': 'ffn_gate',
-    'mlp.up_proj': 'ffn_up',
-    'mlp.down_proj': 'ffn_down',
-  }
   const vectors = (tensors: NamedTensor[]) =>
     tensors.map(({ name, shape, values }): GgufTensor => {
       return { name, type: 'f32', shape, data: encodeTensor('f32', values) }
     })
-  const norms = normsOf((layer, linear) => `blk.${layer}.${NAMES[linear]}_norm_in.weight`)
+  const norms = normsOf((layer, linear) => `blk.${layer}.${ggufName(linear)}_norm_in.weight`)
   const heads = [0, 1].flatMap((layer) =>
     ['q', 'k'].map((which) => {
       return { name: `blk.${layer}.attn_${which}_norm.weight`, shape: [8], values: new Float32Array(8).fill(1) }

@@ -4,61 +4,15 @@ import { join } from 'node:path'
 import { dataFile } from './data.js'
 import { FAMILY } from './family.js'
 import { encodeTensor, type GgufTensor, ggufFile, halfValue, type MetadataValue } from './gguf-writer.js'
+import { fromBf16, ggufMetadata, ggufName, halvesOf, interleaveRows, readSafetensors } from './hf-to-gguf.js'
 
-interface Entry {
-  dtype: string
-  shape: number[]
-  data_offsets: [number, number]
-}
-
-/** A folder's tensors as f32; bf16 is the upper half of one. */
+/** A folder's tensors as f32. */
 function readHalves(path: string): { name: string; shape: number[]; values: Float32Array }[] {
-  const bytes = readFileSync(path)
-  const length = Number(bytes.readBigUInt64LE())
-  const { __metadata__, ...entries } = JSON.parse(bytes.toString('utf8', 8, 8 + length)) as Record<string, Entry>
-  return Object.entries(entries).map(
-    ([
-      name,
-      {
-        dtype,
-        shape,
-        data_offsets: [from, to],
-      },
-    ]) => {
-      const data = bytes.subarray(8 + length + from, 8 + length + to)
-      const halves = Array.from({ length: data.length / 2 }, (_, i) => data.readUInt16LE(2 * i))
-      if (dtype === 'F16') return { name, shape, values: Float32Array.from(halves, halfValue) }
-      if (dtype !== 'BF16') throw new Error(`${name} is ${dtype}`)
-      return { name, shape, values: new Float32Array(Uint32Array.from(halves, (half) => half * 65536).buffer) }
-    },
-  )
-}
-
-const NAMES: [RegExp, string][] = [
-  [/^model\.embed_tokens/, 'token_embd'],
-  [/^model\.norm/, 'output_norm'],
-  [/^lm_head/, 'output'],
-  [/^model\.layers\.(\d+)\.input_layernorm/, 'blk.$1.attn_norm'],
-  [/^model\.layers\.(\d+)\.post_attention_layernorm/, 'blk.$1.ffn_norm'],
-  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj/, 'blk.$1.attn_$2'],
-  [/^model\.layers\.(\d+)\.self_attn\.o_proj/, 'blk.$1.attn_output'],
-  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj/, 'blk.$1.ffn_$2'],
-]
-
-function ggufName(name: string): string {
-  const [pattern, replacement] = NAMES.find(([pattern]) => pattern.test(name))!
-  return name.replace(pattern, replacement)
-}
-
-/** Rows of each head of `size` so that pairs (i, i + size/2) become neighbours, as llama files have q and k. */
-function interleaveRows(values: Float32Array, cols: number, size: number): Float32Array {
-  const out = new Float32Array(values.length)
-  for (let row = 0; row < values.length / cols; row++) {
-    const [head, within] = [Math.floor(row / size), row % size]
-    const source = head * size + (within % 2) * (size / 2) + (within >> 1)
-    out.set(values.subarray(source * cols, (source + 1) * cols), row * cols)
-  }
-  return out
+  return readSafetensors(path).map(({ name, dtype, shape, data }) => {
+    if (dtype === 'F16') return { name, shape, values: Float32Array.from(halvesOf(data), halfValue) }
+    if (dtype !== 'BF16') throw new Error(`${name} is ${dtype}`)
+    return { name, shape, values: fromBf16(data) }
+  })
 }
 
 /** `llama` or a name under which the rows of q and k stay as they are; `more` adds metadata. */
@@ -71,20 +25,8 @@ export function familyGguf(model: string, architecture: string, more: Record<str
     const rows = isReordered ? interleaveRows(values, shape[1]!, size) : values
     return { name: ggufName(name), type: 'f32', shape, data: encodeTensor('f32', rows) }
   })
-  const metadata = {
-    'general.architecture': { string: architecture },
-    [`${architecture}.context_length`]: { u32: config.max_position_embeddings! },
-    [`${architecture}.embedding_length`]: { u32: config.hidden_size! },
-    [`${architecture}.block_count`]: { u32: config.num_hidden_layers! },
-    [`${architecture}.feed_forward_length`]: { u32: config.intermediate_size! },
-    [`${architecture}.attention.head_count`]: { u32: config.num_attention_heads! },
-    [`${architecture}.attention.head_count_kv`]: { u32: config.num_key_value_heads! },
-    [`${architecture}.attention.key_length`]: { u32: size },
-    [`${architecture}.attention.layer_norm_rms_epsilon`]: { f32: config.rms_norm_eps! },
-    [`${architecture}.rope.freq_base`]: { f32: config.rope_theta! },
-    ...more,
-  }
-  return ggufFile(metadata, tensors)
+  const keys = { ...ggufMetadata(architecture, config), [`${architecture}.attention.key_length`]: { u32: size } }
+  return ggufFile({ ...keys, ...more }, tensors)
 }
 
 const NEOX_NAMES: [RegExp, string][] = [
@@ -117,10 +59,9 @@ export function neoxGguf(more: Record<string, MetadataValue> = {}): Buffer {
   const config = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8')) as Record<string, number>
   const heads = config.num_attention_heads!
   const tensors = readHalves(join(folder, 'model.safetensors')).map(({ name, shape, values }): GgufTensor => {
-    const [pattern, replacement] = NEOX_NAMES.find(([pattern]) => pattern.test(name))!
     const isFused = name.includes('query_key_value')
     const rows = isFused ? queriesFirst(values, shape[1] ?? 1, heads) : values
-    return { name: name.replace(pattern, replacement), type: 'f32', shape, data: encodeTensor('f32', rows) }
+    return { name: ggufName(name, NEOX_NAMES), type: 'f32', shape, data: encodeTensor('f32', rows) }
   })
   const metadata = {
     'general.architecture': { string: 'gptneox' },

@@ -18,7 +18,8 @@ const NAMES: Record<string, string> = {
   lm_head: 'output',
 }
 
-function ggufName(name: string): string {
+/** A name of Hugging Face's, or a part of one, as GGUF files have it. */
+export function ggufName(name: string): string {
   return Object.entries(NAMES).reduce((made, [theirs, ours]) => made.replace(theirs, ours), name)
 }
 
