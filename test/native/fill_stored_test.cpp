@@ -12,6 +12,7 @@
 #include "model/fill.h"
 
 using namespace onebit;
+using made::small_config;
 
 namespace {
 
@@ -186,22 +187,9 @@ LinearKind linear(LinearKind::Form form, DType dtype = DType::f32, bool bias = f
     return kind;
 }
 
-Config small() {
-    Config config;
-    config.vocab_size = 40;
-    config.dim = 128;
-    config.hidden_dim = 256;
-    config.n_layers = 2;
-    config.n_heads = 4;
-    config.n_kv_heads = 2;
-    config.head_dim = 32;
-    config.context_length = 16;
-    return config;
-}
-
 // Tables of more numbers than a piece has, rows that no block of anything divides, and positions.
 Config large() {
-    Config config = small();
+    Config config = small_config();
     config.vocab_size = 1211;
     config.hidden_dim = 300;
     config.tied_head = false;
@@ -217,7 +205,7 @@ LinearKind ternary(int group) {
 }
 
 Config ternary_wide() {
-    Config config = small();
+    Config config = small_config();
     config.dim = 256;
     config.hidden_dim = 512;
     config.n_heads = 8;
@@ -236,9 +224,15 @@ std::vector<Case> cases() {
     const LinearKind bf16 = linear(Form::dense, DType::bf16), q8 = linear(Form::dense, DType::q8);
     Config wide = large();
     wide.hidden_dim = 384;  // signs need whole groups
-    return {{small(), q8, q8},   {large(), linear(Form::dense, DType::q8, true), q8}, {small(), f32, f16},
-            {large(), f16, f32}, {large(), bf16, bf16},                              {small(), grouped, grouped},
-            {wide, grouped, q8},    {small(), ternary(64), ternary(128)},             {wide, ternary(128), f16},
+    return {{small_config(), q8, q8},
+            {large(), linear(Form::dense, DType::q8, true), q8},
+            {small_config(), f32, f16},
+            {large(), f16, f32},
+            {large(), bf16, bf16},
+            {small_config(), grouped, grouped},
+            {wide, grouped, q8},
+            {small_config(), ternary(64), ternary(128)},
+            {wide, ternary(128), f16},
             {ternary_wide(), ternary(256), ternary(256)}};
 }
 

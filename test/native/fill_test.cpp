@@ -9,6 +9,7 @@
 #include "run/step.h"
 
 using namespace onebit;
+using made::small_config;
 
 namespace {
 
@@ -53,19 +54,6 @@ LinearKind linear(LinearKind::Form form, DType dtype = DType::f32) {
     return kind;
 }
 
-Config small() {
-    Config config;
-    config.vocab_size = 40;
-    config.dim = 128;
-    config.hidden_dim = 256;
-    config.n_layers = 2;
-    config.n_heads = 4;
-    config.n_kv_heads = 2;
-    config.head_dim = 32;
-    config.context_length = 16;
-    return config;
-}
-
 void gives_the_same_model(Pool& pool) {
     const LinearKind sign = linear(LinearKind::Form::sign), grouped = linear(LinearKind::Form::grouped);
     const LinearKind q8 = linear(LinearKind::Form::dense, DType::q8);
@@ -74,7 +62,7 @@ void gives_the_same_model(Pool& pool) {
     LinearKind biased = q8;
     biased.bias = true;
     const LinearKind half = linear(LinearKind::Form::dense, DType::f16), whole = linear(LinearKind::Form::dense, DType::f32);
-    Config odd = small();
+    Config odd = small_config();
     odd.hidden_dim = 200;  // rows that are no multiple of a block
     odd.vocab_size = 77;
     odd.tied_head = false;
@@ -87,8 +75,9 @@ void gives_the_same_model(Pool& pool) {
         const KernelSet* kernels = choose_kernels(isa, &why);
         if (!kernels) continue;  // not here
         for (const auto& [config, kind, table] :
-             {std::tuple(small(), sign, half), std::tuple(small(), grouped, grouped), std::tuple(small(), biased, q8),
-              std::tuple(small(), ternary, ternary), std::tuple(odd, by_row, by_row), std::tuple(odd, sign, whole)}) {
+             {std::tuple(small_config(), sign, half), std::tuple(small_config(), grouped, grouped),
+              std::tuple(small_config(), biased, q8), std::tuple(small_config(), ternary, ternary),
+              std::tuple(odd, by_row, by_row), std::tuple(odd, sign, whole)}) {
             const made::ModelFile file(config, made::kinds_of(config, kind, table), static_cast<uint64_t>(++seed));
             std::shared_ptr<Model> read, filled;
             if (!CHECK(file.load(*kernels, Activations::int8, pool, &read).ok())) continue;
@@ -103,7 +92,8 @@ const char* code_of(const Status& status) { return status.ok() ? "" : status.cod
 
 void refuses_what_is_wrong() {
     const KernelSet& kernels = *choose_kernels(std::getenv("ONEBIT_ISA"), nullptr);
-    const made::ModelFile file(small(), made::kinds_of(small(), linear(LinearKind::Form::sign), linear(LinearKind::Form::dense)), 1);
+    const Config config = small_config();
+    const made::ModelFile file(config, made::kinds_of(config, linear(LinearKind::Form::sign), linear(LinearKind::Form::dense)), 1);
     const auto begin = [&] {
         std::unique_ptr<Filling> filling;
         CHECK(Filling::create(file.config, file.contents.kinds, Activations::int8, &kernels, &filling).ok());

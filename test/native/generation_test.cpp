@@ -195,14 +195,8 @@ void stopped_at_any_moment(const std::shared_ptr<Model>& model, int times) {
 }  // namespace
 
 int main() {
-    Config config;
+    Config config = made::small_config();
     config.vocab_size = 90;
-    config.dim = 128;
-    config.hidden_dim = 256;
-    config.n_layers = 2;
-    config.n_heads = 4;
-    config.n_kv_heads = 2;
-    config.head_dim = 32;
     config.context_length = 400;
     LinearKind sign;
     sign.form = LinearKind::Form::sign;

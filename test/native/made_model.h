@@ -35,6 +35,20 @@ struct Random {
     }
 };
 
+// Two layers whose query heads share key-value heads.
+inline Config small_config() {
+    Config config;
+    config.vocab_size = 40;
+    config.dim = 128;
+    config.hidden_dim = 256;
+    config.n_layers = 2;
+    config.n_heads = 4;
+    config.n_kv_heads = 2;
+    config.head_dim = 32;
+    config.context_length = 16;
+    return config;
+}
+
 // Rows and columns of a matrix by its role: "wq", "tok_embeddings".
 inline std::pair<int, int> shape_of(const Config& c, const std::string& role) {
     if (role == "wq") return {c.wq_rows(), c.dim};
