@@ -145,15 +145,8 @@ export function readQwenWindow(config: HfFields): number {
   )
 }
 
-/** Switches of llama.cpp's loader that must be as they are in a plain model of the family. */
-function checkGguf(keys: GgufKeys, head_dim: number): void {
-  keys.mustBe('rope.dimension_count', head_dim)
-  keys.mustBe('nextn_predict_layers', 0)
-  checkGgufSwitches(keys, head_dim)
-}
-
-/** Those that no model of the family may have otherwise. */
-export function checkGgufSwitches(keys: GgufKeys, head_dim: number): void {
+/** Switches of llama.cpp's loader that must be as they are in every model of the family. */
+function checkGgufSwitches(keys: GgufKeys, head_dim: number): void {
   keys.mustBe('attention.value_length', head_dim)
   keys.mustBe('attention.causal', true)
   keys.mustBe('attention.scale', 0, Math.fround(1 / Math.sqrt(head_dim)))
@@ -166,29 +159,43 @@ export function checkGgufSwitches(keys: GgufKeys, head_dim: number): void {
   for (const scale of ['logit_scale', 'residual_scale', 'embedding_scale']) keys.mustBe(scale, 0, 1)
 }
 
-/** Sizes and rotation of a GGUF file of the family; `described` is what this architecture adds. */
-export function readGguf(
-  keys: GgufKeys,
-  facts: GgufFacts,
-  described: Described & Pick<ModelStructure, 'rope_style'>,
-): ModelStructure {
+function readGgufHeads(keys: GgufKeys): Pick<ModelStructure, 'dim' | 'n_heads' | 'head_dim'> {
   const n_heads = keys.size('attention.head_count', LIMITS.heads)
   const dim = keys.size('embedding_length', LIMITS.dim)
-  const head_dim = keys.size('attention.key_length', LIMITS.head_dim, Math.floor(dim / n_heads))
-  checkGguf(keys, head_dim)
+  return { dim, n_heads, head_dim: keys.size('attention.key_length', LIMITS.head_dim, Math.floor(dim / n_heads)) }
+}
+
+type GgufDescribed = Described & Pick<ModelStructure, 'rope_style'>
+
+/** Sizes and rotation of a GGUF file of the family; `described` is what this architecture adds. */
+export function readGguf(keys: GgufKeys, facts: GgufFacts, described: GgufDescribed): ModelStructure {
+  keys.mustBe('rope.dimension_count', readGgufHeads(keys).head_dim)
+  keys.mustBe('nextn_predict_layers', 0)
+  return readGgufSizes(keys, facts, { ...described, n_layers: keys.size('block_count', LIMITS.layers) })
+}
+
+/** Also of files that rotate a part of each head, or have layers beside those of the model: `described` says how many. */
+export function readGgufSizes(
+  keys: GgufKeys,
+  facts: GgufFacts,
+  described: GgufDescribed & Pick<ModelStructure, 'n_layers'>,
+): ModelStructure {
+  const { dim, n_heads, head_dim } = readGgufHeads(keys)
+  checkGgufSwitches(keys, head_dim)
+  const rope_dims = keys.size('rope.dimension_count', LIMITS.head_dim, head_dim)
   const context_length = keys.size('context_length', LIMITS.context)
   return withDefaults({
     vocab_size: facts.vocab_size,
     dim,
     hidden_dim: keys.size('feed_forward_length', LIMITS.dim),
-    n_layers: keys.size('block_count', LIMITS.layers),
     n_heads,
     n_kv_heads: keys.size('attention.head_count_kv', LIMITS.heads, n_heads),
     head_dim,
     context_length,
     norm_eps: shortest(keys.number('attention.layer_norm_rms_epsilon')),
     rope_theta: shortest(keys.number('rope.freq_base', 10000)),
-    rope_scaling: readGgufRope(keys, facts.rope_factors, { rope_dims: head_dim, context: context_length }),
+    rope_dims,
+    rope_scaling: readGgufRope(keys, facts.rope_factors, { rope_dims, context: context_length }),
     tied_head: facts.tied_head,
     ...described,
   })

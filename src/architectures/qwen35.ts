@@ -6,20 +6,19 @@
 import type { Features, ModelStructure } from '../config/config.js'
 import { withDefaults } from '../config/fields.js'
 import { LIMITS } from '../config/limits.js'
-import { type GgufKeys, shortest } from '../import/gguf-keys.js'
-import { readGgufRope } from '../import/gguf-rope.js'
+import type { GgufKeys } from '../import/gguf-keys.js'
 import { type HfFields, isObject } from '../import/hf-fields.js'
 import { readHfRope } from '../import/hf-rope.js'
 import { badSource, checkDimension, unsupportedArchitecture } from '../import/source.js'
 import { shown } from '../shown-value.js'
 import type { Adjust, Architecture, GgufFacts, Reading, TensorNames } from './architecture.js'
 import {
-  checkGgufSwitches,
   checkHf,
   GGUF_NAMES,
   HF_CHECKPOINT,
   HF_NAMES,
   OPTIONAL_BIASES,
+  readGgufSizes,
   readHfBiases,
 } from './llama-family.js'
 
@@ -162,32 +161,10 @@ function readDelta(keys: GgufKeys, delta_layers: number[]): Partial<Features> {
 }
 
 function readGguf(keys: GgufKeys, facts: GgufFacts): Reading {
-  const n_heads = keys.size('attention.head_count', LIMITS.heads)
-  const dim = keys.size('embedding_length', LIMITS.dim)
-  const head_dim = keys.size('attention.key_length', LIMITS.head_dim, Math.floor(dim / n_heads))
-  checkGgufSwitches(keys, head_dim)
-  const context_length = keys.size('context_length', LIMITS.context)
-  const rope_dims = keys.size('rope.dimension_count', LIMITS.head_dim, head_dim)
   // Which of three positions turns which pair: those of a text are all the same.
   keys.get('rope.dimension_sections')
   const { n_layers, delta_layers } = readLayers(keys, facts)
-  const structure: ModelStructure = withDefaults({
-    ...FEATURES,
-    vocab_size: facts.vocab_size,
-    dim,
-    hidden_dim: keys.size('feed_forward_length', LIMITS.dim),
-    n_layers,
-    n_heads,
-    n_kv_heads: keys.size('attention.head_count_kv', LIMITS.heads, n_heads),
-    head_dim,
-    context_length,
-    norm_eps: shortest(keys.number('attention.layer_norm_rms_epsilon')),
-    rope_theta: shortest(keys.number('rope.freq_base', 10000)),
-    rope_dims,
-    rope_scaling: readGgufRope(keys, facts.rope_factors, { rope_dims, context: context_length }),
-    tied_head: facts.tied_head,
-    ...readDelta(keys, delta_layers),
-  })
+  const structure = readGgufSizes(keys, facts, { ...FEATURES, n_layers, ...readDelta(keys, delta_layers) })
   return { structure, biases: OPTIONAL_BIASES }
 }
 

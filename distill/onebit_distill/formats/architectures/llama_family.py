@@ -126,7 +126,7 @@ def qwen_window(root: dict[str, Any]) -> int:
     raise unsupported(f"{root['model_type']} with a sliding window in some of its layers")
 
 
-def check_gguf_switches(keys: GgufKeys, head_dim: int) -> None:
+def _check_gguf_switches(keys: GgufKeys, head_dim: int) -> None:
     """Switches of llama.cpp's loader that must be as they are in a plain model of the family."""
     keys.must_be("attention.value_length", head_dim)
     keys.must_be("attention.causal", True)
@@ -140,28 +140,36 @@ def check_gguf_switches(keys: GgufKeys, head_dim: int) -> None:
     keys.must_be("use_parallel_residual", False)
 
 
+def _gguf_head_dim(keys: GgufKeys) -> int:
+    heads, dim = keys.whole("attention.head_count"), keys.whole("embedding_length")
+    return keys.whole("attention.key_length", dim // heads if heads else 0)
+
+
 def read_gguf(keys: GgufKeys, *, biases: tuple[str, ...] | None = None, **described: Any) -> LlamaConfig:
     """Sizes and rotation of a GGUF file of the family; `described` is what this architecture adds.
 
     biases: those that must be there; None: those that are there in every layer.
     """
-    heads, dim = keys.whole("attention.head_count"), keys.whole("embedding_length")
-    head_dim = keys.whole("attention.key_length", dim // heads if heads else 0)
-    check_gguf_switches(keys, head_dim)
-    keys.must_be("rope.dimension_count", head_dim)
+    keys.must_be("rope.dimension_count", _gguf_head_dim(keys))
     keys.must_be("nextn_predict_layers", 0)
-    context, layers = keys.whole("context_length"), keys.whole("block_count")
+    layers = keys.whole("block_count")
     if biases is None:
         biases = tuple(
             role
             for role, name in _GGUF_LINEARS.items()
             if all(keys.has_tensor(f"blk.{layer}.{name}.bias") for layer in range(layers))
         )
+    return read_gguf_sizes(keys, n_layers=layers, biases=biases, **described)
+
+
+def read_gguf_sizes(keys: GgufKeys, **described: Any) -> LlamaConfig:
+    """Also of files that rotate a part of each head, or have layers beside those of the model: `described` has n_layers."""
+    heads, head_dim, context = keys.whole("attention.head_count"), _gguf_head_dim(keys), keys.whole("context_length")
+    _check_gguf_switches(keys, head_dim)
     return LlamaConfig(
         vocab_size=keys.vocab_size,
-        dim=dim,
+        dim=keys.whole("embedding_length"),
         hidden_dim=keys.whole("feed_forward_length"),
-        n_layers=layers,
         n_heads=heads,
         n_kv_heads=keys.whole("attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -169,7 +177,7 @@ def read_gguf(keys: GgufKeys, *, biases: tuple[str, ...] | None = None, **descri
         norm_eps=shortest(keys.number("attention.layer_norm_rms_epsilon")),
         rope_theta=shortest(keys.number("rope.freq_base", 10000)),
         rope_scaling=gguf_rope(keys, context),
+        rope_dims=keys.whole("rope.dimension_count", head_dim),
         tied_head=not keys.has_tensor("output.weight"),
-        biases=biases,
         **described,
     )

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from ...model.config import LlamaConfig, config_error
-from ..gguf_keys import GgufKeys, shortest
-from ..gguf_rope import gguf_rope
+from ..gguf_keys import GgufKeys
 from ..hf_rope import hf_rope
 from .architecture import Architecture, Gguf, HuggingFace, Names, unsupported
-from .llama_family import GGUF_NAMES, HF_NAMES, attention_biases, check_gguf_switches, is_table
+from .llama_family import GGUF_NAMES, HF_NAMES, attention_biases, is_table, read_gguf_sizes
 
 _DELTA = "model.layers.*.linear_attn"
 _PARTS = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "conv1d", "A_log", "dt_bias", "norm", "out_proj")
@@ -131,28 +130,14 @@ def _gguf_layers(keys: GgufKeys) -> tuple[int, list[int]]:
 
 
 def _read_gguf(keys: GgufKeys) -> LlamaConfig:
-    heads, dim = keys.whole("attention.head_count"), keys.whole("embedding_length")
-    head_dim = keys.whole("attention.key_length", dim // heads if heads else 0)
-    check_gguf_switches(keys, head_dim)
     # which of three positions turns which pair: those of a text are all the same
     keys.get("rope.dimension_sections")
     layers, recurrent = _gguf_layers(keys)
-    context, v_heads = keys.whole("context_length"), keys.whole("ssm.time_step_rank")
-    return LlamaConfig(
+    v_heads = keys.whole("ssm.time_step_rank")
+    return read_gguf_sizes(
+        keys,
         **_FEATURES,
-        vocab_size=keys.vocab_size,
-        dim=dim,
-        hidden_dim=keys.whole("feed_forward_length"),
         n_layers=layers,
-        n_heads=heads,
-        n_kv_heads=keys.whole("attention.head_count_kv", heads),
-        head_dim=head_dim,
-        context_length=context,
-        norm_eps=shortest(keys.number("attention.layer_norm_rms_epsilon")),
-        rope_theta=shortest(keys.number("rope.freq_base", 10000)),
-        rope_scaling=gguf_rope(keys, context),
-        rope_dims=keys.whole("rope.dimension_count", head_dim),
-        tied_head=not keys.has_tensor("output.weight"),
         **_delta(
             recurrent,
             delta_k_heads=keys.whole("ssm.group_count"),
