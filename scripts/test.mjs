@@ -32,13 +32,18 @@ function vitest(filters) {
   countVitest(files, signal ?? `exit status ${status}`, status === 0)
 }
 
+/** The first of what a failed test says, in one line. */
+function reason([message = '']) {
+  return message.replaceAll(/\s+/g, ' ').slice(0, 400)
+}
+
 function countVitest(files, ending, ended_well) {
   const before = tally.failed
   for (const { name, status, message, assertionResults } of files) {
     const file = relative(ROOT, name)
     for (const test of assertionResults) {
       if (test.status === 'passed') tally.passed++
-      else if (test.status === 'failed') tally.fail(`${file}: ${test.fullName}`)
+      else if (test.status === 'failed') tally.fail(`${file}: ${test.fullName}: ${reason(test.failureMessages)}`)
       // Vitest leaves a test pending when its process died in it or before it.
       else if (test.status === 'pending') tally.fail(`${file}: ${test.fullName} was not run`)
       else tally.skip(`${file}: ${test.fullName}`)
