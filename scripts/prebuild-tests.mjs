@@ -10,7 +10,7 @@ import { checkAddon } from './check-addon.mjs'
 import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
 import { pack } from './package.mjs'
 import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
-import { RUNTIMES, wineEnvironment } from './runtimes.mjs'
+import { QEMU, RUNTIMES, wineEnvironment } from './runtimes.mjs'
 import { Tally } from './tally.mjs'
 import { difference, makeConsumer, PROBE, readAnswer } from './try-package.mjs'
 
@@ -99,13 +99,28 @@ function checkObjects(target) {
   else tally.fail(`objects of ${target}: ${stderr}`)
 }
 
-/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`; `wine`: its environment, for programs of Windows. */
-async function logitsHashes(folder, wine) {
+/**
+ * How programs made for a system run here: { prefix, env, suffix }, or undefined for a system that nothing here can run.
+ * @throws Error when what it takes is not installed
+ */
+function launcher(target) {
+  const env = process.env
+  if (target.startsWith('linux-x64')) return { prefix: [], env, suffix: '' }
+  if (target.startsWith('linux-arm64')) {
+    if (!present(QEMU[0])) throw new Error(`${QEMU[0]} is not installed`)
+    return { prefix: QEMU, env, suffix: '' }
+  }
+  if (target === 'win32-x64') return { prefix: ['wine'], env: wineEnvironment(), suffix: '.exe' }
+  return undefined
+}
+
+/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`. */
+async function logitsHashes(folder, { prefix, env: inherited, suffix }) {
   const found = new Map()
+  const env = { ...inherited, ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
   for (const program of HASHING) {
-    const file = wine ? `${program}.exe` : program
-    const env = { ...(wine ?? process.env), ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
-    const { output, status } = await runTestProgram(folder, file, { prefix: wine ? ['wine'] : [], env })
+    const file = `${program}${suffix}`
+    const { output, status } = await runTestProgram(folder, file, { prefix, env })
     if (status !== 0) tally.fail(`${folder}/${file}: status ${status}: ${output.slice(-500)}`)
     for (const [, name, hash] of output.matchAll(/^logits-hash (\S+) ([0-9a-f]+)\s*$/gm))
       found.set(`${program} ${name}`, hash)
@@ -116,18 +131,19 @@ async function logitsHashes(folder, wine) {
 /** The logits of whole small models by GCC here, and by Zig's clang for whatever this machine can run. */
 async function compareCompilers(zig, targets) {
   for (const program of HASHING) buildTestPrograms('build', [], program)
-  const expected = await logitsHashes('build')
+  const expected = await logitsHashes('build', launcher('linux-x64-glibc'))
   if (expected.size < 8) tally.fail(`only ${expected.size} hashes of logits were printed`)
-  for (const target of targets.filter((one) => one.includes('-x64') && !one.startsWith('darwin'))) {
-    let wine
+  for (const target of targets) {
+    let way
     try {
-      if (target.startsWith('win32')) wine = wineEnvironment()
+      way = launcher(target)
     } catch (error) {
       tally.skip(`logits of whole models on ${target}: ${error.message}`)
       continue
     }
+    if (way === undefined) continue // said by tryEverywhere
     compile(zig, target, HASHING)
-    const found = await logitsHashes(buildFolder(target), wine)
+    const found = await logitsHashes(buildFolder(target), way)
     for (const [name, hash] of expected)
       if (found.get(name) === hash) tally.passed++
       else tally.fail(`logits of ${name}: ${found.get(name) ?? 'none'} on ${target}, ${hash} here`)

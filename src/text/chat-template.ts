@@ -1,9 +1,10 @@
 /** Chat messages to token ids, through the template that came with the model. */
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import { badOption, OnebitError } from '../errors.js'
 import { TEMPLATE, TRUSTED } from './jinja/text.js'
-import { type Remote, RemoteCalls, remoteProcess } from './remote-calls.js'
+import { type Remote, RemoteCalls, remoteProcess, remoteThread } from './remote-calls.js'
 import type { RenderedRun, TemplateRequest } from './template-process.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, isRecord } from './tokenizer-json.js'
@@ -63,7 +64,7 @@ export class ChatTemplate {
     this.source = template
     this.#variables = variables
     this.#calls = new RemoteCalls({
-      start: () => startProcess(template),
+      start: () => startRenderer(template),
       timeoutMs: TIMEOUT_MS,
       idleMs: IDLE_MS,
       onTimeout: () =>
@@ -162,8 +163,27 @@ function markersIn(source: string, tokenizer: Tokenizer): AddedToken[] {
   )
 }
 
+const RENDERER = new URL('./template-process.js', import.meta.url)
+
+/** Single-file programs (Node's own kind): asked to run a file, they would start themselves once more instead. */
+function isSingleFile(): boolean {
+  // Older Node and other runtimes lack the function, or the module.
+  return process.getBuiltinModule?.('node:sea')?.isSea?.() ?? false
+}
+
+function startRenderer(template: string): Remote {
+  return isSingleFile() ? startThread(template) : startProcess(template)
+}
+
+function startThread(template: string): Remote {
+  const limits = { maxOldGenerationSizeMb: MEMORY_MB }
+  const worker = new Worker(RENDERER, { execArgv: [], env: templateEnvironment(), resourceLimits: limits })
+  worker.postMessage({ template })
+  return remoteThread(worker)
+}
+
 function startProcess(template: string): Remote {
-  const child = fork(fileURLToPath(new URL('./template-process.js', import.meta.url)), [], {
+  const child = fork(fileURLToPath(RENDERER), [], {
     execArgv: [`--max-old-space-size=${MEMORY_MB}`],
     env: templateEnvironment(),
     serialization: 'advanced',
