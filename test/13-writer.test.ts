@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Model } from '../dist/index.js'
 import { readObtHeader, writeObt } from '../dist/obt/obt.js'
 import { PROJECT } from './data.js'
 import { failure } from './expect-code.js'
@@ -183,6 +184,7 @@ test('killed at any moment, the old or the new file is there and reads well', { 
     await gone
     const header = await readObtHeader(path)
     expect(header.provenance).toHaveProperty('round')
+    await (await Model.load(path, { threads: 1 })).dispose() // which checks every checksum
     if (filesOf(folder.path('killed')).length > 1 + interrupted) interrupted++
   }
   // Otherwise the kills came between two files and tested nothing.
