@@ -9,18 +9,23 @@ import type { RenderedRun, TemplateRequest } from './template-process.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, isRecord } from './tokenizer-json.js'
 
+/** A message of a conversation, as chat templates know them. Whatever else it has is handed to the template. */
 export interface ChatMessage {
+  /** system, user, assistant or tool, or what else the template understands */
   role: string
   /** text, or whatever else the template understands (parts, for example) */
   content: string | null | readonly Record<string, unknown>[]
+  /** such as tool_calls, tool_call_id or reasoning_content */
   [key: string]: unknown
 }
 
+/** How messages are rendered. */
 export interface RenderOptions {
   /** end with the beginning of an answer (default true) */
   addGenerationPrompt?: boolean
   /** more variables for the template, such as tools or enable_thinking */
   variables?: Record<string, unknown>
+  /** stops the rendering; the call rejects with the signal's reason */
   signal?: AbortSignal
 }
 
@@ -38,7 +43,12 @@ const MEMORY_MB = 128
 const MAX_TEMPLATE = 1 << 20
 const IDLE_MS = 60_000
 
+/**
+ * How chat messages become one text: `model.chatTemplate`. Templates are Jinja; what they give is what transformers' Jinja2 gives.
+ * They run in a process of their own, which is ended after 2 seconds.
+ */
 export class ChatTemplate {
+  /** in Jinja */
   readonly source: string
   readonly #variables: Record<string, unknown>
   readonly #calls: RemoteCalls<TemplateRequest, RenderedRun[]>
@@ -83,7 +93,7 @@ export class ChatTemplate {
 
   /**
    * The rendered text, for people to look at: in it special tokens of the template and of contents look the same.
-   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION; the signal's reason
    */
   async render(messages: readonly ChatMessage[], options: RenderOptions = {}): Promise<string> {
     const runs = await this.#render(messages, options)
@@ -94,7 +104,7 @@ export class ChatTemplate {
    * The ids of a conversation. Special tokens come only from the template: written in a message they are plain text. Other
    * tokens that the template itself writes, such as `<think>`, may also stand in what the model or a system message says.
    * BOS is there when the template puts it there.
-   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION; the signal's reason
    */
   async encodeChat(
     messages: readonly ChatMessage[],
@@ -109,7 +119,7 @@ export class ChatTemplate {
     return tokenizer.encodeMarked(origins.text, markersIn(this.source, tokenizer), accept, signal)
   }
 
-  /** Ends the process that renders. */
+  /** Ends the process that renders; `model.dispose` does it too. */
   dispose(): void {
     this.#calls.stop()
   }
