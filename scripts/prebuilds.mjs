@@ -129,7 +129,7 @@ export function writeLicences(zig) {
   writeFileSync(join(ROOT, 'prebuilds', 'LICENSES.txt'), `${parts.join('\n\n')}\n`)
 }
 
-const KERNEL_SETS = ['avx512vnni', 'avx512', 'avxvnni', 'avx2', 'neondot', 'neon', 'scalar']
+const KERNEL_SETS = ['amx', 'avx512vnni', 'avx512', 'avxvnni', 'avx2', 'neondot', 'neon', 'scalar']
 
 /** What each object of an instruction set weighs, code and constants: "avx2 412 kB, …". */
 function objectSizes(target) {

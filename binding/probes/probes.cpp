@@ -93,7 +93,7 @@ public:
             int cols, tokens;
         } tries[] = {{kernels.i8, 512, 1},       {kernels.i8, 512, 4},        {kernels.i8, 1024, 1},
                      {kernels.i8, 1024, 8},      {kernels.i8_many, 192, 4},   {kernels.i8_many, 192, 8},
-                     {kernels.i8_many, 192, 16}, {kernels.i8_many, 192, 32}};
+                     {kernels.i8_many, 192, 16}, {kernels.i8_many, 192, 32}, {kernels.i8_many, 512, 64}};
         for (const auto& [product, cols, tokens] : tries) {
             double gws = 0;
             if (Status status = lookup(product, cols, tokens, &gws); !status.ok()) return status;
@@ -238,6 +238,15 @@ const ProbeSet& probe_set(const KernelSet& kernels) {
         &probes_neondot,
 #endif
     };
+#if defined(ONEBIT_AMX)
+    static const ProbeSet amx = [] {
+        ProbeSet probes = probes_avx512vnni;
+        probes.name = probes_amx.name;
+        probes.int8_macs = probes_amx.int8_macs;
+        return probes;
+    }();
+    if (std::strcmp(amx.name, kernels.name) == 0) return amx;
+#endif
     for (const ProbeSet* set : sets) {
         if (std::strcmp(set->name, kernels.name) == 0) return *set;
     }
