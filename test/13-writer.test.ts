@@ -16,6 +16,7 @@ import { Model } from '../dist/index.js'
 import { readObtHeader, writeObt } from '../dist/obt/obt.js'
 import { PROJECT } from './data.js'
 import { failure } from './expect-code.js'
+import { pythonWith } from './python.js'
 import { temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
 
 const LONG = process.env.ONEBIT_LONG === '1'
@@ -244,7 +245,7 @@ describe('the file is a safetensors file', () => {
     expect(8 + length + at).toBe(bytes.length)
   })
 
-  const python = spawnSync('python3', ['-c', 'import safetensors, numpy']).status === 0
+  const python = pythonWith('safetensors', 'numpy')
   test.skipIf(!python)('by the Python package (skipped without it)', async () => {
     const path = folder.path('python.obt')
     await writeTinyModel(path, { kind: 'sign' })
@@ -254,10 +255,7 @@ describe('the file is a safetensors file', () => {
       'with safe_open(sys.argv[1], framework="numpy") as f:',
       '    print(json.dumps([[k, list(f.get_tensor(k).shape)] for k in f.keys()]))',
     ].join('\n')
-    const found = JSON.parse(execFileSync('python3', ['-c', script, path], { encoding: 'utf8' })) as [
-      string,
-      number[],
-    ][]
+    const found = JSON.parse(execFileSync(python!, ['-c', script, path], { encoding: 'utf8' })) as [string, number[]][]
     const { tensors } = await readObtHeader(path)
     expect(Object.fromEntries(found)).toEqual(Object.fromEntries(tensors.map(({ spec }) => [spec.name, spec.shape])))
   })
