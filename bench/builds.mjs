@@ -46,8 +46,8 @@ async function answer(message, state) {
   if (prompt) await session.logits(promptOf(prompt, model.config.vocab_size))
   else {
     const { usage } = await session.complete([300], { maxTokens: decode, temperature: 0, ignoreEos: true })
-    if (usage.completionTokens !== decode) throw new Error(`${usage.completionTokens} tokens were made`)
-    session.rewind(session.length - decode)
+    if (usage.newTokens !== decode) throw new Error(`${usage.newTokens} tokens were made`)
+    session.rewind(session.position - decode)
   }
   return { seconds: (performance.now() - start) / 1000 }
 }
@@ -65,17 +65,17 @@ function serve() {
 /** A process with one build of the addon. */
 class Side {
   #process
+  #ended
 
   constructor(addon) {
     this.#process = fork(SCRIPT, ['--side'], { env: { ...process.env, ONEBIT_ADDON: addon } })
+    this.#process.setMaxListeners(0)
+    this.#ended = once(this.#process, 'exit').then(([code, signal]) => [{ error: `it ended (${signal ?? code})` }])
   }
 
   async ask(message) {
     this.#process.send(message)
-    const [result] = await Promise.race([
-      once(this.#process, 'message'),
-      once(this.#process, 'exit').then(([code, signal]) => [{ error: `the process ended (${signal ?? code})` }]),
-    ])
+    const [result] = await Promise.race([once(this.#process, 'message'), this.#ended])
     if (result.error) throw new Error(result.error)
     return result
   }
