@@ -11,20 +11,19 @@
 //
 // Tokens are left tiles, 16 of them by 64 columns as they lie. Weights are right tiles: a line has 4 columns of 16 rows, so they
 // are spread out first, some rows and columns at a time, into memory that stays in the first-level cache while all tokens meet
-// it; the first tokens multiply each 64 columns as soon as they are there. Four sums are kept at once: 32 tokens by 32 rows, or
+// it. Four sums are kept at once: 32 tokens by 32 rows, or
 // up to 16 tokens by 64 rows.
 //
 //     tokens 0..15  | 64 columns x 16 |     | 4 columns of 16 rows | x 16 lines       sums: 16 tokens x 16 rows, as `out` lies
 //     tokens 16..31 |                 |  x  | the next 16 rows     |
 
 constexpr int kLineBytes = 64, kTileLines = 16, kTileBytes = kTileLines * kLineBytes, kStep = 64;  // kStep: columns of a tile
-constexpr int kSpreadBytes = 16 << 10;
-constexpr int kSumRows = 64, kSumTokens = 32;  // at most; of kSums sums
-constexpr int kSums = 1024;
-constexpr int kNarrowest = 64;                 // columns of a group
+constexpr int kSpreadBytes = 16 << 10;  // of weights at a time
+constexpr int kNarrowest = 64;    // columns of a group
+constexpr int kChunkTokens = 64;  // that meet what is spread out; their sums stay in the first-level cache
+constexpr int kTableCols = 512;
 // Fewer tokens are multiplied by the other set.
 constexpr int kLeastSigns = 4, kLeastTernary = 4, kLeastBytes = 4;
-constexpr int kTableCols = kSpreadBytes / kTileLines / 2;
 
 // Rounded activations as a left tile reads them.
 struct LeftTokens {
@@ -77,99 +76,129 @@ struct ByteSource {
     }
 };
 
-// ---- sums ------------------------------------------------------------------------------------------------------
+// ---- which weights meet which tokens ---------------------------------------------------------------------------
 
-// Adds the products of `steps` times 64 columns to tiles 0 .. L * R - 1. second: bytes to the lines of the second left tile.
-template <int L, int R>
-ONEBIT_INLINE void add_products(Tiles& tiles, const uint8_t* left, size_t left_stride, size_t second, const int8_t* right, int steps) {
-    for (int s = 0; s < steps; s++, left += kStep, right += R * kTileBytes) {
-        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { tiles.load<4 + l.value>(left + l.value * second, left_stride); });
-        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
-            constexpr int kRight = 6 + r.value % 2;
-            tiles.load<kRight>(right + r.value * kTileBytes, kLineBytes);
-            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { tiles.dot<l.value * R + r.value, 4 + l.value, kRight>(); });
-        });
-    }
+// Columns [c0, c1) of R tiles of rows from `tile` on.
+struct Block {
+    int tile, c0, c1;
+    int steps() const { return (c1 - c0) / kStep; }
+};
+
+// The block after this one; of no columns after the last.
+template <int R>
+inline Block block_after(const Block& block, int n_tiles, int end) {
+    constexpr int kCols = kSpreadBytes / (R * kTileLines);
+    const bool wraps = block.c1 == end;
+    const int tile = wraps ? block.tile + R : block.tile, c0 = tile >= n_tiles ? end : wraps ? 0 : block.c1;
+    return {tile, c0, c0 + kCols < end ? c0 + kCols : end};
 }
 
-// What meets: tokens [first, first + count), of which a left tile has the first `half`, and R tiles of rows from `tile` on,
-// columns [c0, c1).
+// What meets: tokens [first, first + count) of a call, of which the first left tile has `half`, and a block of weights. The sums of
+// these tokens are `place` lines after those of the chunk's first.
 struct Meeting {
-    int first, count, half;
-    int tile, c0, c1;
-    bool spread;  // the weights are to be spread out
+    int first, count, half, place;
+    Block now, next;
+    int8_t* weights;           // `now`, spread out
+    bool first_group, last_group;  // of the chunk's tokens
+    bool begins, ends;         // of all columns
     size_t token() const { return static_cast<size_t>(first); }
 };
 
-// one(Meeting) for all rows, columns and tokens: kCols columns of R tiles of rows are spread out, and meet all tokens.
-template <int L, int R, class F>
-ONEBIT_INLINE void by_meetings(Tiles& tiles, int n_tiles, int cols, int n_tokens, const F& one) {
-    constexpr int kCols = kSpreadBytes / (R * kTileLines);
-    const int groups = (n_tokens + L * kTileLines - 1) / (L * kTileLines), end = (cols + kStep - 1) / kStep * kStep;
+#if defined(_MSC_VER) && !defined(__clang__)
+#define ONEBIT_APART __declspec(noinline)
+#else
+#define ONEBIT_APART __attribute__((noinline))
+#endif
+
+template <int R, class Source>
+ONEBIT_APART void spread_out(const Source& source, int8_t* to, const Block& block, int step, int end) {
+    for (; step < end; step++) source.template spread<R>(to + step * R * kTileBytes, block.tile, block.c0 + step * kStep);
+}
+
+// one(Meeting) for all rows, columns and tokens. Where the last tokens have met 64 columns, those of the next block are spread out in
+// their place, which is in the first-level cache then; and the processor always has tiles to multiply.
+template <int L, int R, class Source, class F>
+ONEBIT_INLINE void by_meetings(Tiles& tiles, const Source& source, int cols, int n_tokens, const F& one) {
+    alignas(64) int8_t weights[kSpreadBytes] = {};
+    const int end = (cols + kStep - 1) / kStep * kStep, n_tiles = source.tiles();
+    const int chunks = (n_tokens + kChunkTokens - 1) / kChunkTokens;
     int configured = 0;
-    for (int tile = 0; tile < n_tiles; tile += R) {
-        for (int c0 = 0; c0 < end; c0 += kCols) {
-            for (int g = 0, first = 0; g < groups; g++) {
-                const int count = (n_tokens - first + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
+    for (int chunk = 0, from = 0; chunk < chunks; chunk++) {
+        const int size = (n_tokens - from + chunks - chunk - 1) / (chunks - chunk);
+        const int groups = (size + L * kTileLines - 1) / (L * kTileLines);
+        Block block = block_after<R>({-R, 0, end}, n_tiles, end);
+        spread_out<R>(source, weights, block, 0, block.steps());
+        while (block.tile < n_tiles) {
+            const Block next = block_after<R>(block, n_tiles, end);
+            for (int g = 0, place = 0; g < groups; g++) {
+                const int count = (size - place + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
                 if (count != configured) tiles.configure(half, L == 1 ? half : count - half);
                 configured = count;
-                one(Meeting{first, count, half, tile, c0, c0 + kCols < end ? c0 + kCols : end, g == 0});
-                first += count;
+                one(Meeting{from + place, count, half, place, block, next, weights, g == 0, g + 1 == groups, block.c0 == 0, block.c1 == end});
+                place += count;
             }
+            spread_out<R>(source, weights, next, block.steps(), next.steps());
+            block = next;
         }
+        from += size;
     }
     tiles.release();
 }
 
-// Products of columns [c, c1) of a meeting.
+// Adds products of a meeting's columns [c, c1) to tiles 0 .. L * R - 1.
 template <int L, int R, class Source>
-ONEBIT_INLINE void multiply_part(Tiles& tiles, const Source& source, const LeftTokens& tokens, const Meeting& m, int8_t* spread, int c,
-                                 int c1) {
+ONEBIT_INLINE void add_products(Tiles& tiles, const Source& source, const LeftTokens& tokens, const Meeting& m, int c, int c1) {
     const uint8_t* left = tokens.at + m.token() * tokens.stride + c;
     const size_t second = static_cast<size_t>(m.half) * tokens.stride;
-    int8_t* right = spread + (c - m.c0) / kStep * R * kTileBytes;
-    const int steps = (c1 - c) / kStep;
-    for (int s = 0; s < steps && m.spread; s++) source.template spread<R>(right + s * R * kTileBytes, m.tile, c + s * kStep);
-    add_products<L, R>(tiles, left, tokens.stride, second, right, steps);
+    const int steps = (c1 - m.now.c0) / kStep, to_spread = m.last_group ? m.next.steps() : 0;
+    for (int s = (c - m.now.c0) / kStep; s < steps; s++, left += kStep) {
+        const int8_t* right = m.weights + s * R * kTileBytes;
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
+            constexpr int kRight = 6 + r.value % 2;
+            tiles.load<kRight>(right + r.value * kTileBytes, kLineBytes);
+            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
+                if constexpr (r.value == 0) tiles.load<4 + l.value>(left + l.value * second, tokens.stride);
+                tiles.dot<l.value * R + r.value, 4 + l.value, kRight>();
+            });
+        });
+        if (s < to_spread) spread_out<R>(source, m.weights, m.next, s, s + 1);
+    }
 }
 
 // ---- whole rows ------------------------------------------------------------------------------------------------
 
-// A tile with fewer rows than it has room for, by way of memory.
-inline void store_narrow(int32_t* out, size_t out_stride, const int32_t (&sums)[kTileLines][kTileLines], int tokens, int rows, bool add) {
-    for (int t = 0; t < tokens; t++, out += out_stride) {
-        for (int r = 0; r < rows; r++) out[r] = add ? out[r] + sums[t][r] : sums[t][r];
-    }
+// Sums of fewer rows than a tile has.
+inline void store_narrow(int32_t* out, size_t out_stride, const int32_t* sums, int sums_stride, int tokens, int rows) {
+    for (int t = 0; t < tokens; t++) memcpy(out + static_cast<size_t>(t) * out_stride, sums + t * sums_stride, static_cast<size_t>(rows) * sizeof *out);
 }
 
-// out (+)= the sums of all columns.
+// out (+)= the sums of all columns. With `add`, source.rows are whole tiles.
 template <int L, int R, class Source>
 void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, const LeftTokens& tokens, bool add) {
-    alignas(64) int8_t spread[kSpreadBytes] = {};
+    constexpr int kRow = R * kTileLines, kTokens = L == 1 ? kTileLines : kChunkTokens;
+    alignas(64) int32_t sums[kTokens * kRow];
     Tiles tiles;
-    by_meetings<L, R>(tiles, source.tiles(), cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
-        int32_t* const to = out + m.token() * out_stride + m.tile * kTileLines;
-        const size_t second = static_cast<size_t>(m.half) * out_stride, bytes = out_stride * sizeof *out;
-        const bool adds = add || m.c0 > 0;
-        // The sums of 16 rows that `out` has room for; others stay apart.
-        const auto whole = [&](int r) { return m.tile + r < source.tiles() && source.rows(m.tile + r) == kTileLines; };
+    by_meetings<L, R>(tiles, source, cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+        int32_t* const to = out + m.token() * out_stride + m.now.tile * kTileLines;
+        const auto out_at = [&](int i) { return to + static_cast<size_t>(i / R * m.half) * out_stride + i % R * kTileLines; };
+        const auto sums_at = [&](int i) { return sums + (m.place + i / R * m.half) * kRow + i % R * kTileLines; };
+        const auto rows = [&](int i) { return m.now.tile + i % R < source.tiles() ? source.rows(m.now.tile + i % R) : 0; };
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            if (adds && whole(i.value % R)) {
-                tiles.load<i.value>(to + i.value / R * second + i.value % R * kTileLines, bytes);
+            if (!m.begins) {
+                tiles.load<i.value>(sums_at(i), kRow * sizeof *sums);
+            } else if (add && rows(i) > 0) {
+                tiles.load<i.value>(out_at(i), out_stride * sizeof *out);
             } else {
                 tiles.zero<i.value>();
             }
         });
-        multiply_part<L, R>(tiles, source, tokens, m, spread, m.c0, m.c1);
+        add_products<L, R>(tiles, source, tokens, m, m.now.c0, m.now.c1);
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            constexpr int kLeft = i.value / R, kRight = i.value % R;
-            int32_t* at = to + kLeft * second + kRight * kTileLines;
-            if (whole(kRight)) {
-                tiles.store<i.value>(at, bytes);
-            } else if (m.tile + kRight < source.tiles()) {
-                alignas(64) int32_t sums[kTileLines][kTileLines];
-                tiles.store<i.value>(sums, kLineBytes);
-                store_narrow(at, out_stride, sums, kLeft == 0 ? m.half : m.count - m.half, source.rows(m.tile + kRight), adds);
+            if (m.ends && rows(i) == kTileLines) {
+                tiles.store<i.value>(out_at(i), out_stride * sizeof *out);
+            } else {
+                tiles.store<i.value>(sums_at(i), kRow * sizeof *sums);
+                if (m.ends) store_narrow(out_at(i), out_stride, sums_at(i), kRow, i < R ? m.half : m.count - m.half, rows(i));
             }
         });
     });
@@ -181,26 +210,28 @@ void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, c
 template <int L, int R, class Source, class Scales>
 void sum_groups(float* out, size_t out_stride, const Source& source, int cols, int group, const LeftTokens& tokens, bool add,
                 const Scales& scales) {
-    alignas(64) int8_t spread[kSpreadBytes] = {};
-    alignas(64) float d[kSpreadBytes / (R * kTileLines) / kNarrowest][R * kTileLines];
-    alignas(64) float acc[kSums];
-    alignas(64) int32_t sums[kSums];
-    constexpr int kRow = R * kTileLines;  // of acc and sums
+    constexpr int kRow = R * kTileLines, kTokens = L == 1 ? kTileLines : kChunkTokens;
+    alignas(64) float d[kSpreadBytes / kRow / kNarrowest][kRow];
+    alignas(64) float acc[kTokens * kRow];
+    alignas(64) int32_t sums[L * kTileLines * kRow];
     Tiles tiles;
-    by_meetings<L, R>(tiles, source.tiles(), cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
-        const int there = source.tiles() - m.tile < R ? source.tiles() - m.tile : R;
-        float* const to = out + m.token() * out_stride + m.tile * kTileLines;
+    by_meetings<L, R>(tiles, source, cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+        const int tile = m.now.tile, there = source.tiles() - tile < R ? source.tiles() - tile : R;
+        float* const to = out + m.token() * out_stride + tile * kTileLines;
+        float* const mine = acc + m.place * kRow;
         const auto each = [&](const auto& f) ONEBIT_INLINE_LAMBDA {
             for (int t = 0; t < m.count; t++) {
-                for (int r = 0; r < there; r++) f(to + static_cast<size_t>(t) * out_stride + r * kTileLines, acc + t * kRow + r * kTileLines);
+                for (int r = 0; r < there; r++) f(to + static_cast<size_t>(t) * out_stride + r * kTileLines, mine + t * kRow + r * kTileLines);
             }
         };
-        each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add || m.c0 > 0 ? floats_load(from) : floats_zero()); });
-        for (int c = m.c0; c < m.c1; c += group) {
-            float* const scale = d[(c - m.c0) / group];
-            for (int r = 0; r < R && m.spread; r++) floats_store(scale + r * kTileLines, floats_from_f16(scales(m.tile + (r < there ? r : there - 1), c / group)));
+        if (m.begins) each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add ? floats_load(from) : floats_zero()); });
+        for (int c = m.now.c0; c < m.now.c1; c += group) {
+            float* const scale = d[(c - m.now.c0) / group];
+            for (int r = 0; r < R && m.first_group; r++) {
+                floats_store(scale + r * kTileLines, floats_from_f16(scales(tile + (r < there ? r : there - 1), c / group)));
+            }
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA { tiles.zero<i.value>(); });
-            multiply_part<L, R>(tiles, source, tokens, m, spread, c, c + group);
+            add_products<L, R>(tiles, source, tokens, m, c, c + group);
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
                 tiles.store<i.value>(sums + i.value / R * m.half * kRow + i.value % R * kTileLines, kRow * sizeof *sums);
             });
@@ -208,12 +239,12 @@ void sum_groups(float* out, size_t out_stride, const Source& source, int cols, i
             unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { by[r] = floats_load(scale + r.value * kTileLines); });
             for (int t = 0; t < m.count; t++) {
                 unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
-                    float* a = acc + t * kRow + r.value * kTileLines;
+                    float* a = mine + t * kRow + r.value * kTileLines;
                     floats_store(a, floats_fma(by[r], floats_from_ints(ints_load(sums + t * kRow + r.value * kTileLines)), floats_load(a)));
                 });
             }
         }
-        each([&](float* at, const float* a) ONEBIT_INLINE_LAMBDA { floats_store(at, floats_load(a)); });
+        if (m.ends) each([&](float* at, const float* a) ONEBIT_INLINE_LAMBDA { floats_store(at, floats_load(a)); });
     });
 }
 
