@@ -7,6 +7,7 @@
 //     spread_bytes(to, rows, stride, last)  64 columns of 16 rows of bytes: 16 lines; rows after `last` are like it
 //     order_columns(to, q)               64 activations in the order in which spread_signs has columns
 //     Ints, Floats                       16 of them, with the names that the sets' *_vectors.inl have
+//     fetch(at)                          from memory into the second-level cache
 //     fewer()                            the set that multiplies a few tokens where that is faster
 //
 // Tokens are left tiles, 16 of them by 64 columns as they lie. Weights are right tiles: a line has 4 columns of 16 rows, so they
@@ -18,12 +19,13 @@
 //     tokens 16..31 |                 |  x  | the next 16 rows     |
 
 constexpr int kLineBytes = 64, kTileLines = 16, kTileBytes = kTileLines * kLineBytes, kStep = 64;  // kStep: columns of a tile
+constexpr size_t kFetchAhead = 16 << 10;
 constexpr int kSpreadBytes = 16 << 10;  // of weights at a time
 constexpr int kNarrowest = 64;    // columns of a group
 constexpr int kChunkTokens = 64;  // that meet what is spread out; their sums stay in the first-level cache
-constexpr int kTableCols = 512;
+constexpr int kTableCols = 1 << 14;  // whole rows: a column of a token is one byte
 // Fewer tokens are multiplied by the other set.
-constexpr int kLeastSigns = 4, kLeastTernary = 4, kLeastBytes = 4;
+constexpr int kLeastSigns = 4, kLeastTernary = 4, kLeastBytes = 16;
 
 // Rounded activations as a left tile reads them.
 struct LeftTokens {
@@ -41,6 +43,7 @@ struct SignSource {
     template <int N>
     ONEBIT_INLINE void spread(int8_t* to, int tile, int c) const {
         const uint8_t* from = blocks.bits + static_cast<size_t>(tile / 4) * blocks.stride + static_cast<size_t>(c) * 8;
+        for (int line = 0; line < 8; line++) fetch(from + line * kLineBytes + kFetchAhead);
         unrolled<2>([&](auto half) ONEBIT_INLINE_LAMBDA { spread_signs<N>(to + half * 512, from + half * 256, tile % 4 / 2); });
     }
 };
@@ -56,6 +59,7 @@ struct CodeSource {
         unrolled<N>([&](auto i) ONEBIT_INLINE_LAMBDA {
             const int block = tile + i < blocks.count ? tile + i : blocks.count - 1;
             const uint8_t* from = blocks.codes + static_cast<size_t>(block) * block_bytes + static_cast<size_t>(c) * 4;
+            for (int k = 0; k < parts; k++) fetch(from + k * kLineBytes + kFetchAhead);
             for (int k = 0; k < parts; k++) spread_codes(to + i * kTileBytes + k * 256, from + k * 64);
         });
     }
@@ -71,7 +75,9 @@ struct ByteSource {
     ONEBIT_INLINE void spread(int8_t* to, int tile, int c) const {
         for (int i = 0; i < N; i++) {
             const int row = (tile + i < tiles() ? tile + i : tiles() - 1) * kTileLines;
-            spread_bytes(to + i * kTileBytes, w + static_cast<size_t>(row) * stride + c, stride, n_rows - row - 1);
+            const int8_t* from = w + static_cast<size_t>(row) * stride + c;
+            for (int r = 0; r < kTileLines; r++) fetch(from + static_cast<size_t>(kTileLines * N + r) * stride);
+            spread_bytes(to + i * kTileBytes, from, stride, n_rows - row - 1);
         }
     }
 };
