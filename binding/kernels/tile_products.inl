@@ -20,12 +20,10 @@
 
 constexpr int kLineBytes = 64, kTileLines = 16, kTileBytes = kTileLines * kLineBytes, kStep = 64;  // kStep: columns of a tile
 constexpr size_t kFetchAhead = 16 << 10;
-constexpr int kSpreadBytes = 16 << 10;  // of weights at a time
-constexpr int kNarrowest = 64;    // columns of a group
-constexpr int kChunkTokens = 64;  // that meet what is spread out; their sums stay in the first-level cache
+constexpr int kSpreadBytes = 8 << 10;  // of weights at a time
 constexpr int kTableCols = 1 << 14;  // whole rows: a column of a token is one byte
 // Fewer tokens are multiplied by the other set.
-constexpr int kLeastSigns = 4, kLeastTernary = 4, kLeastBytes = 16;
+constexpr int kLeastSigns = 3, kLeastTernary = 3, kLeastBytes = 16;
 
 // Rounded activations as a left tile reads them.
 struct LeftTokens {
@@ -84,81 +82,71 @@ struct ByteSource {
 
 // ---- which weights meet which tokens ---------------------------------------------------------------------------
 
-// Columns [c0, c1) of R tiles of rows from `tile` on.
-struct Block {
-    int tile, c0, c1;
-    int steps() const { return (c1 - c0) / kStep; }
-};
-
-// The block after this one; of no columns after the last.
-template <int R>
-inline Block block_after(const Block& block, int n_tiles, int end) {
-    constexpr int kCols = kSpreadBytes / (R * kTileLines);
-    const bool wraps = block.c1 == end;
-    const int tile = wraps ? block.tile + R : block.tile, c0 = tile >= n_tiles ? end : wraps ? 0 : block.c1;
-    return {tile, c0, c0 + kCols < end ? c0 + kCols : end};
-}
-
-// What meets: tokens [first, first + count) of a call, of which the first left tile has `half`, and a block of weights. The sums of
-// these tokens are `place` lines after those of the chunk's first.
-struct Meeting {
-    int first, count, half, place;
-    Block now, next;
-    int8_t* weights;           // `now`, spread out
-    bool first_group, last_group;  // of the chunk's tokens
-    bool begins, ends;         // of all columns
-    size_t token() const { return static_cast<size_t>(first); }
-};
-
 #if defined(_MSC_VER) && !defined(__clang__)
 #define ONEBIT_APART __declspec(noinline)
 #else
 #define ONEBIT_APART __attribute__((noinline))
 #endif
 
+// Weights in the order in which they are multiplied, all columns of R tiles of rows and then those of the next, spread out some
+// steps before. A step takes the place of the one that has just been multiplied, which is in the first-level cache.
 template <int R, class Source>
-ONEBIT_APART void spread_out(const Source& source, int8_t* to, const Block& block, int step, int end) {
-    for (; step < end; step++) source.template spread<R>(to + step * R * kTileBytes, block.tile, block.c0 + step * kStep);
-}
+class Weights {
+public:
+    Weights(const Source& source, int cols) : source_(source), n_tiles_(source.tiles()), end_((cols + kStep - 1) / kStep * kStep) {}
 
-// one(Meeting) for all rows, columns and tokens. Where the last tokens have met 64 columns, those of the next block are spread out in
-// their place, which is in the first-level cache then; and the processor always has tiles to multiply.
+    void begin() {
+        tile_ = c_ = now_ = 0;
+        for (int i = 0; i < kSteps; i++) advance();
+    }
+    const int8_t* step() const { return spread_ + now_ * R * kTileBytes; }
+    // The step that was multiplied is not needed any more.
+    ONEBIT_APART void advance() {
+        if (tile_ < n_tiles_) source_.template spread<R>(spread_ + now_ * R * kTileBytes, tile_, c_);
+        now_ = (now_ + 1) % kSteps;
+        c_ += kStep;
+        if (c_ < end_) return;
+        c_ = 0;
+        tile_ += R;
+    }
+    int end() const { return end_; }
+
+private:
+    static constexpr int kSteps = kSpreadBytes / (R * kTileBytes);
+    const Source& source_;
+    const int n_tiles_, end_;
+    int tile_ = 0, c_ = 0;  // what is spread out next
+    int now_ = 0;           // what is multiplied next, of spread_
+    alignas(64) int8_t spread_[kSpreadBytes] = {};
+};
+
+// What meets: tokens [first, first + count) of a call, of which the first left tile has `half`, and R tiles of rows from `tile` on.
+struct Meeting {
+    int first, count, half, tile;
+    size_t token() const { return static_cast<size_t>(first); }
+};
+
+// one(Meeting) for all rows and tokens.
 template <int L, int R, class Source, class F>
-ONEBIT_INLINE void by_meetings(Tiles& tiles, const Source& source, int cols, int n_tokens, const F& one) {
-    alignas(64) int8_t weights[kSpreadBytes] = {};
-    const int end = (cols + kStep - 1) / kStep * kStep, n_tiles = source.tiles();
-    const int chunks = (n_tokens + kChunkTokens - 1) / kChunkTokens;
-    int configured = 0;
-    for (int chunk = 0, from = 0; chunk < chunks; chunk++) {
-        const int size = (n_tokens - from + chunks - chunk - 1) / (chunks - chunk);
-        const int groups = (size + L * kTileLines - 1) / (L * kTileLines);
-        Block block = block_after<R>({-R, 0, end}, n_tiles, end);
-        spread_out<R>(source, weights, block, 0, block.steps());
-        while (block.tile < n_tiles) {
-            const Block next = block_after<R>(block, n_tiles, end);
-            for (int g = 0, place = 0; g < groups; g++) {
-                const int count = (size - place + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
-                if (count != configured) tiles.configure(half, L == 1 ? half : count - half);
-                configured = count;
-                one(Meeting{from + place, count, half, place, block, next, weights, g == 0, g + 1 == groups, block.c0 == 0, block.c1 == end});
-                place += count;
-            }
-            spread_out<R>(source, weights, next, block.steps(), next.steps());
-            block = next;
-        }
-        from += size;
+ONEBIT_INLINE void by_meetings(Tiles& tiles, Weights<R, Source>& weights, int n_tiles, int n_tokens, const F& one) {
+    const int groups = (n_tokens + L * kTileLines - 1) / (L * kTileLines);
+    for (int g = 0, first = 0; g < groups; g++) {
+        const int count = (n_tokens - first + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
+        tiles.configure(half, L == 1 ? half : count - half);
+        weights.begin();
+        for (int tile = 0; tile < n_tiles; tile += R) one(Meeting{first, count, half, tile});
+        first += count;
     }
     tiles.release();
 }
 
-// Adds products of a meeting's columns [c, c1) to tiles 0 .. L * R - 1.
+// Adds products of columns [c, c1) to tiles 0 .. L * R - 1.
 template <int L, int R, class Source>
-ONEBIT_INLINE void add_products(Tiles& tiles, const Source& source, const LeftTokens& tokens, const Meeting& m, int c, int c1) {
+ONEBIT_INLINE void add_products(Tiles& tiles, Weights<R, Source>& weights, const LeftTokens& tokens, const Meeting& m, int c, int c1) {
     const uint8_t* left = tokens.at + m.token() * tokens.stride + c;
     const size_t second = static_cast<size_t>(m.half) * tokens.stride;
-    const int steps = (c1 - m.now.c0) / kStep, to_spread = m.last_group ? m.next.steps() : 0;
-    for (int s = (c - m.now.c0) / kStep; s < steps; s++, left += kStep) {
-        const int8_t* right = m.weights + s * R * kTileBytes;
+    for (; c < c1; c += kStep, left += kStep) {
+        const int8_t* right = weights.step();
         unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
             constexpr int kRight = 6 + r.value % 2;
             tiles.load<kRight>(right + r.value * kTileBytes, kLineBytes);
@@ -167,44 +155,39 @@ ONEBIT_INLINE void add_products(Tiles& tiles, const Source& source, const LeftTo
                 tiles.dot<l.value * R + r.value, 4 + l.value, kRight>();
             });
         });
-        if (s < to_spread) spread_out<R>(source, m.weights, m.next, s, s + 1);
+        weights.advance();
     }
 }
 
 // ---- whole rows ------------------------------------------------------------------------------------------------
 
-// Sums of fewer rows than a tile has.
-inline void store_narrow(int32_t* out, size_t out_stride, const int32_t* sums, int sums_stride, int tokens, int rows) {
-    for (int t = 0; t < tokens; t++) memcpy(out + static_cast<size_t>(t) * out_stride, sums + t * sums_stride, static_cast<size_t>(rows) * sizeof *out);
-}
-
-// out (+)= the sums of all columns. With `add`, source.rows are whole tiles.
+// out (+)= the sums of all columns. With `add`, all tiles of rows are whole.
 template <int L, int R, class Source>
 void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, const LeftTokens& tokens, bool add) {
-    constexpr int kRow = R * kTileLines, kTokens = L == 1 ? kTileLines : kChunkTokens;
-    alignas(64) int32_t sums[kTokens * kRow];
     Tiles tiles;
-    by_meetings<L, R>(tiles, source, cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
-        int32_t* const to = out + m.token() * out_stride + m.now.tile * kTileLines;
-        const auto out_at = [&](int i) { return to + static_cast<size_t>(i / R * m.half) * out_stride + i % R * kTileLines; };
-        const auto sums_at = [&](int i) { return sums + (m.place + i / R * m.half) * kRow + i % R * kTileLines; };
-        const auto rows = [&](int i) { return m.now.tile + i % R < source.tiles() ? source.rows(m.now.tile + i % R) : 0; };
+    Weights<R, Source> weights(source, cols);
+    by_meetings<L, R>(tiles, weights, source.tiles(), tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+        int32_t* const to = out + m.token() * out_stride + m.tile * kTileLines;
+        const auto at = [&](int i) { return to + static_cast<size_t>(i / R * m.half) * out_stride + i % R * kTileLines; };
+        const auto rows = [&](int i) { return m.tile + i % R < source.tiles() ? source.rows(m.tile + i % R) : 0; };
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            if (!m.begins) {
-                tiles.load<i.value>(sums_at(i), kRow * sizeof *sums);
-            } else if (add && rows(i) > 0) {
-                tiles.load<i.value>(out_at(i), out_stride * sizeof *out);
+            if (add && rows(i) > 0) {
+                tiles.load<i.value>(at(i), out_stride * sizeof *out);
             } else {
                 tiles.zero<i.value>();
             }
         });
-        add_products<L, R>(tiles, source, tokens, m, m.now.c0, m.now.c1);
+        add_products<L, R>(tiles, weights, tokens, m, 0, weights.end());
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            if (m.ends && rows(i) == kTileLines) {
-                tiles.store<i.value>(out_at(i), out_stride * sizeof *out);
-            } else {
-                tiles.store<i.value>(sums_at(i), kRow * sizeof *sums);
-                if (m.ends) store_narrow(out_at(i), out_stride, sums_at(i), kRow, i < R ? m.half : m.count - m.half, rows(i));
+            if (rows(i) == kTileLines) {
+                tiles.store<i.value>(at(i), out_stride * sizeof *out);
+            } else if (rows(i) > 0) {  // `out` has room for fewer rows than the tile
+                alignas(64) int32_t sums[kTileLines * kTileLines];
+                tiles.store<i.value>(sums, kLineBytes);
+                const int lines = i < R ? m.half : m.count - m.half;
+                for (int t = 0; t < lines; t++) {
+                    memcpy(at(i) + static_cast<size_t>(t) * out_stride, sums + t * kTileLines, static_cast<size_t>(rows(i)) * sizeof *sums);
+                }
             }
         });
     });
@@ -216,41 +199,38 @@ void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, c
 template <int L, int R, class Source, class Scales>
 void sum_groups(float* out, size_t out_stride, const Source& source, int cols, int group, const LeftTokens& tokens, bool add,
                 const Scales& scales) {
-    constexpr int kRow = R * kTileLines, kTokens = L == 1 ? kTileLines : kChunkTokens;
-    alignas(64) float d[kSpreadBytes / kRow / kNarrowest][kRow];
+    constexpr int kRow = R * kTileLines, kTokens = L * kTileLines;
     alignas(64) float acc[kTokens * kRow];
-    alignas(64) int32_t sums[L * kTileLines * kRow];
+    alignas(64) int32_t sums[kTokens * kRow];
     Tiles tiles;
-    by_meetings<L, R>(tiles, source, cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
-        const int tile = m.now.tile, there = source.tiles() - tile < R ? source.tiles() - tile : R;
-        float* const to = out + m.token() * out_stride + tile * kTileLines;
-        float* const mine = acc + m.place * kRow;
+    Weights<R, Source> weights(source, cols);
+    by_meetings<L, R>(tiles, weights, source.tiles(), tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+        const int there = source.tiles() - m.tile < R ? source.tiles() - m.tile : R;
+        float* const to = out + m.token() * out_stride + m.tile * kTileLines;
         const auto each = [&](const auto& f) ONEBIT_INLINE_LAMBDA {
             for (int t = 0; t < m.count; t++) {
-                for (int r = 0; r < there; r++) f(to + static_cast<size_t>(t) * out_stride + r * kTileLines, mine + t * kRow + r * kTileLines);
+                for (int r = 0; r < there; r++) f(to + static_cast<size_t>(t) * out_stride + r * kTileLines, acc + t * kRow + r * kTileLines);
             }
         };
-        if (m.begins) each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add ? floats_load(from) : floats_zero()); });
-        for (int c = m.now.c0; c < m.now.c1; c += group) {
-            float* const scale = d[(c - m.now.c0) / group];
-            for (int r = 0; r < R && m.first_group; r++) {
-                floats_store(scale + r * kTileLines, floats_from_f16(scales(tile + (r < there ? r : there - 1), c / group)));
-            }
+        each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add ? floats_load(from) : floats_zero()); });
+        for (int c = 0; c < cols; c += group) {
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA { tiles.zero<i.value>(); });
-            add_products<L, R>(tiles, source, tokens, m, c, c + group);
+            add_products<L, R>(tiles, weights, tokens, m, c, c + group);
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
                 tiles.store<i.value>(sums + i.value / R * m.half * kRow + i.value % R * kTileLines, kRow * sizeof *sums);
             });
-            Floats by[R];
-            unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { by[r] = floats_load(scale + r.value * kTileLines); });
+            Floats d[R];
+            unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
+                d[r] = floats_from_f16(scales(m.tile + (r.value < there ? r.value : there - 1), c / group));
+            });
             for (int t = 0; t < m.count; t++) {
                 unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
-                    float* a = mine + t * kRow + r.value * kTileLines;
-                    floats_store(a, floats_fma(by[r], floats_from_ints(ints_load(sums + t * kRow + r.value * kTileLines)), floats_load(a)));
+                    float* a = acc + t * kRow + r.value * kTileLines;
+                    floats_store(a, floats_fma(d[r], floats_from_ints(ints_load(sums + t * kRow + r.value * kTileLines)), floats_load(a)));
                 });
             }
         }
-        if (m.ends) each([&](float* at, const float* a) ONEBIT_INLINE_LAMBDA { floats_store(at, floats_load(a)); });
+        each([&](float* at, const float* a) ONEBIT_INLINE_LAMBDA { floats_store(at, floats_load(a)); });
     });
 }
 
