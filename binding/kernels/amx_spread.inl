@@ -5,6 +5,7 @@
 // sign b, the lowest bit is 1 and the others are b: 1 or -1. Of a code c1 c0 (0, 1 or 2), the lowest bit is c0 turned, the others
 // are c0 ^ c1 turned: -1, 0 or 1. (A mask and a blend do the same at half the speed: the masks are made on one port.)
 
+ONEBIT_INLINE void fetch(const void* at) { prefetch_far(static_cast<const uint8_t*>(at)); }
 inline __m512i line_load(const uint8_t* p) { return _mm512_loadu_si512(p); }
 inline void line_store(int8_t* p, __m512i v) { _mm512_store_si512(p, v); }
 
@@ -51,24 +52,32 @@ inline void order_columns(uint8_t* to, const int8_t* q) {
     _mm512_storeu_si512(to, _mm512_permutexvar_epi8(_mm512_load_si512(kColumnOrder.column), _mm512_loadu_si512(q)));
 }
 
-// A transposition of 16 x 16 groups of 4 bytes: rows 4 apart are loaded into the quarters of a vector, and each quarter is then
-// transposed by itself.
+// Turns 4 vectors of quarters, each of which has 4 groups of 4 bytes: out[i] has the groups with number i, quarter by quarter.
+ONEBIT_INLINE void turn_quarters(__m512i (&v)[4]) {
+    const __m512i low01 = _mm512_unpacklo_epi32(v[0], v[1]), high01 = _mm512_unpackhi_epi32(v[0], v[1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(v[2], v[3]), high23 = _mm512_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm512_unpacklo_epi64(low01, low23);
+    v[1] = _mm512_unpackhi_epi64(low01, low23);
+    v[2] = _mm512_unpacklo_epi64(high01, high23);
+    v[3] = _mm512_unpackhi_epi64(high01, high23);
+}
+
+// A transposition of 16 x 16 groups of 4 bytes: within quarters of 4 rows each, and then of the quarters. Each row is loaded once,
+// because rows a power of two apart push each other out of the first-level cache.
 ONEBIT_INLINE void spread_bytes(int8_t* to, const int8_t* rows, size_t stride, int last) {
-    const int8_t* row[16];
-    for (int i = 0; i < 16; i++) row[i] = rows + static_cast<size_t>(i < last ? i : last) * stride;
-    for (int c = 0; c < 64; c += 16) {
-        __m512i v[4];
-        unrolled<4>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            const auto part = [&](int k) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row[4 * k + i.value] + c)); };
-            v[i] = _mm512_inserti32x4(_mm512_inserti32x4(_mm512_castsi128_si512(part(0)), part(1), 1), part(2), 2);
-            v[i] = _mm512_inserti32x4(v[i], part(3), 3);
-        });
-        const __m512i low01 = _mm512_unpacklo_epi32(v[0], v[1]), high01 = _mm512_unpackhi_epi32(v[0], v[1]);
-        const __m512i low23 = _mm512_unpacklo_epi32(v[2], v[3]), high23 = _mm512_unpackhi_epi32(v[2], v[3]);
-        int8_t* line = to + c * 16;
-        line_store(line, _mm512_unpacklo_epi64(low01, low23));
-        line_store(line + 64, _mm512_unpackhi_epi64(low01, low23));
-        line_store(line + 128, _mm512_unpacklo_epi64(high01, high23));
-        line_store(line + 192, _mm512_unpackhi_epi64(high01, high23));
-    }
+    __m512i v[4][4];  // of 4 rows each
+    unrolled<16>([&](auto i) ONEBIT_INLINE_LAMBDA {
+        const size_t row = static_cast<size_t>(i.value < last ? i.value : last);
+        v[i.value / 4][i.value % 4] = _mm512_loadu_si512(rows + row * stride);
+    });
+    unrolled<4>([&](auto i) ONEBIT_INLINE_LAMBDA { turn_quarters(v[i.value]); });
+    // v[i][k] has, in quarter q, the groups 4 q + k of rows 4 i .. 4 i + 3.
+    unrolled<4>([&](auto k) ONEBIT_INLINE_LAMBDA {
+        const __m512i a = _mm512_shuffle_i32x4(v[0][k.value], v[1][k.value], 0x88), b = _mm512_shuffle_i32x4(v[2][k.value], v[3][k.value], 0x88);
+        const __m512i c = _mm512_shuffle_i32x4(v[0][k.value], v[1][k.value], 0xdd), d = _mm512_shuffle_i32x4(v[2][k.value], v[3][k.value], 0xdd);
+        line_store(to + k.value * 64, _mm512_shuffle_i32x4(a, b, 0x88));
+        line_store(to + (8 + k.value) * 64, _mm512_shuffle_i32x4(a, b, 0xdd));
+        line_store(to + (4 + k.value) * 64, _mm512_shuffle_i32x4(c, d, 0x88));
+        line_store(to + (12 + k.value) * 64, _mm512_shuffle_i32x4(c, d, 0xdd));
+    });
 }

@@ -27,6 +27,7 @@ ONEBIT_INLINE void exercise(AnyTiles& tiles, int first, int second, const int8_t
 }
 
 bool as_plain() {
+    constexpr int kFound = 4 * kTileBytes / 4;
     int8_t bytes[1 << 11];
     uint32_t word = 1;
     for (int8_t& byte : bytes) {
@@ -35,7 +36,7 @@ bool as_plain() {
     }
     for (int first = 1; first <= kTileLines; first++) {
         for (int second = 1; second <= kTileLines; second++) {
-            int32_t found[kSums] = {}, wanted[kSums] = {};
+            int32_t found[kFound] = {}, wanted[kFound] = {};
             Tiles tiles;
             PlainTiles plain;
             exercise(tiles, first, second, bytes, found);

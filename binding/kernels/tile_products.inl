@@ -7,24 +7,29 @@
 //     spread_bytes(to, rows, stride, last)  64 columns of 16 rows of bytes: 16 lines; rows after `last` are like it
 //     order_columns(to, q)               64 activations in the order in which spread_signs has columns
 //     Ints, Floats                       16 of them, with the names that the sets' *_vectors.inl have
+//     fetch(at)                          from memory into the second-level cache
 //     fewer()                            the set that multiplies a few tokens where that is faster
 //
 // Tokens are left tiles, 16 of them by 64 columns as they lie. Weights are right tiles: a line has 4 columns of 16 rows, so they
-// are spread out first, some rows and columns at a time, into memory that stays in the first-level cache while all tokens meet
-// it; the first tokens multiply each 64 columns as soon as they are there. Four sums are kept at once: 32 tokens by 32 rows, or
-// up to 16 tokens by 64 rows.
+// are spread out into memory first, a little ahead of the products and beside them. Four sums stay in tiles over all columns:
+// 32 tokens by 32 rows, or up to 16 tokens by 64 rows.
 //
 //     tokens 0..15  | 64 columns x 16 |     | 4 columns of 16 rows | x 16 lines       sums: 16 tokens x 16 rows, as `out` lies
 //     tokens 16..31 |                 |  x  | the next 16 rows     |
+//
+// Measured on one core whose tiles multiply 3,100 G a second (bench/native/kernels_bench.cpp has the products one by one):
+//   - Storing a tile takes the 16 cycles of a product, in which nothing is multiplied. So sums are not cut along the columns, and
+//     every 32 tokens spread the weights out again: 64 tokens, 4,096 columns 1,310 -> 1,480 Gw/s.
+//   - 32 stores beside the 4 products of a step are as many as there is room for: 3,100 -> 2,400.
+//   - Lines that the first-level cache has lost take 8 cycles to store. 8 KB of weights at a time are 1,540 Gw/s, 16 KB 1,480;
+//     a block of 32 KB that all tokens met was 700 to 1,000.
 
 constexpr int kLineBytes = 64, kTileLines = 16, kTileBytes = kTileLines * kLineBytes, kStep = 64;  // kStep: columns of a tile
-constexpr int kSpreadBytes = 16 << 10;
-constexpr int kSumRows = 64, kSumTokens = 32;  // at most; of kSums sums
-constexpr int kSums = 1024;
-constexpr int kNarrowest = 64;                 // columns of a group
+constexpr size_t kFetchAhead = 16 << 10;
+constexpr int kSpreadBytes = 8 << 10;  // of weights at a time
+constexpr int kTableCols = 1 << 14;  // whole rows: a column of a token is one byte
 // Fewer tokens are multiplied by the other set.
-constexpr int kLeastSigns = 4, kLeastTernary = 4, kLeastBytes = 4;
-constexpr int kTableCols = kSpreadBytes / kTileLines / 2;
+constexpr int kLeastSigns = 3, kLeastTernary = 3, kLeastBytes = 16;
 
 // Rounded activations as a left tile reads them.
 struct LeftTokens {
@@ -42,6 +47,7 @@ struct SignSource {
     template <int N>
     ONEBIT_INLINE void spread(int8_t* to, int tile, int c) const {
         const uint8_t* from = blocks.bits + static_cast<size_t>(tile / 4) * blocks.stride + static_cast<size_t>(c) * 8;
+        for (int line = 0; line < 8; line++) fetch(from + line * kLineBytes + kFetchAhead);
         unrolled<2>([&](auto half) ONEBIT_INLINE_LAMBDA { spread_signs<N>(to + half * 512, from + half * 256, tile % 4 / 2); });
     }
 };
@@ -57,6 +63,7 @@ struct CodeSource {
         unrolled<N>([&](auto i) ONEBIT_INLINE_LAMBDA {
             const int block = tile + i < blocks.count ? tile + i : blocks.count - 1;
             const uint8_t* from = blocks.codes + static_cast<size_t>(block) * block_bytes + static_cast<size_t>(c) * 4;
+            for (int k = 0; k < parts; k++) fetch(from + k * kLineBytes + kFetchAhead);
             for (int k = 0; k < parts; k++) spread_codes(to + i * kTileBytes + k * 256, from + k * 64);
         });
     }
@@ -72,104 +79,121 @@ struct ByteSource {
     ONEBIT_INLINE void spread(int8_t* to, int tile, int c) const {
         for (int i = 0; i < N; i++) {
             const int row = (tile + i < tiles() ? tile + i : tiles() - 1) * kTileLines;
-            spread_bytes(to + i * kTileBytes, w + static_cast<size_t>(row) * stride + c, stride, n_rows - row - 1);
+            const int8_t* from = w + static_cast<size_t>(row) * stride + c;
+            for (int r = 0; r < kTileLines; r++) fetch(from + static_cast<size_t>(kTileLines * N + r) * stride);
+            spread_bytes(to + i * kTileBytes, from, stride, n_rows - row - 1);
         }
     }
 };
 
-// ---- sums ------------------------------------------------------------------------------------------------------
+// ---- which weights meet which tokens ---------------------------------------------------------------------------
 
-// Adds the products of `steps` times 64 columns to tiles 0 .. L * R - 1. second: bytes to the lines of the second left tile.
-template <int L, int R>
-ONEBIT_INLINE void add_products(Tiles& tiles, const uint8_t* left, size_t left_stride, size_t second, const int8_t* right, int steps) {
-    for (int s = 0; s < steps; s++, left += kStep, right += R * kTileBytes) {
-        unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { tiles.load<4 + l.value>(left + l.value * second, left_stride); });
-        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
-            constexpr int kRight = 6 + r.value % 2;
-            tiles.load<kRight>(right + r.value * kTileBytes, kLineBytes);
-            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA { tiles.dot<l.value * R + r.value, 4 + l.value, kRight>(); });
-        });
+#if defined(_MSC_VER) && !defined(__clang__)
+#define ONEBIT_APART __declspec(noinline)
+#else
+#define ONEBIT_APART __attribute__((noinline))
+#endif
+
+// Weights in the order in which they are multiplied, all columns of R tiles of rows and then those of the next, spread out some
+// steps before. A step takes the place of the one that has just been multiplied, which is in the first-level cache.
+template <int R, class Source>
+class Weights {
+public:
+    Weights(const Source& source, int cols) : source_(source), n_tiles_(source.tiles()), end_((cols + kStep - 1) / kStep * kStep) {}
+
+    void begin() {
+        tile_ = c_ = now_ = 0;
+        for (int i = 0; i < kSteps; i++) advance();
     }
-}
+    const int8_t* step() const { return spread_ + now_ * R * kTileBytes; }
+    // The step that was multiplied is not needed any more.
+    ONEBIT_APART void advance() {
+        if (tile_ < n_tiles_) source_.template spread<R>(spread_ + now_ * R * kTileBytes, tile_, c_);
+        now_ = (now_ + 1) % kSteps;
+        c_ += kStep;
+        if (c_ < end_) return;
+        c_ = 0;
+        tile_ += R;
+    }
+    int end() const { return end_; }
 
-// What meets: tokens [first, first + count), of which a left tile has the first `half`, and R tiles of rows from `tile` on,
-// columns [c0, c1).
+private:
+    static constexpr int kSteps = kSpreadBytes / (R * kTileBytes);
+    const Source& source_;
+    const int n_tiles_, end_;
+    int tile_ = 0, c_ = 0;  // what is spread out next
+    int now_ = 0;           // what is multiplied next, of spread_
+    alignas(64) int8_t spread_[kSpreadBytes] = {};
+};
+
+// What meets: tokens [first, first + count) of a call, of which the first left tile has `half`, and R tiles of rows from `tile` on.
 struct Meeting {
-    int first, count, half;
-    int tile, c0, c1;
-    bool spread;  // the weights are to be spread out
+    int first, count, half, tile;
     size_t token() const { return static_cast<size_t>(first); }
 };
 
-// one(Meeting) for all rows, columns and tokens: kCols columns of R tiles of rows are spread out, and meet all tokens.
-template <int L, int R, class F>
-ONEBIT_INLINE void by_meetings(Tiles& tiles, int n_tiles, int cols, int n_tokens, const F& one) {
-    constexpr int kCols = kSpreadBytes / (R * kTileLines);
-    const int groups = (n_tokens + L * kTileLines - 1) / (L * kTileLines), end = (cols + kStep - 1) / kStep * kStep;
-    int configured = 0;
-    for (int tile = 0; tile < n_tiles; tile += R) {
-        for (int c0 = 0; c0 < end; c0 += kCols) {
-            for (int g = 0, first = 0; g < groups; g++) {
-                const int count = (n_tokens - first + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
-                if (count != configured) tiles.configure(half, L == 1 ? half : count - half);
-                configured = count;
-                one(Meeting{first, count, half, tile, c0, c0 + kCols < end ? c0 + kCols : end, g == 0});
-                first += count;
-            }
-        }
+// one(Meeting) for all rows and tokens.
+template <int L, int R, class Source, class F>
+ONEBIT_INLINE void by_meetings(Tiles& tiles, Weights<R, Source>& weights, int n_tiles, int n_tokens, const F& one) {
+    const int groups = (n_tokens + L * kTileLines - 1) / (L * kTileLines);
+    for (int g = 0, first = 0; g < groups; g++) {
+        const int count = (n_tokens - first + groups - g - 1) / (groups - g), half = (count + L - 1) / L;
+        tiles.configure(half, L == 1 ? half : count - half);
+        weights.begin();
+        for (int tile = 0; tile < n_tiles; tile += R) one(Meeting{first, count, half, tile});
+        first += count;
     }
     tiles.release();
 }
 
-// Products of columns [c, c1) of a meeting.
+// Adds products of columns [c, c1) to tiles 0 .. L * R - 1.
 template <int L, int R, class Source>
-ONEBIT_INLINE void multiply_part(Tiles& tiles, const Source& source, const LeftTokens& tokens, const Meeting& m, int8_t* spread, int c,
-                                 int c1) {
+ONEBIT_INLINE void add_products(Tiles& tiles, Weights<R, Source>& weights, const LeftTokens& tokens, const Meeting& m, int c, int c1) {
     const uint8_t* left = tokens.at + m.token() * tokens.stride + c;
     const size_t second = static_cast<size_t>(m.half) * tokens.stride;
-    int8_t* right = spread + (c - m.c0) / kStep * R * kTileBytes;
-    const int steps = (c1 - c) / kStep;
-    for (int s = 0; s < steps && m.spread; s++) source.template spread<R>(right + s * R * kTileBytes, m.tile, c + s * kStep);
-    add_products<L, R>(tiles, left, tokens.stride, second, right, steps);
+    for (; c < c1; c += kStep, left += kStep) {
+        const int8_t* right = weights.step();
+        unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
+            constexpr int kRight = 6 + r.value % 2;
+            tiles.load<kRight>(right + r.value * kTileBytes, kLineBytes);
+            unrolled<L>([&](auto l) ONEBIT_INLINE_LAMBDA {
+                if constexpr (r.value == 0) tiles.load<4 + l.value>(left + l.value * second, tokens.stride);
+                tiles.dot<l.value * R + r.value, 4 + l.value, kRight>();
+            });
+        });
+        weights.advance();
+    }
 }
 
 // ---- whole rows ------------------------------------------------------------------------------------------------
 
-// A tile with fewer rows than it has room for, by way of memory.
-inline void store_narrow(int32_t* out, size_t out_stride, const int32_t (&sums)[kTileLines][kTileLines], int tokens, int rows, bool add) {
-    for (int t = 0; t < tokens; t++, out += out_stride) {
-        for (int r = 0; r < rows; r++) out[r] = add ? out[r] + sums[t][r] : sums[t][r];
-    }
-}
-
-// out (+)= the sums of all columns.
+// out (+)= the sums of all columns. With `add`, all tiles of rows are whole.
 template <int L, int R, class Source>
 void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, const LeftTokens& tokens, bool add) {
-    alignas(64) int8_t spread[kSpreadBytes] = {};
     Tiles tiles;
-    by_meetings<L, R>(tiles, source.tiles(), cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+    Weights<R, Source> weights(source, cols);
+    by_meetings<L, R>(tiles, weights, source.tiles(), tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
         int32_t* const to = out + m.token() * out_stride + m.tile * kTileLines;
-        const size_t second = static_cast<size_t>(m.half) * out_stride, bytes = out_stride * sizeof *out;
-        const bool adds = add || m.c0 > 0;
-        // The sums of 16 rows that `out` has room for; others stay apart.
-        const auto whole = [&](int r) { return m.tile + r < source.tiles() && source.rows(m.tile + r) == kTileLines; };
+        const auto at = [&](int i) { return to + static_cast<size_t>(i / R * m.half) * out_stride + i % R * kTileLines; };
+        const auto rows = [&](int i) { return m.tile + i % R < source.tiles() ? source.rows(m.tile + i % R) : 0; };
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            if (adds && whole(i.value % R)) {
-                tiles.load<i.value>(to + i.value / R * second + i.value % R * kTileLines, bytes);
+            if (add && rows(i) > 0) {
+                tiles.load<i.value>(at(i), out_stride * sizeof *out);
             } else {
                 tiles.zero<i.value>();
             }
         });
-        multiply_part<L, R>(tiles, source, tokens, m, spread, m.c0, m.c1);
+        add_products<L, R>(tiles, weights, tokens, m, 0, weights.end());
         unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
-            constexpr int kLeft = i.value / R, kRight = i.value % R;
-            int32_t* at = to + kLeft * second + kRight * kTileLines;
-            if (whole(kRight)) {
-                tiles.store<i.value>(at, bytes);
-            } else if (m.tile + kRight < source.tiles()) {
-                alignas(64) int32_t sums[kTileLines][kTileLines];
+            if (rows(i) == kTileLines) {
+                tiles.store<i.value>(at(i), out_stride * sizeof *out);
+            } else if (rows(i) > 0) {  // `out` has room for fewer rows than the tile
+                alignas(64) int32_t sums[kTileLines * kTileLines];
                 tiles.store<i.value>(sums, kLineBytes);
-                store_narrow(at, out_stride, sums, kLeft == 0 ? m.half : m.count - m.half, source.rows(m.tile + kRight), adds);
+                const int lines = i < R ? m.half : m.count - m.half;
+                for (int t = 0; t < lines; t++) {
+                    memcpy(at(i) + static_cast<size_t>(t) * out_stride, sums + t * kTileLines, static_cast<size_t>(rows(i)) * sizeof *sums);
+                }
             }
         });
     });
@@ -181,13 +205,12 @@ void sum_rows(int32_t* out, size_t out_stride, const Source& source, int cols, c
 template <int L, int R, class Source, class Scales>
 void sum_groups(float* out, size_t out_stride, const Source& source, int cols, int group, const LeftTokens& tokens, bool add,
                 const Scales& scales) {
-    alignas(64) int8_t spread[kSpreadBytes] = {};
-    alignas(64) float d[kSpreadBytes / (R * kTileLines) / kNarrowest][R * kTileLines];
-    alignas(64) float acc[kSums];
-    alignas(64) int32_t sums[kSums];
-    constexpr int kRow = R * kTileLines;  // of acc and sums
+    constexpr int kRow = R * kTileLines, kTokens = L * kTileLines;
+    alignas(64) float acc[kTokens * kRow];
+    alignas(64) int32_t sums[kTokens * kRow];
     Tiles tiles;
-    by_meetings<L, R>(tiles, source.tiles(), cols, tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
+    Weights<R, Source> weights(source, cols);
+    by_meetings<L, R>(tiles, weights, source.tiles(), tokens.count, [&](const Meeting& m) ONEBIT_INLINE_LAMBDA {
         const int there = source.tiles() - m.tile < R ? source.tiles() - m.tile : R;
         float* const to = out + m.token() * out_stride + m.tile * kTileLines;
         const auto each = [&](const auto& f) ONEBIT_INLINE_LAMBDA {
@@ -195,21 +218,21 @@ void sum_groups(float* out, size_t out_stride, const Source& source, int cols, i
                 for (int r = 0; r < there; r++) f(to + static_cast<size_t>(t) * out_stride + r * kTileLines, acc + t * kRow + r * kTileLines);
             }
         };
-        each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add || m.c0 > 0 ? floats_load(from) : floats_zero()); });
-        for (int c = m.c0; c < m.c1; c += group) {
-            float* const scale = d[(c - m.c0) / group];
-            for (int r = 0; r < R && m.spread; r++) floats_store(scale + r * kTileLines, floats_from_f16(scales(m.tile + (r < there ? r : there - 1), c / group)));
+        each([&](const float* from, float* a) ONEBIT_INLINE_LAMBDA { floats_store(a, add ? floats_load(from) : floats_zero()); });
+        for (int c = 0; c < cols; c += group) {
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA { tiles.zero<i.value>(); });
-            multiply_part<L, R>(tiles, source, tokens, m, spread, c, c + group);
+            add_products<L, R>(tiles, weights, tokens, m, c, c + group);
             unrolled<L * R>([&](auto i) ONEBIT_INLINE_LAMBDA {
                 tiles.store<i.value>(sums + i.value / R * m.half * kRow + i.value % R * kTileLines, kRow * sizeof *sums);
             });
-            Floats by[R];
-            unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA { by[r] = floats_load(scale + r.value * kTileLines); });
+            Floats d[R];
+            unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
+                d[r] = floats_from_f16(scales(m.tile + (r.value < there ? r.value : there - 1), c / group));
+            });
             for (int t = 0; t < m.count; t++) {
                 unrolled<R>([&](auto r) ONEBIT_INLINE_LAMBDA {
                     float* a = acc + t * kRow + r.value * kTileLines;
-                    floats_store(a, floats_fma(by[r], floats_from_ints(ints_load(sums + t * kRow + r.value * kTileLines)), floats_load(a)));
+                    floats_store(a, floats_fma(d[r], floats_from_ints(ints_load(sums + t * kRow + r.value * kTileLines)), floats_load(a)));
                 });
             }
         }

@@ -9,6 +9,7 @@ namespace onebit {
 namespace {
 
 constexpr int kGroupCols = 128;  // of one scale
+constexpr int kRowsTogether = 1024;  // whose sums are scaled as soon as they are there: a multiple of every block
 
 size_t float_stride(const Matrix& matrix) { return static_cast<size_t>(padded(matrix.cols, 64)); }
 
@@ -108,16 +109,31 @@ int tile_at(const Matrix& matrix, const Tiling& tiling, const Prepared& in, int 
     return cols;
 }
 
-void multiply_signs(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
-    for (int c = 0; c < matrix.cols;) {
-        const int cols = tile_at(matrix, tiling, in, to.tokens, c);
-        tiling.product->sign(to.sums, to.sums_stride, blocks_of(kernels, matrix, to, c), cols, in.tables, tiling.table_stride,
-                             to.tokens, c > 0);
-        c += cols;
-    }
+// Some of the rows, from number `first` of them on.
+Rows part_of(const Rows& to, int first, int count) {
+    return {to.row + first, std::min(count, to.rows - first), to.tokens, to.out + first, to.out_stride, to.sums + first, to.sums_stride};
+}
+
+void scale_signs(const KernelSet& kernels, const Matrix& matrix, const Prepared& in, const Rows& to) {
     for (size_t t = 0; t < static_cast<size_t>(to.tokens); ++t) {
         kernels.scale_i32(to.out + t * to.out_stride, to.sums + t * to.sums_stride, in.scale[t], out_scale_at(matrix, to.row),
                           to.rows);
+    }
+}
+
+void multiply_signs(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
+    for (int c = 0; c < matrix.cols;) {
+        const int cols = tile_at(matrix, tiling, in, to.tokens, c);
+        const bool whole = cols == matrix.cols;  // then the sums of some rows are scaled before they leave the caches
+        for (int first = 0; first < to.rows; first += kRowsTogether) {
+            const Rows part = whole ? part_of(to, first, kRowsTogether) : to;
+            tiling.product->sign(part.sums, part.sums_stride, blocks_of(kernels, matrix, part, c), cols, in.tables, tiling.table_stride,
+                                 part.tokens, c > 0);
+            if (!whole) break;
+            scale_signs(kernels, matrix, in, part);
+        }
+        c += cols;
+        if (!whole && c == matrix.cols) scale_signs(kernels, matrix, in, to);
     }
 }
 

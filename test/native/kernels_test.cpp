@@ -2,6 +2,7 @@
 // here in the plainest way; and the choice of a set.
 #include <string>
 
+#include "kernels/tiles.h"
 #include "kernels_checks.h"
 
 using namespace onebit;
@@ -296,6 +297,7 @@ void choice() {
         if (entries[i].state == IsaState::not_built)
             expect(why && strstr(why, "not built into this addon"), "a foreign set is explained");
     }
+    expect(check_tiles() != TileCheck::wrong, "tiles multiply as plain arithmetic does");
     printf("best: %s\n", best->name);
 }
 

@@ -71,6 +71,8 @@ void order_columns(uint8_t* to, const int8_t* q) {
     for (int c = 0; c < 64; c++) to[c / 32 * 32 + c % 8 * 4 + c % 32 / 8] = static_cast<uint8_t>(q[c]);
 }
 
+void fetch(const void*) {}
+
 const KernelSet& fewer() { return row_kernels(); }
 
 #include "kernels/plain_tiles.inl"
