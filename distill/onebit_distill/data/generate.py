@@ -2,7 +2,8 @@
 
 Each sequence begins with a given first token; up to a total of three to five tokens the likeliest is taken, from there
 on tokens are drawn. Sequences are generated in a batch with a KV cache; a row that is finished begins the next sequence
-at once. What is drawn depends on seed, sequence and position only, not on which row a sequence is in.
+at once. What is drawn depends on seed, sequence and position only, not on which row a sequence is in. Where there is no
+GPU the project's own engine writes the texts instead (engine.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.clock import clock
 from ..system.processes import World
+from .engine import TextEngine, texts_at_once
 from .teacher import Teacher
 
 FIRST_TOKENS = ("enumerate", "random", "bos")
@@ -125,7 +127,7 @@ class _Rows:
     def begin(self, row: int, sequence: int, first: int) -> None:
         options = self.options
         self.token[row], self.position[row], self.sequence[row] = first, 0, sequence
-        self.greedy[row] = options.greedy_least + sequence % (options.greedy_most - options.greedy_least + 1)
+        self.greedy[row] = greedy_total(options, sequence)
         self.written[row] = -1
         self.written[row, 0] = first
 
@@ -178,6 +180,23 @@ def first_token(options: GenerateOptions, sequence: int, teacher: Teacher) -> in
     if options.first == "enumerate":
         return sequence % vocabulary
     return int(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-1])) * vocabulary)
+
+
+def greedy_total(options: GenerateOptions, sequence: int) -> int:
+    """The total length at which drawing begins."""
+    return options.greedy_least + sequence % (options.greedy_most - options.greedy_least + 1)
+
+
+def order_texts(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The wanted sequences as the engine takes them, each with a seed of its own."""
+    for sequence in wanted:
+        chance = float(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-2])))
+        yield {
+            "sequence": sequence,
+            "ids": [first_token(options, sequence, teacher)],
+            "greedy": greedy_total(options, sequence),
+            "seed": int(chance * 2**53),
+        }
 
 
 def generate_sequences(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int], graph: bool = False):
@@ -245,6 +264,7 @@ def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
         except (OSError, ValueError, TypeError) as cause:
             message = f"{path} was not written by generate ({cause})"
             raise DistillError("ERR_DATA", message, "Choose another --out.") from cause
+        before.setdefault("engine", "torch")  # folders from before there was a choice
         differing = [name for name in described if before.get(name) != described[name] and name != "batch"]
         if differing:
             name = differing[0]
@@ -255,19 +275,37 @@ def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
             file.write(json.dumps(described, indent=1).encode())
 
 
-def generate(teacher: Teacher, options: GenerateOptions, folder: Path, world: World, graph: bool = False) -> int:
+def _check_engine(engine: TextEngine, teacher: Teacher) -> None:
+    theirs, ours = engine.model.get("vocab_size"), teacher.config.vocab_size
+    if theirs != ours:
+        message = f"the engine's model has {theirs} tokens, {teacher.source} has {ours}"
+        raise DistillError("ERR_TOKENIZER_FIT", message, "Use --engine torch.")
+
+
+def generate(
+    teacher: Teacher,
+    options: GenerateOptions,
+    folder: Path,
+    world: World,
+    graph: bool = False,
+    engine: TextEngine | None = None,
+) -> int:
     """Writes `generated-RANK-of-N.jsonl` with {"text", "sequence", "tokens"} a line; goes on where it was interrupted.
 
-    Returns the tokens made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL and others.
+    engine: writes the texts in the place of the teacher's model, whose weights are not needed then. Returns the tokens
+    made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL, ERR_ENGINE and others.
     """
     if options.length > teacher.config.context_length:
         message = f"length {options.length} is beyond the teacher's context of {teacher.config.context_length}"
         raise DistillError("ERR_CONTEXT_LENGTH", message, "Choose a smaller --length.")
+    if engine is not None:
+        _check_engine(engine, teacher)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise file_error(cause, folder, "writing") from cause
-    _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size}, world)
+    writer = {"engine": "torch"} if engine is None else {"engine": "onebit", "activations": engine.activations}
+    _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size, **writer}, world)
     path = folder / f"generated-{world.rank}-of-{world.size}.jsonl"
     done = _finished(path)
     wanted = [i for i in range(world.rank, options.sequences, world.size) if i not in done]
@@ -275,9 +313,13 @@ def generate(teacher: Teacher, options: GenerateOptions, folder: Path, world: Wo
         print(f"generate: going on, {len(done)} sequences are there", file=sys.stderr)
     total, tokens, started, printed = len(done) + len(wanted), 0, time.monotonic(), time.monotonic()
     made = len(done)
+    if engine is None:
+        texts = generate_sequences(teacher, options, wanted, graph)
+    else:
+        texts = engine.texts(order_texts(teacher, options, wanted), texts_at_once(options))
     try:
         with open(path, "ab") as file:
-            for sequence, ids in generate_sequences(teacher, options, wanted, graph):
+            for sequence, ids in texts:
                 text = teacher.tokenizer.decode(ids, skip_special_tokens=True)
                 line = json.dumps({"text": text, "sequence": sequence, "tokens": len(ids)}, ensure_ascii=False)
                 file.write(line.encode() + b"\n")
