@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ class TransferJob:
     label: str = "train"
     #: of a llama2.c teacher
     tokenizer: Path | None = None
+    #: options besides settings that a run goes on with only as they were
+    more: dict[str, Any] | None = None
 
 
 @dataclass
@@ -154,7 +157,7 @@ def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
         "sha256": teacher.sha256,
         "files": teacher.files,
     }
-    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command), here.is_first)
+    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command, job.more), here.is_first)
     here.wait()
     if here.is_first and teacher.text is not None:
         save_text(job.run, teacher.text)
