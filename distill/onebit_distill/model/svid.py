@@ -37,6 +37,12 @@ def _relative_error(a: Tensor, h: Tensor, g: Tensor) -> float:
     return float((rest.clamp_min(0) / total.clamp_min(1e-300)).sqrt())
 
 
+def rank_one_of(w: Tensor, g: Tensor, h: Tensor) -> RankOne:
+    """Scales that were found elsewhere, with their error against w [rows, cols]."""
+    a = _magnitudes(w)
+    return RankOne(g, h, _relative_error(a, h.to(a), g.to(a)))
+
+
 def svid_svd(w: Tensor, split: float = 0.5, tolerance: float = 1e-12, most: int = 1000) -> RankOne:
     """The best rank-one |W| ≈ h gᵀ, with ‖h‖ = σ^split and ‖g‖ = σ^(1−split).
 
