@@ -39,14 +39,14 @@ _GPU_STEPS_BETWEEN_LOOKS = 16
 class GenerateOptions:
     """Raises DistillError ERR_BAD_OPTION for values out of range."""
 
-    #: texts to be made
+    #: texts to be made; 0, with first = enumerate: every pair of a first token and a number of greedy ones once
     sequences: int = 1000
     #: at most so many tokens each, the first included
     length: int = 2048
     #: enumerate: sequence i begins with token i (LLM-QAT's code, no BOS); random: any token (as the paper says);
     #: bos: the beginning of a text, for models of one kind of text
     first: str = "enumerate"
-    #: total lengths at which drawing begins: sequence i gets greedy_least + i mod (greedy_most - greedy_least + 1)
+    #: total lengths at which drawing begins, each in turn (see greedy_total)
     greedy_least: int = 3
     greedy_most: int = 5
     temperature: float = 1.0
@@ -58,7 +58,7 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("sequences", 1),
+            ("sequences", 0),
             ("length", 2),
             ("greedy_least", 1),
             ("top_k", 0),
@@ -75,6 +75,16 @@ class GenerateOptions:
         if self.first not in FIRST_TOKENS:
             known = ", ".join(FIRST_TOKENS)
             raise DistillError("ERR_BAD_OPTION", f"first must be one of {known}, found {self.first!r}")
+        if self.sequences == 0 and self.first != "enumerate":
+            raise DistillError("ERR_BAD_OPTION", "sequences = 0, every pair once, needs first = enumerate")
+
+    @property
+    def greedy_lengths(self) -> int:
+        return self.greedy_most - self.greedy_least + 1
+
+    def count(self, vocabulary: int) -> int:
+        """Texts to be made with so many tokens."""
+        return self.sequences or self.greedy_lengths * vocabulary
 
 
 def options_from_table(table: dict[str, Any], source: str) -> GenerateOptions:
@@ -127,7 +137,7 @@ class _Rows:
     def begin(self, row: int, sequence: int, first: int) -> None:
         options = self.options
         self.token[row], self.position[row], self.sequence[row] = first, 0, sequence
-        self.greedy[row] = greedy_total(options, sequence)
+        self.greedy[row] = greedy_total(options, sequence, self.model.config.vocab_size)
         self.written[row] = -1
         self.written[row, 0] = first
 
@@ -182,9 +192,15 @@ def first_token(options: GenerateOptions, sequence: int, teacher: Teacher) -> in
     return int(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-1])) * vocabulary)
 
 
-def greedy_total(options: GenerateOptions, sequence: int) -> int:
-    """The total length at which drawing begins."""
-    return options.greedy_least + sequence % (options.greedy_most - options.greedy_least + 1)
+def greedy_total(options: GenerateOptions, sequence: int, vocabulary: int) -> int:
+    """The total length at which drawing begins.
+
+    Sequence by sequence the lengths take turns; when all first tokens were enumerated, each token's turn goes on by one.
+    So every token meets every length, also where the number of lengths divides that of tokens (3 and 49,152): LLM-QAT's
+    code has three texts for each token.
+    """
+    rounds, place = divmod(sequence, vocabulary) if options.first == "enumerate" else (0, sequence)
+    return options.greedy_least + (place + rounds) % options.greedy_lengths
 
 
 def order_texts(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int]) -> Iterator[dict[str, Any]]:
@@ -194,7 +210,7 @@ def order_texts(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int
         yield {
             "sequence": sequence,
             "ids": [first_token(options, sequence, teacher)],
-            "greedy": greedy_total(options, sequence),
+            "greedy": greedy_total(options, sequence, teacher.config.vocab_size),
             "seed": int(chance * 2**53),
         }
 
@@ -308,7 +324,7 @@ def generate(
     _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size, **writer}, world)
     path = folder / f"generated-{world.rank}-of-{world.size}.jsonl"
     done = _finished(path)
-    wanted = [i for i in range(world.rank, options.sequences, world.size) if i not in done]
+    wanted = [i for i in range(world.rank, options.count(teacher.config.vocab_size), world.size) if i not in done]
     if done:
         print(f"generate: going on, {len(done)} sequences are there", file=sys.stderr)
     total, tokens, started, printed = len(done) + len(wanted), 0, time.monotonic(), time.monotonic()
