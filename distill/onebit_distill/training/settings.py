@@ -48,6 +48,8 @@ class Settings:
         "student", "official", "what stands for sign's derivative", choices=tuple(SIGN_GRADIENTS)
     )
     zero_is_zero: bool = _option("student", False, "torch.sign(0) = 0 while training, as the official code")
+    fold_scales: bool = _option("student", True, "multiply the signs by g and h, not the activations before and behind "
+                                "them: the same but for rounding, and for fp16's range")  # fmt: skip
     start: str = _option("student", "svd", f"where g and h come from: {', '.join(METHODS)}, or a .obt file that "
                          "`onebit convert --type onebit` wrote")  # fmt: skip
     split: float = _option("student", 0.5, "svd: share of the singular value that h gets", least=0, most=1)

@@ -13,7 +13,7 @@ from ...model.linear import OneBitLinear
 from .book import UNSTABLE_RISE, Book
 from .charts import number
 from .measure import layer_bits
-from .plan import Row, latent_rows, longer, loss_rows, start_rows
+from .plan import Row, half_rows, latent_rows, longer, loss_rows, start_rows
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 
@@ -128,20 +128,24 @@ def instability(book: Book) -> Claim:
     )
 
 
+def _half(book: Book, name: str) -> Row:
+    return next(row for row in half_rows(book.study) if row.marks["half"] == name)
+
+
 def layernorm(book: Book) -> Claim:
     with_it, without = (book.best_of_method(name) for name in ("OneBit", "OneBit without LayerNorm"))
-    rows = book.method_rows("OneBit without LayerNorm")
+    rows = [*book.method_rows("OneBit without LayerNorm"), _half(book, "OneBit without LayerNorm")]
     failed = sum(book.of(row).failure is not None for row in rows)
-    largest = max((found.largest_output for row in rows if (found := book.of(row).scores)), default=math.inf)
+    largest = max((found.largest_product for row in rows if (found := book.of(row).scores)), default=math.inf)
     a, b = book.perplexity(with_it), book.perplexity(without)
     needed = failed > 0 or largest > _FP16_LARGEST
     return Claim(
         "LayerNorm behind the linears is needed",
         "text on Post-LayerNorm",
-        "Without it runs fail, outputs leave fp16's range, or the perplexity at the best rate is higher by more than "
-        "the noise",
-        f"with {number(a)}, without {number(b)}; without it {failed} of {len(rows)} runs failed, the largest output is "
-        f"{number(largest)} of fp16's 65,504",
+        "Without it runs fail, one of them in fp16, products (x ⊙ g) sign(W)ᵀ leave fp16's range, or the perplexity at "
+        "the best rate is higher by more than the noise",
+        f"with {number(a)}, without {number(b)}; without it {failed} of {len(rows)} runs failed, in fp16 "
+        f"{_said(book, rows[-1])}, and the largest product before h is {number(largest)} of fp16's 65,504",
         HOLDS if needed else _lower(a, b, book.noise()),
     )
 
@@ -174,18 +178,19 @@ def alpha(book: Book) -> Claim:
     )
 
 
+def _said(book: Book, row: Row) -> str:
+    return book.of(row).failure or f"perplexity {number(book.perplexity(row))}"
+
+
 def attention(book: Book) -> Claim:
-    row = _loss(book, "attention")
-    failure = book.of(row).failure
-    said = (
-        failure or f"perplexity {number(book.perplexity(row))}, without it {number(book.perplexity(_loss(book, 1.0)))}"
-    )
+    row = _half(book, "attention")
     return Claim(
         "A loss on attention probabilities ends in NaN",
         "table 6",
-        "The run fails (the paper's in fp16; this one computes them in f32)",
-        said,
-        HOLDS if failure else FAILS,
+        "The run in fp16 fails (products in fp16, softmax in f32)",
+        f"in fp16 {_said(book, row)}, in f32 {_said(book, _loss(book, 'attention'))}; without this loss "
+        f"{_said(book, _half(book, 'OneBit'))} and {_said(book, _loss(book, 1.0))}",
+        HOLDS if book.of(row).failure else FAILS,
     )
 
 

@@ -18,6 +18,7 @@ from .plan import (
     METHODS,
     Row,
     chain_rows,
+    half_rows,
     latent_rows,
     longer,
     loss_rows,
@@ -34,7 +35,7 @@ _NOT_REPEATED = """## Not repeated here
 
 - Zero-shot tasks and MMLU (tables 2, 4, figure 3): not to be expected of a model of this size.
 - Comparisons over model sizes (figures 3 and 4, table 3), which need several teachers of one family.
-- Overflow in fp16: everything is computed in f32 here; the largest outputs stand in its place.
+- Training in fp16 as a whole: three runs are, for what the paper saw fail in it; all others are in f32.
 - GPTQ, LLM-QAT and OmniQuant: rounding to nearest stands for what does not train."""
 
 
@@ -186,11 +187,15 @@ def _rates(page: _Page) -> None:
     for method in METHODS:
         for row in book.method_rows(method):
             scores = book.of(row).scores
-            largest = math.inf if scores is None else scores.largest_output
+            largest = [math.inf] * 2 if scores is None else [scores.largest_output, scores.largest_product]
             calm = book.of(row).failure or f"{100 * book.rise(row):.0f} %"
-            body.append([method, f"{row.marks['lr']:g}", book.perplexity(row), book.kl(row), calm, largest])
+            body.append([method, f"{row.marks['lr']:g}", book.perplexity(row), book.kl(row), calm, *largest])
     head = ["method", "lr", "perplexity", "KL", "largest rise of the training loss", "largest output"]
-    page.add(table(head, body, left=2))
+    page.add(table([*head, "largest product before h"], body, left=2))
+    page.add(
+        f"In fp16, whose largest number is 65,504, at lr {sizes.reference_rate:g}:",
+        table(["run", "perplexity", "KL", "how it ended"], [_half_cells(book, row) for row in half_rows(book.study)]),
+    )
     lines = [
         Line(method, [(row.marks["lr"], book.perplexity(row)) for row in book.method_rows(method)])
         for method in METHODS
@@ -251,6 +256,10 @@ def _loss_name(alpha: float | str) -> str:
     if alpha == "attention":
         return "+ hidden states, α = 1, + attention"
     return f"+ hidden states, α = {alpha:g}" if alpha else "logits alone"
+
+
+def _half_cells(book: Book, row: Row) -> list[Any]:
+    return [row.label, book.perplexity(row), book.kl(row), book.of(row).failure or "as it should"]
 
 
 def _losses(page: _Page) -> None:
