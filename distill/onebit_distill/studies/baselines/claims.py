@@ -1,6 +1,7 @@
 """What the paper says, asked of the results: each claim has a rule, and the rule decides.
 
-No sentence of the report that says whether something holds is written by hand.
+No sentence of the report that says whether something holds is written by hand. What could only hold, such as a count of
+bits, is no claim.
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...model.linear import OneBitLinear
 from .book import UNSTABLE_RISE, Book
 from .charts import number
-from .measure import layer_bits
 from .plan import Row, half_rows, latent_rows, longer, loss_rows, start_rows
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
@@ -24,8 +23,6 @@ _PAPER_RATIO = 9.18 / 5.09
 #: what was asked of our recipe: its share of the perplexity of the paper's
 TARGET_SHARE = 0.85
 _FP16_LARGEST = 65504.0
-#: appendix A.7: bits per weight of one linear of 4096 x 4096
-_PAPER_BITS = 1.0073
 
 
 @dataclass(frozen=True)
@@ -243,19 +240,6 @@ def proposition(book: Book) -> Claim:
     )
 
 
-def bits(book: Book) -> Claim:
-    size = 4096
-    stored, weights = layer_bits(OneBitLinear(size, size))
-    found, mine = stored / (weights + 2 * size), book.of(book.best_of_method("OneBit")).bits
-    return Claim(
-        f"{_PAPER_BITS} bits per number of a linear of 4096 x 4096",
-        "appendix A.7",
-        "Signs in 1 bit, and g and h in 16, divided by the numbers of all three, give the same four digits",
-        f"{found:.4f}, or {stored / weights:.4f} per weight; the small linears of this model have {mine:.2f}",
-        HOLDS if f"{found:.4f}" == f"{_PAPER_BITS:.4f}" else FAILS,
-    )
-
-
 def magnitudes(book: Book) -> Claim:
     rows = latent_rows(book.study)
     official, kept = rows[0], book.best(rows[1:])
@@ -320,7 +304,6 @@ CLAIMS: dict[str, Callable[[Book], Claim]] = {
     "hidden": hidden,
     "alpha": alpha,
     "attention": attention,
-    "bits": bits,
     "magnitudes": magnitudes,
     "target": target,
     "target_longer": target_longer,

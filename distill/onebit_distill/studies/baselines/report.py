@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...model.linear import OneBitLinear
 from ...system.atomic_file import file_error, writing_atomically
 from .book import Book
 from .charts import Axis, Line, bar_chart, line_chart, number
 from .claims import CLAIMS, Claim, percent, recipe_shares
+from .measure import layer_bits
 from .plan import (
     LONGER_RECIPES,
     METHODS,
@@ -28,6 +30,8 @@ from .plan import (
     without_rows,
 )
 
+#: appendix A.7: bits per number of one linear of 4096 x 4096
+_PAPER_BITS = 1.0073
 #: for 7B, 155 million tokens in batches of 128 x 2048, 50 times (NanoQuant's count; the paper gives none)
 _PAPER_STEPS = 29_700
 
@@ -395,9 +399,21 @@ def _weightiest(page: _Page, taken_back: dict[int, float], ours: float) -> str:
     return " ".join(words)
 
 
+def _bits_of_one_linear(book: Book) -> str:
+    """Appendix A.7's count, made again: arithmetic, in which nothing was measured."""
+    size = 4096
+    stored, weights = layer_bits(OneBitLinear(size, size))
+    mine = book.of(book.best_of_method("OneBit")).bits
+    return (
+        f"Of a linear of {size} x {size}, signs in 1 bit and g and h in 16 are {stored / (weights + 2 * size):.4f} bits "
+        f"for each number of all three (the paper says {_PAPER_BITS}), or {stored / weights:.4f} per weight. The small "
+        f"linears of this model have {mine:.2f}. That is arithmetic and can only hold, so it is not among the claims."
+    )
+
+
 def _end(page: _Page) -> None:
     page.add("## Sizes (appendix A.7)")
-    page.claim("bits")
+    page.add(_bits_of_one_linear(page.book))
     page.add(
         _NOT_REPEATED,
         "## How to repeat",
