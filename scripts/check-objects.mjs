@@ -15,7 +15,8 @@ const forbidden = {
   avx2: /%zmm|%[xy]mm(1[6-9]|2\d|3[01])\b|%k[1-7]|vpdpbusd/,
   avxvnni: /%zmm|%[xy]mm(1[6-9]|2\d|3[01])\b|%k[1-7]/,
   avx512: /vpdpbusd/,
-  avx512vnni: /^$/,
+  avx512vnni: /\bt(dp|ile|ld)|vgf2p8|vpermb\b/,
+  amx: /\btdp(bf16|fp16)/,
   neon: /\bsdot\b|\tcrc32c/,
   neondot: /\b[su]mmla\b/,
 }
@@ -25,10 +26,11 @@ const required = {
   avxvnni: /\{vex\} vpdpbusd|vpdpbusd/,
   avx512: /%zmm/,
   avx512vnni: /vpdpbusd.*%zmm/,
+  amx: /\btdpbssd\b/,
   neon: /\btbl\b|\bsadalp\b/,
   neondot: /\bsdot\b/,
 }
-const sets = new Set(['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'neon', 'neondot'])
+const sets = new Set(['scalar', 'avx2', 'avxvnni', 'avx512', 'avx512vnni', 'amx', 'neon', 'neondot'])
 
 const folder = process.argv[2]
 if (!folder) {

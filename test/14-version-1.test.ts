@@ -1,9 +1,12 @@
-/** Files of version 1 from before a config named features: they open, mean the same, and are written byte for byte. */
+/**
+ * Files of version 1: models from before a config named features, and a saved session. They open, mean the same, and are written
+ * byte for byte.
+ */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { validateConfig } from '../dist/config/config-check.js'
-import { Model } from '../dist/index.js'
+import { Model, Session } from '../dist/index.js'
 import { readBlob, readObtHeader, writeObt } from '../dist/obt/obt.js'
 import { PROJECT } from './data.js'
 import { readTensors } from './read-tensors.js'
@@ -61,4 +64,19 @@ describe.each(Object.keys(expected.models))('%s', (name) => {
     for (const [i, logit] of last_logits.entries()) expect(Math.abs(data[i]! - logit)).toBeLessThan(2e-5)
     await model.dispose()
   })
+})
+
+it('a session that was saved goes on, and is written again byte for byte', async () => {
+  await using model = await Model.load(join(FOLDER, 'dense-bias-yarn.obt'))
+  const path = join(FOLDER, 'dense-bias-yarn.session')
+  const session = await Session.restore(model, path)
+  expect([...session.tokens]).toEqual(expected.ids)
+  expect(session.extra).toBe('of version 0.1.0')
+  const out = folder.path('again.session')
+  await session.save(out, { extra: session.extra! })
+  expect(readFileSync(out).equals(readFileSync(path))).toBe(true)
+  // A later engine may round otherwise, so this is not about bytes.
+  const { data } = await session.logits([1])
+  const { data: afresh } = await model.createSession().logits([...expected.ids, 1])
+  for (const [i, logit] of afresh.entries()) expect(Math.abs(data[i]! - logit)).toBeLessThan(1e-3)
 })

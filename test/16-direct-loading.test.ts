@@ -1,6 +1,7 @@
 /** GGUF files and folders that are run as they are: the same model as the `.obt` file that `convert` makes of them. */
 import { createHash } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { convert } from '../dist/convert/convert.js'
 import { Chat, Model, Session } from '../dist/index.js'
@@ -145,6 +146,23 @@ describe('a model of another format', () => {
     writeFileSync(folder.path('other'), 'neither of them')
     expect(await codeOf(() => Model.load(folder.path('other')))).toBe('ERR_NOT_OBT')
     expect(await codeOf(() => Model.load(folder.path('nowhere')))).toBe('ERR_FILE_NOT_FOUND')
+  })
+
+  it('is run without anything being written', () => {
+    const [models, others] = [folder.path('models'), folder.path('others')]
+    for (const path of [models, others]) mkdirSync(path)
+    const path = join(models, 'model.gguf')
+    writeFileSync(path, tinyQwen3())
+    // Wherever a program may think of putting something; a folder's time tells of files that have gone again, too.
+    const homes = ['HOME', 'USERPROFILE', 'APPDATA', 'LOCALAPPDATA', 'HF_HOME', 'TMPDIR', 'TMP', 'TEMP']
+    const xdg = ['CACHE', 'CONFIG', 'DATA', 'STATE'].map((name) => `XDG_${name}_HOME`)
+    const env = Object.fromEntries([...homes, ...xdg].map((name) => [name, others]))
+    const times = () => [models, path, others].map((place) => statSync(place).mtimeMs)
+    const before = times()
+    const { status, stdout } = program('onebit', ['run', path, '-p', 'abcabc', '-n', '4'], { cwd: others, env })
+    expect([status, stdout.length > 0]).toEqual([0, true])
+    expect([readdirSync(models), readdirSync(others)]).toEqual([['model.gguf'], []])
+    expect(times()).toEqual(before)
   })
 
   it('chats and is scored by the commands', async () => {

@@ -139,6 +139,31 @@ describe('templates that fail', () => {
     expect(await after).toBe('hello')
   })
 
+  it.each([
+    '{{ process }}',
+    '{{ globalThis.process }}',
+    '{{ require("fs") }}',
+    '{{ messages.constructor }}',
+    '{{ messages.__proto__ }}',
+    '{{ messages[0]["constructor"]("return process")() }}',
+    '{{ "".constructor.constructor("return process.version")() }}',
+    '{{ "".__class__.__mro__ }}',
+    '{{ raise_exception.constructor("return process.version")() }}',
+    '{{ cycler.__init__.__globals__ }}',
+    '{{ namespace().__class__ }}',
+    '{% include "/etc/passwd" %}',
+    '{% import "/etc/passwd" as x %}',
+    '{% extends "/etc/passwd" %}',
+  ])('reaches nothing of the program that renders it: %s', async (source) => {
+    const rendered = await template(source)
+      .render(messages)
+      .catch((error) => {
+        expect(error).toMatchObject({ code: 'ERR_TEMPLATE' })
+        return ''
+      })
+    expect(rendered).toBe('')
+  })
+
   it('can be left alone', async () => {
     const chat = template('{{ messages[0].content }}')
     const controller = new AbortController()

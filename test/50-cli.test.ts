@@ -210,7 +210,11 @@ describe('info and doctor', () => {
     expect(status).toBe(0)
     expect(report.healthy).toBe(true)
     expect(report.checks.length).toBe(report.isas.filter((isa: { state: string }) => isa.state === 'usable').length)
-    expect(onebit('doctor').stdout).toContain('All is well.')
+    const text = onebit('doctor').stdout
+    expect(text).toContain('All is well.')
+    const amx = report.isas.find((isa: { name: string }) => isa.name === 'amx')
+    expect(report.tiles).toBe(amx.state === 'usable' ? true : null)
+    expect(text.includes('tiles       multiply as plain arithmetic does')).toBe(report.tiles === true)
   })
 
   it('finds a damaged model', () => {

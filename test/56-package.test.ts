@@ -140,7 +140,7 @@ describe.skipIf(process.platform !== 'linux')('the tarball', () => {
   it('has what is listed, and no more', () => {
     const tops = new Set(packed.files.map(({ path }) => path.split('/')[0]))
     tops.delete('prebuilds') // there when they have been made
-    const files = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json', 'source.tgz']
+    const files = ['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json', 'source.tgz']
     expect([...tops].sort()).toEqual([...files, 'dist', 'models', 'page'].sort())
     for (const name of ['dist/index.js', 'dist/index.d.ts', 'dist/cli/onebit-run.js', 'models/stories-5M.obt'])
       expect(packed.files.map(({ path }) => path)).toContain(name)

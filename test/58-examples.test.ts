@@ -9,7 +9,7 @@ import { defaultModelPath } from '../dist/index.js'
 import { PREBUILT, systemName, thisSystem } from '../dist/native/find-addon.js'
 import { nativePath } from '../dist/native/native-path.js'
 import { PROJECT } from './data.js'
-import { temporaryFolder } from './tiny-model.js'
+import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
 const system = systemName(thisSystem())
@@ -28,6 +28,8 @@ function consumer(name: string): string {
   cpSync(built, addon)
   for (const dependency of [
     'esbuild',
+    'postject',
+    'vite',
     'webpack',
     '@huggingface',
     '@mlc-ai',
@@ -66,6 +68,13 @@ describe.skipIf(!existsSync(built))('a bundle', () => {
     expect(node(['out/main.mjs'], home)).toMatchObject({ status: 1, stderr: expect.stringContaining('ERR_ADDON') })
   })
 
+  it('by vite runs', () => {
+    const home = consumer('vite')
+    expect(node(['node_modules/vite/bin/vite.js', 'build', '--logLevel', 'error'], home)).toMatchObject({ status: 0 })
+    const story = node(['out/main.js'], home)
+    expect(story).toMatchObject({ status: 0, stderr: '', stdout: expect.stringMatching(expectedStory) })
+  })
+
   it('by webpack runs', () => {
     const home = consumer('webpack')
     const code = `import webpack from 'webpack'
@@ -77,6 +86,25 @@ describe.skipIf(!existsSync(built))('a bundle', () => {
     expect(node(['build.mjs'], home)).toMatchObject({ status: 0, stderr: '' })
     const story = node(['out/main.mjs'], home)
     expect(story).toMatchObject({ status: 0, stderr: '', stdout: expect.stringMatching(expectedStory) })
+  })
+})
+
+describe.skipIf(!existsSync(built))('a program of one file', () => {
+  it('runs without Node, and renders the template of a chat without starting itself once more', {
+    timeout: 120_000,
+  }, async () => {
+    const home = consumer('single-file')
+    expect(node(['build.mjs'], home)).toMatchObject({ status: 0 }) // what injects the program warns of Node's own sections
+    const program = join(home, 'out', process.platform === 'win32' ? 'story.exe' : 'story')
+    const run = (argv: string[]) =>
+      spawnSync(program, argv, { cwd: folder.path(''), encoding: 'utf8', timeout: 60_000 })
+    expect(run([])).toMatchObject({ status: 0, stderr: '', stdout: expect.stringMatching(/^[\s\S]{60,}$/) })
+    const chatting = folder.path('chatting.obt')
+    await writeTinyModel(chatting)
+    expect(run([chatting])).toMatchObject({ status: 0, stderr: '' })
+    // Its addon is the one beside it.
+    writeFileSync(join(home, 'out', 'node_modules', 'onebit-run', 'prebuilds', PREBUILT[system]!), 'damaged')
+    expect(run([])).toMatchObject({ status: 1, stderr: expect.stringContaining('addon') })
   })
 })
 

@@ -289,6 +289,16 @@ describe('a server', () => {
     expect(await codeOf(fetched)).toBe('ERR_HUB_REDIRECT')
   })
 
+  it('beyond this machine is not asked without https, whoever leads there', async () => {
+    add()
+    const elsewhere = 'http://192.0.2.1/tiny.gguf' // an address that nobody has
+    process.env.HF_ENDPOINT = 'https://hub.example'
+    expect(await codeOf(() => fetched({}, elsewhere))).toBe('ERR_HUB_REDIRECT')
+    hub.troubles.push(status(302, { location: elsewhere }))
+    expect(await codeOf(() => fetched({}, `${hub.cdnUrl}/me/tiny/tiny.gguf`))).toBe('ERR_HUB_REDIRECT')
+    expect(hub.seen).toHaveLength(1)
+  })
+
   it('that stops talking is left after a while', async () => {
     const bytes = add()
     process.env.HF_HUB_DOWNLOAD_TIMEOUT = '0.3'

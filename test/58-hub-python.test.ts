@@ -1,28 +1,27 @@
 /**
- * One cache for two programs: what huggingface_hub (Python) has downloaded is found here, and the other way round. It is looked for
- * in the Python that ONEBIT_HF_PYTHON names, or python3; without it these tests are skipped.
+ * One cache for two programs: what huggingface_hub (Python) has downloaded is found here, and the other way round. Without it these
+ * tests are skipped.
  */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { fetchModel } from '../dist/hub/fetch-model.js'
 import { sha256, useFakeHub } from './fake-hub.js'
+import { pythonWith } from './python.js'
 import { tinyGguf } from './tiny-gguf.js'
 import { temporaryFolder } from './tiny-model.js'
 import { safetensorsFile, tinyHfConfig, tinyTensors } from './tiny-source.js'
 
-const PYTHON = process.env.ONEBIT_HF_PYTHON ?? 'python3'
-const absent = spawnSync(PYTHON, ['-c', 'import huggingface_hub']).status !== 0
-if (absent) console.warn(`skipped: ${PYTHON} has no huggingface_hub (ONEBIT_HF_PYTHON names another Python)`)
+const PYTHON = pythonWith('huggingface_hub')
 
 const folder = temporaryFolder()
 const { hub, home } = useFakeHub(folder)
 
 /** Runs a program whose last line is JSON. */
 async function python(program: string): Promise<unknown> {
-  const child = spawn(PYTHON, ['-c', `import json\nfrom huggingface_hub import *\n${program}`])
+  const child = spawn(PYTHON!, ['-c', `import json\nfrom huggingface_hub import *\n${program}`])
   let [out, problem] = ['', '']
   child.stdout.on('data', (data) => {
     out += data
@@ -35,7 +34,7 @@ async function python(program: string): Promise<unknown> {
   return JSON.parse(out.trim().split('\n').at(-1)!)
 }
 
-describe.skipIf(absent)('huggingface_hub', () => {
+describe.skipIf(!PYTHON)('huggingface_hub', () => {
   const add = () => {
     hub.add('me/tiny', { 'tiny.gguf': tinyGguf() })
     hub.add('me/folder', {

@@ -1,8 +1,12 @@
-/** Who may use the server: keys, hosts, origins; and that a message never becomes a special token. */
+/** Who may use the server: keys, hosts, origins; what it says of them; and that a message never becomes a special token. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { checkServeOptions } from '../dist/server/serve.js'
+import { programWords } from './command.js'
 import { codeOf } from './expect-code.js'
-import { raw, serveTiny, type TestServer } from './serving.js'
+import { raw, serveTiny, type TestServer, until } from './serving.js'
+import { temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 describe('hosts and origins', () => {
   let server: TestServer
@@ -134,5 +138,36 @@ describe('messages', () => {
     expect(told.body.tokens.filter((id: number) => id >= 256)).toEqual([257, 258])
     const parsed = await server.json('/tokenize', { prompt: content, add_special_tokens: false })
     expect(parsed.body.tokens.filter((id: number) => id >= 256)).toEqual([258, 257, 256])
+  })
+})
+
+describe('what the command says', () => {
+  it('has neither keys nor texts in it, whatever is asked', async () => {
+    const folder = temporaryFolder()
+    await writeTinyModel(folder.path('tiny.obt'), {})
+    const [command, ...words] = [...programWords(), 'serve', folder.path('tiny.obt'), '--port', '0', '--json']
+    const child = spawn(command!, words, { env: { ...process.env, ONEBIT_ISA: '', ONEBIT_API_KEY: 'key-of-mine' } })
+    const closed = once(child, 'close')
+    let said = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => (said += part))
+    try {
+      await until(() => said.includes('\n'))
+      const { url } = JSON.parse(said) as { url: string }
+      const post = async (key: string, body: string) => {
+        const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+        return (await raw(`${url}/v1/completions`, { method: 'POST', headers, body })).status
+      }
+      const text = JSON.stringify({ prompt: 'text-of-mine', max_tokens: 2 })
+      expect(await post('key-of-mine', text)).toBe(200)
+      expect(await post('key-of-others', text)).toBe(401)
+      expect(await post('key-of-mine', text.slice(1))).toBe(400)
+      expect(await post('key-of-mine', text.replace('2', '"text-of-mine"'))).toBe(400)
+    } finally {
+      child.kill('SIGTERM')
+      await closed
+      folder.remove()
+    }
+    expect(said.trim().split('\n').length).toBe(1) // where it listens
+    expect(said).not.toMatch(/of-mine|of-others/)
   })
 })

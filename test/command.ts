@@ -10,7 +10,7 @@ export interface Ended {
   stderr: string
 }
 
-export interface ProgramOptions extends Pick<SpawnSyncOptions, 'stdio' | 'timeout'> {
+export interface ProgramOptions extends Pick<SpawnSyncOptions, 'cwd' | 'stdio' | 'timeout'> {
   /** what stands on standard input */
   input?: string | Uint8Array
   env?: Record<string, string>

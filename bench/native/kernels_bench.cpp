@@ -170,10 +170,11 @@ int main(int argc, char** argv) {
     int count = 0;
     const IsaEntry* table = isa_table(&count);
     for (int i = 0; i < count; i++) {
-        const KernelSet* set = table[i].kernels;
+        const char* why = nullptr;
         bool wanted = argc == 1;
         for (int a = 1; a < argc; a++) wanted = wanted || strcmp(argv[a], table[i].name) == 0;
-        if (!set || !wanted) continue;
+        const KernelSet* set = wanted ? choose_kernels(table[i].name, &why) : nullptr;
+        if (!set) continue;
         signs(set, "L2", 1024, 4096, {1, 2, 4, 8, 64}, false);
         signs(set, "L2", 512, 11008, {1, 2, 4, 8, 64}, false);
         signs(set, "L2", 1024, 4096, {1, 4, 64}, true);

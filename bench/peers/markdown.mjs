@@ -7,6 +7,7 @@ const ISA_NAMES = {
   avxvnni: 'AVX-VNNI',
   avx512: 'AVX-512',
   avx512vnni: 'AVX-512 VNNI',
+  amx: 'AMX',
   neon: 'NEON',
   neondot: 'NEON with dot products',
 }

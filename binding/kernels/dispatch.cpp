@@ -2,7 +2,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <atomic>
+
 #include "sets.h"
+#include "tiles.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define ONEBIT_X86 1
@@ -10,6 +13,10 @@
 #include <intrin.h>
 #else
 #include <cpuid.h>
+#endif
+#if defined(ONEBIT_HAS_AMX)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define ONEBIT_ARM 1
@@ -27,7 +34,7 @@ namespace {
 
 // What this processor and this operating system offer, one flag per kernel set.
 struct Features {
-    bool avx2 = false, avxvnni = false, avx512 = false, avx512vnni = false;
+    bool avx2 = false, avxvnni = false, avx512 = false, avx512vnni = false, amx = false;
     bool neon = false, neondot = false;
     bool amd = false, zen4 = false;
 };
@@ -63,6 +70,18 @@ uint64_t xgetbv0() {
 
 bool has(uint32_t value, int bit) { return (value >> bit & 1u) != 0; }
 
+// What Linux answers about tiles, a state of the processor that a process must ask for: arch_prctl of numbers that older headers lack.
+#if defined(ONEBIT_HAS_AMX)
+constexpr int kSupportedStates = 0x1021, kAskForState = 0x1023, kTileData = 18;
+
+bool system_has_tiles() {
+    uint64_t states = 0;
+    return syscall(SYS_arch_prctl, kSupportedStates, &states) == 0 && (states >> kTileData & 1) != 0;
+}
+
+bool ask_for_tiles() { return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0; }
+#endif
+
 Features detect() {
     Features f;
     if (cpuid(0, 0).eax < 7) return f;
@@ -79,12 +98,18 @@ Features detect() {
                vl = has(seven.ebx, 31);
     f.avx512 = f.avx2 && saves_zmm && foundation && dq && bw && vl;
     f.avx512vnni = f.avx512 && has(seven.ecx, 11);
+#if defined(ONEBIT_HAS_AMX)
+    const bool vbmi = has(seven.ecx, 1), gfni = has(seven.ecx, 8), tiles = has(seven.edx, 24) && has(seven.edx, 25);
+    const bool saves_tiles = (saved & 0x60000) == 0x60000;
+    f.amx = f.avx512vnni && vbmi && gfni && tiles && saves_tiles && system_has_tiles();
+#endif
     const uint32_t family = (one.eax >> 8 & 15) + (one.eax >> 20 & 255);
     f.amd = cpuid(0, 0).ebx == 0x68747541;  // "Auth"enticAMD
     f.zen4 = f.amd && family == 0x19;
     return f;
 }
 
+#if defined(ONEBIT_HAS_AVX512) || defined(ONEBIT_HAS_AVX512VNNI)
 // Zen 4 does one 512-bit byte shuffle a cycle, or two 256-bit ones, at a higher clock: 163-216 Gw/s a core with 512 bits,
 // 208-310 with 256 (bench/native/kernels_bench.cpp), where Intel's servers reach 260-280 and 195-217. All x86 sets lay
 // signs out alike.
@@ -108,6 +133,7 @@ KernelSet suited(const KernelSet& set, const Features& f, const char* with_avx2)
     if (!f.amd) return without_permutes(set);
     return f.zen4 ? with_shuffles_of(kernels_avx2, set, with_avx2) : set;
 }
+#endif
 
 #elif defined(ONEBIT_ARM)
 
@@ -141,7 +167,26 @@ Features detect() { return {}; }
 
 #endif
 
+// Whether this process may use tiles. Asked once, and only when a set with tiles is chosen: from then on the system makes room for
+// them, 8 KB, wherever a signal interrupts a thread.
+std::atomic<bool> refused{false};
+
+bool may_use_tiles() {
+#if defined(ONEBIT_HAS_AMX)
+    static const bool may = ask_for_tiles();
+    if (!may) refused.store(true);
+    return may;
+#else
+    return false;
+#endif
+}
+
+#if defined(ONEBIT_X86)
+constexpr const char* kX86Only = "not built into this addon";
+#else
 constexpr const char* kX86Only = "not built into this addon (x86-64 only)";
+#endif
+constexpr const char* kLinuxOnly = "not built into this addon (x86-64 Linux only)";
 constexpr const char* kArmOnly = "not built into this addon (aarch64 only)";
 
 struct Candidate {
@@ -149,46 +194,60 @@ struct Candidate {
     const KernelSet* kernels;  // null where this build has none
     bool present;
     const char* missing;  // why it cannot be used when it is absent
+    bool tiles = false;
+
+    IsaState state() const {
+        const bool usable = present && !(tiles && refused.load());
+        return !kernels ? IsaState::not_built : usable ? IsaState::usable : IsaState::not_present;
+    }
+    // To be used: null when it is not usable, or the system refuses it now.
+    const KernelSet* allowed() const { return state() == IsaState::usable && (!tiles || may_use_tiles()) ? kernels : nullptr; }
 };
 
-constexpr int kCount = 7;
+constexpr int kCount = 8;
 
 struct Table {
-    IsaEntry entries[kCount];
-    const char* missing[kCount];
+    Candidate candidates[kCount];
 };
 
 Table make_table() {
     const Features f = detect();
-#if defined(ONEBIT_X86)
-    static const KernelSet suited_avx512 = suited(kernels_avx512, f, "avx512+avx2"),
-                           suited_avx512vnni = suited(kernels_avx512vnni, f, "avx512vnni+avx2");
-    const KernelSet *avx2 = &kernels_avx2, *avxvnni = &kernels_avxvnni, *avx512 = &suited_avx512,
-                    *avx512vnni = &suited_avx512vnni, *neon = nullptr, *neondot = nullptr;
-#elif defined(ONEBIT_ARM)
-    const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr,
-                    *neon = &kernels_neon, *neondot = &kernels_neondot;
-#else
-    const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr, *neon = nullptr,
-                    *neondot = nullptr;
+    const KernelSet *avx2 = nullptr, *avxvnni = nullptr, *avx512 = nullptr, *avx512vnni = nullptr, *amx = nullptr,
+                    *neon = nullptr, *neondot = nullptr;
+#if defined(ONEBIT_HAS_AVX2)
+    avx2 = &kernels_avx2;
 #endif
-    const Candidate candidates[kCount] = {
+#if defined(ONEBIT_HAS_AVXVNNI)
+    avxvnni = &kernels_avxvnni;
+#endif
+#if defined(ONEBIT_HAS_AVX512)
+    static const KernelSet suited_avx512 = suited(kernels_avx512, f, "avx512+avx2");
+    avx512 = &suited_avx512;
+#endif
+#if defined(ONEBIT_HAS_AVX512VNNI)
+    static const KernelSet suited_avx512vnni = suited(kernels_avx512vnni, f, "avx512vnni+avx2");
+    avx512vnni = &suited_avx512vnni;
+#endif
+#if defined(ONEBIT_HAS_AMX)
+    static const KernelSet over_avx512vnni = with_tiles(suited_avx512vnni, kernels_amx);
+    amx = &over_avx512vnni;
+#endif
+#if defined(ONEBIT_HAS_NEON)
+    neon = &kernels_neon;
+#endif
+#if defined(ONEBIT_HAS_NEONDOT)
+    neondot = &kernels_neondot;
+#endif
+    return {{
         {"scalar", &kernels_scalar, true, ""},
         {"avx2", avx2, f.avx2, avx2 ? "this CPU or operating system lacks AVX2, FMA, F16C or SSE4.2" : kX86Only},
         {"avxvnni", avxvnni, f.avxvnni, avxvnni ? "this CPU lacks AVX-VNNI" : kX86Only},
         {"avx512", avx512, f.avx512, avx512 ? "this CPU or operating system lacks AVX-512 F, BW, DQ or VL" : kX86Only},
         {"avx512vnni", avx512vnni, f.avx512vnni, avx512vnni ? "this CPU or operating system lacks AVX-512 VNNI" : kX86Only},
+        {"amx", amx, f.amx, amx ? "this CPU lacks AMX, or the operating system does not let this process use it" : kLinuxOnly, true},
         {"neon", neon, f.neon, neon ? "this CPU lacks NEON" : kArmOnly},
         {"neondot", neondot, f.neondot, neondot ? "this CPU lacks the dot product instructions (FEAT_DotProd)" : kArmOnly},
-    };
-    Table table;
-    for (int i = 0; i < kCount; i++) {
-        const Candidate& c = candidates[i];
-        const IsaState state = !c.kernels ? IsaState::not_built : c.present ? IsaState::usable : IsaState::not_present;
-        table.entries[i] = {c.name, state, c.present ? c.kernels : nullptr};
-        table.missing[i] = c.missing;
-    }
-    return table;
+    }};
 }
 
 const Table& table() {
@@ -202,42 +261,73 @@ thread_local char sentence[400];
 const char* list_usable() {
     static thread_local char list[120];
     list[0] = 0;
-    for (const IsaEntry& e : table().entries) {
-        if (!e.kernels) continue;
+    for (const Candidate& c : table().candidates) {
+        if (c.state() != IsaState::usable) continue;
         if (list[0]) strncat(list, ", ", sizeof list - strlen(list) - 1);
-        strncat(list, e.name, sizeof list - strlen(list) - 1);
+        strncat(list, c.name, sizeof list - strlen(list) - 1);
     }
     return list;
 }
 
 }  // namespace
 
+KernelSet with_tiles(KernelSet set, const TileProducts& tiles) {
+    set.name = tiles.name;
+    const auto quantize = set.i8_many.quantize;
+    set.i8_many = tiles.signs;
+    set.i8_many.quantize = quantize;
+    set.many_tokens = tiles.many_tokens;
+    set.ternary = tiles.ternary;
+    set.ternary_grouped = tiles.ternary_grouped;
+    set.q8_i8 = tiles.q8_i8;
+    return set;
+}
+
+TileCheck check_tiles() {
+#if defined(ONEBIT_HAS_AMX)
+    const char* why = nullptr;
+    if (choose_kernels("amx", &why)) return kernels_amx.as_plain() ? TileCheck::right : TileCheck::wrong;
+#endif
+    return TileCheck::absent;
+}
+
 const IsaEntry* isa_table(int* count) {
+    static thread_local IsaEntry entries[kCount];  // a state may change while other threads look
     *count = kCount;
-    return table().entries;
+    for (int i = 0; i < kCount; i++) {
+        const Candidate& c = table().candidates[i];
+        entries[i] = {c.name, c.state(), c.state() == IsaState::usable ? c.kernels->name : nullptr};
+    }
+    return entries;
+}
+
+const KernelSet& row_kernels() {
+    const KernelSet* best = &kernels_scalar;
+    for (const Candidate& c : table().candidates) {
+        if (c.state() == IsaState::usable && !c.tiles) best = c.kernels;
+    }
+    return *best;
 }
 
 const KernelSet* choose_kernels(const char* name, const char** why) {
     const Table& t = table();
     if (!name || !*name) {
-        const KernelSet* best = nullptr;
-        for (const IsaEntry& e : t.entries) {
-            if (e.state == IsaState::usable) best = e.kernels;
+        for (int i = kCount; i-- > 0;) {
+            if (const KernelSet* best = t.candidates[i].allowed()) return best;
         }
-        return best;  // never null: scalar is always usable
+        return &kernels_scalar;  // never: it is among them
     }
-    for (int i = 0; i < kCount; i++) {
-        const IsaEntry& entry = t.entries[i];
-        const bool by_what_runs = entry.kernels && strcmp(entry.kernels->name, name) == 0;
-        if (strcmp(entry.name, name) != 0 && !by_what_runs) continue;
-        if (entry.kernels) return entry.kernels;
-        snprintf(sentence, sizeof sentence, "The instruction set '%s' cannot be used: %s. Usable here: %s.", name,
-                 t.missing[i], list_usable());
+    for (const Candidate& c : t.candidates) {
+        const bool by_what_runs = c.state() == IsaState::usable && strcmp(c.kernels->name, name) == 0;
+        if (strcmp(c.name, name) != 0 && !by_what_runs) continue;
+        if (const KernelSet* kernels = c.allowed()) return kernels;
+        snprintf(sentence, sizeof sentence, "The instruction set '%s' cannot be used: %s. Usable here: %s.", name, c.missing,
+                 list_usable());
         *why = sentence;
         return nullptr;
     }
     snprintf(sentence, sizeof sentence,
-             "Unknown instruction set '%.40s'. Known: scalar, avx2, avxvnni, avx512, avx512vnni, neon, neondot. Usable "
+             "Unknown instruction set '%.40s'. Known: scalar, avx2, avxvnni, avx512, avx512vnni, amx, neon, neondot. Usable "
              "here: %s.",
              name, list_usable());
     *why = sentence;

@@ -123,7 +123,7 @@ struct SignProduct {
 };
 
 struct KernelSet {
-    // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"; with "+avx2" where signs of one token, and
+    // "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon", "neondot"; with "+avx2" where signs of one token, and
     // those times 4 bits, are multiplied by that set's functions because they are faster on this processor.
     const char* name;
 
@@ -247,7 +247,7 @@ struct KernelSet {
 // ---- dispatch.cpp ------------------------------------------------------------------------------------
 
 enum class IsaState : uint8_t {
-    usable,       // built and present
+    usable,       // built and present (of "amx": the system may still refuse it when it is first chosen, and then it is not)
     not_present,  // built, but this CPU lacks it
     not_built,    // belongs to another processor family
 };
@@ -255,11 +255,14 @@ enum class IsaState : uint8_t {
 struct IsaEntry {
     const char* name;
     IsaState state;
-    const KernelSet* kernels;  // null unless usable
+    const char* runs;  // the name of its KernelSet, which choose_kernels gives; null unless usable
 };
 
-// All names we know, fastest last within a family. Filled once per process (the only process-wide state).
+// All names we know, fastest last within a family. What they are is found once per process (the only process-wide state).
 const IsaEntry* isa_table(int* count);
+
+// The best set that needs no permission of the system: for work that belongs to no model.
+const KernelSet& row_kernels();
 
 // The set named by `name` (ONEBIT_ISA's value; what runs, "avx512vnni+avx2", is a name too), or the best usable one when name is null or empty.
 // On failure returns null and points *why at a sentence that says what is wrong and what exists.

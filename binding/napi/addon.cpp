@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/kernels.h"
+#include "kernels/tiles.h"
 #include "system/pool.h"
 
 namespace onebit {
@@ -36,18 +37,18 @@ Napi::Value info(const Napi::CallbackInfo& call) {
     const Napi::Env env = call.Env();
     std::string wanted;
     if (call.Length() > 0 && !call[0].IsUndefined() && !read_string(env, call[0], "isa", 256, &wanted)) return {};
+    const char* why = nullptr;
+    const KernelSet* chosen = choose_kernels(wanted.c_str(), &why);
     int count = 0;
-    const IsaEntry* table = isa_table(&count);
+    const IsaEntry* table = isa_table(&count);  // after the choice, which the system may refuse
     Napi::Array isas = Napi::Array::New(env, static_cast<size_t>(count));
     for (int i = 0; i < count; ++i) {
         Napi::Object entry = Napi::Object::New(env);
         entry.Set("name", table[i].name);
         entry.Set("state", state_name(table[i].state));
-        if (table[i].kernels) entry.Set("runs", table[i].kernels->name);
+        if (table[i].runs) entry.Set("runs", table[i].runs);
         isas.Set(static_cast<uint32_t>(i), entry);
     }
-    const char* why = nullptr;
-    const KernelSet* chosen = choose_kernels(wanted.c_str(), &why);
     Napi::Object result = Napi::Object::New(env);
     result.Set("isas", isas);
     result.Set("chosen", chosen ? Napi::Value(Napi::String::New(env, chosen->name)) : env.Null());
@@ -55,6 +56,13 @@ Napi::Value info(const Napi::CallbackInfo& call) {
     result.Set("default_threads", default_threads());
     result.Set("compiler", compiler());
     return result;
+}
+
+// checkTiles(): whether they multiply as plain arithmetic does; null where there are none.
+Napi::Value check_tiles_call(const Napi::CallbackInfo& call) {
+    const TileCheck found = check_tiles();
+    if (found == TileCheck::absent) return call.Env().Null();
+    return Napi::Boolean::New(call.Env(), found == TileCheck::right);
 }
 
 // crc32c(bytes, crc): continues from crc. Pieces of a few megabytes: it runs here and now.
@@ -71,9 +79,8 @@ Napi::Value crc32c(const Napi::CallbackInfo& call) {
         throw_type(env, "bytes must be a Uint8Array.");
         return {};
     }
-    const KernelSet* kernels = choose_kernels(nullptr, nullptr);
     const auto start = static_cast<uint32_t>(crc);
-    return Napi::Number::New(env, kernels->crc32c(start, static_cast<const uint8_t*>(data), length));
+    return Napi::Number::New(env, row_kernels().crc32c(start, static_cast<const uint8_t*>(data), length));
 }
 
 Napi::Value use_errors(const Napi::CallbackInfo& call) {
@@ -102,6 +109,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
     env.SetInstanceData(new Addon(env));
     export_call<info>(exports, "info");
     export_call<use_errors>(exports, "useErrors");
+    export_call<check_tiles_call>(exports, "checkTiles");
     export_call<crc32c>(exports, "crc32c");
     export_call<idle>(exports, "idle");
     register_model(env, exports);

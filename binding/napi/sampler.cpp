@@ -91,8 +91,7 @@ Napi::Value sampler_choose(const Napi::CallbackInfo& call) {
     if (std::any_of(logits.begin(), logits.end(), [](float x) { return !(x <= FLT_MAX); })) {
         status = error("ERR_BAD_LOGITS", "A logit is infinite or not a number: no token can be chosen.");
     } else {
-        const KernelSet& kernels = *choose_kernels(nullptr, nullptr);
-        status = state->sampler.choose(kernels, logits.data(), state->vocab_size, scratch, &choice);
+        status = state->sampler.choose(row_kernels(), logits.data(), state->vocab_size, scratch, &choice);
     }
     if (!status.ok()) {
         throw_status(env, status);

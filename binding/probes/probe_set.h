@@ -26,6 +26,7 @@ extern const ProbeSet probes_avx2;
 extern const ProbeSet probes_avxvnni;
 extern const ProbeSet probes_avx512;
 extern const ProbeSet probes_avx512vnni;
+extern const ProbeSet probes_amx;  // int8_macs alone: all else is as probes_avx512vnni has it
 extern const ProbeSet probes_neon;
 extern const ProbeSet probes_neondot;
 

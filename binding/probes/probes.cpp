@@ -93,7 +93,7 @@ public:
             int cols, tokens;
         } tries[] = {{kernels.i8, 512, 1},       {kernels.i8, 512, 4},        {kernels.i8, 1024, 1},
                      {kernels.i8, 1024, 8},      {kernels.i8_many, 192, 4},   {kernels.i8_many, 192, 8},
-                     {kernels.i8_many, 192, 16}, {kernels.i8_many, 192, 32}};
+                     {kernels.i8_many, 192, 16}, {kernels.i8_many, 192, 32}, {kernels.i8_many, 512, 64}};
         for (const auto& [product, cols, tokens] : tries) {
             double gws = 0;
             if (Status status = lookup(product, cols, tokens, &gws); !status.ok()) return status;
@@ -228,16 +228,34 @@ private:
 const ProbeSet& probe_set(const KernelSet& kernels) {
     const ProbeSet* const sets[] = {
         &probes_scalar,
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(ONEBIT_HAS_AVX2)
         &probes_avx2,
+#endif
+#if defined(ONEBIT_HAS_AVXVNNI)
         &probes_avxvnni,
+#endif
+#if defined(ONEBIT_HAS_AVX512)
         &probes_avx512,
+#endif
+#if defined(ONEBIT_HAS_AVX512VNNI)
         &probes_avx512vnni,
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#endif
+#if defined(ONEBIT_HAS_NEON)
         &probes_neon,
+#endif
+#if defined(ONEBIT_HAS_NEONDOT)
         &probes_neondot,
 #endif
     };
+#if defined(ONEBIT_HAS_AMX)
+    static const ProbeSet amx = [] {
+        ProbeSet probes = probes_avx512vnni;
+        probes.name = probes_amx.name;
+        probes.int8_macs = probes_amx.int8_macs;
+        return probes;
+    }();
+    if (std::strcmp(amx.name, kernels.name) == 0) return amx;
+#endif
     for (const ProbeSet* set : sets) {
         if (std::strcmp(set->name, kernels.name) == 0) return *set;
     }

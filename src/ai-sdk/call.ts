@@ -23,15 +23,15 @@ import { chatMessages, onlyText } from './prompt.js'
 
 /** What `providerOptions.onebit` of a call may have besides the AI SDK's own options. */
 export interface OnebitCallOptions {
-  /** of the likeliest tokens, those at least this share as likely as the likeliest; default 0.05 */
+  /** of the likeliest tokens, those at least this share as likely as the likeliest, 0 to 1; default 0.05 */
   minP?: number
-  /** divides (or multiplies, below zero) the logits of recent tokens; 1: off, the default */
+  /** divides (or multiplies, below zero) the logits of recent tokens, 0.01 to 100; 1: off, the default */
   repeatPenalty?: number
   /** how many recent tokens the penalties look at; default 64 */
   repeatLastN?: number
-  /** added to the logits of single tokens, by id */
+  /** added to the logits of single tokens, by id, -1000 to 1000 */
   logitBias?: Readonly<Record<number, number>>
-  /** go on after the model's own end tokens */
+  /** go on after the model's own end tokens; default false */
   ignoreEos?: boolean
   /** the whole answer matches this regular expression */
   regex?: string

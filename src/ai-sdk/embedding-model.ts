@@ -23,6 +23,7 @@ const MOST_VALUES = 1024
 /** Texts of one call that are in the batch at once. */
 const TOGETHER = 4
 
+/** A model as the AI SDK's `embed` and `embedMany` call it. Made by `provider.embeddingModel(model)`. */
 export class OnebitEmbeddingModel implements EmbeddingModelV4 {
   readonly specificationVersion = 'v4'
   readonly provider: string
@@ -37,7 +38,11 @@ export class OnebitEmbeddingModel implements EmbeddingModelV4 {
     this.#ready = ready
   }
 
-  /** @throws OnebitError ERR_BAD_OPTION, ERR_NO_TOKENIZER, and as Batch.embed; the signal's reason */
+  /**
+   * One vector (dim) for each of at most 1024 texts; `providerOptions.onebit` may have `OnebitEmbedOptions`.
+   * @throws OnebitError ERR_BAD_OPTION, ERR_NO_TOKENIZER, ERR_CONTEXT_FULL, ERR_QUEUE_FULL, ERR_STOPPING,
+   *   ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, and those of `Model.load`; the signal's reason
+   */
   async doEmbed({
     values,
     dimensions,

@@ -16,6 +16,7 @@ import { prepareCall } from './call.js'
 import { endOf } from './call-end.js'
 import { answerStream } from './stream.js'
 
+/** A model as the AI SDK's `generateText` and `streamText` call it. Made by `provider(model)`. */
 export class OnebitLanguageModel implements LanguageModelV4 {
   readonly specificationVersion = 'v4'
   readonly provider: string
@@ -30,7 +31,14 @@ export class OnebitLanguageModel implements LanguageModelV4 {
     this.#ready = ready
   }
 
-  /** @throws OnebitError as prepareCall and Batch.generate; the signal's reason */
+  /**
+   * The whole answer at once. `providerOptions.onebit` may have `OnebitCallOptions`; what the SDK asks for and cannot be done is a
+   * warning.
+   * @throws OnebitError ERR_BAD_OPTION, ERR_UNSUPPORTED_PART, ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE,
+   *   ERR_TEMPLATE_TIMEOUT, ERR_NO_TOOLS, ERR_SCHEMA, ERR_REGEX, ERR_GRAMMAR, ERR_GRAMMAR_LIMIT, ERR_GRAMMAR_TIMEOUT,
+   *   ERR_EMPTY_PROMPT, ERR_CONTEXT_FULL, ERR_QUEUE_FULL, ERR_STOPPING, ERR_DISPOSED, ERR_NOT_FINITE, ERR_OUT_OF_MEMORY,
+   *   ERR_MEMORY_LIMIT, and those of `Model.load`; the signal's reason
+   */
   async doGenerate(options: LanguageModelV4CallOptions): Promise<LanguageModelV4GenerateResult> {
     const { answer, warnings } = await this.#prepare(options)
     const content: LanguageModelV4Content[] = []
@@ -41,7 +49,10 @@ export class OnebitLanguageModel implements LanguageModelV4 {
     return { content, ...endOf(end, answer.model), warnings, response }
   }
 
-  /** @throws OnebitError as prepareCall; what comes later is a part of the stream */
+  /**
+   * The answer as it comes. Leaving the stream stops the answer.
+   * @throws OnebitError as `doGenerate` where something is wrong with the call; what goes wrong later is a part of the stream
+   */
   async doStream(options: LanguageModelV4CallOptions): Promise<LanguageModelV4StreamResult> {
     const { answer, warnings } = await this.#prepare(options)
     const opening: LanguageModelV4StreamPart[] = [

@@ -12,23 +12,39 @@ import { isRecord } from '../text/tokenizer-json.js'
 import { OnebitEmbeddingModel } from './embedding-model.js'
 import { OnebitLanguageModel } from './language-model.js'
 
+/** What `createOnebit` is told. */
 export interface OnebitProviderSettings extends BatchOptions {
-  /** models by name: loaded ones, or paths of .obt files. Without it, the id of a model is the path of its file. */
+  /** requests that wait for a place; one more is ERR_QUEUE_FULL. Default 1024: who asks is this program itself */
+  queue?: number
+  /** models by name: loaded ones, or what `Model.load` takes. Without it, the id of a model is the path of its file. */
   models?: Readonly<Record<string, Model | string>>
-  /** how files are loaded */
+  /** how they are loaded */
   load?: Omit<ModelOptions, 'signal'>
   /** what the provider is called where calls are logged; default onebit */
   name?: string
 }
 
-/** A model that is loaded already, or the name or path of one that is loaded when it is first used. */
+/** A loaded model; or the name of one among `models`, or without `models` the path of one: it is loaded when it is first used. */
 export type ModelReference = Model | string
 
+/** Models for the AI SDK, by name or as they are. */
 export interface OnebitProvider extends ProviderV4 {
+  /** As `languageModel`. */
   (model: ModelReference): OnebitLanguageModel
+  /**
+   * A model for `generateText`, `streamText` and what is made of them.
+   * @throws OnebitError ERR_NO_MODEL: there is none of this name
+   */
   languageModel(model: ModelReference): OnebitLanguageModel
+  /**
+   * A model for `embed` and `embedMany`.
+   * @throws OnebitError ERR_NO_MODEL: there is none of this name
+   */
   embeddingModel(model: ModelReference): OnebitEmbeddingModel
-  /** @throws OnebitError ERR_NO_MODEL: none of these models makes images */
+  /**
+   * The AI SDK asks for it; none of these models makes images.
+   * @throws OnebitError ERR_NO_MODEL, always
+   */
   imageModel(modelId: string): never
   /** What is under way on a model and what it has done; undefined as long as nothing has asked it. */
   state(model: ModelReference): BatchState | undefined
@@ -36,7 +52,11 @@ export interface OnebitProvider extends ProviderV4 {
    * Ends what is under way after `graceMs` (default 10,000) and frees what the provider loaded. Models that were given to
    * it stay loaded. Any number of times; what is asked for afterwards fails with ERR_DISPOSED.
    */
-  close(options?: { graceMs?: number }): Promise<void>
+  close(options?: {
+    /** milliseconds until answers under way are cut off */
+    graceMs?: number
+  }): Promise<void>
+  /** What `await using` calls: `close` without grace. */
   [Symbol.asyncDispose](): Promise<void>
 }
 

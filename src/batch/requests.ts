@@ -2,8 +2,9 @@
 import type { Constraint } from '../grammar/constraint.js'
 import type { GenerateOptions } from '../run/generate-options.js'
 
+/** How many requests share the steps of a model, and what is kept of them. */
 export interface BatchOptions {
-  /** requests that are computed together; default 4 */
+  /** requests that are computed together, 1 to 128; default 4 */
   parallel?: number
   /** requests that wait for a place; one more is ERR_QUEUE_FULL. Default 16 */
   queue?: number
@@ -39,25 +40,34 @@ export interface BatchScores {
   cachedTokens: number
 }
 
+/** How a vector is made of a text. */
 export interface EmbedOptions {
   /** of the hidden states after the final norm: their mean, or the last token's; default mean */
   pooling?: 'mean' | 'last'
   /** length 1; default true */
   normalize?: boolean
+  /** stops within a chunk; the call rejects with the signal's reason */
   signal?: AbortSignal
 }
 
-/** For /metrics and /health. */
+/** What is under way on a model, and what was done since the start: the server's /metrics and /health tell it. */
 export interface BatchState {
+  /** requests that are computed now */
   running: number
+  /** requests that wait for a place */
   waiting: number
-  /** bytes of keys and values: of requests under way, and kept of those that have ended */
+  /** bytes of keys and values of requests under way */
   runningBytes: number
+  /** bytes of keys and values that are kept of requests that have ended */
   cacheBytes: number
-  /** since the start */
+  /** requests that were taken, those that wait included */
   requests: number
+  /** tokens of the prompts of those that got a place */
   promptTokens: number
+  /** of these, found in the cache */
   cachedTokens: number
+  /** tokens that were generated */
   newTokens: number
+  /** steps of the model, each for all requests under way */
   steps: number
 }

@@ -8,8 +8,10 @@ import { modelFile } from './model-file.js'
 const STATES = {
   usable: 'usable',
   not_present: 'this CPU lacks it',
-  not_built: 'for another processor family',
+  not_built: 'for another processor family or system',
 } as const
+
+const WRONG_TILES = 'WRONG: they do not multiply as plain arithmetic does; please report this machine'
 
 export const doctorCommand: Command = {
   name: 'doctor',
@@ -38,16 +40,18 @@ export const doctorCommand: Command = {
     const native = addon().info() // its error ends the list: nothing more can be found out without it
     say(`addon       loads; built with ${native.compiler}`)
     say(`threads     ${native.default_threads} compute by default`)
+    const tiles = addon().checkTiles()
     const checks = path === undefined ? [] : await checkModel(await modelFile(path), native.isas)
-    const healthy = native.chosen !== null && checks.every(({ ok }) => ok)
+    const healthy = native.chosen !== null && tiles !== false && checks.every(({ ok }) => ok)
     if (values.json) {
-      console.log(JSON.stringify({ ...machine, ...native, checks, healthy }, null, 2))
+      console.log(JSON.stringify({ ...machine, ...native, tiles, checks, healthy }, null, 2))
       return healthy ? 0 : 1
     }
     for (const { name, state, runs } of native.isas) {
       const as = runs === undefined || runs === name ? '' : `, as ${runs}`
       console.log(`path        ${name.padEnd(11)} ${STATES[state]}${as}`)
     }
+    if (tiles !== null) console.log(`tiles       ${tiles ? 'multiply as plain arithmetic does' : WRONG_TILES}`)
     console.log(`chosen      ${native.chosen ?? `none: ${native.why}`}`)
     for (const { path, ok, detail } of checks)
       console.log(`model       ${path.padEnd(11)} ${ok ? 'ok' : 'WRONG'}: ${detail}`)

@@ -1,7 +1,7 @@
 import { LIMITS } from '../config/limits.js'
 import { badOption } from '../errors.js'
 import type { Model } from '../run/model.js'
-import { checkScoreOptions, type ScoreOptions } from '../run/session.js'
+import { checkScoreOptions, type ScoreOptions } from '../run/session-options.js'
 import type { Command, OptionValues } from './arguments.js'
 import { UsageError } from './arguments.js'
 import { optionText, readTextFile, TEXT_RULES } from './input.js'

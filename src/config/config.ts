@@ -43,10 +43,13 @@ export interface Features {
    * layers the numbers below are 0.
    */
   delta_layers: readonly number[]
+  /** heads of the delta rule's keys and queries */
   delta_k_heads: number
-  /** a multiple of delta_k_heads */
+  /** its heads of values, each with a state of its own: a multiple of delta_k_heads */
   delta_v_heads: number
+  /** numbers of a key or query head: rows of a state */
   delta_k_dim: number
+  /** numbers of a value head: columns of a state */
   delta_v_dim: number
   /** tokens that the convolution in front of the rule sees, the newest among them */
   delta_conv: number
@@ -58,28 +61,39 @@ export interface Features {
 export interface ModelStructure extends Features {
   /** where the model comes from, such as llama; nothing is computed by it */
   architecture: string
+  /** tokens that there are logits for: rows of the embedding and of the head */
   vocab_size: number
   /** width of the residual stream */
   dim: number
   /** feed-forward width */
   hidden_dim: number
+  /** layers, each an attention (or a delta rule) and a feed-forward */
   n_layers: number
+  /** heads of queries */
   n_heads: number
+  /** heads of keys and values, each for n_heads / n_kv_heads heads of queries */
   n_kv_heads: number
+  /** numbers of a head */
   head_dim: number
+  /** positions that the model was made for: no session has more */
   context_length: number
+  /** added under the root of every norm */
   norm_eps: number
+  /** base of the rotation's frequencies: pair i turns by position x rope_theta^(-2 i / rope_dims) */
   rope_theta: number
   /** half: pairs (i, i + rope_dims/2), as Hugging Face stores; interleaved: pairs (2i, 2i+1), as llama2.c and GGUF llama */
   rope_style: 'half' | 'interleaved'
+  /** how the frequencies are stretched for longer contexts */
   rope_scaling: RopeScaling
+  /** the embedding is the head too, and stands in the file once */
   tied_head: boolean
 }
 
-/** Always complete. */
+/** What a model is: sizes, features of its computation, and how its matrices are stored. Always complete. */
 export interface ModelConfig extends ModelStructure {
+  /** a row for each token */
   embedding: LinearKind
-  /** equal to `embedding` when tied */
+  /** from the last norm's output to logits; equal to `embedding` when tied */
   head: LinearKind
   /** kinds of the linears of every layer; a key "3.wq" overrides "wq" in layer 3 */
   linears: Record<string, LinearKind>

@@ -3,28 +3,61 @@ import { type Fields, fail, fieldsOf, flag, integer, oneOf } from './field-check
 import { checkFront, FRONT_KEYS, type Front } from './front.js'
 import { LIMITS } from './limits.js'
 
-export const DENSE_TYPES = ['f32', 'f16', 'bf16', 'q8'] as const
-export type DenseType = (typeof DENSE_TYPES)[number]
+export const DENSE_TYPES = ['f32', 'f16', 'bf16', 'q8'] as const satisfies readonly DenseType[]
+/** Numbers of a dense matrix: floats, or `q8`: int8 with one f32 scale a row. */
+export type DenseType = 'f32' | 'f16' | 'bf16' | 'q8'
 
-export const TERNARY_GROUPS = [0, 64, 128, 256] as const
-export type TernaryGroup = (typeof TERNARY_GROUPS)[number]
+export const TERNARY_GROUPS = [0, 64, 128, 256] as const satisfies readonly TernaryGroup[]
+/** Columns that share a scale; 0: the whole row does. */
+export type TernaryGroup = 0 | 64 | 128 | 256
 
-/**
- * What a matrix is, with what stands in front of it:
- * - dense: rows of f32, f16, bf16, or int8 with one f32 scale a row (q8).
- * - sign: (x * g) signᵀ * h, LayerNorm without weights if `layernorm`; with `rank` > 0 two sign matrices
- *   chained through a vector of that length (scaled by `mid` if `mid_scale`).
- * - q1_0: signs with one f16 scale per row and 128 columns (GGUF's Q1_0).
- * - ternary: weights of -1, 0 and 1 as codes of two bits, with one f16 scale per row and `group` columns; group 0: one f32
- *   scale a row.
- */
+/** How a matrix is stored, with what stands in front of it. */
 export type LinearKind = MatrixKind & Front
 
-type MatrixKind =
-  | { kind: 'dense'; dtype: DenseType; bias: boolean }
-  | { kind: 'sign'; rank: number; mid_scale: boolean; layernorm: boolean; bias: boolean }
-  | { kind: 'q1_0'; bias: boolean }
-  | { kind: 'ternary'; group: TernaryGroup; bias: boolean }
+/** How a matrix W of y = W x is stored. Its name in the file says which one it is. */
+export type MatrixKind = DenseMatrix | SignMatrix | Q1Matrix | TernaryMatrix
+
+/** Rows of floats, or of int8. */
+export interface DenseMatrix {
+  /** what tells the kinds apart */
+  kind: 'dense'
+  /** its numbers */
+  dtype: DenseType
+  /** a vector is added to y */
+  bias: boolean
+}
+
+/** Signs between two vectors: y = (x * g) signᵀ * h, the layer of OneBit (arXiv 2402.11295, equation 3). */
+export interface SignMatrix {
+  /** what tells the kinds apart */
+  kind: 'sign'
+  /** 0: one matrix of signs; above 0 two, chained through a vector of that length, a multiple of 8 */
+  rank: number
+  /** that vector is multiplied by another, `mid` */
+  mid_scale: boolean
+  /** LayerNorm of y without weights */
+  layernorm: boolean
+  /** a vector is added to y */
+  bias: boolean
+}
+
+/** Signs with one f16 scale per row and 128 columns: GGUF's Q1_0. */
+export interface Q1Matrix {
+  /** what tells the kinds apart */
+  kind: 'q1_0'
+  /** a vector is added to y */
+  bias: boolean
+}
+
+/** Weights of -1, 0 and 1 as codes of two bits, with one f16 scale per row and `group` columns, or one f32 scale a row. */
+export interface TernaryMatrix {
+  /** what tells the kinds apart */
+  kind: 'ternary'
+  /** columns of a scale; 0: the whole row */
+  group: TernaryGroup
+  /** a vector is added to y */
+  bias: boolean
+}
 
 const KEYS = {
   dense: ['kind', 'dtype', 'bias'],

@@ -2,21 +2,63 @@
 import { type Fields, fail, fieldsOf, integer, oneOf, positive } from './field-check.js'
 import { LIMITS } from './limits.js'
 
-export type RopeScaling =
-  | { type: 'none' }
-  | { type: 'linear'; factor: number }
-  | { type: 'llama3'; factor: number; low_freq_factor: number; high_freq_factor: number; original_context: number }
-  | {
-      type: 'yarn'
-      factor: number
-      original_context: number
-      beta_fast: number
-      beta_slow: number
-      /** cosines and sines are multiplied by it; 0: yarnMagnitude(factor) */
-      attention_factor: number
-    }
-  /** each frequency divided by its factor (GGUF's rope_freqs.weight): rope_dims / 2 numbers */
-  | { type: 'factors'; factors: number[] }
+/**
+ * How a rotation's frequencies are stretched for contexts longer than those of training. Names and formulas are those of Hugging
+ * Face's `rope_scaling`.
+ */
+export type RopeScaling = NoScaling | LinearScaling | Llama3Scaling | YarnScaling | FactorScaling
+
+/** Frequencies stay as they are. */
+export interface NoScaling {
+  /** what tells the ways apart */
+  type: 'none'
+}
+
+/** Every frequency is divided by `factor`. */
+export interface LinearScaling {
+  /** what tells the ways apart */
+  type: 'linear'
+  /** of the context */
+  factor: number
+}
+
+/** Slow rotations are stretched, fast ones stay, with a slope between the two. */
+export interface Llama3Scaling {
+  /** what tells the ways apart */
+  type: 'llama3'
+  /** by which slow rotations are divided */
+  factor: number
+  /** wave lengths above original_context / low_freq_factor are slow */
+  low_freq_factor: number
+  /** wave lengths below original_context / high_freq_factor are fast */
+  high_freq_factor: number
+  /** positions of the training before */
+  original_context: number
+}
+
+/** YaRN (arXiv 2309.00071): as llama3, with the slope by turns in the original context. */
+export interface YarnScaling {
+  /** what tells the ways apart */
+  type: 'yarn'
+  /** by which slow rotations are divided */
+  factor: number
+  /** positions of the training before */
+  original_context: number
+  /** rotations with more turns in the original context stay */
+  beta_fast: number
+  /** rotations with fewer turns are divided by `factor` */
+  beta_slow: number
+  /** cosines and sines are multiplied by it; 0: by 0.1 ln(factor) + 1 */
+  attention_factor: number
+}
+
+/** Every frequency is divided by a factor of its own (GGUF's rope_freqs.weight). */
+export interface FactorScaling {
+  /** what tells the ways apart */
+  type: 'factors'
+  /** rope_dims / 2 numbers */
+  factors: number[]
+}
 
 /** YaRN's usual magnitude: 0.1 m ln(factor) + 1, and 1 where nothing is stretched (factor <= 1). */
 export function yarnMagnitude(factor: number, mscale = 1): number {

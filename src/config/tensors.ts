@@ -11,25 +11,38 @@ import type { LinearKind } from './kinds.js'
 export const ROLES = ['wq', 'wk', 'wv', 'wo', 'w1', 'w2', 'w3', 'w_qkv', 'w_z', 'w_beta', 'w_alpha', 'w_out'] as const
 export type Role = (typeof ROLES)[number]
 
-/** What a tensor belongs to. */
-type PartOf = 'embedding' | 'positions' | 'norm' | 'linear' | 'recurrence' | 'head'
+/** What a tensor of one part of the computation belongs to. */
+type PartOf = Exclude<TensorPart, 'rotation' | 'blob'>
 
 /** Signs of the rotation in front of matrices that have so many columns. */
 export const rotationSigns = (cols: number) => `rotation_signs.${cols}`
 
+/** Numbers of a tensor, as safetensors names them. Signs and codes are U8: several in a byte. */
 export type TensorDtype = 'F32' | 'F16' | 'BF16' | 'I8' | 'U8'
 
+/**
+ * What a tensor belongs to. `rotation`: signs of a rotation in front of matrices; `blob`: JSON of the tokenizer or the chat
+ * template.
+ */
+export type TensorPart = 'embedding' | 'positions' | 'norm' | 'linear' | 'recurrence' | 'head' | 'rotation' | 'blob'
+
+/** A tensor of a file, without where it lies. */
 export interface TensorSpec {
+  /** such as layers.3.wq.sign */
   name: string
+  /** what its numbers are */
   dtype: TensorDtype
+  /** rows first; of signs and codes the last size counts bytes */
   shape: number[]
   /** what the numbers are, for `info` and for bits per weight */
-  part: PartOf | 'rotation' | 'blob'
+  part: TensorPart
 }
 
 /** Sizes in bytes of the U8 tensors that hold JSON; 0: the tensor is not there. */
 export interface Blobs {
+  /** of a Hugging Face tokenizer.json and what is used of tokenizer_config.json */
   tokenizer: number
+  /** of the template and the names of its special tokens */
   chat_template: number
 }
 

@@ -11,6 +11,7 @@ import { KV_TYPES } from '../run/kv.js'
 import { internals, type Model } from '../run/model.js'
 import type { Question } from './tasks/task.js'
 
+/** How likely an answer is after its question. */
 export interface AnswerScore {
   /** of all its tokens together, a natural logarithm */
   logprob: number

@@ -8,36 +8,49 @@ import type { Model } from '../run/model.js'
 import type { Session } from '../run/session.js'
 import { blocks } from './windows.js'
 
+/** What `compare` is told. */
 export interface CompareOptions {
-  /** tokens a block, each from nothing; default 512 */
+  /** tokens a block, each from nothing, 4 to the positions of both models' sessions; default 512 */
   ctx?: number
-  /** at most this many blocks */
+  /** at most this many blocks; default: all that there are */
   chunks?: number
+  /** stops within a chunk; the call rejects with the signal's reason */
   signal?: AbortSignal
+  /** told after each block: how many are done, and of how many */
   onBlock?: (done: number, total: number) => void
 }
 
+/** What B lost against A. */
 export interface CompareResult {
   /** positions at which both were compared */
   positions: number
+  /** tokens of a block */
   ctx: number
+  /** blocks that were read */
   chunks: number
-  /** of A, which is taken for the truth, and of B */
+  /** of A, which is taken for the truth */
   perplexityA: number
+  /** of B */
   perplexityB: number
-  /** B's over A's, with the standard error of its logarithm's mean */
+  /** B's perplexity over A's */
   ratio: number
+  /** its standard error: that of the mean of its logarithm, times the ratio */
   ratioStderr: number
-  /** D(A || B) of the next token, in nats */
+  /** the mean over positions of D(A || B) of the next token, the sum over tokens of p_A ln(p_A / p_B), in nats */
   klMean: number
+  /** standard error of the mean */
   klStderr: number
+  /** half of the positions have less, in nats */
   klMedian: number
+  /** 99 of 100 positions have less, in nats */
   kl99: number
+  /** the most of all positions, in nats */
   klMax: number
-  /** share of positions at which both find the same token likeliest */
+  /** share of positions at which both find the same token likeliest, 0 to 1 */
   sameTop: number
+  /** standard error of the share */
   sameTopStderr: number
-  /** root mean square of the difference of the next token's own probability */
+  /** root mean square of p_A - p_B of the token that the text has next, 0 to 1 */
   probabilityRms: number
 }
 
@@ -58,6 +71,12 @@ export function checkCompareOptions(options: CompareOptions | undefined, most: n
 }
 
 /**
+ * What model `b` loses against `a`, which is taken for the truth: both read the same blocks of a text, and their distributions are
+ * compared at every position of each block's second half, as llama.cpp's report on Kullback-Leibler divergence does it.
+ *
+ * ```ts
+ * const { klMean, sameTop, ratio } = await compare(original, quantised, await readFile('text.txt', 'utf8'), { chunks: 20 })
+ * ```
  * @throws OnebitError ERR_BAD_OPTION, ERR_TEXT_TOO_SHORT, ERR_VOCABULARIES (the two do not give the same ids), and those
  *   of computing; the signal's reason
  */

@@ -12,35 +12,45 @@ import { type Question, TASK_NAMES, type Task, type TaskName } from './tasks/tas
 
 export type { AnswerScore } from './choices.js'
 export type { Figure, Figures } from './metrics.js'
-export { TASK_NAMES, type TaskName } from './tasks/task.js'
+export { type Metric, TASK_NAMES, type TaskName } from './tasks/task.js'
 
+/** What `evaluate` is told. */
 export interface EvaluateOptions {
-  /** default: the six of the paper: all but lambada */
+  /** which are asked; default: the six of the paper, all but lambada */
   tasks?: readonly TaskName[]
-  /** the folder that has the tasks' files */
+  /** the folder that has the tasks' files: JSONL, JSON or parquet, however deep, as docs/evaluation.md says */
   data: string
-  /** only the first so many questions of each task */
+  /** only the first so many questions of each task; default: all */
   limit?: number
   /** put BOS in front; default false, as the paper did and as the harness does through a server */
   bos?: boolean
   /** keep every answer's score in this folder, one file a task, and go on from what is there */
   out?: string
+  /** told before each task and after some of its questions: how many are answered, and of how many */
   onQuestion?: (task: TaskName, done: number, total: number) => void
+  /** stops within a chunk; the call rejects with the signal's reason, and what is in `out` stays */
   signal?: AbortSignal
 }
 
+/** What a model got in one task. */
 export interface TaskResult {
+  /** which it is */
   task: TaskName
+  /** how many were asked */
   questions: number
+  /** its metrics with standard errors */
   figures: Figures
-  /** what this run computed; 0 when all was in the file */
+  /** what this run took; next to nothing when all was in the file */
   seconds: number
+  /** questions that this run answered; the others were in the file */
   computed: number
-  /** of each question's answers */
+  /** scores[i][j]: of answer j of question i */
   scores: AnswerScore[][]
 }
 
+/** What `evaluate` gives. */
 export interface EvaluateResult {
+  /** in the order in which they were asked for */
   tasks: TaskResult[]
   /** the paper's: the mean over its six tasks of the metric that it reports; undefined unless all six were asked */
   average: number | undefined
@@ -72,6 +82,13 @@ function taskOf(name: unknown): Task {
 }
 
 /**
+ * Asks a model the questions of some tasks as lm-evaluation-harness 0.4.12 does, to the letter and to the token: how likely each
+ * answer is, and whether the likeliest is the right one.
+ *
+ * ```ts
+ * const { tasks, average } = await evaluate(model, { data: 'tasks/', tasks: ['piqa', 'boolq'], limit: 200 })
+ * for (const { task, figures } of tasks) console.log(task, figures.acc?.value, figures.acc?.stderr)
+ * ```
  * @throws OnebitError ERR_BAD_OPTION, ERR_NO_DATA, ERR_DATA_FILE, ERR_EVAL_FILE, ERR_NO_TOKENIZER, ERR_CONTEXT_FULL and
  *   those of files and of computing; the signal's reason
  */

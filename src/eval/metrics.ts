@@ -2,12 +2,15 @@
 import type { AnswerScore } from './choices.js'
 import type { Metric, Question, Task } from './tasks/task.js'
 
+/** A metric of a task. */
 export interface Figure {
+  /** of accuracies 0 to 1 */
   value: number
   /** standard error; 0 for fewer than two questions */
   stderr: number
 }
 
+/** The metrics that a task has. */
 export type Figures = Partial<Record<Metric, Figure>>
 
 /** `scores`: for each question those of its answers. */

@@ -8,6 +8,7 @@ import type { Model } from '../run/model.js'
 import type { Session } from '../run/session.js'
 import { blocks, randomWindow, slidingWindows, type Window } from './windows.js'
 
+/** What `perplexity` and `perplexityOfTexts` are told. */
 export interface PerplexityOptions {
   /** tokens a block; default 2048 or the model's context when that is shorter */
   ctx?: number
@@ -15,17 +16,23 @@ export interface PerplexityOptions {
   chunks?: number
   /** blocks begin this many tokens after each other, and only what no earlier one had counts; default `ctx`: blocks apart */
   stride?: number
-  /** for texts: which windows are drawn; default 0 */
+  /** for texts: which windows are drawn, 0 to 2^32 - 1; default 0 */
   seed?: number
+  /** stops within a chunk; the call rejects with the signal's reason */
   signal?: AbortSignal
+  /** told after each block: how many are done, of how many, and the perplexity of these */
   onBlock?: (done: number, total: number, perplexitySoFar: number) => void
 }
 
+/** How surprising a text is to a model. */
 export interface PerplexityResult {
+  /** exp(nll) */
   perplexity: number
   /** mean negative log-likelihood, in nats: over blocks of their means; with a stride over all tokens that count */
   nll: number
+  /** tokens of a block */
   ctx: number
+  /** blocks that were read */
   chunks: number
   /** tokens of the whole text, used or not; of texts: of those that were drawn from */
   tokens: number
@@ -52,7 +59,18 @@ export function checkPerplexityOptions(options: PerplexityOptions | undefined, m
   }
 }
 
-/** Of one long text. @throws OnebitError ERR_TEXT_TOO_SHORT and those of computing; the signal's reason */
+/**
+ * The perplexity of one long text, as the papers count it (the convention of GPTQ, arXiv 2210.17323): consecutive blocks of `ctx`
+ * tokens, each from nothing, and exp of the mean over blocks of their mean negative log-likelihood. With `stride` a window
+ * slides instead, and every token counts once with as much before it as fits.
+ *
+ * ```ts
+ * const ids = await model.encode(await readFile('wikitext2.txt', 'utf8'))
+ * const { perplexity: value } = await perplexity(model, ids, { ctx: 2048 })
+ * ```
+ * @param ids the whole text, as `model.encode` gives it
+ * @throws OnebitError ERR_BAD_OPTION, ERR_TEXT_TOO_SHORT and those of computing; the signal's reason
+ */
 export async function perplexity(
   model: Model,
   ids: Int32Array,
@@ -72,8 +90,9 @@ export async function perplexity(
 }
 
 /**
- * Over random windows of many texts, each encoded by itself, as the papers measure C4.
- * @throws OnebitError ERR_TEXT_TOO_SHORT and those of computing; the signal's reason
+ * The perplexity over random windows of many texts, each encoded by itself, as the papers measure C4. The same seed draws the
+ * same windows on every machine.
+ * @throws OnebitError ERR_BAD_OPTION, ERR_NO_TOKENIZER, ERR_TEXT_TOO_SHORT and those of computing; the signal's reason
  */
 export async function perplexityOfTexts(
   model: Model,

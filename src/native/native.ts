@@ -320,6 +320,8 @@ export interface NativeAddon {
     default_threads: number
     compiler: string
   }
+  /** whether tiles (the path amx) multiply as plain arithmetic does; null where there are none */
+  checkTiles(): boolean | null
   loadModel(options: NativeLoadOptions): Promise<NativeModel>
   /** Reserves the memory of a model that is then written. ERR_CONFIG, ERR_ISA, ERR_OUT_OF_MEMORY. */
   fillModel(options: NativeModelOptions): Promise<NativeFilling>

@@ -33,23 +33,33 @@ export const MAX_CHAT_TEMPLATE_BYTES = 4 << 20
 /** Of the header, and of each JSON text in it. */
 const MAX_DEPTH = 5
 
+/** What JSON can hold. */
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json }
 
 /** Where a model came from and how it was made; free fields that no computation depends on. */
 export type Provenance = { [key: string]: Json }
 
+/** A tensor of a file and where it lies. */
 export interface ObtTensor {
+  /** its name, type and shape */
   spec: TensorSpec
   /** from the start of the file */
   offset: number
+  /** how many it has, without padding */
   bytes: number
+  /** CRC-32C of its bytes (polynomial 0x1EDC6F41), an unsigned integer */
   crc32c: number
 }
 
+/** What the header of a `.obt` file says. */
 export interface ObtHeader {
+  /** what the model is */
   config: ModelConfig
+  /** where it came from */
   provenance: Provenance
+  /** sizes of the tokenizer and the chat template inside */
   blobs: Blobs
+  /** in the order of the file */
   tensors: ObtTensor[]
   /** of the whole file */
   fileBytes: number

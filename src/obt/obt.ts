@@ -24,6 +24,7 @@ const refuse: RefuseHeader = (wrong, problem) => {
 
 /** A header, where it was found, and what tells this model from all others. */
 export type FoundHeader = ObtHeader & {
+  /** as it was given */
   path: string
   /** SHA-256 of the first `headerBytes` bytes, which hold the config and the checksum of every tensor */
   identity: string
@@ -42,8 +43,8 @@ export function withPath(cause: unknown, path: string): unknown {
 }
 
 /**
- * The header of a `.obt` file. Nothing is allocated from what the file says before it was compared with what it
- * must be.
+ * The header of a `.obt` file; of the weights nothing is read. Nothing is allocated from what the file says before it was
+ * compared with what it must be.
  * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS, ERR_IO, ERR_NOT_OBT,
  *   ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_ADDON
  */

@@ -14,12 +14,15 @@ import type { Piece } from './session.js'
 /** A function that the model may call. */
 export interface ChatTool extends Tool {
   /**
-   * Does it. What it returns goes to the model, as text or as JSON; so does what it throws. Without it the answer ends with
-   * the call, and `chat.sendToolResults` goes on.
+   * Does it. What it returns goes to the model, as text or as JSON; so does the message of what it throws. Without it the
+   * answer ends with the call, and `chat.sendToolResults` goes on.
+   * @param args as the model wrote them, valid by `parameters`
+   * @param call its id, and the signal of the `send` that it belongs to
    */
   run?(args: Record<string, unknown>, call: { id: string; signal: AbortSignal | undefined }): unknown
 }
 
+/** What `chat.send` is told of tools. */
 export interface ToolOptions {
   /** functions that the model may call; its chat template has to know of tools */
   tools?: readonly ChatTool[]
@@ -27,31 +30,37 @@ export interface ToolOptions {
   toolChoice?: ToolChoice
   /** several calls in one answer; default true */
   parallelCalls?: boolean
-  /** answers of the model to one message, those with calls included; default 8 */
+  /** answers of the model to one message, those with calls included, 1 to 1000; default 8 */
   maxRounds?: number
 }
 
+/** What `chat.send` is told. Tools cannot be combined with a form of the whole answer (`schema`, `json`, `regex`, `grammar`). */
 export interface SendOptions extends GenerateOptions, ToolOptions {
   /** whether the model thinks first, where its chat template has a switch for that; default: as the template has it */
   think?: boolean
 }
 
-/** `text` is what is meant for the reader, `reasoning` what the model thought before. */
+/** More of an answer: `text` is what is meant for the reader, `reasoning` what the model thought before. */
 export interface ChatPiece extends Piece {
   /** with tools: everything, calls too */
   parts?: AnswerPart[]
 }
 
+/** A call that the model asks for. */
 export interface ToolCall {
+  /** what its result refers to */
   id: string
+  /** of the tool */
   name: string
   /** the JSON text of an object */
   arguments: string
 }
 
+/** What a call gave. */
 export interface ToolResult {
   /** of the call */
   id: string
+  /** for the model to read: text, or JSON as text */
   content: string
 }
 

@@ -26,6 +26,7 @@ import { checkGenerateOptions } from './generate-options.js'
 import type { Model } from './model.js'
 import { type GenerateOptions, type GenerationSummary, type Piece, Session } from './session.js'
 
+/** What a new chat is told. */
 export interface ChatOptions {
   /** the system message; it stays when old turns go */
   system?: string
@@ -35,7 +36,9 @@ export interface ChatOptions {
   onTrim?: (messages: number) => void
 }
 
+/** What `Chat.restore` is told. The system message stands in the file. */
 export interface RestoreChatOptions extends Pick<ChatOptions, 'context' | 'onTrim'> {
+  /** stops the reading; it rejects with the signal's reason */
   signal?: AbortSignal
 }
 
@@ -49,11 +52,22 @@ const ANSWER_SHARE = 4
 const LEAST_ANSWER = 16
 
 /**
- * A chat has at most one turn under way. `send` begins it, on a copy of the conversation; the end of `send` is the only
- * place where a turn changes the chat, and only while it is still the chat's turn. `reset` takes it away, so that it
- * ends without changing anything.
+ * A conversation over one session: messages are rendered with the model's chat template, only what the cache does not hold yet
+ * is computed, and the oldest turns go when the context is full. One answer at a time.
+ *
+ * ```ts
+ * const chat = new Chat(model, { system: 'Answer in one sentence.' })
+ * for await (const { text } of chat.send('Why is the sky blue?', { maxTokens: 100 })) process.stdout.write(text)
+ * for await (const { text } of chat.send('And at night?')) process.stdout.write(text)
+ * chat.dispose()
+ * ```
  */
 export class Chat {
+  // A chat has at most one turn under way. `send` begins it, on a copy of the conversation; the end of `send` is the only
+  // place where a turn changes the chat, and only while it is still the chat's turn. `reset` takes it away, so that it
+  // ends without changing anything.
+
+  /** what computes: its tokens are those of the conversation, as far as they were rendered */
   readonly session: Session<Model>
   readonly #model: Model
   #opening: readonly ChatMessage[]
@@ -66,6 +80,7 @@ export class Chat {
   #sessionFree: Promise<unknown> = Promise.resolve()
 
   /**
+   * A conversation that nothing has been said in, but the system message, with a session of its own.
    * @throws OnebitError ERR_NO_CHAT_TEMPLATE when the model has none: use session.generate with plain text then;
    *   ERR_BAD_OPTION, and those of `model.createSession`
    */
@@ -94,7 +109,8 @@ export class Chat {
    * A chat from a file that `save` wrote with the same model. It goes on with what the cache holds: nothing is computed
    * again.
    * @param options context: default as it was saved
-   * @throws OnebitError ERR_NO_CHAT_TEMPLATE, and those of `Session.restore`
+   * @throws OnebitError ERR_NO_CHAT_TEMPLATE, ERR_SESSION_FILE when it is the session of no chat, and those of
+   *   `Session.restore`
    */
   static async restore(model: Model, path: string, options?: RestoreChatOptions): Promise<Chat> {
     const { onTrim, ...rest } = optionFields('options', options, ['context', 'onTrim', 'signal']) as RestoreChatOptions
@@ -112,7 +128,13 @@ export class Chat {
    * Writes the conversation with its session to a file, as `session.save` does.
    * @throws OnebitError ERR_BUSY while an answer is under way, ERR_CHAT_SIZE, and those of `session.save`
    */
-  async save(path: string, options?: { signal?: AbortSignal }): Promise<void> {
+  async save(
+    path: string,
+    options?: {
+      /** stops the writing */
+      signal?: AbortSignal
+    },
+  ): Promise<void> {
     const signal = signalOption(optionFields('options', options, ['signal']))
     this.#checkFree()
     const conversation = { messages: this.#messages, answers: this.#answers }
@@ -194,6 +216,7 @@ export class Chat {
     this.#answers = []
   }
 
+  /** Disposes of the session. An answer under way ends with ERR_DISPOSED. Any number of times. */
   dispose(): void {
     this.session.dispose()
   }
@@ -203,7 +226,7 @@ export class Chat {
    * far as it came; a question without an answer leaves no trace. When the context fills up in mid-answer, old turns go
    * and the answer goes on. The iterator throws the errors of `session.generate`, and:
    * @throws OnebitError ERR_BUSY while another answer is under way; ERR_CHAT_RESET when the chat is reset meanwhile;
-   *   ERR_CONTEXT_FULL when the message does not fit even alone
+   *   ERR_CONTEXT_FULL when the message does not fit even alone; ERR_NO_TOOLS when the template knows of no tools
    */
   async *send(text: string, options: SendOptions = {}): AsyncGenerator<ChatPiece, void, undefined> {
     yield* this.#say([{ role: 'user', content: text }], options)

@@ -13,20 +13,25 @@ import {
 import { isRecord } from '../text/tokenizer-json.js'
 import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
 
+/**
+ * What a generation is told: how tokens are chosen, where the answer ends, what comes with it, and which form it has (at most one
+ * of `schema`, `json`, `regex`, `grammar` and `tag`). A wrong value, or a name that is not here, is ERR_BAD_OPTION before
+ * anything is computed.
+ */
 export interface GenerateOptions extends SamplingOptions {
-  /** new tokens at most; default: until a stop token or the end of the context */
+  /** new tokens at most; 0: only the prompt is computed; default: until a stop token or the end of the context */
   maxTokens?: number
-  /** the text ends before the first of these; a special token's text stops at that token */
+  /** the text ends before the first of these, at most 64 of 1 to 1024 characters; a special token's text stops at that token */
   stop?: string | readonly string[]
   /** ids that end the text, besides the model's own */
   stopTokens?: readonly number[]
-  /** go on after the model's own end tokens */
+  /** go on after the model's own end tokens; default false */
   ignoreEos?: boolean
-  /** give each piece the log-probability of its token */
+  /** give each piece the log-probability of its token; default false */
   logprobs?: boolean
-  /** give each piece the log-probabilities of this many likeliest tokens, at most 100; implies `logprobs` */
+  /** give each piece the log-probabilities of this many likeliest tokens, at most 100; implies `logprobs`; default 0 */
   topLogprobs?: number
-  /** tokens of the prompt that are computed at once; default: as many as take about 100 ms */
+  /** tokens of the prompt that are computed at once, at most 256; default, and with 0: as many as take about 100 ms */
   chunk?: number
   /** names of special tokens that are part of the text, such as `<tool_call>`; the others give none */
   showSpecial?: readonly string[]

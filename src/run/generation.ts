@@ -15,6 +15,7 @@ import type { Timeline } from './timeline.js'
 
 export type { FinishReason, Piece, TokenLogprob } from './pieces.js'
 
+/** What a generation cost, in tokens. */
 export interface Usage {
   /** tokens before the answer, those that were in the cache included */
   promptTokens: number
@@ -24,6 +25,7 @@ export interface Usage {
   newTokens: number
 }
 
+/** What it took, in milliseconds. */
 export interface Timings {
   /** until the first token was known */
   prefillMs: number
@@ -33,9 +35,13 @@ export interface Timings {
   tokensPerSecond: number
 }
 
+/** How a generation ended and what it cost. */
 export interface GenerationSummary {
+  /** why no more came */
   finishReason: FinishReason
+  /** tokens */
   usage: Usage
+  /** milliseconds */
   timings: Timings
 }
 

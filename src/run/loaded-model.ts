@@ -11,6 +11,7 @@ import { ACTIVATIONS, type Activations, type CheckedModelOptions, DEFAULT_CONTEX
 
 /** What was loaded and how it runs. */
 export interface ModelInfo {
+  /** of what was loaded, as it was given; of a model that was named, where it lies in the cache */
   readonly path: string
   /** where the model comes from, such as llama */
   readonly architecture: string
@@ -18,9 +19,13 @@ export interface ModelInfo {
   readonly fileBytes: number
   /** of the weights in memory, in the layout of the instruction set */
   readonly weightBytes: number
+  /** the instruction set that computes, such as avx2 */
   readonly isa: string
+  /** threads that compute */
   readonly threads: number
+  /** what sign matrices multiply */
   readonly activations: Activations
+  /** numbers in the KV cache of a session unless it asks for others */
   readonly kv: KvType
   /** positions of a session unless it asks for others; without the `context` option the model's own, at most 32,768 */
   readonly context: number

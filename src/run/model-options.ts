@@ -14,15 +14,16 @@ import {
 import { KV_TYPES, type KvType } from './kv.js'
 
 /** In the order of the native enumeration. */
-export const ACTIVATIONS = ['int8', 'f32', 'int4'] as const
+export const ACTIVATIONS = ['int8', 'f32', 'int4'] as const satisfies readonly Activations[]
 
 /**
  * What sign matrices multiply. `int8`: activations rounded to 8 bits, one scale a token. `int4`: to 4 bits, about twice as
  * fast where arithmetic is the limit (prefill, batches), at a loss that only models trained for it forgive. `f32`: floats,
  * slow, for comparing with other implementations. Dense int8 rows (the head, say) round to 8 bits in both integer modes.
  */
-export type Activations = (typeof ACTIVATIONS)[number]
+export type Activations = 'int8' | 'f32' | 'int4'
 
+/** What `Model.load` is told. A wrong value, or a name that is not here, is ERR_BAD_OPTION before anything is read. */
 export interface ModelOptions {
   /** threads that compute, 1 to 256; default: the physical cores this process may use */
   threads?: number
@@ -32,7 +33,10 @@ export interface ModelOptions {
   activations?: Activations
   /** numbers in the KV cache of a session unless it asks for others; default f16 */
   kv?: KvType
-  /** instruction set to use; default: ONEBIT_ISA from the environment, or the best there is */
+  /**
+   * instruction set to use: scalar, avx2, avxvnni, avx512, avx512vnni, neon or neondot (`onebit doctor` lists those of a machine);
+   * default: ONEBIT_ISA from the environment, or the best there is. None changes the results.
+   */
   isa?: string
   /** bytes that the weights and all sessions may take together; default: no limit */
   memoryLimit?: number

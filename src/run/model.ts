@@ -12,7 +12,8 @@ import type { Tokenizer } from '../text/tokenizer.js'
 import { loadModel } from './load.js'
 import type { LoadedModel, ModelInfo } from './loaded-model.js'
 import { type Activations, checkContext, type ModelOptions } from './model-options.js'
-import { KV_TYPES, Session, type SessionOptions } from './session.js'
+import { KV_TYPES, Session } from './session.js'
+import type { SessionOptions } from './session-options.js'
 import { Timeline } from './timeline.js'
 
 export type { ModelInfo } from './loaded-model.js'
@@ -25,7 +26,9 @@ export let internals: {
 }
 
 /**
- * A loaded model. Memory is freed by `dispose()`, by leaving an `await using` block, or by the garbage collector.
+ * A loaded model: weights and tokenizer. It never changes, any number of sessions share it, and what it computes is the same
+ * bytes on every instruction set and with every number of threads. Memory is freed by `dispose()`, by leaving an `await using`
+ * block, or by the garbage collector.
  *
  * ```ts
  * const model = await Model.load('smol.obt')
@@ -38,11 +41,13 @@ export let internals: {
  * ```
  */
 export class Model {
+  /** sizes, features, and how the matrices are stored */
   readonly config: ModelConfig
+  /** what was loaded and how it runs */
   readonly info: ModelInfo
   /** undefined when the file has none: such a model works with token ids */
   readonly tokenizer: Tokenizer | undefined
-  /** undefined when the file has none */
+  /** how chat messages become one text; undefined when the file has none */
   readonly chatTemplate: ChatTemplate | undefined
   readonly #native: NativeModel
   /** made when the first answer of a given form is asked for */
@@ -54,9 +59,13 @@ export class Model {
    *
    * A model of the hub may be named instead: `hf:OWNER/NAME`, with `:FILE` or `:TYPE` behind it where there are several, or the
    * address of a file. It is downloaded once, into the cache that Hugging Face's tools use.
+   * @param path of a file or folder, or the name of a model
    * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_NOT_OBT, ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG,
    *   ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_NOT_FINITE, ERR_TOKENIZER_FILE,
-   *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; of a model that is named: ERR_HUB_NAME,
+   *   ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT, ERR_ISA, ERR_ADDON, ERR_BAD_OPTION; of other formats: ERR_UNKNOWN_FORMAT,
+   *   ERR_BAD_SOURCE, ERR_MISSING_TENSOR, ERR_TENSOR_SHAPE, ERR_TERNARY_CODE, ERR_LFS_POINTER, ERR_PICKLE_FORBIDDEN,
+   *   ERR_UNSUPPORTED_ARCHITECTURE, ERR_UNSUPPORTED_ROPE, ERR_UNSUPPORTED_TENSOR, ERR_UNSUPPORTED_TENSOR_TYPE,
+   *   ERR_UNSUPPORTED_TOKENIZER; of a model that is named: ERR_HUB_NAME,
    *   ERR_HUB_NOT_FOUND, ERR_HUB_ACCESS, ERR_HUB_OFFLINE, ERR_HUB_BUSY, ERR_HUB_ANSWER, ERR_HUB_REDIRECT, ERR_HUB_PROXY,
    *   ERR_HUB_CHANGED, ERR_HUB_CHECKSUM, ERR_HUB_NOTHING_RUNS, ERR_HUB_SEVERAL, ERR_DISK_FULL, ERR_ACCESS, ERR_READ_ONLY;
    *   the signal's reason when it aborts
@@ -93,14 +102,17 @@ export class Model {
     return this.info.provenance
   }
 
+  /** threads that compute */
   get threads(): number {
     return this.info.threads
   }
 
+  /** what sign matrices multiply */
   get activations(): Activations {
     return this.info.activations
   }
 
+  /** `dispose` was called: nothing can be computed any more */
   get disposed(): boolean {
     return this.#native.disposed
   }
@@ -108,9 +120,17 @@ export class Model {
   /**
    * The ids of a raw text: special tokens are parsed, BOS is put in front as the tokenizer's own flag says (`bos`
    * overrides it). Long texts are encoded off the main thread.
-   * @throws OnebitError ERR_NO_TOKENIZER
+   * @throws OnebitError ERR_NO_TOKENIZER, ERR_BAD_OPTION, ERR_TOKENIZER_WORKER; the signal's reason
    */
-  async encode(text: string, options: { bos?: boolean | 'auto'; signal?: AbortSignal } = {}): Promise<Int32Array> {
+  async encode(
+    text: string,
+    options: {
+      /** put BOS in front; 'auto' (the default): when the tokenizer's own flag says so */
+      bos?: boolean | 'auto'
+      /** stops the encoding */
+      signal?: AbortSignal
+    } = {},
+  ): Promise<Int32Array> {
     if (typeof text !== 'string') throw badOption('text', 'must be a string')
     return this.requireTokenizer().encodeLong(text, { special: true, ...options })
   }
@@ -123,7 +143,8 @@ export class Model {
   /**
    * The ids of a conversation, rendered with the model's chat template and open for the assistant's answer. Special
    * tokens come from the template only, never from the messages.
-   * @throws OnebitError ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   * @throws OnebitError ERR_NO_TOKENIZER, ERR_NO_CHAT_TEMPLATE, ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION; the
+   *   signal's reason
    */
   async encodeChat(messages: readonly ChatMessage[], options?: RenderOptions): Promise<Int32Array> {
     const tokenizer = this.requireTokenizer()
@@ -186,10 +207,12 @@ export class Model {
     await this.#native.dispose()
   }
 
+  /** What `await using` calls: `dispose`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.dispose()
   }
 
+  /** What `using` calls: `dispose`, without waiting until the memory is free. */
   [Symbol.dispose](): void {
     void this.dispose()
   }

@@ -7,6 +7,7 @@ import type { CheckedGenerateOptions } from './generate-options.js'
 
 /** One of the likeliest tokens at a position. */
 export interface TokenLogprob {
+  /** the token */
   id: number
   /** natural logarithm of the model's own probability, before temperature, penalties and bias */
   logprob: number

@@ -5,8 +5,12 @@ import type { NativeSamplerOptions } from '../native/native.js'
 import { integerOption, numberOption } from '../options.js'
 import { shown } from '../shown-value.js'
 
+/**
+ * How the next token is chosen: penalties and bias change the logits, the temperature divides them, `topK`, `topP` and `minP` in
+ * this order leave some of the likeliest tokens, and one of these is drawn. The same seed gives the same tokens on every machine.
+ */
 export interface SamplingOptions {
-  /** 0 takes the likeliest token always; default 0.8 */
+  /** logits are divided by it, 0 to 100; 0 takes the likeliest token always; default 0.8 */
   temperature?: number
   /** only this many likeliest tokens; 0: all; default 40 */
   topK?: number
@@ -14,13 +18,13 @@ export interface SamplingOptions {
   topP?: number
   /** of these, those at least this share as likely as the likeliest; 0: all; default 0.05 */
   minP?: number
-  /** divides (or multiplies, below zero) the logits of recent tokens; 1: off, the default */
+  /** divides (or multiplies, below zero) the logits of recent tokens, 0.01 to 100; 1: off, the default */
   repeatPenalty?: number
   /** how many recent tokens the three penalties look at; default 64 */
   repeatLastN?: number
-  /** subtracted from the logit of every recent token; default 0 */
+  /** subtracted from the logit of every recent token, -100 to 100; default 0 */
   presencePenalty?: number
-  /** subtracted once for each time a recent token occurs; default 0 */
+  /** subtracted once for each time a recent token occurs, -100 to 100; default 0 */
   frequencyPenalty?: number
   /** added to the logits of single tokens, by id, -1000 to 1000 */
   logitBias?: Readonly<Record<number, number>>

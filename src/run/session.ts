@@ -10,94 +10,36 @@ import {
   booleanOption,
   choiceOption,
   integerOption,
-  likeliestOption,
   optionFields,
   signalOption,
   stringOption,
   tokenIds,
 } from '../options.js'
-import type { ChatMessage, RenderOptions } from '../text/chat-template.js'
+import type { ChatMessage, ChatTemplate, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import { checkEmbedOptions, pooled } from './embedding.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
-import { KV_TYPES, type KvType } from './kv.js'
+import { KV_TYPES } from './kv.js'
 import type { ModelInfo } from './loaded-model.js'
 import { MOST_EXTRA, restoreTimeline, saveTimeline } from './session-file.js'
+import {
+  type Completion,
+  checkScoreOptions,
+  type Logits,
+  type LogitsOptions,
+  type Prompt,
+  type RestoreOptions,
+  type SaveOptions,
+  type ScoreOptions,
+  type Scores,
+  type SessionOptions,
+} from './session-options.js'
 import type { Timeline } from './timeline.js'
 
-export type { EmbedOptions } from '../batch/requests.js'
 export type { GenerateOptions } from './generate-options.js'
-export type { FinishReason, GenerationSummary, Piece, Timings, TokenLogprob, Usage } from './generation.js'
+export type { GenerationSummary, Piece } from './generation.js'
 export { KV_TYPES, type KvType } from './kv.js'
-
-export interface SessionOptions {
-  /** positions; default: the model's `context` option */
-  context?: number
-  /** numbers in the KV cache; default: the model's `kv` option */
-  kv?: KvType
-}
-
-/**
- * What a generation starts from. A text or ids continue the session; in a text special tokens are parsed, and BOS
- * comes first at position 0 if the tokenizer says so. Messages are rendered with the chat template and replace what
- * the session holds; what both have in common is not computed again.
- */
-export type Prompt = string | readonly number[] | Int32Array | readonly ChatMessage[]
-
-export interface Completion extends GenerationSummary {
-  text: string
-  /** what the model thought before, where its chat template says that it thinks */
-  reasoning?: string
-  ids: number[]
-  /** with `logprobs` or `topLogprobs`: one per id */
-  logprobs?: number[]
-  topLogprobs?: TokenLogprob[][]
-}
-
-export interface LogitsOptions {
-  /** logits after every id instead of after the last one */
-  all?: boolean
-  /** tokens computed at once; default: as many as take about 100 ms */
-  chunk?: number
-  signal?: AbortSignal
-}
-
-/** (rows, columns) numbers, row-major: columns is the size of the vocabulary */
-export interface Logits {
-  rows: number
-  columns: number
-  data: Float32Array
-}
-
-export interface ScoreOptions {
-  /** how many of the likeliest tokens to give per position, at most 100; default 0 */
-  top?: number
-  signal?: AbortSignal
-}
-
-export interface Scores {
-  /** logprobs[i]: of ids[i] given everything before it; NaN for the first token of an empty session */
-  logprobs: Float32Array
-  /** top[i]: the likeliest tokens where ids[i] is, descending; empty where unknown. Empty without `top`. */
-  top: TokenLogprob[][]
-}
-
-export interface SaveOptions {
-  /** text to keep in the file, up to 2^19 characters: `session.extra` of the session that is restored from it */
-  extra?: string
-  signal?: AbortSignal
-}
-
-export interface RestoreOptions extends SessionOptions {
-  signal?: AbortSignal
-}
-
-/** @throws OnebitError ERR_BAD_OPTION */
-export function checkScoreOptions(options: ScoreOptions | undefined, vocabSize: number) {
-  const fields = optionFields('options', options, ['top', 'signal'])
-  return { top: likeliestOption(fields, 'top', vocabSize), signal: signalOption(fields) }
-}
 
 /** Logits that one native call returns at most: their copy must not hold the event loop up. */
 const LOGITS_PER_CALL = 1 << 20
@@ -122,20 +64,37 @@ class Cancellation {
   }
 }
 
-/** What a session asks of its model. */
+/** What a session asks of its model: `Model` does it all. */
 export interface SessionModel {
+  /** sizes and features */
   readonly config: ModelConfig
+  /** undefined: it works with token ids alone */
   readonly tokenizer: Tokenizer | undefined
-  readonly chatTemplate?: { readonly source: string } | undefined
+  /** the Jinja source of how messages become one text */
+  readonly chatTemplate?: Pick<ChatTemplate, 'source'> | undefined
+  /** what a saved session belongs to, and the kind of cache that sessions have */
   readonly info: Pick<ModelInfo, 'identity' | 'activations' | 'kv'>
-  encode(text: string, options: { bos: boolean | 'auto'; signal?: AbortSignal }): Promise<Int32Array>
+  /** As `Model.encode`. */
+  encode(
+    text: string,
+    options: {
+      /** put BOS in front; 'auto': when the tokenizer's own flag says so */
+      bos: boolean | 'auto'
+      /** stops the encoding */
+      signal?: AbortSignal
+    },
+  ): Promise<Int32Array>
+  /** As `Model.encodeChat`. */
   encodeChat(messages: readonly ChatMessage[], options: RenderOptions): Promise<Int32Array>
+  /** @internal */
   requireTokenizer(): Tokenizer
+  /** @internal */
   constrain(shape: AnswerShape, options: { signal: AbortSignal | undefined }): Promise<Constraint>
 }
 
 /** A model that makes sessions of its own. */
 export interface SessionMaker<M extends SessionModel> {
+  /** As `Model.createSession`. */
   createSession(options?: SessionOptions): Session<M>
 }
 
@@ -143,6 +102,13 @@ export interface SessionMaker<M extends SessionModel> {
  * One timeline of a model: tokens and their KV cache. Made by `model.createSession()`. One thing at a time: anything
  * but `dispose()` is ERR_BUSY while a generation or another call is under way. After an abort or an error the session
  * works on with the tokens that were computed.
+ *
+ * ```ts
+ * using session = model.createSession()
+ * const { text } = await session.complete('The capital of France is', { maxTokens: 8, temperature: 0 })
+ * session.rewind(0)
+ * const { logprobs } = await session.score(await model.encode('Hello'))
+ * ```
  */
 export class Session<M extends SessionModel = SessionModel> {
   readonly #model: M
@@ -158,6 +124,7 @@ export class Session<M extends SessionModel = SessionModel> {
     this.#timeline = timeline
   }
 
+  /** whose timeline it is */
   get model(): M {
     return this.#model
   }
@@ -192,6 +159,7 @@ export class Session<M extends SessionModel = SessionModel> {
     return this.#busy
   }
 
+  /** `dispose` was called, of the session or of its model */
   get disposed(): boolean {
     return this.#timeline.disposed
   }
@@ -295,7 +263,13 @@ export class Session<M extends SessionModel = SessionModel> {
    * @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_CONTEXT_FULL, ERR_TOKEN_RANGE, ERR_NO_TOKENIZER,
    *   ERR_NOT_FINITE, ERR_OUT_OF_MEMORY; the signal's reason
    */
-  async append(content: string | readonly number[] | Int32Array, options?: { signal?: AbortSignal }): Promise<void> {
+  async append(
+    content: string | readonly number[] | Int32Array,
+    options?: {
+      /** stops within a chunk */
+      signal?: AbortSignal
+    },
+  ): Promise<void> {
     const signal = signalOption(optionFields('options', options, ['signal']))
     const ids = typeof content === 'string' ? content : tokenIds('content', content, this.#model.config.vocab_size)
     await this.#exclusive(signal, async (cancel) => {
@@ -305,7 +279,7 @@ export class Session<M extends SessionModel = SessionModel> {
   }
 
   /**
-   * Puts ids on the timeline and returns logits: after the last id, or after each of them with `all`. Without ids:
+   * Puts ids on the timeline and returns logits: after the last id, or after each of them with `all`. With an empty list:
    * after the last token of the timeline.
    * @throws OnebitError as `append`, and ERR_EMPTY_PROMPT
    */
@@ -478,12 +452,13 @@ export class Session<M extends SessionModel = SessionModel> {
     this.#timeline.dispose()
   }
 
-  /** Disposes, and resolves when nothing is under way any more. */
+  /** What `await using` calls: disposes, and resolves when nothing is under way any more. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.dispose()
     await this.#ended
   }
 
+  /** What `using` calls: `dispose`. */
   [Symbol.dispose](): void {
     this.dispose()
   }

@@ -1,5 +1,5 @@
 /**
- * An OpenAI-compatible server for loaded models:
+ * A server for loaded models that speaks OpenAI's API, with a chat page:
  *
  * ```ts
  * import { Model } from 'onebit-run'
@@ -9,6 +9,9 @@
  * console.log(server.url)
  * await server.close()
  * ```
+ *
+ * Endpoints, limits and who may use it: docs/server.md.
+ * @module onebit-run/server
  */
 import type { AddressInfo } from 'node:net'
 import { LIMITS } from '../config/limits.js'
@@ -19,35 +22,39 @@ import { Guard, isLoopback } from './guard.js'
 import { HttpSide } from './http.js'
 import { ServedModels } from './served.js'
 
+/** What `serve` is told. */
 export interface ServeOptions {
   /** where to listen; default 127.0.0.1. Anything that other machines reach needs an `apiKey`. */
   host?: string
-  /** 0: one that is free; default 8080 */
+  /** 0 to 65535; 0: one that is free; default 8080 */
   port?: number
-  /** requests of one model that are computed together; default 4 */
+  /** requests of one model that are computed together, 1 to 128; default 4 */
   parallel?: number
-  /** requests that wait for a place; one more is refused with 429; default 16 */
+  /** requests that wait for a place, 0 to 4096; one more is refused with 429; default 16 */
   queue?: number
   /** MiB of keys and values that are kept of requests that have ended, for each model; default 512 */
   cacheMiB?: number
   /** positions of a request; default: the model's own `context` */
   context?: number
-  /** clients send it as Authorization: Bearer KEY */
+  /** clients send it as Authorization: Bearer KEY: letters, digits and signs without spaces; default: none is asked for */
   apiKey?: string
-  /** names besides localhost and `host` by which clients may call the server */
+  /** names besides localhost and `host` by which clients may call the server; default: none */
   allowHosts?: readonly string[]
-  /** origins of web pages that may use it */
+  /** origins of web pages that may use it, such as https://app.example; default: its own page alone */
   allowOrigins?: readonly string[]
   /** special tokens written out in raw prompts are special tokens; default true */
   parseSpecial?: boolean
-  /** bytes of a request's body; default 1 MiB */
+  /** bytes of a request's body, 1 KiB to 1 GiB; default 1 MiB */
   maxBody?: number
   /** told of errors that are the server's own; default: nobody is */
   onError?: (error: unknown) => void
 }
 
+/** A server that listens. */
 export interface Serving {
+  /** where, such as http://127.0.0.1:8080: the chat page; OpenAI's API is at /v1 below it */
   readonly url: string
+  /** the one that was asked for, or that was free */
   readonly port: number
   /**
    * Takes no more requests; those under way may end within `graceMs` (default 10 s), then they are cut off. The models
@@ -72,7 +79,10 @@ const NAMES = [
 ]
 const GRACE_MS = 10_000
 
-/** @throws OnebitError ERR_BAD_OPTION, ERR_NO_KEY */
+/**
+ * @internal For the command line, which checks its options before it loads a model.
+ * @throws OnebitError ERR_BAD_OPTION, ERR_NO_KEY
+ */
 export function checkServeOptions(options: ServeOptions | undefined) {
   const fields = optionFields('options', options, NAMES)
   const host = stringOption(fields, 'host') ?? '127.0.0.1'
@@ -114,7 +124,12 @@ function stringList(fields: Record<string, unknown>, name: string): string[] {
   throw badOption(name, 'must be an array of strings')
 }
 
-/** @throws OnebitError ERR_BAD_OPTION, ERR_NO_KEY, ERR_PORT_IN_USE, ERR_LISTEN */
+/**
+ * Serves loaded models over HTTP. Requests of one model share its steps; each gets the same bytes as alone. The models belong to
+ * the caller: whoever loaded them disposes of them, after `close`.
+ * @param models at least one `model`, loaded, each under another `name`, by which requests ask for it
+ * @throws OnebitError ERR_BAD_OPTION, ERR_NO_KEY (no `apiKey`, and other machines could reach it), ERR_PORT_IN_USE, ERR_LISTEN
+ */
 export async function serve(
   models: readonly { name: string; model: Model }[],
   options?: ServeOptions,

@@ -1,25 +1,31 @@
 /** Chat messages to token ids, through the template that came with the model. */
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
 import { badOption, OnebitError } from '../errors.js'
 import { TEMPLATE, TRUSTED } from './jinja/text.js'
-import { type Remote, RemoteCalls, remoteProcess } from './remote-calls.js'
+import { type Remote, RemoteCalls, remoteProcess, remoteThread } from './remote-calls.js'
 import type { RenderedRun, TemplateRequest } from './template-process.js'
 import type { Tokenizer } from './tokenizer.js'
 import { type AddedToken, isRecord } from './tokenizer-json.js'
 
+/** A message of a conversation, as chat templates know them. Whatever else it has is handed to the template. */
 export interface ChatMessage {
+  /** system, user, assistant or tool, or what else the template understands */
   role: string
   /** text, or whatever else the template understands (parts, for example) */
   content: string | null | readonly Record<string, unknown>[]
+  /** such as tool_calls, tool_call_id or reasoning_content */
   [key: string]: unknown
 }
 
+/** How messages are rendered. */
 export interface RenderOptions {
   /** end with the beginning of an answer (default true) */
   addGenerationPrompt?: boolean
   /** more variables for the template, such as tools or enable_thinking */
   variables?: Record<string, unknown>
+  /** stops the rendering; the call rejects with the signal's reason */
   signal?: AbortSignal
 }
 
@@ -37,7 +43,12 @@ const MEMORY_MB = 128
 const MAX_TEMPLATE = 1 << 20
 const IDLE_MS = 60_000
 
+/**
+ * How chat messages become one text: `model.chatTemplate`. Templates are Jinja; what they give is what transformers' Jinja2 gives.
+ * They run in a process of their own, which is ended after 2 seconds.
+ */
 export class ChatTemplate {
+  /** in Jinja */
   readonly source: string
   readonly #variables: Record<string, unknown>
   readonly #calls: RemoteCalls<TemplateRequest, RenderedRun[]>
@@ -63,7 +74,7 @@ export class ChatTemplate {
     this.source = template
     this.#variables = variables
     this.#calls = new RemoteCalls({
-      start: () => startProcess(template),
+      start: () => startRenderer(template),
       timeoutMs: TIMEOUT_MS,
       idleMs: IDLE_MS,
       onTimeout: () =>
@@ -82,7 +93,7 @@ export class ChatTemplate {
 
   /**
    * The rendered text, for people to look at: in it special tokens of the template and of contents look the same.
-   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION; the signal's reason
    */
   async render(messages: readonly ChatMessage[], options: RenderOptions = {}): Promise<string> {
     const runs = await this.#render(messages, options)
@@ -93,7 +104,7 @@ export class ChatTemplate {
    * The ids of a conversation. Special tokens come only from the template: written in a message they are plain text. Other
    * tokens that the template itself writes, such as `<think>`, may also stand in what the model or a system message says.
    * BOS is there when the template puts it there.
-   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION
+   * @throws OnebitError ERR_TEMPLATE, ERR_TEMPLATE_TIMEOUT, ERR_BAD_OPTION; the signal's reason
    */
   async encodeChat(
     messages: readonly ChatMessage[],
@@ -108,7 +119,7 @@ export class ChatTemplate {
     return tokenizer.encodeMarked(origins.text, markersIn(this.source, tokenizer), accept, signal)
   }
 
-  /** Ends the process that renders. */
+  /** Ends the process that renders; `model.dispose` does it too. */
   dispose(): void {
     this.#calls.stop()
   }
@@ -162,8 +173,27 @@ function markersIn(source: string, tokenizer: Tokenizer): AddedToken[] {
   )
 }
 
+const RENDERER = new URL('./template-process.js', import.meta.url)
+
+/** Single-file programs (Node's own kind): asked to run a file, they would start themselves once more instead. */
+function isSingleFile(): boolean {
+  // Older Node and other runtimes lack the function, or the module.
+  return process.getBuiltinModule?.('node:sea')?.isSea?.() ?? false
+}
+
+function startRenderer(template: string): Remote {
+  return isSingleFile() ? startThread(template) : startProcess(template)
+}
+
+function startThread(template: string): Remote {
+  const limits = { maxOldGenerationSizeMb: MEMORY_MB }
+  const worker = new Worker(RENDERER, { execArgv: [], env: templateEnvironment(), resourceLimits: limits })
+  worker.postMessage({ template })
+  return remoteThread(worker)
+}
+
 function startProcess(template: string): Remote {
-  const child = fork(fileURLToPath(new URL('./template-process.js', import.meta.url)), [], {
+  const child = fork(fileURLToPath(RENDERER), [], {
     execArgv: [`--max-old-space-size=${MEMORY_MB}`],
     env: templateEnvironment(),
     serialization: 'advanced',

@@ -1,11 +1,13 @@
 /**
  * The process that renders chat templates. A template comes with the model file and is a program: here it can be
- * stopped and sees nothing but its own variables. A thread would not do: an allocation beyond its heap's limit ends the
- * whole process that the thread belongs to.
+ * stopped and sees nothing but its own variables. A thread is second best, for programs that have no Node to start a process
+ * with: an allocation beyond its heap's limit may end the whole process that the thread belongs to.
  */
+import { parentPort } from 'node:worker_threads'
 import { Template, templateProblem } from './jinja/template.js'
 import { FOREIGN, type Origin, TEMPLATE, TRUSTED } from './jinja/text.js'
 import { Dict, fromData, List, type Value } from './jinja/values.js'
+import type { RemoteAnswer } from './remote-calls.js'
 
 export type TemplateRequest = { template: string } | ChatVariables
 
@@ -57,19 +59,28 @@ function render({ messages, given, own, addGenerationPrompt }: ChatVariables): R
   return template.render(variables).runs()
 }
 
-process.on('message', (request: TemplateRequest) => {
+const answer = (message: RemoteAnswer<RenderedRun[]>) =>
+  parentPort ? parentPort.postMessage(message) : process.send?.(message)
+
+function onRequest(request: TemplateRequest): void {
   if ('template' in request) {
     source = request.template
-    process.send?.({ ready: true })
+    answer({ ready: true })
     return
   }
   try {
-    process.send?.({ result: render(request) })
+    answer({ result: render(request) })
   } catch (error) {
     const message = `The chat template failed: ${templateProblem(error).slice(0, 500)}`
-    process.send?.({ error: { code: 'ERR_TEMPLATE', message } })
+    answer({ error: { code: 'ERR_TEMPLATE', message } })
   }
-})
-process.on('disconnect', () => process.exit())
-// Ctrl-C reaches every process of the terminal; what it means is for the parent to say.
-process.on('SIGINT', () => {})
+}
+
+if (parentPort) {
+  parentPort.on('message', onRequest)
+} else {
+  process.on('message', onRequest)
+  process.on('disconnect', () => process.exit())
+  // Ctrl-C reaches every process of the terminal; what it means is for the parent to say.
+  process.on('SIGINT', () => {})
+}

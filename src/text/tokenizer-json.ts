@@ -6,8 +6,11 @@ import { OnebitError } from '../errors.js'
 import { shown } from '../shown-value.js'
 import { isTokenId, parseWithVocabulary } from './vocabulary-json.js'
 
+/** A token beside the model's own vocabulary, as a Hugging Face tokenizer.json has it. */
 export interface AddedToken {
+  /** its number */
   id: number
+  /** its text */
   content: string
   /** special tokens are never produced from text unless the caller asks for it */
   special?: boolean
@@ -15,8 +18,9 @@ export interface AddedToken {
   normalized?: boolean
   /** matched only where no letter or digit is beside it */
   single_word?: boolean
-  /** swallow white space before or after the token */
+  /** swallow white space before the token */
   lstrip?: boolean
+  /** swallow white space after it */
   rstrip?: boolean
 }
 
@@ -65,13 +69,20 @@ export interface TokenizerJson {
 /** The tokens that tokenizer_config.json gives a part to, and that templates may mention. */
 export const TOKEN_NAMES = ['bos_token', 'eos_token', 'unk_token', 'pad_token'] as const
 
-type TokenName = string | { content: string } | null
+/** The text of a token, plainly or as `content` of an object; null: there is none. */
+export type TokenName = string | Pick<AddedToken, 'content'> | null
 
+/** What is used of a Hugging Face tokenizer_config.json. */
 export interface TokenizerConfig {
+  /** begins a text */
   bos_token?: TokenName
+  /** ends an answer */
   eos_token?: TokenName
+  /** stands for what the vocabulary lacks */
   unk_token?: TokenName
+  /** fills what is too short; nothing here does */
   pad_token?: TokenName
+  /** BOS is put in front of a text; absent: what the post-processor does decides */
   add_bos_token?: boolean | null
   /** Ours: ids that end an answer, from generation_config.json, besides eos_token. */
   eos_token_ids?: number[]

@@ -22,6 +22,7 @@ import {
 import { Utf8Stream } from './utf8-stream.js'
 import { Vocabulary } from './vocabulary.js'
 
+/** How a text becomes ids. */
 export interface EncodeOptions {
   /** parse special tokens written out in the text; otherwise their letters are ordinary text (the default) */
   special?: boolean
@@ -29,6 +30,7 @@ export interface EncodeOptions {
   bos?: boolean | 'auto'
 }
 
+/** How ids become a text. */
 export interface DecodeOptions {
   /** write special tokens as they are named (the default), or leave them out */
   special?: boolean
@@ -40,6 +42,10 @@ export interface DecodeOptions {
 const LONG_TEXT = 8192
 const WORKER_IDLE_MS = 30_000
 
+/**
+ * Text to token ids and back: `model.tokenizer`. Which ids a text has is what Hugging Face's tokenizers or llama.cpp say, whatever
+ * file it came from.
+ */
 export class Tokenizer {
   /** put in front of a text by `encode` when `addsBos`; undefined when the vocabulary has none */
   readonly bosId: number | undefined
@@ -49,6 +55,7 @@ export class Tokenizer {
   readonly eosIds: readonly number[]
   /** one more than the highest id */
   readonly vocabSize: number
+  /** names of special tokens, and the flag for BOS */
   readonly config: Readonly<TokenizerConfig>
   readonly #encoder: Encoder
   readonly #vocabulary: Vocabulary
@@ -126,7 +133,10 @@ export class Tokenizer {
     })
   }
 
-  /** The ids of a text. Long texts hold up the event loop: `encodeLong` does not. */
+  /**
+   * The ids of a text. Long texts hold up the event loop: `encodeLong` does not.
+   * @throws OnebitError ERR_BAD_OPTION: `bos` is true and there is no such token
+   */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
     const ids = new IdBuffer()
     const body = new IdBuffer()
@@ -137,8 +147,17 @@ export class Tokenizer {
     return ids.take()
   }
 
-  /** The same ids as `encode`; texts above 8192 characters are encoded on a thread. */
-  async encodeLong(text: string, options: EncodeOptions & { signal?: AbortSignal } = {}): Promise<Int32Array> {
+  /**
+   * The same ids as `encode`; texts above 8192 characters are encoded on a thread.
+   * @throws OnebitError ERR_BAD_OPTION, ERR_TOKENIZER_WORKER; the signal's reason
+   */
+  async encodeLong(
+    text: string,
+    options: EncodeOptions & {
+      /** stops the encoding */
+      signal?: AbortSignal
+    } = {},
+  ): Promise<Int32Array> {
     options.signal?.throwIfAborted()
     if (text.length <= LONG_TEXT) return this.encode(text, options)
     const request = { text: wellFormed(text), special: options.special === true }
@@ -151,6 +170,8 @@ export class Tokenizer {
   }
 
   /**
+   * @internal `ChatTemplate.encodeChat` is its one caller: who wrote what is known there alone.
+   *
    * The ids of a text in which special tokens, and the added tokens `markers`, count only where `accept` says so; written
    * anywhere else they are plain text. No BOS.
    */
@@ -168,14 +189,25 @@ export class Tokenizer {
     return ids.take()
   }
 
-  /** The text of ids; bytes that are no UTF-8 become U+FFFD. ERR_TOKEN_ID for what is no id. */
+  /**
+   * The text of ids; bytes that are no UTF-8 become U+FFFD.
+   * @throws OnebitError ERR_TOKEN_ID for what is no id
+   */
   decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
     const stream = this.stream({ special: options.special ?? true, continuation: options.continuation ?? false })
     return stream.push(ids) + stream.flush()
   }
 
-  /** Decodes ids as they come; by default as the continuation of a text, special tokens left out. */
-  stream(options: Omit<DecodeOptions, 'special'> & { special?: boolean | ReadonlySet<number> } = {}): Utf8Stream {
+  /**
+   * Decodes ids as they come; by default as the continuation of a text, special tokens left out.
+   * @param options special: of which special tokens the names are written, all, none or those of these ids
+   */
+  stream(
+    options: Omit<DecodeOptions, 'special'> & {
+      /** all, none, or those of these ids; default false */
+      special?: boolean | ReadonlySet<number>
+    } = {},
+  ): Utf8Stream {
     const stripFirstSpace = options.continuation === false && this.#tokenBytes.stripsFirstSpace
     return new Utf8Stream(this, { special: options.special ?? false, stripFirstSpace })
   }
@@ -185,10 +217,12 @@ export class Tokenizer {
     return this.#vocabulary.tokens[id]
   }
 
+  /** The id of a token by its name in the vocabulary; undefined when there is none. */
   tokenToId(token: string): number | undefined {
     return this.#vocabulary.idOf(token)
   }
 
+  /** Whether the token gives no text unless its name is asked for. */
   isSpecial(id: number): boolean {
     return this.#specialIds.has(id)
   }
@@ -198,12 +232,15 @@ export class Tokenizer {
     return this.#vocabulary.added
   }
 
-  /** The texts of all special tokens. */
+  /** The ids of all special tokens, by their texts. */
   get specialTokens(): ReadonlyMap<string, number> {
     return this.#special
   }
 
-  /** The bytes a token adds to a text. Ids that the vocabulary leaves unused give none; do not change the array. */
+  /**
+   * The bytes a token adds to a text. Ids that the vocabulary leaves unused give none; do not change the array.
+   * @throws OnebitError ERR_TOKEN_ID for what is no id
+   */
   tokenBytes(id: number): Uint8Array {
     const known = this.#bytes.get(id)
     if (known) return known
@@ -224,7 +261,7 @@ export class Tokenizer {
     return this.#tokenBytes.ofAdded(normalized ?? added.content)
   }
 
-  /** Ends the thread for long texts, if there is one. */
+  /** Ends the thread for long texts, if there is one; `model.dispose` does it too. */
   dispose(): void {
     this.#longTexts.stop()
   }

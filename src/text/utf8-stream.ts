@@ -15,8 +15,9 @@ export interface StreamOptions {
 const SPACE = 0x20
 
 /**
- * The texts that `push` and `flush` return, joined, are the decoding of all ids at once. Bytes that cannot become a
- * character turn into U+FFFD as soon as that is certain; bytes that may still become one wait.
+ * Token ids to text, piece by piece: `tokenizer.stream()`. The texts that `push` and `flush` return, joined, are the decoding of
+ * all ids at once. Bytes that cannot become a character turn into U+FFFD as soon as that is certain; bytes that may still
+ * become one wait.
  */
 export class Utf8Stream {
   readonly #source: TokenSource

@@ -242,7 +242,7 @@ Status begin(const Case& c, const KernelSet& kernels, std::unique_ptr<Filling>* 
 
 void makes_the_same_bytes() {
     uint64_t seed = 1;
-    for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"}) {
+    for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon", "neondot"}) {
         const char* why = nullptr;
         const KernelSet* kernels = choose_kernels(isa, &why);
         if (!kernels) continue;  // not here

@@ -70,7 +70,7 @@ void gives_the_same_model(Pool& pool) {
     odd.norm_bias = odd.parallel_residual = true;
     made::Random random{11};
     int seed = 0;
-    for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "neon", "neondot"}) {
+    for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon", "neondot"}) {
         const char* why = nullptr;
         const KernelSet* kernels = choose_kernels(isa, &why);
         if (!kernels) continue;  // not here

@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "made_model.h"
+#include "plain_tile_set.h"
 #include "reference.h"
 #include "run/forward.h"
 
@@ -205,8 +206,10 @@ const std::vector<const KernelSet*>& sets() {
         int count = 0;
         const IsaEntry* table = isa_table(&count);
         for (int i = 0; i < count; ++i) {
-            if (table[i].kernels) found.push_back(table[i].kernels);
+            const char* why = nullptr;
+            if (const KernelSet* kernels = choose_kernels(table[i].name, &why)) found.push_back(kernels);
         }
+        if (const KernelSet* kernels = check::plain_tile_set()) found.push_back(kernels);
         return found;
     }();
     return usable;

@@ -13,6 +13,7 @@
 #include "kernels/math.h"
 #include "kernels/sets.h"
 #include "kernels_guard.h"
+#include "plain_tile_set.h"
 
 namespace check {
 
@@ -71,11 +72,13 @@ inline const std::vector<const onebit::KernelSet*>& sets() {
         int count = 0;
         const onebit::IsaEntry* table = onebit::isa_table(&count);
         for (int i = 0; i < count; i++) {
-            if (table[i].kernels) usable.push_back(table[i].kernels);
-            if (table[i].state == onebit::IsaState::not_present) skip(table[i].name, "this CPU lacks it");
+            const char* why = nullptr;
+            if (const onebit::KernelSet* set = onebit::choose_kernels(table[i].name, &why)) usable.push_back(set);
+            else if (table[i].state == onebit::IsaState::not_present) skip(table[i].name, "this CPU lacks it");
         }
+        if (const onebit::KernelSet* set = plain_tile_set()) usable.push_back(set);
         const char* hidden = getenv("ONEBIT_HIDDEN");
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(ONEBIT_HAS_AVXVNNI) && defined(ONEBIT_HAS_AVX512) && defined(ONEBIT_HAS_AVX512VNNI)
         for (const onebit::KernelSet* set : {&onebit::kernels_avxvnni, &onebit::kernels_avx512vnni}) {
             if (hidden && strcmp(hidden, set->name) == 0) usable.push_back(set);
         }

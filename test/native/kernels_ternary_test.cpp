@@ -35,6 +35,11 @@ Case make_case(Random& random, bool grouped) {
         c.cols = random.between(1, 9000 / multiple) * multiple;
         c.tokens = random.chance(2) ? 1 : random.between(2, 40);
     }
+    if (random.chance(40)) {  // on both sides of every choice by tokens
+        c.rows = random.between(1, 70);
+        c.cols = random.between(1, 1024 / multiple) * multiple;
+        c.tokens = random.chance(2) ? random.between(10, 70) : random.between(1, 300);
+    }
     if (random.chance(2000)) {
         c.rows = 1;
         c.cols = 65536;

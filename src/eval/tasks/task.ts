@@ -15,6 +15,10 @@ export interface Question {
   lengths: readonly number[]
 }
 
+/**
+ * `acc`: the share of questions whose likeliest answer is the right one; `acc_norm`: the same when each log-probability is divided
+ * by the characters of the answer; `perplexity`: exp of the mean negative log-likelihood of the answers (lambada).
+ */
 export type Metric = 'acc' | 'acc_norm' | 'perplexity'
 
 export interface TaskSource {
@@ -38,7 +42,9 @@ export interface Task {
   question(record: TaskRecord): Question
 }
 
+/** The tasks that `evaluate` knows. */
 export const TASK_NAMES = ['piqa', 'hellaswag', 'winogrande', 'arc_easy', 'arc_challenge', 'boolq', 'lambada'] as const
+/** One of `TASK_NAMES`. */
 export type TaskName = (typeof TASK_NAMES)[number]
 
 /** Between a context and its continuation, as the harness has it. */
