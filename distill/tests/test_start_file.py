@@ -17,7 +17,7 @@ from onebit_distill.export.student import export_model
 from onebit_distill.formats.obt_start import read_start
 from onebit_distill.model.linear import SignOptions
 from onebit_distill.model.starts import StartOptions, StartReport, student_of
-from onebit_distill.model.svid import svid_svd
+from onebit_distill.model.svid import svid_nmf, svid_svd
 from onebit_distill.training.settings import Settings
 from onebit_distill.training.transfer import start_options
 
@@ -38,16 +38,18 @@ def written(path, model, **options):
     return student
 
 
-def test_the_student_begins_with_the_engines_scales(engine, tmp_path):
+@pytest.mark.parametrize("method", ["svd", "nmf"])
+def test_the_student_begins_with_the_engines_scales(engine, tmp_path, method):
     teacher = write_folder(tmp_path / "teacher")
-    path = convert(engine, tmp_path / "teacher", tmp_path / "s.obt")
+    path = convert(engine, tmp_path / "teacher", tmp_path / "s.obt", "--method", method)
     report = StartReport()
     student = student_of(teacher, "onebit", start_options(Settings(start=str(path))), report=report)
-    own = svid_svd(teacher.linears()[LINEAR].weight)
-    made = student.linears()[LINEAR]
-    # by another program, in other orders of addition
-    torch.testing.assert_close(made.input_factor.detach(), own.g, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(made.weight_scale.detach(), own.h, rtol=1e-5, atol=1e-7)
+    for name, made in student.linears().items():
+        own = (svid_svd if method == "svd" else svid_nmf)(teacher.linears()[name].weight)
+        # the same steps by another program, in other orders of addition
+        torch.testing.assert_close(made.input_factor.detach(), own.g, rtol=2e-6, atol=0)
+        torch.testing.assert_close(made.weight_scale.detach(), own.h, rtol=2e-6, atol=0)
+    made, own = student.linears()[LINEAR], svid_svd(teacher.linears()[LINEAR].weight)
     assert report.relative_errors[LINEAR] == pytest.approx(own.relative_error, rel=1e-4)
     assert torch.equal(made.weight < 0, teacher.linears()[LINEAR].weight < 0)
     assert float(made.weight.detach().abs().mean()) == pytest.approx(0.4, rel=1e-4)

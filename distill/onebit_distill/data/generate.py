@@ -351,4 +351,7 @@ def generate(
             os.fsync(file.fileno())
     except OSError as cause:
         raise file_error(cause, path, "writing") from cause
+    if wanted and world.is_first:
+        seconds = time.monotonic() - started
+        print(f"generate: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s", file=sys.stderr)
     return tokens
