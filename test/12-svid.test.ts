@@ -135,6 +135,22 @@ test('as good as a full SVD on 100 matrices, by either method and any split', as
   }
 })
 
+/**
+ * numpy 2.4.6, after scikit-learn's solver for one component: |numpy.random.RandomState(0).standard_normal(8)| times the root
+ * of the mean, one round of updates of a matrix that has rank one already, so that the random start alone says how large g is.
+ */
+test('nmf starts from the random numbers that the official script starts from', async () => {
+  const normal = [
+    1.764052345967664, 0.4001572083672233, 0.9787379841057392, 2.240893199201458, 1.8675579901499675, 0.977277879876411,
+    0.9500884175255894, 0.1513572082976979,
+  ]
+  const { g, h } = await addon().svid(onesExcept(), 8, 8, { method: 'nmf' })
+  // h = sum(g) / |g|^2 everywhere, and g = 1 / h: of what was drawn only these two sums are left.
+  const [sum, squares] = [0, 1].map((power) => normal.reduce((all, value) => all + value * value ** power, 0))
+  for (const value of h) expect(Math.abs(value / (sum! / squares!) - 1)).toBeLessThan(1e-6)
+  for (const value of g) expect(Math.abs(value / (squares! / sum!) - 1)).toBeLessThan(1e-6)
+})
+
 test('split says how much of the scale goes into h', async () => {
   const m = MATRICES[20]!
   const norm = (x: Float32Array) => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0))

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
+#include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/math.h"
@@ -13,7 +16,7 @@ namespace {
 
 constexpr int kMaxRounds = 200;
 constexpr double kSvdTolerance = 1e-13;  // relative growth of sigma^2 in one round
-constexpr double kNmfTolerance = 1e-4;   // scikit-learn's default
+constexpr double kNmfTolerance = 1e-4;   // scikit-learn's default, as is kMaxRounds
 constexpr int kLanes = 8;                // independent sums in a row: fixed, so the order of addition is fixed
 
 // Sums over rows are added block by block in the order of the blocks, and the blocks depend on the shape alone:
@@ -136,23 +139,64 @@ int power_iteration(AbsMatrix& matrix, Doubles& v, Doubles& u) {
     return kMaxRounds;
 }
 
-// h = |W| g / |g|^2, then g = |W|^T h / |h|^2, until g moves less than the tolerance times its first move.
-int alternating_least_squares(AbsMatrix& matrix, double mean, Doubles& g, Doubles& h) {
-    Doubles next(g.size());
-    std::fill(g.begin(), g.end(), std::sqrt(mean));
-    double first_move = 0;
+// RandomState(seed).standard_normal(): the Mersenne Twister, two outputs to a double, and Marsaglia's polar method, which
+// gives two numbers at a time, the second first.
+class NumpyNormal {
+public:
+    explicit NumpyNormal(uint32_t seed) : twister_(seed) {}
+
+    double operator()() {
+        if (kept_) return *std::exchange(kept_, std::nullopt);
+        double x, y, square;
+        do {
+            x = 2 * fraction() - 1;
+            y = 2 * fraction() - 1;
+            square = x * x + y * y;
+        } while (square >= 1 || square == 0);
+        const double factor = std::sqrt(-2 * log_exact(square) / square);
+        kept_ = factor * x;
+        return factor * y;
+    }
+
+private:
+    double fraction() {
+        const auto high = static_cast<uint32_t>(twister_() >> 5);  // a wider type than its 32 bits on some systems
+        const auto low = static_cast<uint32_t>(twister_() >> 6);
+        return (static_cast<double>(high) * 0x1p26 + static_cast<double>(low)) * 0x1p-53;
+    }
+
+    std::mt19937 twister_;  // the standard says which numbers it gives
+    std::optional<double> kept_;
+};
+
+double distance_between(const Doubles& a, const Doubles& b) {
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i) sum += std::fabs(a[i] - b[i]);
+    return sum;
+}
+
+// h = |W| g / |g|^2, then g = |W|^T h / |h|^2, until the gradients of both add up to less than the tolerance times their
+// first sum. The gradient of h is |g|^2 times its move, and that of g |h|^2 times: nothing is negative, so that
+// scikit-learn's projections change nothing.
+int coordinate_descent(AbsMatrix& matrix, double mean, Doubles& g, Doubles& h) {
+    NumpyNormal normal(0);
+    const double average = std::sqrt(mean);
+    for (double& value : g) value = std::fabs(average * normal());
+    for (double& value : h) value = std::fabs(average * normal());
+    Doubles next_g(g.size()), next_h(h.size());
+    double first = 0;
     for (int round = 1;; ++round) {
-        matrix.multiply(g, h, next);
+        matrix.multiply(g, next_h, next_g);
         if (matrix.cancelled()) return round;
         const double g_squared = norm(g) * norm(g);
-        scale(h, 1 / g_squared);
-        const double h_squared = norm(h) * norm(h);
-        scale(next, 1 / (g_squared * h_squared));
-        double move = 0;
-        for (size_t c = 0; c < g.size(); ++c) move += std::fabs(next[c] - g[c]);
-        if (round == 1) first_move = move;
-        if (round == kMaxRounds || move <= kNmfTolerance * first_move) return round;
-        g.swap(next);
+        scale(next_h, 1 / g_squared);
+        const double h_squared = norm(next_h) * norm(next_h);
+        scale(next_g, 1 / (g_squared * h_squared));
+        const double violation = g_squared * distance_between(h, next_h) + h_squared * distance_between(g, next_g);
+        h.swap(next_h);
+        g.swap(next_g);
+        if (round == 1) first = violation;
+        if (round == kMaxRounds || violation <= kNmfTolerance * first) return round;
     }
 }
 
@@ -195,7 +239,7 @@ Status svid(const float* w, int rows, int cols, const SvidOptions& options, Pool
     Doubles right(static_cast<size_t>(cols)), left(static_cast<size_t>(rows));
     const bool nmf = options.method == SvidMethod::nmf;
     const double mean = sum / (static_cast<double>(rows) * static_cast<double>(cols));
-    result->rounds = nmf ? alternating_least_squares(matrix, mean, right, left) : power_iteration(matrix, right, left);
+    result->rounds = nmf ? coordinate_descent(matrix, mean, right, left) : power_iteration(matrix, right, left);
     if (matrix.cancelled()) return cancelled_error();
     if (!nmf || options.split.has_value()) share_scale(right, left, options.split.value_or(0.5));
     if (Status status = write_f32(right, g, "g"); !status.ok()) return status;

@@ -14,9 +14,10 @@ namespace onebit {
 // Both methods find the same product h g^T: the best rank-1 approximation of a non-negative matrix is non-negative,
 // so the singular vectors solve the factorisation too. They differ in when they stop and in how the scale is shared.
 // - svd: power iteration until the approximation no longer improves; the singular value is shared evenly.
-// - nmf: alternating least squares with the stopping rule of the official scripts (scikit-learn's coordinate descent:
-//   change below 1e-4 of the first, at most 200 rounds), from g = sqrt(mean|W|) everywhere. It leaves g about that
-//   large and puts the rest into h, as theirs does on average (it starts from random numbers).
+// - nmf: what the official script gets from scikit-learn 1.4.2, NMF(n_components=1, init='random', random_state=0): its
+//   random start (NumPy's RandomState(0)), its coordinate descent, which for one component is alternating least squares, and
+//   its stopping rule (violation below 1e-4 of the first, at most 200 rounds). The scale is shared as it falls out there.
+//   distill/onebit_distill/model/svid.py has the same.
 enum class SvidMethod : uint8_t { svd, nmf };
 
 struct SvidOptions {

@@ -49,6 +49,7 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(commands) -> None:
+    from .data.engine import ACTIVATIONS, ENGINES
     from .data.generate import FIRST_TOKENS, GenerateOptions
 
     parser = commands.add_parser("generate", help="text by the teacher, to train on", allow_abbrev=False)
@@ -64,12 +65,20 @@ def _add_generate(commands) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda; default auto")
     parser.add_argument("--graph", action="store_true", help="one CUDA graph per token (GPU only)")
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="auto",
+        help="who writes: this project's engine or PyTorch; default auto: the engine where there is no GPU",
+    )  # fmt: skip
+    parser.add_argument(
+        "--activations", choices=ACTIVATIONS, default=ACTIVATIONS[0],
+        help=f"of the engine: rounded to 8 bits, or floats (slower); default {ACTIVATIONS[0]}",
+    )  # fmt: skip
     parser.set_defaults(run=_generate)
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from .data.generate import GenerateOptions, generate
-    from .data.teacher import load_teacher
+    from .data.generate import GenerateOptions
+    from .data.writers import write_texts
     from .system.processes import world
     from .training.trainer import DTYPES
 
@@ -77,8 +86,17 @@ def _generate(arguments: argparse.Namespace) -> None:
     with world(arguments.device) as here:
         if arguments.graph and here.device.type != "cuda":
             raise DistillError("ERR_BAD_OPTION", "--graph needs a CUDA device")
-        teacher = load_teacher(arguments.teacher, DTYPES[arguments.precision], str(here.device), arguments.tokenizer)
-        generate(teacher, options, arguments.out, here, arguments.graph)
+        write_texts(
+            arguments.teacher,
+            options,
+            arguments.out,
+            here,
+            tokenizer=arguments.tokenizer,
+            dtype=DTYPES[arguments.precision],
+            graph=arguments.graph,
+            engine=arguments.engine,
+            activations=arguments.activations,
+        )
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,15 @@ import torch
 from tiny_model import write_folder
 
 from onebit_distill.data import generate as generate_module
-from onebit_distill.data.generate import GenerateOptions, draw, first_token, generate, generate_sequences, uniform
+from onebit_distill.data.generate import (
+    GenerateOptions,
+    draw,
+    first_token,
+    generate,
+    generate_sequences,
+    greedy_total,
+    uniform,
+)
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
 from onebit_distill.system.processes import World
@@ -86,6 +94,27 @@ def test_first_tokens(teacher):
     assert len(random) > 100 and max(random) < teacher.config.vocab_size
 
 
+@pytest.mark.parametrize(("vocabulary", "lengths"), [(320, 3), (321, 3), (320, 4), (322, 3), (7, 7), (320, 1)])
+def test_every_first_token_meets_every_greedy_length(vocabulary, lengths):
+    options = GenerateOptions(sequences=0, greedy_least=3, greedy_most=2 + lengths)
+    assert options.count(vocabulary) == lengths * vocabulary
+    pairs = {(i % vocabulary, greedy_total(options, i, vocabulary)) for i in range(options.count(vocabulary))}
+    assert pairs == {(token, 3 + length) for token in range(vocabulary) for length in range(lengths)}
+
+
+def test_without_enumeration_greedy_lengths_only_take_turns():
+    options = GenerateOptions(first="bos")
+    assert [greedy_total(options, i, 2) for i in range(7)] == [3, 4, 5, 3, 4, 5, 3]
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION.*enumerate"):
+        GenerateOptions(first="bos", sequences=0)
+
+
+def test_zero_sequences_are_all_pairs(teacher, tmp_path):
+    tokens = teacher.config.vocab_size
+    generate(teacher, GenerateOptions(sequences=0, length=2, batch=256), tmp_path, ALONE)
+    assert sorted(lines(tmp_path)) == list(range(3 * tokens))
+
+
 def lines(folder):
     return {
         e["sequence"]: e["text"] for p in folder.glob("*.jsonl") for e in map(json.loads, open(p, encoding="utf-8"))
@@ -148,7 +177,7 @@ def test_longer_than_the_context_is_refused(teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sequences": 0}, {"temperature": 0.0}, {"top_k": -1}, {"greedy_most": 2}, {"first": "x"}]
+    "bad", [{"sequences": -1}, {"temperature": 0.0}, {"top_k": -1}, {"greedy_most": 2}, {"first": "x"}]
 )
 def test_bad_options(bad):
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):

@@ -30,6 +30,7 @@ def test_paper_toml_is_the_official_recipe():
     assert (paper.train_embedding, paper.train_norms) == (False, False)
     # 1.1 and 1.2: layer and start
     assert (paper.kind, paper.layernorm, paper.sign_gradient, paper.zero_is_zero) == ("onebit", True, "official", True)
+    assert paper.fold_scales is False
     assert (paper.start, paper.latent) == ("nmf", "official")
     assert (paper.precision, paper.fp16_scale, paper.fp16_window) == ("fp16", 64, 100)
 

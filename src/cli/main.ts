@@ -17,6 +17,7 @@ const COMMANDS: Record<string, () => Promise<Command>> = {
   eval: async () => (await import('./eval.js')).evalCommand,
   bench: async () => (await import('./bench.js')).benchCommand,
   serve: async () => (await import('./serve.js')).serveCommand,
+  texts: async () => (await import('./texts.js')).textsCommand,
   pull: async () => (await import('./pull.js')).pullCommand,
   list: async () => (await import('./list.js')).listCommand,
   rm: async () => (await import('./rm.js')).rmCommand,

@@ -2,7 +2,8 @@
 
 Each sequence begins with a given first token; up to a total of three to five tokens the likeliest is taken, from there
 on tokens are drawn. Sequences are generated in a batch with a KV cache; a row that is finished begins the next sequence
-at once. What is drawn depends on seed, sequence and position only, not on which row a sequence is in.
+at once. What is drawn depends on seed, sequence and position only, not on which row a sequence is in. Where there is no
+GPU the project's own engine writes the texts instead (engine.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.clock import clock
 from ..system.processes import World
+from .engine import TextEngine, texts_at_once
 from .teacher import Teacher
 
 FIRST_TOKENS = ("enumerate", "random", "bos")
@@ -37,14 +39,14 @@ _GPU_STEPS_BETWEEN_LOOKS = 16
 class GenerateOptions:
     """Raises DistillError ERR_BAD_OPTION for values out of range."""
 
-    #: texts to be made
+    #: texts to be made; 0, with first = enumerate: every pair of a first token and a number of greedy ones once
     sequences: int = 1000
     #: at most so many tokens each, the first included
     length: int = 2048
     #: enumerate: sequence i begins with token i (LLM-QAT's code, no BOS); random: any token (as the paper says);
     #: bos: the beginning of a text, for models of one kind of text
     first: str = "enumerate"
-    #: total lengths at which drawing begins: sequence i gets greedy_least + i mod (greedy_most - greedy_least + 1)
+    #: total lengths at which drawing begins, each in turn (see greedy_total)
     greedy_least: int = 3
     greedy_most: int = 5
     temperature: float = 1.0
@@ -56,7 +58,7 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("sequences", 1),
+            ("sequences", 0),
             ("length", 2),
             ("greedy_least", 1),
             ("top_k", 0),
@@ -73,6 +75,16 @@ class GenerateOptions:
         if self.first not in FIRST_TOKENS:
             known = ", ".join(FIRST_TOKENS)
             raise DistillError("ERR_BAD_OPTION", f"first must be one of {known}, found {self.first!r}")
+        if self.sequences == 0 and self.first != "enumerate":
+            raise DistillError("ERR_BAD_OPTION", "sequences = 0, every pair once, needs first = enumerate")
+
+    @property
+    def greedy_lengths(self) -> int:
+        return self.greedy_most - self.greedy_least + 1
+
+    def count(self, vocabulary: int) -> int:
+        """Texts to be made with so many tokens."""
+        return self.sequences or self.greedy_lengths * vocabulary
 
 
 def options_from_table(table: dict[str, Any], source: str) -> GenerateOptions:
@@ -125,7 +137,7 @@ class _Rows:
     def begin(self, row: int, sequence: int, first: int) -> None:
         options = self.options
         self.token[row], self.position[row], self.sequence[row] = first, 0, sequence
-        self.greedy[row] = options.greedy_least + sequence % (options.greedy_most - options.greedy_least + 1)
+        self.greedy[row] = greedy_total(options, sequence, self.model.config.vocab_size)
         self.written[row] = -1
         self.written[row, 0] = first
 
@@ -178,6 +190,29 @@ def first_token(options: GenerateOptions, sequence: int, teacher: Teacher) -> in
     if options.first == "enumerate":
         return sequence % vocabulary
     return int(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-1])) * vocabulary)
+
+
+def greedy_total(options: GenerateOptions, sequence: int, vocabulary: int) -> int:
+    """The total length at which drawing begins.
+
+    Sequence by sequence the lengths take turns; when all first tokens were enumerated, each token's turn goes on by one.
+    So every token meets every length, also where the number of lengths divides that of tokens (3 and 49,152): LLM-QAT's
+    code has three texts for each token.
+    """
+    rounds, place = divmod(sequence, vocabulary) if options.first == "enumerate" else (0, sequence)
+    return options.greedy_least + (place + rounds) % options.greedy_lengths
+
+
+def order_texts(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The wanted sequences as the engine takes them, each with a seed of its own."""
+    for sequence in wanted:
+        chance = float(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-2])))
+        yield {
+            "sequence": sequence,
+            "ids": [first_token(options, sequence, teacher)],
+            "greedy": greedy_total(options, sequence, teacher.config.vocab_size),
+            "seed": int(chance * 2**53),
+        }
 
 
 def generate_sequences(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int], graph: bool = False):
@@ -245,6 +280,7 @@ def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
         except (OSError, ValueError, TypeError) as cause:
             message = f"{path} was not written by generate ({cause})"
             raise DistillError("ERR_DATA", message, "Choose another --out.") from cause
+        before.setdefault("engine", "torch")  # folders from before there was a choice
         differing = [name for name in described if before.get(name) != described[name] and name != "batch"]
         if differing:
             name = differing[0]
@@ -255,29 +291,51 @@ def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
             file.write(json.dumps(described, indent=1).encode())
 
 
-def generate(teacher: Teacher, options: GenerateOptions, folder: Path, world: World, graph: bool = False) -> int:
+def _check_engine(engine: TextEngine, teacher: Teacher) -> None:
+    theirs, ours = engine.model.get("vocab_size"), teacher.config.vocab_size
+    if theirs != ours:
+        message = f"the engine's model has {theirs} tokens, {teacher.source} has {ours}"
+        raise DistillError("ERR_TOKENIZER_FIT", message, "Use --engine torch.")
+
+
+def generate(
+    teacher: Teacher,
+    options: GenerateOptions,
+    folder: Path,
+    world: World,
+    graph: bool = False,
+    engine: TextEngine | None = None,
+) -> int:
     """Writes `generated-RANK-of-N.jsonl` with {"text", "sequence", "tokens"} a line; goes on where it was interrupted.
 
-    Returns the tokens made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL and others.
+    engine: writes the texts in the place of the teacher's model, whose weights are not needed then. Returns the tokens
+    made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL, ERR_ENGINE and others.
     """
     if options.length > teacher.config.context_length:
         message = f"length {options.length} is beyond the teacher's context of {teacher.config.context_length}"
         raise DistillError("ERR_CONTEXT_LENGTH", message, "Choose a smaller --length.")
+    if engine is not None:
+        _check_engine(engine, teacher)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
         raise file_error(cause, folder, "writing") from cause
-    _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size}, world)
+    writer = {"engine": "torch"} if engine is None else {"engine": "onebit", "activations": engine.activations}
+    _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size, **writer}, world)
     path = folder / f"generated-{world.rank}-of-{world.size}.jsonl"
     done = _finished(path)
-    wanted = [i for i in range(world.rank, options.sequences, world.size) if i not in done]
+    wanted = [i for i in range(world.rank, options.count(teacher.config.vocab_size), world.size) if i not in done]
     if done:
         print(f"generate: going on, {len(done)} sequences are there", file=sys.stderr)
     total, tokens, started, printed = len(done) + len(wanted), 0, time.monotonic(), time.monotonic()
     made = len(done)
+    if engine is None:
+        texts = generate_sequences(teacher, options, wanted, graph)
+    else:
+        texts = engine.texts(order_texts(teacher, options, wanted), texts_at_once(options))
     try:
         with open(path, "ab") as file:
-            for sequence, ids in generate_sequences(teacher, options, wanted, graph):
+            for sequence, ids in texts:
                 text = teacher.tokenizer.decode(ids, skip_special_tokens=True)
                 line = json.dumps({"text": text, "sequence": sequence, "tokens": len(ids)}, ensure_ascii=False)
                 file.write(line.encode() + b"\n")
@@ -293,4 +351,7 @@ def generate(teacher: Teacher, options: GenerateOptions, folder: Path, world: Wo
             os.fsync(file.fileno())
     except OSError as cause:
         raise file_error(cause, path, "writing") from cause
+    if wanted and world.is_first:
+        seconds = time.monotonic() - started
+        print(f"generate: {tokens} tokens in {seconds:.1f} s, {tokens / seconds:.0f} tokens/s", file=sys.stderr)
     return tokens

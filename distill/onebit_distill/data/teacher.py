@@ -147,9 +147,11 @@ def load_teacher(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     tokenizer: str | os.PathLike | None = None,
+    weights: bool = True,
 ) -> Teacher:
     """A Hugging Face folder (safetensors or PyTorch files, sharded or not), a GGUF file or a llama2.c file, whose
-    tokenizer is another file: `tokenizer`, or the tokenizer.bin beside it.
+    tokenizer is another file: `tokenizer`, or the tokenizer.bin beside it. Without `weights` the model has only shapes
+    (torch's device "meta"): enough for whoever leaves the computing to the engine.
 
     Raises DistillError ERR_FILE_NOT_FOUND, ERR_UNKNOWN_FORMAT, ERR_UNSUPPORTED_*, ERR_TOKENIZER_FILE,
     ERR_TOKENIZER_FIT, and those of `build_llama`.
@@ -157,7 +159,11 @@ def load_teacher(
     source = Path(path)
     reader, form = _open_source(source, tokenizer)
     config = reader.config
-    model = build_llama(config, dict(reader.tensors()), dtype, device)
+    if weights:
+        model = build_llama(config, dict(reader.tensors()), dtype, device)
+    else:
+        with torch.device("meta"):
+            model = Llama(config)
     parts = reader.tokenizer()
     text = None if parts is None else TeacherText(*parts, chat_template=reader.chat_template())
     # ids may have gaps: the number of tokens does not say how far they go

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -22,11 +22,28 @@ from .linear import (
     fake_quantise,
 )
 from .llama import Llama
-from .svid import chain_factors, svid_nmf, svid_svd
+from .svid import RankOne, chain_factors, rank_one_of, svid_nmf, svid_svd
 
 METHODS = ("svd", "nmf", "copy")
 LATENTS = ("official", "magnitude", "relative")
 DEFAULT_SIGNS = SignOptions()
+
+
+#: a start that was computed elsewhere may differ from the teacher in so many signs: where a tiny weight is 0 in one of
+#: the two precisions
+_OTHER_SIGNS = 1e-3
+
+
+@dataclass(frozen=True)
+class GivenScales:
+    """Of one linear, as a `.obt` file has it."""
+
+    #: [in]
+    g: Tensor
+    #: [out]
+    h: Tensor
+    #: bool [out, in]: where W is negative
+    negative: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,8 @@ class StartOptions:
     #: chains only: steps of the rotation towards signs
     rotations: int = 20
     seed: int = 0
+    #: by the full name of each linear: g and h that were found elsewhere, in the place of `method`'s
+    given: Mapping[str, GivenScales] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, value, known in (("method", self.method, METHODS), ("latent", self.latent, LATENTS)):
@@ -67,18 +86,36 @@ def _latent(w: Tensor, envelope: Tensor | None, options: StartOptions) -> Tensor
     return w * (options.latent_mean / w.abs().mean().clamp_min(1e-30))
 
 
+def _given(name: str, w: Tensor, scales: Mapping[str, GivenScales]) -> RankOne:
+    """The scales of a linear from elsewhere. Raises DistillError ERR_START_FIT when they are not this matrix's."""
+    found = scales.get(name)
+    if found is None or found.negative.shape != w.shape:
+        shape = None if found is None else list(found.negative.shape)
+        raise DistillError("ERR_START_FIT", f"the start's {name} has the shape {shape}, the teacher's {list(w.shape)}")
+    other = float(((w < 0) != found.negative.to(w.device)).double().mean())
+    if other > _OTHER_SIGNS:
+        message = f"{100 * other:.2g} % of the signs of the start's {name} are not the teacher's"
+        raise DistillError("ERR_START_FIT", message, "The start was made of another model.")
+    return rank_one_of(w, found.g.to(w), found.h.to(w))
+
+
 @torch.no_grad()
-def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions) -> float:
-    """Sets g, h and the latent weight from w [out, in]; returns the relative error of h sign(W) gᵀ against W."""
+def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions, name: str = "") -> float:
+    """Sets g, h and the latent weight from w [out, in]; returns the relative error of h sign(W) gᵀ against W.
+
+    name: of the linear, by which `options.given` has its scales."""
     w = w.to(layer.weight)
-    if options.method == "copy":
+    if options.method == "copy" and options.given is None:
         scale = 1.0 if layer.options.layernorm else float(w.abs().mean())
         layer.input_factor.fill_(1.0)
         layer.weight_scale.fill_(scale)
         envelope = torch.ones_like(w)
         error = float((w.abs() - w.abs().mean()).norm() / w.norm().clamp_min(1e-30))
     else:
-        found = svid_svd(w, options.split) if options.method == "svd" else svid_nmf(w)
+        if options.given is not None:
+            found = _given(name, w, options.given)
+        else:
+            found = svid_svd(w, options.split) if options.method == "svd" else svid_nmf(w)
         layer.input_factor.copy_(found.g)
         layer.weight_scale.copy_(found.h)
         envelope = found.h[:, None] * found.g
@@ -154,9 +191,11 @@ def _factory(kind: StudentKind, options: SignOptions) -> LinearFactory:
     return dense_factory
 
 
-def _start(layer: nn.Module, w: Tensor, kind: StudentKind, options: StartOptions) -> float:
+def _start(layer: nn.Module, w: Tensor, kind: StudentKind, options: StartOptions, name: str) -> float:
+    if options.given is not None and not isinstance(layer, OneBitLinear):
+        raise DistillError("ERR_BAD_OPTION", f"start: a file has g and h for kind onebit, not for {kind.name}")
     if isinstance(layer, OneBitLinear):
-        return start_onebit(layer, w, options)
+        return start_onebit(layer, w, options, name)
     if isinstance(layer, SignChain):
         return start_chain(layer, w, options)
     made = fake_quantise(w, int(kind.bits)) if kind.name == "rtn" else w
@@ -206,7 +245,7 @@ def student_of(
         source = sources[name]
         if not isinstance(source, Dense):
             raise DistillError("ERR_UNSUPPORTED_TEACHER", f"The teacher's {name} is not dense")
-        error = _start(layer, source.weight.detach().float(), kind, start)
+        error = _start(layer, source.weight.detach().float(), kind, start, name)
         if report is not None:
             report.relative_errors[name] = error
         if on_layer is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -115,7 +115,12 @@ def fit_blocks(
 
 
 def run_reconstruction(job: TransferJob, settings: Settings, options: BlockFit) -> Trained:
-    """The whole of `reconstruct`: blocks, then `settings.steps` or epochs end to end."""
+    """The whole of `reconstruct`: blocks, then `settings.steps` or epochs end to end.
+
+    Raises DistillError ERR_RUN_DIFFERS for other options than the run was begun with: blocks that are fitted stay as they
+    are, so the others must be fitted alike.
+    """
+    job = replace(job, more={f"block_{name}": value for name, value in asdict(options).items()})
 
     def fit(made: Prepared, here: World) -> None:
         if here.size > 1:

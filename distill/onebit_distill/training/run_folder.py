@@ -36,10 +36,12 @@ class RunRecord:
     #: SHA-256 of the training ids
     data_sha256: str
     command: str
+    #: what the command was told besides settings, by option: how `reconstruct` fits blocks; None: not recorded
+    more: dict[str, Any] | None = None
 
 
 def sign_options(settings: Settings) -> SignOptions:
-    return SignOptions(settings.layernorm, settings.sign_gradient, settings.zero_is_zero)
+    return SignOptions(settings.layernorm, settings.sign_gradient, settings.zero_is_zero, settings.fold_scales)
 
 
 def open_run(run: Path, record: RunRecord, writes: bool) -> None:
@@ -52,6 +54,11 @@ def open_run(run: Path, record: RunRecord, writes: bool) -> None:
         before = read_run(run)
         found = {"teacher": before.teacher["sha256"], "data": before.data_sha256, **before.settings.to_dict()}
         now = {"teacher": record.teacher["sha256"], "data": record.data_sha256, **record.settings.to_dict()}
+        if before.more is not None:
+            # `train` has none of them, and goes on with nothing that `reconstruct` began
+            names = {**before.more, **(record.more or {})}
+            found.update({name: before.more.get(name) for name in names})
+            now.update({name: (record.more or {}).get(name) for name in names})
         for name, value in now.items():
             if name not in _MAY_CHANGE and found[name] != value:
                 message = f"{run} was begun with {name} = {found[name]!r}, now it is {value!r}"
@@ -68,6 +75,7 @@ def open_run(run: Path, record: RunRecord, writes: bool) -> None:
             "data_sha256": record.data_sha256,
             "config": record.config.to_dict(),
             "settings": record.settings.to_dict(),
+            "more": record.more or {},
         }
         with writing_atomically(path) as file:
             file.write(json.dumps(described, indent=1).encode())
@@ -83,6 +91,7 @@ def read_run(run: Path) -> RunRecord:
             found["teacher"],
             found["data_sha256"],
             found["command"],
+            found.get("more"),
         )
     except (OSError, ValueError, KeyError, TypeError) as cause:
         hint = "Give the --out folder of `train`, `reconstruct` or `stories`."

@@ -48,7 +48,10 @@ class Settings:
         "student", "official", "what stands for sign's derivative", choices=tuple(SIGN_GRADIENTS)
     )
     zero_is_zero: bool = _option("student", False, "torch.sign(0) = 0 while training, as the official code")
-    start: str = _option("student", "svd", "where factors g and h come from", choices=METHODS)
+    fold_scales: bool = _option("student", True, "multiply the signs by g and h, not the activations before and behind "
+                                "them: the same but for rounding, and for fp16's range")  # fmt: skip
+    start: str = _option("student", "svd", f"where g and h come from: {', '.join(METHODS)}, or a .obt file that "
+                         "`onebit convert --type onebit` wrote")  # fmt: skip
     split: float = _option("student", 0.5, "svd: share of the singular value that h gets", least=0, most=1)
     latent: str = _option(
         "student", "magnitude", "latent weights: 0.01 sign(W), or in proportion to W", choices=LATENTS
@@ -123,10 +126,17 @@ class Settings:
         for item in fields(self):
             _check(item.name, getattr(self, item.name), hints[item.name], item.metadata)
         StudentKind.parse(self.kind)
+        if self.start not in METHODS and not self.start_file:
+            _bad("start", f"must be one of {', '.join(METHODS)}, or end with .obt, found {self.start!r}")
         if self.batch % self.micro_batch != 0:
             _bad("batch", f"{self.batch} is not a multiple of micro_batch {self.micro_batch}")
         if self.top_k > 0 and (self.packing != "fixed" or self.hidden_weight > 0 or self.attention_weight > 0):
             _bad("top_k", "needs packing = fixed and no loss on hidden states or attention: only logits are kept")
+
+    @property
+    def start_file(self) -> str | None:
+        """The file that the start is read from, if it is."""
+        return self.start if self.start.endswith(".obt") else None
 
     def to_dict(self) -> dict[str, Any]:
         return {item.name: getattr(self, item.name) for item in fields(self)}

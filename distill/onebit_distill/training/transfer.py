@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from ..data.documents import TokenStore, documents, is_finished, tokenise
 from ..data.teacher import Teacher, load_teacher
 from ..data.topk import TopKCache
 from ..errors import DistillError
+from ..formats.obt_start import read_start
 from ..model.llama import Llama
-from ..model.starts import StartOptions, student_of
+from ..model.starts import METHODS, StartOptions, student_of
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.processes import World, world
 from .losses import Transfer
@@ -41,6 +43,8 @@ class TransferJob:
     label: str = "train"
     #: of a llama2.c teacher
     tokenizer: Path | None = None
+    #: options besides settings that a run goes on with only as they were
+    more: dict[str, Any] | None = None
 
 
 @dataclass
@@ -54,12 +58,22 @@ class Prepared:
 
 
 def start_options(settings: Settings) -> StartOptions:
+    """Raises DistillError ERR_START_FIT and others of `read_start`."""
+    given = None
+    if settings.start_file is not None:
+        start = read_start(settings.start_file)
+        if start.layernorm != settings.layernorm:
+            flag = "--layernorm" if start.layernorm else "--no-layernorm"
+            message = f"{settings.start} was made with {flag}, the student is not"
+            raise DistillError("ERR_START_FIT", message, f"Train with {flag}, or convert the teacher again.")
+        given = start.scales
     return StartOptions(
-        method=settings.start,
+        method=METHODS[0] if given is not None else settings.start,
         split=settings.split,
         latent=settings.latent,
         latent_mean=settings.latent_mean,
         seed=settings.seed,
+        given=given,
     )
 
 
@@ -154,7 +168,7 @@ def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
         "sha256": teacher.sha256,
         "files": teacher.files,
     }
-    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command), here.is_first)
+    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command, job.more), here.is_first)
     here.wait()
     if here.is_first and teacher.text is not None:
         save_text(job.run, teacher.text)

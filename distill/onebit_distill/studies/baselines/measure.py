@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...model.linear import BitNetLinear, Dense, OneBitLinear, SignChain, fake_quantise
+from ...model.linear import LAYERNORM_EPS, BitNetLinear, Dense, OneBitLinear, SignChain, fake_quantise
 from ...model.llama import Llama
 from ...model.starts import METHODS, StartReport, student_of
 from ...training.run_folder import sign_options
@@ -57,18 +57,32 @@ def bits_per_weight(model: Llama) -> float:
     return sum(bits for bits, _ in pairs) / sum(count for _, count in pairs)
 
 
-class _LargestOutput:
-    """The largest magnitude behind the linears of a model, for as long as the block lasts."""
+def sign_product(layer: nn.Module, x: Tensor) -> Tensor | None:
+    """(x ⊙ g) sign(W)ᵀ in f32, as the authors' code has it before h and LayerNorm: [..., in] to [..., out]; of BitNet
+    LN(x) sign(W − mean)ᵀ; None for other layers."""
+    if isinstance(layer, OneBitLinear):
+        return F.linear(x.float() * layer.input_factor, torch.where(layer.weight < 0, -1.0, 1.0))
+    if isinstance(layer, BitNetLinear):
+        normed = F.layer_norm(x.float(), x.shape[-1:], eps=LAYERNORM_EPS) if layer.options.layernorm else x.float()
+        return F.linear(normed, torch.where(layer.weight < layer.weight.mean(), -1.0, 1.0))
+    return None
+
+
+class _Largest:
+    """The largest magnitudes behind the linears of a model and within them, for as long as the block lasts."""
 
     def __init__(self, model: Llama) -> None:
-        self.model, self.value = model, 0.0
+        self.model, self.output, self.product = model, 0.0, 0.0
 
-    def __enter__(self) -> _LargestOutput:
+    def __enter__(self) -> _Largest:
         self.handles = [layer.register_forward_hook(self._look) for layer in self.model.linears().values()]
         return self
 
-    def _look(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.value = max(self.value, float(output.abs().max()))
+    def _look(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.output = max(self.output, float(output.abs().max()))
+        product = sign_product(layer, inputs[0])
+        if product is not None:
+            self.product = max(self.product, float(product.abs().max()))
 
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
@@ -82,7 +96,7 @@ def score(model: Llama, validation: Validation) -> Scores:
     training = model.training
     model.eval()
     nats, apart = 0.0, 0.0
-    with _LargestOutput(model) as largest:
+    with _Largest(model) as largest:
         for first in range(0, len(blocks), _AT_ONCE):
             ids = torch.from_numpy(blocks[first : first + _AT_ONCE])
             log_q = F.log_softmax(model(ids).logits.float(), -1)
@@ -91,7 +105,7 @@ def score(model: Llama, validation: Validation) -> Scores:
             nats += float(F.nll_loss(log_q[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"))
     model.train(training)
     count, predicted = blocks.size, blocks[:, 1:].size
-    return Scores(math.exp(min(nats / predicted, 80.0)), apart / count, largest.value)
+    return Scores(math.exp(min(nats / predicted, 80.0)), apart / count, largest.output, largest.product)
 
 
 def make_student(teacher: Llama, settings: Settings, report: StartReport | None = None) -> Llama:

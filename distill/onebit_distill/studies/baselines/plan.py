@@ -210,6 +210,19 @@ def loss_rows(study: Study) -> list[Row]:
     return [*rows, Row("alpha 1 and attention", with_attention, {"alpha": "attention"})]
 
 
+def half_rows(study: Study) -> list[Row]:
+    """What the paper saw fail in fp16, in fp16, with g and h outside of the signs as in the authors' code."""
+    options = {
+        "OneBit": {},
+        "OneBit without LayerNorm": {"layernorm": False},
+        "attention": {"hidden_weight": 1.0, "attention_weight": 1.0},
+    }
+    return [
+        Row(f"{name}, fp16", study.reference(precision="fp16", fold_scales=False, **more), {"half": name})
+        for name, more in options.items()
+    ]
+
+
 def latent_rows(study: Study) -> list[Row]:
     rows = [Row("latents 0.01 sign(W)", study.reference(), {"latent": "official", "mean": 0.01})]
     for mean in study.sizes.latent_means:
@@ -266,6 +279,7 @@ COMPARISONS = {
     "rates": rate_rows,
     "starts": start_rows,
     "losses": loss_rows,
+    "half": half_rows,
     "steps": step_rows,
     "without": without_rows,
     "latents": latent_rows,

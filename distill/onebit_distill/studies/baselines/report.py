@@ -9,15 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...model.linear import OneBitLinear
 from ...system.atomic_file import file_error, writing_atomically
 from .book import Book
 from .charts import Axis, Line, bar_chart, line_chart, number
 from .claims import CLAIMS, Claim, percent, recipe_shares
+from .measure import layer_bits
 from .plan import (
     LONGER_RECIPES,
     METHODS,
     Row,
     chain_rows,
+    half_rows,
     latent_rows,
     longer,
     loss_rows,
@@ -27,6 +30,8 @@ from .plan import (
     without_rows,
 )
 
+#: appendix A.7: bits per number of one linear of 4096 x 4096
+_PAPER_BITS = 1.0073
 #: for 7B, 155 million tokens in batches of 128 x 2048, 50 times (NanoQuant's count; the paper gives none)
 _PAPER_STEPS = 29_700
 
@@ -34,7 +39,7 @@ _NOT_REPEATED = """## Not repeated here
 
 - Zero-shot tasks and MMLU (tables 2, 4, figure 3): not to be expected of a model of this size.
 - Comparisons over model sizes (figures 3 and 4, table 3), which need several teachers of one family.
-- Overflow in fp16: everything is computed in f32 here; the largest outputs stand in its place.
+- Training in fp16 as a whole: three runs are, for what the paper saw fail in it; all others are in f32.
 - GPTQ, LLM-QAT and OmniQuant: rounding to nearest stands for what does not train."""
 
 
@@ -186,11 +191,15 @@ def _rates(page: _Page) -> None:
     for method in METHODS:
         for row in book.method_rows(method):
             scores = book.of(row).scores
-            largest = math.inf if scores is None else scores.largest_output
+            largest = [math.inf] * 2 if scores is None else [scores.largest_output, scores.largest_product]
             calm = book.of(row).failure or f"{100 * book.rise(row):.0f} %"
-            body.append([method, f"{row.marks['lr']:g}", book.perplexity(row), book.kl(row), calm, largest])
+            body.append([method, f"{row.marks['lr']:g}", book.perplexity(row), book.kl(row), calm, *largest])
     head = ["method", "lr", "perplexity", "KL", "largest rise of the training loss", "largest output"]
-    page.add(table(head, body, left=2))
+    page.add(table([*head, "largest product before h"], body, left=2))
+    page.add(
+        f"In fp16, whose largest number is 65,504, at lr {sizes.reference_rate:g}:",
+        table(["run", "perplexity", "KL", "how it ended"], [_half_cells(book, row) for row in half_rows(book.study)]),
+    )
     lines = [
         Line(method, [(row.marks["lr"], book.perplexity(row)) for row in book.method_rows(method)])
         for method in METHODS
@@ -251,6 +260,10 @@ def _loss_name(alpha: float | str) -> str:
     if alpha == "attention":
         return "+ hidden states, α = 1, + attention"
     return f"+ hidden states, α = {alpha:g}" if alpha else "logits alone"
+
+
+def _half_cells(book: Book, row: Row) -> list[Any]:
+    return [row.label, book.perplexity(row), book.kl(row), book.of(row).failure or "as it should"]
 
 
 def _losses(page: _Page) -> None:
@@ -386,9 +399,21 @@ def _weightiest(page: _Page, taken_back: dict[int, float], ours: float) -> str:
     return " ".join(words)
 
 
+def _bits_of_one_linear(book: Book) -> str:
+    """Appendix A.7's count, made again: arithmetic, in which nothing was measured."""
+    size = 4096
+    stored, weights = layer_bits(OneBitLinear(size, size))
+    mine = book.of(book.best_of_method("OneBit")).bits
+    return (
+        f"Of a linear of {size} x {size}, signs in 1 bit and g and h in 16 are {stored / (weights + 2 * size):.4f} bits "
+        f"for each number of all three (the paper says {_PAPER_BITS}), or {stored / weights:.4f} per weight. The small "
+        f"linears of this model have {mine:.2f}. That is arithmetic and can only hold, so it is not among the claims."
+    )
+
+
 def _end(page: _Page) -> None:
     page.add("## Sizes (appendix A.7)")
-    page.claim("bits")
+    page.add(_bits_of_one_linear(page.book))
     page.add(
         _NOT_REPEATED,
         "## How to repeat",

@@ -20,8 +20,11 @@ class Scores:
     perplexity: float
     #: mean KL(teacher ‖ model) in nats a token
     kl: float
-    #: the largest magnitude that any linear puts out: fp16 ends at 65,504
+    #: the largest magnitude that any linear puts out
     largest_output: float
+    #: the largest of a product of activations and signs, before it is multiplied by h: what overflows where fp16 ends, at
+    #: 65,504, when g and h are not folded into the signs; 0 without sign layers
+    largest_product: float = 0.0
 
 
 @dataclass(frozen=True)
