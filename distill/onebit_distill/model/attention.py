@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DistillError
+from .by_parts import in_parts, rotated_heads
 from .config import LlamaConfig
-from .linear import LinearFactory, linear_of
+from .linear import LinearFactory, linear_of, products
 from .norm import RMSNorm, norm_of
 from .rope import rotate
 
@@ -87,6 +88,11 @@ class Step:
     attentions: list[Tensor] | None = None
 
 
+def _rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """[B, T, heads, head_dim] -> [B, heads, T, head_dim], see `rotate`."""
+    return rotate(x.transpose(1, 2), cos, sin)
+
+
 class Attention(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
         super().__init__()
@@ -105,15 +111,17 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, _ = x.shape
-        q, gate = self.q_proj(x).view(batch, tokens, self.n_heads, -1), None
+        q, k, v = products(x, self.q_proj, self.k_proj, self.v_proj)
+        q, gate = q.view(batch, tokens, self.n_heads, -1), None
         if self.output_gate:
             q, gate = q.chunk(2, dim=-1)
-        k = self.k_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim)
-        v = self.v_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
+        k = k.view(batch, tokens, self.n_kv_heads, self.head_dim)
+        v = v.view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         cos, sin = step.cos.to(q.dtype), step.sin.to(q.dtype)
-        q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
+        turn = rotated_heads if step.positions is None and in_parts(q) else _rotate_heads
+        q, k = turn(q, cos, sin), turn(k, cos, sin)
         if step.cache is not None:
             k, v = step.cache.extend(self.layer, k, v, step.positions)
         y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype).transpose(1, 2)
