@@ -20,6 +20,7 @@ from ..errors import DistillError
 from ..model.llama import Llama
 from ..model.starts import StartOptions, student_of
 from ..system.atomic_file import file_error, writing_atomically
+from ..system.memory import keep_memory
 from ..system.processes import World, world
 from .losses import Transfer
 from .metrics import plot
@@ -193,6 +194,8 @@ def run_transfer(
 ) -> Trained:
     """The whole of `train`. before: changes the prepared student first (how `reconstruct` comes in)."""
     with world(settings.device) as here:
+        if here.device.type == "cpu":
+            keep_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
