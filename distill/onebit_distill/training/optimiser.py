@@ -15,6 +15,8 @@ from .settings import Settings
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 
+_CPU_NUMBERS = 1 << 21
+
 
 def orthogonalise(m: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """U Vᵀ of the SVD of each matrix, roughly (singular values end between about 0.7 and 1.2). m: [n, rows, cols].
@@ -32,6 +34,12 @@ def orthogonalise(m: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return (x.mT if tall else x).to(m.dtype)
+
+
+def _at_once(parameter: Tensor) -> int:
+    """How many matrices of this shape are worked on together: all of them, to keep a GPU busy; on a CPU a few, whose
+    copies stay near the cores and need little memory."""
+    return max(1, _CPU_NUMBERS // parameter.numel()) if parameter.device.type == "cpu" else 1 << 30
 
 
 def _whole(t: Tensor) -> Tensor:
@@ -68,24 +76,28 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
-                by_shape[parameter.shape].append((parameter, ahead))
-            for shape, entries in by_shape.items():
-                self._apply(entries, group, math.sqrt(max(1.0, shape[0] / shape[1])))
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, alike in by_shape.items():
+                size = _at_once(alike[0])
+                for first in range(0, len(alike), size):
+                    self._apply(alike[first : first + size], group, math.sqrt(max(1.0, shape[0] / shape[1])))
 
-    def _apply(self, entries: list[tuple[nn.Parameter, Tensor]], group: dict, scale: float) -> None:
-        updates = orthogonalise(torch.stack([_whole(ahead) for _, ahead in entries]), self.dtype)
-        for (parameter, _), update in zip(entries, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+    def _ahead(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's momentum after this step's gradient."""
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        state["momentum"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(state["momentum"], momentum)
+
+    def _apply(self, parameters: list[nn.Parameter], group: dict, scale: float) -> None:
+        ahead = [_whole(self._ahead(parameter, group["momentum"])) for parameter in parameters]
+        for parameter, update in zip(parameters, orthogonalise(torch.stack(ahead), self.dtype), strict=True):
+            if group["weight_decay"] != 0:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(_as_split(update, parameter), alpha=-group["lr"] * scale)
 
 

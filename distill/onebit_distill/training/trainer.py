@@ -13,18 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data.blocks import Blocks
 from ..errors import DistillError
+from ..model.linear import compute_dtype, fold_signs
 from ..model.llama import Llama
 from ..system.processes import World
+from .by_pieces import cross_entropy_sum, next_token_targets
 from .checkpoint import Progress, checkpoint_steps, load_checkpoint, save_checkpoint
-from .losses import LossParts
+from .losses import LossParts, lm_loss
 from .metrics import Metrics, ProgressLine
 from .optimiser import make_optimisers, rate
 from .settings import Settings
-from .sharding import average_gradients, shard, sync_gradients
+from .sharding import average_gradients, is_split, shard, sync_gradients
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,11 +75,14 @@ def mean_loss(model: Llama, blocks: np.ndarray, world: World, precision: str, at
     total, count = 0.0, 0
     for first in range(0, len(blocks), at_once):
         ids = torch.from_numpy(blocks[first : first + at_once]).to(world.device)
-        with autocast(world.device, precision):
-            logits = model(ids).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")
-        total += float(loss)
         count += ids[:, 1:].numel()
+        with autocast(world.device, precision):
+            if is_split(model):
+                total += float(lm_loss(model(ids).logits, ids)) * ids[:, 1:].numel()
+                continue
+            state = model(ids, logits="none").state
+            dtype = compute_dtype(state)
+        total += float(cross_entropy_sum(state.flatten(0, 1), model.head_weight, next_token_targets(ids), dtype))
     model.train(training)
     return total / count
 
@@ -125,6 +129,9 @@ class Trainer:
         if settings.ema > 0:
             self.average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         self.forward = torch.compile(model) if settings.compile else model
+        # A compiler folds by itself, and what processes share is not whole.
+        once = world.device.type == "cpu" and not settings.compile and not is_split(model)
+        self.folds = fold_signs(model) if once else []
         self.scale = LossScale(settings.fp16_scale, settings.fp16_window) if settings.precision == "fp16" else None
         self.progress = Progress()
         self.metrics = Metrics(run / "metrics.jsonl", world.is_first)
@@ -203,6 +210,8 @@ class Trainer:
                 self._fail(step, "the gradient is not finite")
             for optimiser in self.optimisers:
                 optimiser.step()
+            for fold in self.folds:
+                fold.forget()
             self._update_average()
         else:
             self.progress.skipped += 1
@@ -230,6 +239,8 @@ class Trainer:
             (scaled * self.scale.scale if self.scale is not None else scaled).backward()
             for name, part in {"loss": loss.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + part.float() / self.accumulate
+        for fold in self.folds:
+            fold.finish()
         if world.size > 1 and settings.sharding == "replicate":
             average_gradients(self.model, world)
         means = world.mean(torch.stack([*sums.values()])).tolist()
