@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DistillError
-from .by_parts import in_parts, rotated_heads
 from .config import LlamaConfig
+from .fused import is_large, rotated
 from .linear import LinearFactory, linear_of, products
 from .norm import RMSNorm, norm_of
 from .rope import rotate
@@ -88,11 +88,6 @@ class Step:
     attentions: list[Tensor] | None = None
 
 
-def _rotate_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """[B, T, heads, head_dim] -> [B, heads, T, head_dim], see `rotate`."""
-    return rotate(x.transpose(1, 2), cos, sin)
-
-
 class Attention(nn.Module):
     def __init__(self, config: LlamaConfig, layer: int, factory: LinearFactory) -> None:
         super().__init__()
@@ -120,8 +115,10 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         cos, sin = step.cos.to(q.dtype), step.sin.to(q.dtype)
-        turn = rotated_heads if step.positions is None and in_parts(q) else _rotate_heads
-        q, k = turn(q, cos, sin), turn(k, cos, sin)
+        if step.positions is None and is_large(k):
+            q, k = (rotated(x, cos[:, None], sin[:, None]).transpose(1, 2) for x in (q, k))
+        else:
+            q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
         if step.cache is not None:
             k, v = step.cache.extend(self.layer, k, v, step.positions)
         y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype).transpose(1, 2)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DistillError
-from .by_parts import parts
 from .config import LlamaConfig
+from .fused import fused, gate_gradients, gated, gated_silu
 
 #: eps of nn.LayerNorm, which the official layer takes as it is; the engine has the same
 LAYERNORM_EPS = 1e-5
@@ -107,6 +107,22 @@ class _ScaledSign(torch.autograd.Function):
         return grad_w, grad_h, None if g is None else h @ signed, None, None, None
 
 
+@fused
+def _folded(w: Tensor, h: Tensor, g: Tensor, zero_is_zero: bool, dtype: torch.dtype) -> Tensor:
+    return _signed(w, h[:, None] * g, zero_is_zero).to(dtype)
+
+
+@fused
+def _folded_gradients(
+    grad: Tensor, w: Tensor, h: Tensor, g: Tensor, gradient: str, zero_is_zero: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad = grad.to(w.dtype)
+    signed, grad_w, derivative = _signed(w, grad, zero_is_zero), grad * (h[:, None] * g), SIGN_GRADIENTS[gradient]
+    if derivative is not None:
+        grad_w = grad_w * derivative(w)
+    return grad_w, (signed * g).sum(1), (signed * h[:, None]).sum(0)
+
+
 class FoldedSigns:
     """diag(h) sign(W) diag(g) of one matrix, made once and multiplied by until W, h or g change; the gradients of all
     uses are gathered, and led through sign's derivative once, by `finish`.
@@ -128,9 +144,8 @@ class FoldedSigns:
         if self._value is None or self._value.dtype != dtype or self._made_of != versions:
             if self._value is None or self._value.dtype != dtype:
                 self._value = torch.empty_like(self.w, dtype=dtype)
-            for rows in parts(*self.w.shape):
-                scales = self.h[rows, None] if self.g is None else self.h[rows, None] * self.g
-                self._value[rows] = _signed(self.w[rows], scales.to(dtype), self.options.zero_is_zero)
+            g = torch.ones_like(self.w[0]) if self.g is None else self.g
+            self._value.copy_(_folded(self.w, self.h, g, self.options.zero_is_zero, dtype))
             self._made_of = versions
         return self._value
 
@@ -152,20 +167,10 @@ class FoldedSigns:
         gathered, self._gradient = self._gradient, None
         if gathered is None:
             return
-        grad_w = torch.empty_like(self.w)
-        grad_h, grad_g = torch.empty_like(self.h), None if self.g is None else torch.zeros_like(self.g)
-        derivative = SIGN_GRADIENTS[self.options.gradient]
-        for rows in parts(*self.w.shape):
-            w, grad, h = self.w[rows], gathered[rows].to(self.w.dtype), self.h[rows]
-            signed = _signed(w, grad, self.options.zero_is_zero)
-            grad_h[rows] = signed.sum(1) if self.g is None else signed @ self.g
-            if self.g is not None:
-                grad_g += h @ signed
-            part = torch.mul(grad, h[:, None], out=grad_w[rows])
-            if self.g is not None:
-                part.mul_(self.g)
-            if derivative is not None:
-                part.mul_(derivative(w))
+        g = torch.ones_like(self.w[0]) if self.g is None else self.g
+        grad_w, grad_h, grad_g = _folded_gradients(
+            gathered, self.w, self.h, g, self.options.gradient, self.options.zero_is_zero
+        )
         for parameter, grad in ((self.w, grad_w), (self.h, grad_h), (self.g, grad_g)):
             if parameter is not None and parameter.requires_grad:
                 parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
@@ -195,6 +200,30 @@ class _FoldedProducts(torch.autograd.Function):
                 grad_x = grad @ value if grad_x is None else grad_x.addmm_(grad, value)
         grad_x = None if grad_x is None else grad_x.view(x.shape)
         return grad_x, None, *(None for _ in grads)
+
+
+class _GatedProduct(torch.autograd.Function):
+    """(silu(gate) ⊙ up) Vᵀ with the folded V of W; what is in between is computed again for the gradient of W."""
+
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor, fold: FoldedSigns, _: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.fold, ctx.value = fold, fold.value(gate.dtype)
+        return F.linear(gated(gate, up), ctx.value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        gate, up = ctx.saved_tensors
+        ctx.fold.gather(grad.flatten(0, -2).mT @ gated(gate, up).flatten(0, -2))
+        return *gate_gradients(gate, up, grad @ ctx.value), None, None
+
+
+def gated_product(gate: Tensor, up: Tensor, layer: nn.Module) -> Tensor:
+    """`layer` of silu(gate) ⊙ up, [..., in] each."""
+    if isinstance(layer, OneBitLinear) and layer.folds is not None and gate.dtype == compute_dtype(gate):
+        return layer._finish(_GatedProduct.apply(gate, up, layer.folds[0], layer.weight))
+    return layer(gated_silu(gate, up))
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:

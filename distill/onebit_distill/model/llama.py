@@ -15,10 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import DistillError
 from .attention import Attention, KVCache, Step
-from .by_parts import gated_silu, in_parts
 from .config import HF_LINEARS, LlamaConfig
 from .delta import DeltaNet
-from .linear import Dense, LinearFactory, dense_factory, linear_of, products
+from .fused import is_large
+from .linear import Dense, LinearFactory, dense_factory, gated_product, linear_of, products
 from .norm import branch, norm_of
 from .rope import rope_table
 
@@ -62,9 +62,10 @@ class FeedForward(nn.Module):
         if self.up_proj is None:
             inner = self.activation(self.gate_proj(x))
         else:
-            inner, up = products(x, self.gate_proj, self.up_proj)
-            by_parts = self.activation is F.silu and in_parts(inner)
-            inner = gated_silu(inner, up) if by_parts else self.activation(inner) * up
+            gate, up = products(x, self.gate_proj, self.up_proj)
+            if self.activation is F.silu and self.ffn_sub_norm is None and is_large(gate):
+                return gated_product(gate, up, self.down_proj)
+            inner = self.activation(gate) * up
         return self.down_proj(inner if self.ffn_sub_norm is None else self.ffn_sub_norm(inner))
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .by_parts import in_parts, normed_branch
 from .config import LlamaConfig
+from .fused import is_large, normed_branch
 from .linear import compute_dtype
 
 
@@ -63,6 +63,6 @@ def branch(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Where it is worth it, the second is in the products' dtype at once, which they would round it to anyway.
     """
-    if type(norm) is RMSNorm and in_parts(x):
+    if type(norm) is RMSNorm and is_large(x):
         return normed_branch(x, norm.weight, norm.eps, compute_dtype(x))
     return x, norm(x)

@@ -1,8 +1,8 @@
 """Losses on logits that are never there as a whole: head, loss and gradient of a few tokens at a time.
 
 Logits of 4,096 tokens of a vocabulary of 49,152 are 0.8 GB in float32, and a loss written plainly makes some eight
-tensors of that size. Here the product with the head is done for some hundred tokens, what follows it for a few that fit
-into a core's cache, and what leaves is the gradient with respect to the states in front of the head and to its weights.
+tensors of that size. Here the product with the head is done for some hundred tokens, what follows it for some dozen, and
+what leaves is the gradient with respect to the states in front of the head and to its weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..model.by_parts import parts
+from ..model.fused import fused
 
 #: numbers of a piece's logits: of the product, large enough to be multiplied at full speed ...
 _PRODUCT_NUMBERS = 1 << 25
-#: ... and of what follows it, which goes over the same numbers some ten times
-_CACHE_NUMBERS = 1 << 18
+#: ... and of what follows it, whose float32 tensors should not need more memory than that
+_CACHE_NUMBERS = 1 << 21
 
 #: in the place of a token's target: there is none
 IGNORED = -100
@@ -35,9 +35,9 @@ class TokenLoss(Protocol):
         """Tells which tokens, of all N, the next pieces are of."""
         ...
 
-    def piece(self, logits: Tensor, tokens: slice) -> tuple[Tensor, Tensor]:
-        """Sum over these tokens, float32 scalar, and its gradient, float32 [n, V]. logits: float32 [n, V]; tokens:
-        which of all N they are."""
+    def piece(self, logits: Tensor, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Sum over these tokens, float32 scalar, and its gradient, [n, V] in `dtype`. logits: [n, V] in the dtype of the
+        product; tokens: which of all N they are."""
         ...
 
 
@@ -54,24 +54,27 @@ class Divergence:
     def enter(self, tokens: slice) -> None:
         self._first, self._logits = tokens.start, F.linear(self.state[tokens], self.head)
 
-    def piece(self, logits: Tensor, tokens: slice) -> tuple[Tensor, Tensor]:
-        theirs = _wide(self._logits[tokens.start - self._first : tokens.stop - self._first])
-        if self.temperature != 1:
-            logits, theirs = logits / self.temperature, theirs / self.temperature
-        q, p = logits.softmax(-1), theirs.softmax(-1)
-        # log p - log q = (t - s) - (log Σ exp t - log Σ exp s): two logarithms a token instead of two a word
-        inside = torch.linalg.vecdot(p, theirs - logits)
-        value = (inside - _log_sum_exp(theirs, p) + _log_sum_exp(logits, q)).sum()
-        return value, q.sub_(p).div_(self.temperature)
+    def piece(self, logits: Tensor, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        theirs = self._logits[tokens.start - self._first : tokens.stop - self._first]
+        values, gradient = _divergence(logits, theirs, self.temperature, dtype)
+        return values.sum(), gradient
+
+
+@fused
+def _divergence(logits: Tensor, theirs: Tensor, temperature: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """KL of each row [n] and its gradient [n, V]."""
+    s, t = _wide(logits) / temperature, _wide(theirs) / temperature
+    top_s, top_t = s.amax(-1, keepdim=True), t.amax(-1, keepdim=True)
+    exp_s, exp_t = (s - top_s).exp(), (t - top_t).exp()
+    sum_s, sum_t = exp_s.sum(-1, keepdim=True), exp_t.sum(-1, keepdim=True)
+    # log p - log q = (t - s) - (log Σ exp t - log Σ exp s): two logarithms a token instead of two a word
+    between = (top_s + sum_s.log() - top_t - sum_t.log()).squeeze(-1)
+    values = (exp_t * (t - s)).sum(-1) / sum_t.squeeze(-1) + between
+    return values, ((exp_s / sum_s - exp_t / sum_t) / temperature).to(dtype)
 
 
 def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _log_sum_exp(logits: Tensor, probabilities: Tensor) -> Tensor:
-    """log Σ exp of each row, from the softmax that is there already. [n, V] both -> [n]."""
-    return logits.amax(-1) - probabilities.amax(-1).log()
 
 
 class Written:
@@ -86,12 +89,12 @@ class Written:
     def enter(self, tokens: slice) -> None:
         pass
 
-    def piece(self, logits: Tensor, tokens: slice) -> tuple[Tensor, Tensor]:
+    def piece(self, logits: Tensor, tokens: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
+            leaf = _wide(logits).detach().requires_grad_()
             value = self.loss(leaf, tokens)
             (gradient,) = torch.autograd.grad(value, leaf)
-        return value.detach(), gradient
+        return value.detach(), gradient.to(dtype)
 
 
 def _pieces(tokens: slice, size: int) -> Iterator[slice]:
@@ -101,17 +104,21 @@ def _pieces(tokens: slice, size: int) -> Iterator[slice]:
 
 def _gradient_of_logits(logits: Tensor, tokens: slice, losses: Sequence[TokenLoss], sums: Tensor, unit: float) -> None:
     """Puts the gradient, divided by `unit`, into the place of the logits [n, V]; adds values to sums, [losses]."""
-    size = _CACHE_NUMBERS if logits.device.type == "cpu" else _PRODUCT_NUMBERS
-    for part in _pieces(tokens, max(1, size // logits.shape[1])):
-        here = logits[part.start - tokens.start : part.stop - tokens.start]
-        wide, total = _wide(here), None
+    dtype = logits.dtype if len(losses) == 1 else torch.promote_types(logits.dtype, torch.float32)
+    for part in _pieces(tokens, _rows_at_once(logits)):
+        here, total = logits[part.start - tokens.start : part.stop - tokens.start], None
         for index, loss in enumerate(losses):
-            value, gradient = loss.piece(wide, part)
+            value, gradient = loss.piece(here, part, dtype)
             sums[index] += value * loss.weight
             if loss.weight != unit:
                 gradient = gradient.mul_(loss.weight / unit)
             total = gradient if total is None else total.add_(gradient)
         here.copy_(total)
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    numbers = _CACHE_NUMBERS if logits.device.type == "cpu" else _PRODUCT_NUMBERS
+    return max(1, numbers // logits.shape[1])
 
 
 class _HeadLosses(torch.autograd.Function):
@@ -174,12 +181,26 @@ def cross_entropy_sum(state: Tensor, head: Tensor, targets: Tensor, dtype: torch
     """Sum over tokens of the cross-entropy in nats, float32 scalar. state: [N, dim]; head: [V, dim]; targets: int64 [N],
     those that are IGNORED add nothing; dtype: of the product."""
     weight, total = head.to(dtype), torch.zeros((), device=state.device)
-    size = _CACHE_NUMBERS if state.device.type == "cpu" else _PRODUCT_NUMBERS
     for tokens in _pieces(slice(0, len(state)), max(1, _PRODUCT_NUMBERS // len(head))):
         logits = F.linear(state[tokens].to(dtype), weight)
-        for part, wanted in zip(logits.split(max(1, size // len(head))), targets[tokens].split(max(1, size // len(head))), strict=True):
-            total += F.cross_entropy(_wide(part), wanted, ignore_index=IGNORED, reduction="sum")
+        for part in _pieces(slice(0, len(logits)), _rows_at_once(logits)):
+            wanted = targets[tokens][part]
+            total += F.cross_entropy(_wide(logits[part]), wanted, ignore_index=IGNORED, reduction="sum")
     return total
+
+
+@fused
+def _gap(s: Tensor, t: Tensor) -> Tensor:
+    return (F.normalize(t.float(), dim=-1) - F.normalize(s.float(), dim=-1)).square().sum(-1)
+
+
+@fused
+def _gap_gradient(s: Tensor, t: Tensor, grad: Tensor) -> Tensor:
+    wide, theirs = s.float(), F.normalize(t.float(), dim=-1)
+    length = wide.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-12)
+    unit = wide / length
+    along = (theirs * unit).sum(-1, keepdim=True)
+    return ((unit * along - theirs) * (2 * grad / length)).to(s.dtype)
 
 
 class _DirectionGap(torch.autograd.Function):
@@ -188,24 +209,12 @@ class _DirectionGap(torch.autograd.Function):
     @staticmethod
     def forward(ctx, s: Tensor, t: Tensor) -> Tensor:
         ctx.save_for_backward(s, t)
-        total = torch.zeros((), device=s.device)
-        for part in parts(*s.shape):
-            unit, theirs = (F.normalize(x[part].float(), dim=-1) for x in (s, t))
-            total += theirs.sub_(unit).square_().sum()
-        return total
+        return _gap(s, t).sum()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        s, t = ctx.saved_tensors
-        out = torch.empty_like(s)
-        for part in parts(*s.shape):
-            wide, theirs = s[part].float(), F.normalize(t[part].float(), dim=-1)
-            length = wide.norm(dim=-1, keepdim=True).clamp_min_(1e-12)
-            unit = wide / length
-            along = torch.linalg.vecdot(theirs, unit)[:, None]
-            out[part] = unit.mul_(along).sub_(theirs).mul_(2 * grad / length)
-        return out, None
+        return _gap_gradient(*ctx.saved_tensors, grad), None
 
 
 def direction_gap(s: Tensor, t: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DistillError
-from ..model.by_parts import in_parts
+from ..model.fused import is_large
 from ..model.linear import compute_dtype
 from ..model.llama import Llama, LlamaOutput
 from .by_pieces import IGNORED, Divergence, TokenLoss, Written, direction_gap, head_losses, next_token_targets
@@ -45,7 +45,7 @@ def hidden_loss(student: list[Tensor], teacher: list[Tensor], with_last: bool) -
     end = len(student) if with_last else len(student) - 1
     total = student[0].new_zeros((), dtype=torch.float32)
     for s, t in zip(student[:end], teacher[:end], strict=True):
-        if in_parts(s):
+        if is_large(s):
             total = total + direction_gap(s, t)
             continue
         gap = F.normalize(t.float(), dim=-1) - F.normalize(s.float(), dim=-1)

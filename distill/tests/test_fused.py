@@ -5,16 +5,17 @@ import torch
 from test_linear import seeded
 from torch.nn import functional as F
 
-from onebit_distill.model import by_parts
-from onebit_distill.model.linear import SIGN_GRADIENTS, OneBitLinear, SignChain, SignOptions, fold_signs
+from onebit_distill.model import fused
+from onebit_distill.model.linear import SIGN_GRADIENTS, OneBitLinear, SignChain, SignOptions, fold_signs, gated_product
 from onebit_distill.model.norm import LayerNorm, RMSNorm, branch
 from onebit_distill.model.rope import rotate
 from onebit_distill.training.losses import hidden_loss
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    monkeypatch.setattr(by_parts, "CACHE_NUMBERS", 5 * 24 + 1)
+@pytest.fixture(autouse=True, params=[None, False], ids=["compiled", "plain"])
+def all_large(monkeypatch, request):
+    monkeypatch.setattr(fused, "LEAST_NUMBERS", 12 * 24)
+    monkeypatch.setattr(fused, "_usable", request.param)
 
 
 def backward(function, *inputs):
@@ -36,8 +37,8 @@ def test_a_norm_with_its_branch(tokens, dtype):
     x, weight = seeded(2, tokens, 24).to(dtype), seeded(24, seed=1).float()
 
     def by_part(x, weight):
-        assert by_parts.in_parts(x)
-        return by_parts.normed_branch(x, weight, 1e-5, x.dtype)
+        assert fused.is_large(x)
+        return fused.normed_branch(x, weight, 1e-5, x.dtype)
 
     def plain(x, weight):
         wide = x.float()
@@ -51,13 +52,15 @@ def test_branch_takes_the_plain_way_for_few_tokens_and_other_norms():
     x = seeded(1, 5, 24).float()
     norm = RMSNorm(24, 1e-5)
     assert branch(norm, x)[0] is x and torch.equal(branch(norm, x)[1], norm(x))
-    many = seeded(1, 6, 24).float()
-    assert branch(norm, many)[0] is not many and torch.equal(branch(norm, many)[1], norm(many))
+    many = seeded(2, 6, 24).float()
+    assert branch(norm, many)[0] is not many
+    torch.testing.assert_close(branch(norm, many)[1], norm(many))
     other = LayerNorm(24, 1e-5, True)
     assert branch(other, many)[0] is many
     with torch.autocast("cpu", torch.bfloat16):
         made = branch(norm, many)[1]
-    assert made.dtype == torch.bfloat16 and torch.equal(made, norm(many).bfloat16())
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made, norm(many).bfloat16())
 
 
 @pytest.mark.parametrize("tokens", [6, 10, 11, 33])
@@ -65,15 +68,29 @@ def test_branch_takes_the_plain_way_for_few_tokens_and_other_norms():
 def test_gated_silu(tokens, dtype):
     gate, up = (seeded(2, tokens, 24, seed=seed).to(dtype) for seed in (3, 4))
     plain = backward(lambda gate, up: [F.silu(gate) * up], gate, up)
-    close(backward(lambda gate, up: [by_parts.gated_silu(gate, up)], gate, up), plain, 1e-9 if dtype is torch.float64 else 1e-2)
+    close(backward(lambda gate, up: [fused.gated_silu(gate, up)], gate, up), plain, 1e-9 if dtype is torch.float64 else 1e-2)
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_gate_with_its_product(folded):
+    layer = OneBitLinear(24, 40, True, SignOptions(False)).double()
+    gate, up = (seeded(2, 11, 24, seed=seed) for seed in (3, 4))
+    plain = backward(lambda gate, up: [layer(F.silu(gate) * up)], gate, up)
+    expected = [p.grad.clone() for p in layer.parameters()]
+    layer.zero_grad()
+    folds = fold_signs(layer) if folded else []
+    close(backward(lambda gate, up: [gated_product(gate, up, layer)], gate, up), plain, 1e-9)
+    for fold in folds:
+        fold.finish()
+    close([p.grad for p in layer.parameters()], expected, 1e-9)
 
 
 @pytest.mark.parametrize("dims", [16, 8])
-def test_rotated_heads(dims):
-    x, angles = seeded(3, 7, 2, 16), seeded(7, dims // 2, seed=1)
+def test_rotated(dims):
+    x, angles = seeded(3, 7, 2, 16), seeded(7, 1, dims // 2, seed=1)
     cos, sin = angles.cos(), angles.sin()
-    plain = backward(lambda x: [rotate(x.transpose(1, 2), cos, sin)], x)
-    close(backward(lambda x: [by_parts.rotated_heads(x, cos, sin)], x), plain, 1e-12)
+    plain = backward(lambda x: [rotate(x.transpose(1, 2), cos[:, 0], sin[:, 0]).transpose(1, 2)], x)
+    close(backward(lambda x: [fused.rotated(x, cos, sin)], x), plain, 1e-12)
 
 
 @pytest.mark.parametrize("with_last", [True, False])
@@ -83,13 +100,13 @@ def test_hidden_loss(with_last):
     mine[0][0, 3] = 1e-3 * mine[0][0, 3]
 
     def plain(*states):
-        # too few at once to be computed by parts
+        # too few at once for the fused way
         rows = [[state[i : i + 1, j : j + 1] for state in states] for i in range(2) for j in range(11)]
         teacher = [[state[i : i + 1, j : j + 1] for state in theirs] for i in range(2) for j in range(11)]
         return [sum(hidden_loss(s, t, with_last) for s, t in zip(rows, teacher, strict=True)) / 22]
 
     def by_part(*states):
-        assert by_parts.in_parts(states[0])
+        assert fused.is_large(states[0])
         return [hidden_loss(list(states), theirs, with_last)]
 
     used = mine if with_last else mine[:2]
@@ -174,3 +191,15 @@ def test_gradients_of_a_precision_are_summed_in_the_latents_one():
     for fold in folds:
         fold.finish()
     assert model[0].weight.grad.dtype == torch.float32
+
+
+def test_without_a_compiler_it_is_said_once_and_computed_all_the_same(monkeypatch, capsys):
+    def no_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(fused.torch, "compile", lambda function, dynamic: no_compiler)
+    monkeypatch.setattr(fused, "_usable", None)
+    double = fused.fused(lambda x: 2 * x)
+    x = seeded(2, 12, 24)
+    assert torch.equal(double(x), 2 * x) and torch.equal(double(x), 2 * x)
+    assert capsys.readouterr().err.count("nothing can be compiled") == 1
