@@ -5,7 +5,8 @@
 
 What stands behind `--` are options of `train`; each run gets an empty folder, and `--log-every 1`. Packages take turns, so
 that what else the machine does meets all of them. Of each run the first step, in which buffers are made, is left out, and
-the median of the others counts; of the rounds again the median. Losses are compared step by step with those of the first
+the median of the others counts; of the rounds again the median. CPU seconds tell more than
+the clock where others use the machine, with `OMP_NUM_THREADS=1`: threads that wait for each other count. Losses are compared step by step with those of the first
 package.
 """
 
@@ -68,6 +69,7 @@ def run(package: Path, steps: int, options: list[str]) -> dict:
         "tokens_per_s": tokens / statistics.median(seconds),
         "peak_gb": found["peak_bytes"] / 1e9,
         "system": system / (user + system),
+        "cpu_s": (user + system) / (len(clocks) - 1),
         "losses": [entry["loss"] for entry in entries],
     }
 
@@ -87,12 +89,13 @@ def main() -> None:
             latest = rounds[package][-1]
             print(f"round {number + 1}, {package}: {latest['tokens_per_s']:.0f} tokens/s", file=sys.stderr, flush=True)
     first = rounds[packages[0]][0]["losses"]
-    print("| package | tokens/s | peak memory, GB | system time | largest difference of a loss |")
-    print("|---|---:|---:|---:|---:|")
+    print("| package | tokens/s | CPU s a step | system time | peak memory, GB | largest difference of a loss |")
+    print("|---|---:|---:|---:|---:|---:|")
+    keys = ("tokens_per_s", "cpu_s", "system", "peak_gb")
     for package, runs in rounds.items():
-        speed, peak, system = (statistics.median(r[key] for r in runs) for key in ("tokens_per_s", "peak_gb", "system"))
+        speed, cpu, system, peak = (statistics.median(r[key] for r in runs) for key in keys)
         gap = max(abs(a - b) for r in runs for a, b in zip(r["losses"], first))
-        print(f"| {package} | {speed:.0f} | {peak:.2f} | {system:.0%} | {gap:.1e} |")
+        print(f"| {package} | {speed:.0f} | {cpu:.1f} | {system:.0%} | {peak:.2f} | {gap:.1e} |")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import torch
 from test_linear import seeded
 from torch.nn import functional as F
 
-from onebit_distill.model import fused
+from onebit_distill.model import causal, fused
 from onebit_distill.model.linear import SIGN_GRADIENTS, OneBitLinear, SignChain, SignOptions, fold_signs, gated_product
 from onebit_distill.model.norm import LayerNorm, RMSNorm, branch
 from onebit_distill.model.rope import rotate
@@ -91,6 +91,18 @@ def test_rotated(dims):
     cos, sin = angles.cos(), angles.sin()
     plain = backward(lambda x: [rotate(x.transpose(1, 2), cos[:, 0], sin[:, 0]).transpose(1, 2)], x)
     close(backward(lambda x: [fused.rotated(x, cos, sin)], x), plain, 1e-12)
+
+
+@pytest.mark.parametrize("tokens", [3, 4, 5, 13])
+@pytest.mark.parametrize("kv_heads", [6, 2])
+def test_causal_attention(tokens, kv_heads, monkeypatch):
+    monkeypatch.setattr(causal, "_QUERIES", 4)
+    q, *kv = (seeded(3, heads, tokens, 16, seed=heads + i) for i, heads in enumerate((6, kv_heads, kv_heads)))
+
+    def plain(q, k, v):
+        return [F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)]
+
+    close(backward(lambda q, k, v: [causal.causal_attention(q, k, v)], q, *kv), backward(plain, q, *kv), 1e-9)
 
 
 @pytest.mark.parametrize("with_last", [True, False])

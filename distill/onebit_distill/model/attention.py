@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DistillError
+from .causal import causal_attention
 from .config import LlamaConfig
 from .fused import is_large, rotated
 from .linear import LinearFactory, linear_of, products
@@ -131,6 +132,8 @@ class Attention(nn.Module):
         if step.attentions is not None:
             return self._attend_openly(q, k, v, step)
         grouped = self.n_heads != self.n_kv_heads
+        if step.mask is None and is_large(q) and torch.is_grad_enabled() and q.dtype == k.dtype == v.dtype:
+            return causal_attention(q, k, v)
         if step.mask is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         if grouped and q.shape[2] == 1:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..system.processes import multiplied_in
 from .settings import Settings
 
 #: coefficients of the quintic iteration that takes singular values towards 1 (Keller Jordan, Muon, 2024)
@@ -121,7 +122,8 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
         matrices = [parameter for name, parameter in named if _is_layer_matrix(name, parameter)]
         named = [(name, parameter) for name, parameter in named if not _is_layer_matrix(name, parameter)]
         if matrices:
-            dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+            narrow = multiplied_in(settings.precision, matrices[0].device) == "bf16"
+            dtype = torch.bfloat16 if narrow else torch.float32
             optimisers.append(Muon(matrices, settings.muon_lr, weight_decay=settings.weight_decay, dtype=dtype))
     decayed = [p for name, p in named if _is_decayed(name, p, settings.decay_vectors)]
     others = [p for name, p in named if not _is_decayed(name, p, settings.decay_vectors)]
