@@ -16,7 +16,7 @@ from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 
 from onebit_distill.cli import main
 from onebit_distill.data import topk
-from onebit_distill.system.processes import World
+from onebit_distill.system.processes import World, multiplied_in
 from onebit_distill.training import checkpoint, trainer
 from onebit_distill.training.checkpoint import (
     Progress,
@@ -225,6 +225,19 @@ def test_a_block_beyond_the_context_is_refused(made, tmp_path, capsys):
     assert "ERR_CONTEXT_LENGTH" in capsys.readouterr().err
 
 
+def test_a_cpu_works_on_a_part_of_a_large_micro_batch():
+    found = [trainer._at_once(*sizes) for sizes in ((8, 512), (6, 512), (1, 4096), (3, 4096), (16, 32), (5, 1024))]
+    assert found == [4, 3, 1, 1, 16, 1]
+
+
+def test_parts_of_a_micro_batch_give_the_losses_of_all_of_it(made, tmp_path, monkeypatch):
+    assert main(arguments(made, tmp_path / "whole", "--steps", "6")) == 0
+    monkeypatch.setattr(trainer, "_CPU_TOKENS", 32)
+    assert main(arguments(made, tmp_path / "parts", "--steps", "6")) == 0
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert max(abs(whole[step] - parts[step]) for step in whole) < 1e-4
+
+
 def test_half_precision_skips_overflows_as_deepspeed():
     scale = LossScale(64, window=3)
     scale.update(True)
@@ -244,6 +257,16 @@ def test_half_precision_learns(made, tmp_path, options):
     assert main(arguments(made, tmp_path / "run", "--steps", "30", *options)) == 0
     course = losses(tmp_path / "run")
     assert sum(course[s] for s in range(26, 31)) < 0.9 * sum(course[s] for s in range(1, 6))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_where_bf16_is_emulated_products_are_in_f32(made, tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
+    assert multiplied_in("bf16", torch.device("cuda")) == "bf16" and multiplied_in("fp16", ALONE.device) == "fp16"
+    options = ("--steps", "3", "--optimiser", "muon", "--precision")
+    assert main(arguments(made, tmp_path / "run", *options, precision)) == 0
+    assert main(arguments(made, tmp_path / "other", *options, "f32")) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "other")
 
 
 def test_top_k_logits_are_kept_on_the_disk(made, tmp_path, monkeypatch):

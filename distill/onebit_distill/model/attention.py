@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DistillError
+from .causal import causal_attention
 from .config import LlamaConfig
-from .linear import LinearFactory, linear_of
+from .fused import is_large, rotated
+from .linear import LinearFactory, linear_of, products
 from .norm import RMSNorm, norm_of
 from .rope import rotate
 
@@ -105,15 +107,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         batch, tokens, _ = x.shape
-        q, gate = self.q_proj(x).view(batch, tokens, self.n_heads, -1), None
+        q, k, v = products(x, self.q_proj, self.k_proj, self.v_proj)
+        q, gate = q.view(batch, tokens, self.n_heads, -1), None
         if self.output_gate:
             q, gate = q.chunk(2, dim=-1)
-        k = self.k_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim)
-        v = self.v_proj(x).view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
+        k = k.view(batch, tokens, self.n_kv_heads, self.head_dim)
+        v = v.view(batch, tokens, self.n_kv_heads, self.head_dim).transpose(1, 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         cos, sin = step.cos.to(q.dtype), step.sin.to(q.dtype)
-        q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
+        if step.positions is None and is_large(k):
+            q, k = (rotated(x, cos[:, None], sin[:, None]).transpose(1, 2) for x in (q, k))
+        else:
+            q, k = rotate(q.transpose(1, 2), cos, sin), rotate(k.transpose(1, 2), cos, sin)
         if step.cache is not None:
             k, v = step.cache.extend(self.layer, k, v, step.positions)
         y = self._attend(q.to(k.dtype), k, v, step).to(q.dtype).transpose(1, 2)
@@ -126,6 +132,8 @@ class Attention(nn.Module):
         if step.attentions is not None:
             return self._attend_openly(q, k, v, step)
         grouped = self.n_heads != self.n_kv_heads
+        if step.mask is None and is_large(q) and torch.is_grad_enabled() and q.dtype == k.dtype == v.dtype:
+            return causal_attention(q, k, v)
         if step.mask is None:
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
         if grouped and q.shape[2] == 1:

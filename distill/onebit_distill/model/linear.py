@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..errors import DistillError
 from .config import LlamaConfig
+from .fused import fused, gate_gradients, gated, gated_silu
 
 #: eps of nn.LayerNorm, which the official layer takes as it is; the engine has the same
 LAYERNORM_EPS = 1e-5
@@ -78,6 +79,11 @@ def sign(w: Tensor, gradient: str = "official", zero_is_zero: bool = False, dtyp
     return _Sign.apply(w, gradient, zero_is_zero, dtype or w.dtype)
 
 
+def _signed(w: Tensor, values: Tensor, zero_is_zero: bool) -> Tensor:
+    """values ⊙ sign(w)"""
+    return values * torch.sign(w) if zero_is_zero else torch.where(w < 0, -values, values)
+
+
 class _ScaledSign(torch.autograd.Function):
     """diag(h) sign(w) diag(g) with the gradients of all three; saves nothing that does not exist anyway."""
 
@@ -85,18 +91,14 @@ class _ScaledSign(torch.autograd.Function):
     def forward(ctx, w: Tensor, h: Tensor, g: Tensor | None, gradient: str, zero_is_zero: bool, dtype: torch.dtype):
         ctx.save_for_backward(w, h, g)
         ctx.gradient, ctx.zero_is_zero = gradient, zero_is_zero
-        scaled = _ScaledSign._signed(w, h[:, None], zero_is_zero)
+        scaled = _signed(w, h[:, None], zero_is_zero)
         return (scaled if g is None else scaled * g).to(dtype)
-
-    @staticmethod
-    def _signed(w: Tensor, values: Tensor, zero_is_zero: bool) -> Tensor:
-        return values * torch.sign(w) if zero_is_zero else torch.where(w < 0, -values, values)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         w, h, g = ctx.saved_tensors
         grad = grad.to(w.dtype)
-        signed = _ScaledSign._signed(w, grad, ctx.zero_is_zero)
+        signed = _signed(w, grad, ctx.zero_is_zero)
         derivative = SIGN_GRADIENTS[ctx.gradient]
         grad_w = grad * h[:, None] if g is None else grad * (h[:, None] * g)
         if derivative is not None:
@@ -105,7 +107,126 @@ class _ScaledSign(torch.autograd.Function):
         return grad_w, grad_h, None if g is None else h @ signed, None, None, None
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+@fused
+def _folded(w: Tensor, h: Tensor, g: Tensor, zero_is_zero: bool, dtype: torch.dtype) -> Tensor:
+    return _signed(w, h[:, None] * g, zero_is_zero).to(dtype)
+
+
+@fused
+def _folded_gradients(
+    grad: Tensor, w: Tensor, h: Tensor, g: Tensor, gradient: str, zero_is_zero: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad = grad.to(w.dtype)
+    signed, grad_w, derivative = _signed(w, grad, zero_is_zero), grad * (h[:, None] * g), SIGN_GRADIENTS[gradient]
+    if derivative is not None:
+        grad_w = grad_w * derivative(w)
+    return grad_w, (signed * g).sum(1), (signed * h[:, None]).sum(0)
+
+
+class FoldedSigns:
+    """diag(h) sign(W) diag(g) of one matrix, made once and multiplied by until W, h or g change; the gradients of all
+    uses are gathered, and led through sign's derivative once, by `finish`.
+
+    What `_ScaledSign` does in every forward and backward pass. w: [out, in]; h: [out]; g: [in] or None for ones.
+    """
+
+    def __init__(self, w: Tensor, h: Tensor, g: Tensor | None, options: SignOptions) -> None:
+        self.w, self.h, self.g, self.options = w, h, g, options
+        self._value: Tensor | None = None
+        self._made_of: tuple[int, ...] = ()
+        #: with respect to the folded matrix, [out, in]
+        self._gradient: Tensor | None = None
+
+    @torch.no_grad()
+    def value(self, dtype: torch.dtype) -> Tensor:
+        """[out, in] in the dtype of the product."""
+        versions = tuple(part._version for part in (self.w, self.h, self.g) if part is not None)
+        if self._value is None or self._value.dtype != dtype or self._made_of != versions:
+            if self._value is None or self._value.dtype != dtype:
+                self._value = torch.empty_like(self.w, dtype=dtype)
+            g = torch.ones_like(self.w[0]) if self.g is None else self.g
+            self._value.copy_(_folded(self.w, self.h, g, self.options.zero_is_zero, dtype))
+            self._made_of = versions
+        return self._value
+
+    def forget(self) -> None:
+        """To be called behind a step of an optimiser: PyTorch's fused ones change parameters without counting it as a
+        change. All others are noticed."""
+        self._made_of = ()
+
+    def gather(self, gradient: Tensor) -> None:
+        """Adds what one use gives. The first is kept as it is; sums are float32."""
+        if self._gradient is None:
+            self._gradient = gradient
+        else:
+            self._gradient = self._gradient.to(self.w.dtype).add_(gradient)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Adds to the gradients of W, h and g; to be called when all backward passes of a step are done."""
+        gathered, self._gradient = self._gradient, None
+        if gathered is None:
+            return
+        g = torch.ones_like(self.w[0]) if self.g is None else self.g
+        grad_w, grad_h, grad_g = _folded_gradients(
+            gathered, self.w, self.h, g, self.options.gradient, self.options.zero_is_zero
+        )
+        for parameter, grad in ((self.w, grad_w), (self.h, grad_h), (self.g, grad_g)):
+            if parameter is not None and parameter.requires_grad:
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+
+
+class _FoldedProducts(torch.autograd.Function):
+    """x Vᵀ with each of the folded matrices V of several W, [out, in], for the same x [..., in].
+
+    The W are inputs so that there is something to learn; their gradients are gathered in `folds`.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, folds: list[FoldedSigns], *_: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(x)
+        ctx.folds, ctx.values = folds, [fold.value(x.dtype) for fold in folds]
+        return tuple(F.linear(x, value) for value in ctx.values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *grads: Tensor):
+        (x,) = ctx.saved_tensors
+        rows, grad_x = x.flatten(0, -2), None
+        for fold, value, grad in zip(ctx.folds, ctx.values, grads, strict=True):
+            grad = grad.flatten(0, -2)
+            fold.gather(grad.mT @ rows)
+            if ctx.needs_input_grad[0]:
+                grad_x = grad @ value if grad_x is None else grad_x.addmm_(grad, value)
+        grad_x = None if grad_x is None else grad_x.view(x.shape)
+        return grad_x, None, *(None for _ in grads)
+
+
+class _GatedProduct(torch.autograd.Function):
+    """(silu(gate) ⊙ up) Vᵀ with the folded V of W; what is in between is computed again for the gradient of W."""
+
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor, fold: FoldedSigns, _: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        ctx.fold, ctx.value = fold, fold.value(gate.dtype)
+        return F.linear(gated(gate, up), ctx.value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor):
+        gate, up = ctx.saved_tensors
+        ctx.fold.gather(grad.flatten(0, -2).mT @ gated(gate, up).flatten(0, -2))
+        return *gate_gradients(gate, up, grad @ ctx.value), None, None
+
+
+def gated_product(gate: Tensor, up: Tensor, layer: nn.Module) -> Tensor:
+    """`layer` of silu(gate) ⊙ up, [..., in] each."""
+    if isinstance(layer, OneBitLinear) and layer.folds is not None and gate.dtype == compute_dtype(gate):
+        return layer._finish(_GatedProduct.apply(gate, up, layer.folds[0], layer.weight))
+    return layer(gated_silu(gate, up))
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype F.linear is going to use: signs are made in it at once instead of being cast afterwards."""
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
@@ -173,13 +294,22 @@ class _SignLayer(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.options = in_features, out_features, options
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        #: of each of `matrices`, while `fold_signs` has them folded beforehand
+        self.folds: list[FoldedSigns] | None = None
+
+    def matrices(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """W [out, in] with the h [out] and g [in] around it, in the order of the products."""
+        raise NotImplementedError
 
     def _signs(self, w: Tensor, dtype: torch.dtype) -> Tensor:
         return sign(w, self.options.gradient, self.options.zero_is_zero, dtype)
 
-    def _multiply(self, x: Tensor, w: Tensor, h: Tensor, g: Tensor | None) -> Tensor:
-        """((x ⊙ g) sign(w)ᵀ) ⊙ h, in the dtype of the product."""
-        options, dtype = self.options, _compute_dtype(x)
+    def _multiply(self, x: Tensor, index: int = 0) -> Tensor:
+        """((x ⊙ g) sign(w)ᵀ) ⊙ h by one of the matrices, in the dtype of the product."""
+        options, dtype = self.options, compute_dtype(x)
+        w, h, g = self.matrices()[index]
+        if self.folds is not None:
+            return _FoldedProducts.apply(x.to(dtype), [self.folds[index]], w)[0]
         if options.fold_scales:
             scaled = _ScaledSign.apply(w, h, g, options.gradient, options.zero_is_zero, dtype)
             return F.linear(x.to(dtype), scaled)
@@ -208,8 +338,20 @@ class OneBitLinear(_SignLayer):
         self.input_factor = nn.Parameter(torch.ones(in_features))
         self.weight_scale = nn.Parameter(torch.full((out_features,), in_features**-0.5))
 
+    def matrices(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        return [(self.weight, self.weight_scale, self.input_factor)]
+
     def forward(self, x: Tensor) -> Tensor:
-        return self._finish(self._multiply(x, self.weight, self.weight_scale, self.input_factor))
+        return self._finish(self._multiply(x))
+
+
+def products(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+    """What each of several linears makes of the same x, [..., in]."""
+    if not all(isinstance(layer, OneBitLinear) and layer.folds is not None for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    folds, weights = [layer.folds[0] for layer in layers], [layer.weight for layer in layers]
+    made = _FoldedProducts.apply(x.to(compute_dtype(x)), folds, *weights)
+    return tuple(layer._finish(y) for layer, y in zip(layers, made, strict=True))
 
 
 class SignChain(_SignLayer):
@@ -232,9 +374,25 @@ class SignChain(_SignLayer):
         self.mid_scale = nn.Parameter(torch.full((rank,), (in_features * rank) ** -0.5))
         self.weight_scale = nn.Parameter(torch.ones(out_features))
 
+    def matrices(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        return [(self.weight1, self.mid_scale, self.input_factor), (self.weight2, self.weight_scale, None)]
+
     def forward(self, x: Tensor) -> Tensor:
-        inner = self._multiply(x, self.weight1, self.mid_scale, self.input_factor)
-        return self._finish(self._multiply(inner, self.weight2, self.weight_scale, None))
+        return self._finish(self._multiply(self._multiply(x, 0), 1))
+
+
+def fold_signs(model: nn.Module) -> list[FoldedSigns]:
+    """From now on all layers of `model` that fold scales into signs do so once a change of their parameters.
+
+    `finish` of each has to be called between backward passes and whoever reads gradients (W, h and g have none before),
+    `forget` behind each step of an optimiser. Parameters must stay the same objects, whole in this process.
+    """
+    folds = []
+    for layer in model.modules():
+        if isinstance(layer, (OneBitLinear, SignChain)) and layer.options.fold_scales:
+            layer.folds = [FoldedSigns(*matrix, layer.options) for matrix in layer.matrices()]
+            folds += layer.folds
+    return folds
 
 
 def chain_rank(in_features: int, out_features: int, bits_per_weight: float) -> int:
@@ -256,7 +414,7 @@ class BitNetLinear(_SignLayer):
         self.weight = nn.Parameter(torch.empty(out_features, in_features).normal_(std=in_features**-0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        dtype = _compute_dtype(x)
+        dtype = compute_dtype(x)
         centred = self.weight - self.weight.mean()
         if self.options.layernorm:
             x = F.layer_norm(x, (self.in_features,), eps=LAYERNORM_EPS)

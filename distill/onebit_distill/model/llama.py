@@ -17,8 +17,9 @@ from ..errors import DistillError
 from .attention import Attention, KVCache, Step
 from .config import HF_LINEARS, LlamaConfig
 from .delta import DeltaNet
-from .linear import Dense, LinearFactory, dense_factory, linear_of
-from .norm import norm_of
+from .fused import is_large
+from .linear import Dense, LinearFactory, dense_factory, gated_product, linear_of, products
+from .norm import branch, norm_of
 from .rope import rope_table
 
 
@@ -58,9 +59,13 @@ class FeedForward(nn.Module):
         self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = self.activation(self.gate_proj(x))
-        if self.up_proj is not None:
-            inner = inner * self.up_proj(x)
+        if self.up_proj is None:
+            inner = self.activation(self.gate_proj(x))
+        else:
+            gate, up = products(x, self.gate_proj, self.up_proj)
+            if self.activation is F.silu and self.ffn_sub_norm is None and is_large(gate):
+                return gated_product(gate, up, self.down_proj)
+            inner = self.activation(gate) * up
         return self.down_proj(inner if self.ffn_sub_norm is None else self.ffn_sub_norm(inner))
 
 
@@ -80,8 +85,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         mixer = self.linear_attn if hasattr(self, "linear_attn") else self.self_attn
-        mixed = x + mixer(self.input_layernorm(x), step)
-        return mixed + self.mlp(self.post_attention_layernorm(x if self.parallel else mixed))
+        x, normed = branch(self.input_layernorm, x)
+        mixed = x + mixer(normed, step)
+        if self.parallel:
+            return mixed + self.mlp(self.post_attention_layernorm(x))
+        mixed, normed = branch(self.post_attention_layernorm, mixed)
+        return mixed + self.mlp(normed)
 
 
 class _Body(nn.Module):
@@ -102,6 +111,8 @@ class LlamaOutput:
     hidden_states: list[Tensor] | None = None
     #: of each layer that has attention, [B, heads, T, S]
     attentions: list[Tensor] | None = None
+    #: behind the final norm, what the head multiplies: [B, T, dim], or [B, 1, dim] for the last token's logits
+    state: Tensor | None = None
 
 
 #: features of a config that are computed here
@@ -205,7 +216,7 @@ class Llama(nn.Module):
         if logits == "last":
             x = x[:, -1:]
         out = None if logits == "none" else self.head(x)
-        return LlamaOutput(out, states if hidden_states else None, step.attentions)
+        return LlamaOutput(out, states if hidden_states else None, step.attentions, x)
 
     def embed(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """What the first layer reads, [B, T, dim]. ids: int64 [B, T]; positions: [T] or [B, T], default 0…T-1."""
@@ -218,7 +229,12 @@ class Llama(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits of states behind the final norm: [..., dim] -> [..., V]."""
-        return F.linear(x, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(x)
+        return F.linear(x, self.head_weight) if self.lm_head is None else self.lm_head(x)
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """[V, dim]; the embedding's where that is the head too."""
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     def block_step(self, tokens: int) -> Step:
         """What `model.layers[i](x, step)` wants when one block is run alone on x [B, tokens, dim]."""

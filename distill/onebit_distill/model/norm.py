@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import LlamaConfig
+from .fused import is_large, normed_branch
+from .linear import compute_dtype
 
 
 class RMSNorm(nn.Module):
@@ -54,3 +56,13 @@ def norm_of(config: LlamaConfig, size: int) -> nn.Module:
     if config.norm == "layer":
         return LayerNorm(size, config.norm_eps, config.norm_bias)
     return (BiasedRMSNorm if config.norm_bias else RMSNorm)(size, config.norm_eps)
+
+
+def branch(norm: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """x, which goes on beside, and what `norm` makes of it for the products of a branch. [..., dim] both.
+
+    Where it is worth it, the second is in the products' dtype at once, which they would round it to anyway.
+    """
+    if type(norm) is RMSNorm and is_large(x):
+        return normed_branch(x, norm.weight, norm.eps, compute_dtype(x))
+    return x, norm(x)

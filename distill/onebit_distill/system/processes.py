@@ -63,6 +63,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def multiplied_in(precision: str, device: torch.device) -> str:
+    """f32 in the place of bf16 on CPUs without products of that (before AVX-512): there they are emulated, five to thirty
+    times slower. Otherwise the precision as it is."""
+    if precision != "bf16" or device.type != "cpu":
+        return precision
+    # False too where PyTorch was built without oneDNN, and multiplies bf16 one by one
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    return "bf16" if supported() else "f32"
+
+
 def _pin(local: int, processes: int) -> None:
     """Gives each process its own share of the cores: two that are left to the scheduler were seen on one core."""
     if hasattr(os, "sched_setaffinity"):

@@ -7,8 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import DistillError
+from ..model.fused import is_large
+from ..model.linear import compute_dtype
 from ..model.llama import Llama, LlamaOutput
+from .by_pieces import IGNORED, Divergence, TokenLoss, Written, direction_gap, head_losses, next_token_targets
 from .settings import Settings
+from .sharding import is_split
 
 #: the loss that is minimised, and its parts by name, each already multiplied by its weight; scalars
 LossParts = dict[str, Tensor]
@@ -41,6 +45,9 @@ def hidden_loss(student: list[Tensor], teacher: list[Tensor], with_last: bool) -
     end = len(student) if with_last else len(student) - 1
     total = student[0].new_zeros((), dtype=torch.float32)
     for s, t in zip(student[:end], teacher[:end], strict=True):
+        if is_large(s):
+            total = total + direction_gap(s, t)
+            continue
         gap = F.normalize(t.float(), dim=-1) - F.normalize(s.float(), dim=-1)
         total = total + gap.square().sum(-1).mean()
     return total
@@ -79,13 +86,37 @@ def top_k_loss(student: Tensor, ids: Tensor, log_p: Tensor) -> Tensor:
     return (inside + rest_p * (rest_p.log() - rest_q.log())).mean()
 
 
+def _written_lm(ids: Tensor, weight: float) -> Written:
+    """`lm_loss` times weight, for `head_losses`."""
+    targets = next_token_targets(ids)
+
+    def summed(logits: Tensor, tokens: slice) -> Tensor:
+        return F.cross_entropy(logits, targets[tokens], ignore_index=IGNORED, reduction="sum")
+
+    return Written(weight / ids[:, 1:].numel(), summed)
+
+
+def _written_top_k(ids: Tensor, log_p: Tensor, weight: float) -> Written:
+    """`top_k_loss` times weight, for `head_losses`."""
+    ids, log_p = ids.flatten(0, 1), log_p.flatten(0, 1)
+
+    def summed(logits: Tensor, tokens: slice) -> Tensor:
+        return top_k_loss(logits, ids[tokens], log_p[tokens]) * len(logits)
+
+    return Written(weight / len(ids), summed)
+
+
 class LanguageModelling:
     """Plain next-token training: how a teacher is made."""
 
     def __call__(self, model: Llama, ids: Tensor, first: int) -> tuple[Tensor, LossParts]:
         """first: the number of the batch's first block."""
-        loss = lm_loss(model(ids).logits, ids)
-        return loss, {"lm": loss.detach()}
+        if is_split(model):
+            loss = lm_loss(model(ids).logits, ids)
+            return loss, {"lm": loss.detach()}
+        state = model(ids, logits="none").state
+        loss, (value,) = head_losses(state, model.head_weight, [_written_lm(ids, 1.0)], compute_dtype(state))
+        return loss, {"lm": value}
 
 
 class Transfer:
@@ -100,24 +131,53 @@ class Transfer:
         """first: the number of the batch's first block."""
         settings = self.settings
         wanted = {"hidden_states": settings.hidden_weight > 0, "attentions": settings.attention_weight > 0}
-        mine = model(ids, **wanted)
+        # a head that processes share is whole only within the model's own forward pass
+        wanted["logits"] = "all" if is_split(model) else "none"
+        mine, theirs, top = model(ids, **wanted), None, None
         if self.cache is not None:
-            top_ids, log_p = self.cache.lookup(self.teacher, ids, first)
-            parts = {"logits": settings.logits_weight * top_k_loss(mine.logits, top_ids, log_p)}
+            top = self.cache.lookup(self.teacher, ids, first)
         else:
             with torch.no_grad():
                 theirs = self.teacher(ids, **wanted)
-            parts = self._parts(mine, theirs)
+        if is_split(model):
+            parts = self._plain_logits(mine, theirs, top, ids)
+            loss = sum(parts.values())
+        else:
+            loss, parts = self._logits_by_pieces(model.head_weight, mine, theirs, top, ids)
+        states = self._states(mine, theirs)
+        loss = sum(states.values(), start=loss)
+        return loss, {name: part.detach() for name, part in {**parts, **states}.items()}
+
+    def _plain_logits(self, mine: LlamaOutput, theirs: LlamaOutput | None, top, ids: Tensor) -> LossParts:
+        settings, parts = self.settings, {}
+        kl = kl_batchmean if settings.logits_loss == "batchmean" else kl_per_token
+        if top is not None:
+            parts["logits"] = settings.logits_weight * top_k_loss(mine.logits, *top)
+        elif settings.logits_weight > 0:
+            parts["logits"] = settings.logits_weight * kl(mine.logits, theirs.logits, settings.temperature)
         if settings.lm_weight > 0:
             parts["lm"] = settings.lm_weight * lm_loss(mine.logits, ids)
-        return sum(parts.values()), {name: part.detach() for name, part in parts.items()}
+        return parts
 
-    def _parts(self, mine: LlamaOutput, theirs: LlamaOutput) -> LossParts:
-        settings = self.settings
-        kl = kl_batchmean if settings.logits_loss == "batchmean" else kl_per_token
-        parts = {}
-        if settings.logits_weight > 0:
-            parts["logits"] = settings.logits_weight * kl(mine.logits, theirs.logits, settings.temperature)
+    def _logits_by_pieces(
+        self, head: Tensor, mine: LlamaOutput, theirs: LlamaOutput | None, top, ids: Tensor
+    ) -> tuple[Tensor, LossParts]:
+        """What `_plain_logits` gives, without logits of all tokens; and the sum."""
+        settings, dtype = self.settings, compute_dtype(mine.state)
+        losses: dict[str, TokenLoss] = {}
+        if top is not None:
+            losses["logits"] = _written_top_k(*top, settings.logits_weight)
+        elif settings.logits_weight > 0:
+            count = len(ids) if settings.logits_loss == "batchmean" else ids.numel()
+            state, weight = theirs.state.flatten(0, 1).to(dtype), self.teacher.head_weight.to(dtype)
+            losses["logits"] = Divergence(settings.logits_weight / count, state, weight, settings.temperature)
+        if settings.lm_weight > 0:
+            losses["lm"] = _written_lm(ids, settings.lm_weight)
+        total, values = head_losses(mine.state, head, [*losses.values()], dtype)
+        return total, dict(zip(losses, values, strict=True))
+
+    def _states(self, mine: LlamaOutput, theirs: LlamaOutput | None) -> LossParts:
+        settings, parts = self.settings, {}
         if settings.hidden_weight > 0:
             states = hidden_loss(mine.hidden_states, theirs.hidden_states, settings.hidden_last)
             parts["hidden"] = settings.hidden_weight * states

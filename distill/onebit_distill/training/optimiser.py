@@ -9,11 +9,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ..system.processes import multiplied_in
 from .settings import Settings
 
 #: coefficients of the quintic iteration that takes singular values towards 1 (Keller Jordan, Muon, 2024)
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+
+_CPU_NUMBERS = 1 << 21
 
 
 def orthogonalise(m: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -22,16 +25,21 @@ def orthogonalise(m: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     dtype: of the iteration. bfloat16 is enough by its author's experience and twice as fast, but turns differences in
     the last bit of a gradient into visible ones.
     """
-    x = m.to(dtype)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
+    tall = m.shape[-2] > m.shape[-1]
+    # lying matrices, one row behind the other: products of transposed ones take twice as long on a CPU
+    x = (m.mT if tall else m).to(dtype).contiguous()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(m.dtype)
+
+
+def _at_once(parameter: Tensor) -> int:
+    """How many matrices of this shape are worked on together: all of them, to keep a GPU busy; on a CPU a few, whose
+    copies stay near the cores and need little memory."""
+    return max(1, _CPU_NUMBERS // parameter.numel()) if parameter.device.type == "cpu" else 1 << 30
 
 
 def _whole(t: Tensor) -> Tensor:
@@ -64,28 +72,33 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
+        # before the first step, whose activations would otherwise leave holes around them
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum = state["momentum"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
-                by_shape[parameter.shape].append((parameter, ahead))
-            for shape, entries in by_shape.items():
-                self._apply(entries, group, math.sqrt(max(1.0, shape[0] / shape[1])))
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for shape, alike in by_shape.items():
+                size = _at_once(alike[0])
+                for first in range(0, len(alike), size):
+                    self._apply(alike[first : first + size], group, math.sqrt(max(1.0, shape[0] / shape[1])))
 
-    def _apply(self, entries: list[tuple[nn.Parameter, Tensor]], group: dict, scale: float) -> None:
-        updates = orthogonalise(torch.stack([_whole(ahead) for _, ahead in entries]), self.dtype)
-        for (parameter, _), update in zip(entries, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+    def _ahead(self, parameter: nn.Parameter, momentum: float) -> Tensor:
+        """Nesterov's momentum after this step's gradient."""
+        kept = self.state[parameter]["momentum"].lerp_(parameter.grad, 1 - momentum)
+        return parameter.grad.lerp(kept, momentum)
+
+    def _apply(self, parameters: list[nn.Parameter], group: dict, scale: float) -> None:
+        ahead = [_whole(self._ahead(parameter, group["momentum"])) for parameter in parameters]
+        for parameter, update in zip(parameters, orthogonalise(torch.stack(ahead), self.dtype), strict=True):
+            if group["weight_decay"] != 0:
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(_as_split(update, parameter), alpha=-group["lr"] * scale)
 
 
@@ -109,7 +122,8 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
         matrices = [parameter for name, parameter in named if _is_layer_matrix(name, parameter)]
         named = [(name, parameter) for name, parameter in named if not _is_layer_matrix(name, parameter)]
         if matrices:
-            dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+            narrow = multiplied_in(settings.precision, matrices[0].device) == "bf16"
+            dtype = torch.bfloat16 if narrow else torch.float32
             optimisers.append(Muon(matrices, settings.muon_lr, weight_decay=settings.weight_decay, dtype=dtype))
     decayed = [p for name, p in named if _is_decayed(name, p, settings.decay_vectors)]
     others = [p for name, p in named if not _is_decayed(name, p, settings.decay_vectors)]

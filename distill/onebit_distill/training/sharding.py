@@ -32,9 +32,14 @@ def average_gradients(model: nn.Module, world: World) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def is_split(model: nn.Module) -> bool:
+    """Whether processes share the model's weights: they are then whole only within its forward pass."""
+    return hasattr(model, "set_requires_gradient_sync")
+
+
 def sync_gradients(model: nn.Module, now: bool) -> None:
     """Whether the next backward pass ends an accumulation and gradients are to be averaged."""
-    if hasattr(model, "set_requires_gradient_sync"):
+    if is_split(model):
         model.set_requires_gradient_sync(now)
 
 

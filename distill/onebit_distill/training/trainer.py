@@ -13,18 +13,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data.blocks import Blocks
 from ..errors import DistillError
+from ..model.linear import compute_dtype, fold_signs
 from ..model.llama import Llama
-from ..system.processes import World
+from ..system.processes import World, multiplied_in
+from .by_pieces import cross_entropy_sum, next_token_targets
 from .checkpoint import Progress, checkpoint_steps, load_checkpoint, save_checkpoint
-from .losses import LossParts
+from .losses import LossParts, lm_loss
 from .metrics import Metrics, ProgressLine
 from .optimiser import make_optimisers, rate
 from .settings import Settings
-from .sharding import average_gradients, shard, sync_gradients
+from .sharding import average_gradients, is_split, shard, sync_gradients
+
+#: of a micro-batch, that a CPU works on together
+_CPU_TOKENS = 2048
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,10 +37,18 @@ Objective = Callable[[Llama, Tensor, int], tuple[Tensor, LossParts]]
 
 
 def autocast(device: torch.device, precision: str):
-    """Multiplications in the named precision; weights stay float32."""
+    """Multiplications in the named precision, as `multiplied_in` has it; weights stay float32."""
+    precision = multiplied_in(precision, device)
     if precision == "f32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, DTYPES[precision])
+
+
+def _at_once(sequences: int, block: int) -> int:
+    """How many of a micro-batch's sequences a CPU works on together: the largest divisor that stays within so many
+    tokens. Signs are folded and led through their derivative once a step anyway, and products get no faster beyond."""
+    within = max(1, _CPU_TOKENS // block)
+    return max(size for size in range(1, sequences + 1) if sequences % size == 0 and (size <= within or size == 1))
 
 
 class LossScale:
@@ -74,11 +86,14 @@ def mean_loss(model: Llama, blocks: np.ndarray, world: World, precision: str, at
     total, count = 0.0, 0
     for first in range(0, len(blocks), at_once):
         ids = torch.from_numpy(blocks[first : first + at_once]).to(world.device)
-        with autocast(world.device, precision):
-            logits = model(ids).logits
-        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="sum")
-        total += float(loss)
         count += ids[:, 1:].numel()
+        with autocast(world.device, precision):
+            if is_split(model):
+                total += float(lm_loss(model(ids).logits, ids)) * ids[:, 1:].numel()
+                continue
+            state = model(ids, logits="none").state
+            dtype = compute_dtype(state)
+        total += float(cross_entropy_sum(state.flatten(0, 1), model.head_weight, next_token_targets(ids), dtype))
     model.train(training)
     return total / count
 
@@ -111,7 +126,12 @@ class Trainer:
         if settings.batch % world.size != 0:
             message = f"batch {settings.batch} is not a multiple of the {world.size} processes"
             raise DistillError("ERR_BAD_OPTION", message)
+        # A compiler folds by itself, and what processes share is not whole.
+        alone = settings.sharding != "fsdp" or world.size == 1
+        once = world.device.type == "cpu" and not settings.compile and alone
         self.micro = min(settings.micro_batch, settings.batch // world.size)
+        if once:
+            self.micro = _at_once(self.micro, settings.block)
         self.accumulate = settings.batch // (world.size * self.micro)
         if self.accumulate * world.size * self.micro != settings.batch:
             message = f"batch {settings.batch} cannot be made of {world.size} processes times {self.micro} sequences"
@@ -125,6 +145,9 @@ class Trainer:
         if settings.ema > 0:
             self.average = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         self.forward = torch.compile(model) if settings.compile else model
+        self.folds = fold_signs(model) if once else []
+        for fold in self.folds:  # before the first step, whose activations would leave holes around them
+            fold.value(DTYPES[multiplied_in(settings.precision, world.device)])
         self.scale = LossScale(settings.fp16_scale, settings.fp16_window) if settings.precision == "fp16" else None
         self.progress = Progress()
         self.metrics = Metrics(run / "metrics.jsonl", world.is_first)
@@ -203,6 +226,8 @@ class Trainer:
                 self._fail(step, "the gradient is not finite")
             for optimiser in self.optimisers:
                 optimiser.step()
+            for fold in self.folds:
+                fold.forget()
             self._update_average()
         else:
             self.progress.skipped += 1
@@ -230,6 +255,8 @@ class Trainer:
             (scaled * self.scale.scale if self.scale is not None else scaled).backward()
             for name, part in {"loss": loss.detach(), **parts}.items():
                 sums[name] = sums.get(name, 0) + part.float() / self.accumulate
+        for fold in self.folds:
+            fold.finish()
         if world.size > 1 and settings.sharding == "replicate":
             average_gradients(self.model, world)
         means = world.mean(torch.stack([*sums.values()])).tolist()

@@ -22,7 +22,8 @@ from ..formats.obt_start import read_start
 from ..model.llama import Llama
 from ..model.starts import METHODS, StartOptions, student_of
 from ..system.atomic_file import file_error, writing_atomically
-from ..system.processes import World, world
+from ..system.memory import keep_memory
+from ..system.processes import World, multiplied_in, world
 from .losses import Transfer
 from .metrics import plot
 from .run_folder import RunRecord, open_run, save_text, sign_options
@@ -126,9 +127,9 @@ def _read_source(marker: Path) -> dict | None:
         return None
 
 
-def teacher_dtype(settings: Settings) -> torch.dtype:
+def teacher_dtype(settings: Settings, device: torch.device) -> torch.dtype:
     """The teacher only runs forward: it is kept in the precision that it is multiplied in."""
-    return DTYPES[settings.precision]
+    return DTYPES[multiplied_in(settings.precision, device)]
 
 
 def prepare_texts(
@@ -157,7 +158,7 @@ def prepare_texts(
 
 def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
     """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS."""
-    teacher = load_teacher(job.teacher, teacher_dtype(settings), str(here.device), job.tokenizer)
+    teacher = load_teacher(job.teacher, teacher_dtype(settings, here.device), str(here.device), job.tokenizer)
     blocks, validation, digest = prepare_texts(job, teacher, settings, here)
     # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
     student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))
@@ -207,6 +208,8 @@ def run_transfer(
 ) -> Trained:
     """The whole of `train`. before: changes the prepared student first (how `reconstruct` comes in)."""
     with world(settings.device) as here:
+        if here.device.type == "cpu":
+            keep_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,18 +56,24 @@ class RememberingTeacher:
         self.model, self.bytes = model, 0
         self.said: dict[bytes, LlamaOutput] = {}
 
-    def __call__(self, ids: Tensor, hidden_states: bool = False, attentions: bool = False) -> LlamaOutput:
+    @property
+    def head_weight(self) -> Tensor:
+        return self.model.head_weight
+
+    def __call__(
+        self, ids: Tensor, hidden_states: bool = False, attentions: bool = False, logits: str = "all"
+    ) -> LlamaOutput:
         if attentions:
-            return self.model(ids, hidden_states=hidden_states, attentions=True)
+            return self.model(ids, hidden_states=hidden_states, attentions=True, logits=logits)
         key = ids.numpy().tobytes()
         found = self.said.get(key)
         if found is None:
-            found = self.model(ids, hidden_states=True)
-            size = sum(tensor.nbytes for tensor in (found.logits, *found.hidden_states))
+            found = self.model(ids, hidden_states=True, logits="none")
+            size = sum(tensor.nbytes for tensor in found.hidden_states)
             if self.bytes + size <= self._MOST_BYTES:
                 self.said[key] = found
                 self.bytes += size
-        return found
+        return replace(found, logits=self.model.head(found.state)) if logits == "all" else found
 
 
 @dataclass
