@@ -79,6 +79,10 @@ class TextEngine:
         #: what the engine says about the model that it has loaded: vocab_size, context_length, isa, threads …
         self.model: dict[str, Any] = self._read("before it was ready").get("model") or {}
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def _failed(self, when: str) -> DistillError:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE)
@@ -140,10 +144,13 @@ def _converted(words: list[str], teacher: Path, folder: str) -> Path:
 
 
 @contextmanager
-def open_engine(teacher: str | os.PathLike, options: Any, ends: list[int], activations: str) -> Iterator[TextEngine]:
+def open_engine(
+    teacher: str | os.PathLike, options: Any, ends: list[int], activations: str, threads: int | None = None
+) -> Iterator[TextEngine]:
     """Starts the engine on a teacher (GGUF, Hugging Face folder or llama2.c file), and ends it with the block.
 
-    options: GenerateOptions; ends: ids that end a text. Raises DistillError ERR_ENGINE.
+    options: GenerateOptions; ends: ids that end a text; threads: None: as many as the process has cores. Raises
+    DistillError ERR_ENGINE.
     """
     words, source = find_engine(), Path(teacher)
     with tempfile.TemporaryDirectory(prefix="onebit-") as folder, tempfile.TemporaryFile() as errors:
@@ -152,6 +159,7 @@ def open_engine(teacher: str | os.PathLike, options: Any, ends: list[int], activ
             *words, "texts", str(model), "--length", str(options.length), "--activations", activations,
             "--temp", str(options.temperature), "--top-k", str(options.top_k),
             "--parallel", str(texts_at_once(options)), f"--stop={','.join(map(str, ends))}",
+            *([] if threads is None else ["--threads", str(threads)]),
         ]  # fmt: skip
         try:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
