@@ -40,13 +40,15 @@ def fused(function: Callable) -> Callable:
         global _usable
         if _usable is False or not any(isinstance(arg, Tensor) and is_large(arg) for arg in args):
             return function(*args)
-        if not compiled:
-            # or PyTorch starts processes of its own, one a core, which outlive a kill
-            os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-            compiled.append(torch.compile(function, dynamic=True))
-        if _usable:
+        if _usable and compiled:
             return compiled[0](*args)
         try:
+            if not compiled:
+                # or PyTorch starts processes of its own, one a core, which outlive a kill
+                os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+                # rounded to bf16 wherever the function is: without that losses of a student far from its teacher were
+                # 0.4 % off
+                compiled.append(torch.compile(function, dynamic=True, options={"emulate_precision_casts": True}))
             made = compiled[0](*args)
             _usable = True
             return made
