@@ -1,6 +1,6 @@
 /** Options that say how an answer is made: of `onebit run`, and of /set in its chat. */
 import type { GenerateOptions } from '../run/generate-options.js'
-import type { OptionSpec, OptionValues } from './arguments.js'
+import { apiOptions, type OptionSpec, type OptionValues } from './arguments.js'
 
 export const ANSWER_OPTIONS: Record<string, OptionSpec> = {
   n: { type: 'integer', short: 'n', api: 'maxTokens', help: 'at most N new tokens (default: until the model ends)' },
@@ -33,6 +33,5 @@ export const ANSWER_OPTIONS: Record<string, OptionSpec> = {
 }
 
 export function generateOptions(values: OptionValues): GenerateOptions {
-  const named = Object.keys(ANSWER_OPTIONS).filter((name) => values[name] !== undefined)
-  return Object.fromEntries(named.map((name) => [ANSWER_OPTIONS[name]!.api ?? name, values[name]]))
+  return apiOptions(ANSWER_OPTIONS, values)
 }

@@ -24,6 +24,12 @@ export interface OptionSpec {
 export type OptionValue = string | boolean | number | bigint
 export type OptionValues = Record<string, OptionValue | OptionValue[] | undefined>
 
+/** What of `options` was given, by the API's names. */
+export function apiOptions(options: Record<string, OptionSpec>, values: OptionValues): OptionValues {
+  const given = Object.keys(options).filter((name) => values[name] !== undefined)
+  return Object.fromEntries(given.map((name) => [options[name]!.api ?? name, values[name]]))
+}
+
 export interface Command {
   name: string
   summary: string

@@ -1,7 +1,7 @@
 /** Text that a command reads: from an option, a file, or standard input, by the same rules. */
 import { fstatSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { OnebitError } from '../errors.js'
+import { badOption, OnebitError } from '../errors.js'
 import { decodeText, plainText } from '../files/text.js'
 
 /** Far beyond any context; keeps a wrong file name (a disk image, say) from filling the memory. */
@@ -16,6 +16,14 @@ export const TEXT_RULES =
 /** A text from an option. Its last line end was meant: a shell leaves those of files out by itself. */
 export function optionText(text: string): string {
   return plainText(text)
+}
+
+/** Token ids from an option: "1,2,3". @throws OnebitError ERR_BAD_OPTION */
+export function optionIds(option: string, list: string): number[] {
+  return list.split(',').map((part) => {
+    if (/^\s*\d+\s*$/.test(part)) return Number(part)
+    throw badOption(option, `${JSON.stringify(list)} is not a list of token ids such as 1,2,3.`)
+  })
 }
 
 /** A file as a text to be continued or scored. @throws OnebitError ERR_READ, ERR_TEXT_SIZE, ERR_TEXT_ENCODING */

@@ -4,7 +4,7 @@ import type { Model } from '../run/model.js'
 import { checkScoreOptions, type ScoreOptions } from '../run/session-options.js'
 import type { Command, OptionValues } from './arguments.js'
 import { UsageError } from './arguments.js'
-import { optionText, readTextFile, TEXT_RULES } from './input.js'
+import { optionIds, optionText, readTextFile, TEXT_RULES } from './input.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 
 export const scoreCommand: Command = {
@@ -54,8 +54,8 @@ function scoreOptions({ top }: OptionValues, vocabSize: number): ScoreOptions {
 }
 
 function parseIds(list: string): Int32Array {
-  const ids = list.split(',').map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : Number.NaN))
-  if (ids.some((id) => !(id <= 0x7fffffff))) {
+  const ids = optionIds('ids', list)
+  if (ids.some((id) => id > 0x7fffffff)) {
     throw badOption('ids', `${JSON.stringify(list)} is not a list of token ids such as 1,2,3.`)
   }
   return Int32Array.from(ids)

@@ -1,7 +1,7 @@
 import { modelName } from '../files/model-name.js'
 import type { Model } from '../run/model.js'
 import { checkServeOptions, type ServeOptions, serve } from '../server/serve.js'
-import { type Command, type OptionValues, UsageError } from './arguments.js'
+import { apiOptions, type Command, type OptionValues, UsageError } from './arguments.js'
 import { describeError } from './describe-error.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 
@@ -100,12 +100,9 @@ function namesOf(positionals: readonly string[]): Map<string, string> {
 }
 
 function serveOptions(values: OptionValues): ServeOptions {
-  const options: Record<string, unknown> = {}
-  for (const [name, { api }] of Object.entries(serveCommand.options)) {
-    if (values[name] === undefined || Object.hasOwn(MODEL_OPTIONS, name) || ['json', 'no-special'].includes(name))
-      continue
-    options[api ?? name] = values[name]
-  }
+  const others = [...Object.keys(MODEL_OPTIONS), 'json', 'no-special']
+  const own = Object.entries(serveCommand.options).filter(([name]) => !others.includes(name))
+  const options: Record<string, unknown> = apiOptions(Object.fromEntries(own), values)
   if (values['no-special']) options.parseSpecial = false
   const key = process.env.ONEBIT_API_KEY
   if (options.apiKey === undefined && key !== undefined && key !== '') options.apiKey = key

@@ -5,12 +5,20 @@ import { LIMITS } from '../config/limits.js'
 import { badOption, OnebitError } from '../errors.js'
 import { packageVersion } from '../package-version.js'
 import type { Model } from '../run/model.js'
-import type { Command, OptionValues } from './arguments.js'
+import { apiOptions, type Command, type OptionSpec, type OptionValues } from './arguments.js'
+import { optionIds } from './input.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { printSlowly } from './streams.js'
 
 /** Whoever reads knows by it that this is alive, and this knows by it that somebody reads. */
 const NEWS_MS = 5000
+
+const TEXT_OPTIONS: Record<string, OptionSpec> = {
+  length: { type: 'integer', short: 'n', help: 'tokens of a text at most, the given ones among them' },
+  parallel: { type: 'integer', help: 'texts that are written at the same time, at most 256 (default 64)' },
+  temp: { type: 'number', api: 'temperature', help: 'temperature, above 0 (default 1)' },
+  'top-k': { type: 'integer', api: 'topK', help: 'draw from the k likeliest tokens; 0: from all (default 50)' },
+}
 
 export const textsCommand: Command = {
   name: 'texts',
@@ -18,10 +26,7 @@ export const textsCommand: Command = {
   usage: 'texts MODEL --length N [--parallel 64] [--temp 1] [--top-k 50] [--stop IDS] < ORDERS',
   positionals: { min: 1, max: 1 },
   options: {
-    length: { type: 'integer', short: 'n', help: 'tokens of a text at most, the given ones among them' },
-    parallel: { type: 'integer', help: 'texts that are written at the same time, at most 256 (default 64)' },
-    temp: { type: 'number', api: 'temperature', help: 'temperature, above 0 (default 1)' },
-    'top-k': { type: 'integer', api: 'topK', help: 'draw from the k likeliest tokens; 0: from all (default 50)' },
+    ...TEXT_OPTIONS,
     stop: { type: 'string', api: 'stopTokens', value: '1,2', help: 'ids of tokens that end a text (default: none)' },
     ...Object.fromEntries(Object.entries(MODEL_OPTIONS).filter(([name]) => name !== 'ctx')),
   },
@@ -141,23 +146,7 @@ function described(model: Model) {
 }
 
 function textOptions(values: OptionValues): TextOptions {
-  const options: Record<string, unknown> = {}
-  for (const [name, api] of Object.entries({
-    length: 'length',
-    parallel: 'parallel',
-    temp: 'temperature',
-    'top-k': 'topK',
-  })) {
-    if (values[name] !== undefined) options[api] = values[name]
-  }
-  if (values.stop !== undefined) options.stopTokens = stopTokens(values.stop as string)
-  return options as unknown as TextOptions
-}
-
-function stopTokens(list: string): number[] {
-  if (list.trim() === '') return []
-  return list.split(',').map((part) => {
-    if (/^\s*\d+\s*$/.test(part)) return Number(part)
-    throw badOption('stopTokens', `${JSON.stringify(list)} is not a list of token ids such as 1,2.`)
-  })
+  const stop = (values.stop ?? '') as string
+  const stopTokens = stop.trim() === '' ? [] : optionIds('stopTokens', stop)
+  return { ...apiOptions(TEXT_OPTIONS, values), stopTokens } as unknown as TextOptions
 }
