@@ -13,6 +13,9 @@ import { availableParallelism, cpus } from 'node:os'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { randomModel } from '../dist/bench/random-model.js'
+import { median } from '../dist/bench/statistics.js'
+import { addon } from '../dist/native/addon.js'
 import { promptOf } from './peers/prompt.mjs'
 
 const SCRIPT = fileURLToPath(import.meta.url)
@@ -21,17 +24,10 @@ const PROMPTS = [512, 256, 128, 64, 32, 16]
 const DECODES = [64, 32, 16, 8, 4]
 const PROBES = ['int8', 'lookup', 'f32']
 
-function median(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
-}
-
 const geometricMean = (numbers) => Math.exp(numbers.reduce((sum, one) => sum + Math.log(one), 0) / numbers.length)
 
 /** What one build is asked, in the process that has it; each answer is { seconds } or the probes' figures. */
 async function answer(message, state) {
-  const { randomModel } = await import('../dist/bench/random-model.js')
-  const { addon } = await import('../dist/native/addon.js')
   if (message.open) {
     const { shape, ...options } = message.open
     state.model = await randomModel(shape, { ...options, context: 1024 })
@@ -169,7 +165,6 @@ async function main() {
   const missing = addons.find((path) => !path || !existsSync(path))
   if (missing !== undefined || !addons[0])
     throw new Error(`usage: bench:builds -- ADDON [BASE]; there is no ${missing}`)
-  const { addon } = await import('../dist/native/addon.js')
   const usable = addon()
     .info()
     .isas.filter(({ state }) => state === 'usable')

@@ -8,6 +8,7 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { randomModel } from '../dist/bench/random-model.js'
+import { median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
@@ -22,11 +23,6 @@ const { values, positionals } = parseArgs({
 })
 const [prompt, tokens, rounds] = [values.prompt, values.tokens, values.rounds].map(Number)
 const WAYS = { greedy: { temperature: 0 }, 'default sampling': { seed: 1 } }
-
-function median(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b)
-  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2
-}
 
 /** Milliseconds a token: by the clock of who reads the pieces, and natively. */
 async function once(session, options) {

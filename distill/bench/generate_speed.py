@@ -1,18 +1,14 @@
-"""`python bench/generate.py TEACHER`: tokens a second of `onebit_distill generate` by PyTorch and by the engine, side by side.
+"""`python bench/generate_speed.py TEACHER`: tokens a second of `onebit_distill generate` by PyTorch and by the engine, side by side.
 
 Both write the same orders (first tokens enumerated, top-k 50) with --batch sequences at once, one after the other, --rounds
 times; texts end at end tokens, so the two write about as many tokens, not exactly. Wall time, and CPU time of the process
 that computes: on a machine that others use too, --threads 1 with CPU time is what means something. Loading is not counted.
-Run it with distill's Python (distill/.venv/bin/python), from anywhere.
 """
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "distill"))
 
 import torch
 

@@ -5,9 +5,9 @@
 
 What stands behind `--` are options of `train`; each run gets an empty folder, and `--log-every 1`. Packages take turns, so
 that what else the machine does meets all of them. Of each run the first step, in which buffers are made, is left out, and
-the median of the others counts; of the rounds again the median. CPU seconds tell more than
-the clock where others use the machine, with `OMP_NUM_THREADS=1`: threads that wait for each other count. Losses are compared step by step with those of the first
-package.
+the median of the others counts; of the rounds again the median. CPU seconds tell more than the clock where others use the
+machine, with `OMP_NUM_THREADS=1`: threads that wait for each other count. Losses are compared step by step with those of
+the first package.
 """
 
 from __future__ import annotations
