@@ -122,19 +122,26 @@ void scale_signs(const KernelSet& kernels, const Matrix& matrix, const Prepared&
 }
 
 void multiply_signs(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
-    for (int c = 0; c < matrix.cols;) {
-        const int cols = tile_at(matrix, tiling, in, to.tokens, c);
-        const bool whole = cols == matrix.cols;  // then the sums of some rows are scaled before they leave the caches
+    const auto add_products = [&](const Rows& rows, int c, int cols) {
+        tiling.product->sign(rows.sums, rows.sums_stride, blocks_of(kernels, matrix, rows, c), cols, in.tables, tiling.table_stride,
+                             rows.tokens, c > 0);
+    };
+    int c = 0, cols = tile_at(matrix, tiling, in, to.tokens, 0);
+    if (cols == matrix.cols) {  // the sums of some rows are scaled before they leave the caches
         for (int first = 0; first < to.rows; first += kRowsTogether) {
-            const Rows part = whole ? part_of(to, first, kRowsTogether) : to;
-            tiling.product->sign(part.sums, part.sums_stride, blocks_of(kernels, matrix, part, c), cols, in.tables, tiling.table_stride,
-                                 part.tokens, c > 0);
-            if (!whole) break;
+            const Rows part = part_of(to, first, kRowsTogether);
+            add_products(part, 0, cols);
             scale_signs(kernels, matrix, in, part);
         }
-        c += cols;
-        if (!whole && c == matrix.cols) scale_signs(kernels, matrix, in, to);
+        return;
     }
+    while (true) {
+        add_products(to, c, cols);
+        c += cols;
+        if (c == matrix.cols) break;
+        cols = tile_at(matrix, tiling, in, to.tokens, c);
+    }
+    scale_signs(kernels, matrix, in, to);
 }
 
 void multiply_groups(const KernelSet& kernels, const Matrix& matrix, const Tiling& tiling, const Prepared& in, const Rows& to) {
