@@ -10,6 +10,7 @@
 //   - SIGTERM ends it within 10 seconds, with streams under way
 //
 // --minutes N (2)  --clients N (8)  --seed TEXT (soak)  --numbers N (60): different requests of each kind  --verbose
+// --pauses: now and then the server is stopped for 3 seconds, as busy machines do (not on Windows)
 //
 // Ends with `N passed, N failed, N skipped`.
 import { spawn } from 'node:child_process'
@@ -33,6 +34,7 @@ const { values } = parseArgs({
     clients: { type: 'string', default: '8' },
     seed: { type: 'string', default: 'soak' },
     numbers: { type: 'string', default: '60' },
+    pauses: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
 })
@@ -46,6 +48,9 @@ const MOST_PAUSE_MS = 150
 const FLAT = minutes >= 10 ? 0.05 : 0.1
 /** The cache has to be full early, or its filling would look like a leak. */
 const CACHE_MIB = 8
+const PAUSE_MS = 3000
+/** Between two pauses, at most. */
+const MOST_BETWEEN_PAUSES_MS = 15_000
 const QUIET_MS = 10_000
 const STOP_MS = 10_000
 
@@ -53,16 +58,19 @@ const tally = new Tally()
 /** Every check is one thing that holds or not; what is wrong is said a few times, then counted. */
 class Check {
   wrong = 0
+  first = ''
   constructor(name) {
     this.name = name
   }
 
   fail(what) {
+    if (this.wrong === 0) this.first = what.slice(0, 300)
     if (this.wrong++ < 5) console.error(`  ${this.name}: ${what}`)
   }
 
   end() {
-    if (this.wrong > 0) tally.fail(`soak: ${this.name} (${this.wrong} times)`)
+    // The first is said once more: of a long output often only the last lines are kept.
+    if (this.wrong > 0) tally.fail(`soak: ${this.name} (${this.wrong} times; first ${this.first})`)
     else tally.passed++
   }
 }
@@ -154,6 +162,17 @@ async function client(server, index, until) {
     if (result.left) counts.left++
     else judge(kind, number, body, result)
     if (result.status === 429) await pause(100)
+  }
+}
+
+async function pauses({ child }, until) {
+  const random = numbers(`${values.seed} pauses`)
+  const wait = () => MOST_BETWEEN_PAUSES_MS * random()
+  for (let ms = wait(); performance.now() + ms + PAUSE_MS < until; ms = wait()) {
+    await pause(ms)
+    child.kill('SIGSTOP')
+    await pause(PAUSE_MS)
+    child.kill('SIGCONT')
   }
 }
 
@@ -250,7 +269,8 @@ async function soak(server) {
   const watch = new ProcessWatch(pid)
   const until = performance.now() + 60_000 * minutes
   const lanes = Array.from({ length: clients }, (_, i) => client(server, i, until))
-  await Promise.all([...lanes, everyMinute(server, watch, until)])
+  const stopping = values.pauses && process.platform !== 'win32' ? [pauses(server, until)] : []
+  await Promise.all([...lanes, ...stopping, everyMinute(server, watch, until)])
   const quarters = watch.end()
   closeConnections()
   for (const check of Object.values(checks)) check.end()

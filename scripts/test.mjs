@@ -85,7 +85,7 @@ function runner(name, script, ...args) {
 /** What only time shows: minutes of mixed clients. */
 function soak() {
   const minutes = process.env.ONEBIT_LONG ? 20 : process.env.CI ? 2 : 0
-  if (minutes > 0) runner('soak', 'soak.mjs', '--minutes', String(minutes))
+  if (minutes > 0) runner('soak', 'soak.mjs', '--minutes', String(minutes), '--pauses')
 }
 
 const filters = process.argv.slice(2)

@@ -1,4 +1,5 @@
 /** Chat templates: what they render, that contents stay text, and that a hostile template is only an error. */
+
 import { readFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { readGgufText } from '../dist/import/gguf-text.js'
@@ -6,6 +7,7 @@ import { ChatTemplate } from '../dist/text/chat-template.js'
 import { tokenizerFromGguf } from '../dist/text/gguf-vocabulary.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
 import { dataFile, missing } from './data.js'
+import { standStill } from './stand-still.js'
 
 const SMOLLM = 'weights/SmolLM2-135M-Instruct.Q4_1.gguf'
 const GOLDEN = 'golden/smollm2-135m-logits.json'
@@ -137,6 +139,14 @@ describe('templates that fail', () => {
     const after = chat.render(messages)
     await expect(stuck).rejects.toMatchObject({ code: 'ERR_TEMPLATE_TIMEOUT' })
     expect(await after).toBe('hello')
+  })
+
+  it('is not blamed for time in which this process stood still', async () => {
+    const chat = template('{{ messages[0].content }}')
+    await chat.render(messages)
+    const rendered = chat.render(messages)
+    standStill(2500)
+    expect(await rendered).toBe('hello')
   })
 
   it.each([

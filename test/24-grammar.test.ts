@@ -6,6 +6,7 @@ import { ModelGrammars } from '../dist/grammar/grammars.js'
 import { canBeUtf8 } from '../dist/grammar/vocabulary-text.js'
 import { allowedIds, byteTokenizer, END, matches, randomFrom, walk } from './constraint-walk.js'
 import { codeOf, failure } from './expect-code.js'
+import { standStill } from './stand-still.js'
 
 const tokenizer = byteTokenizer()
 const grammars = new ModelGrammars(tokenizer, 300, { threads: 2 })
@@ -431,6 +432,17 @@ describe('what a client could send', () => {
     )
     expect(await matches(small, { regex: 'ab' }, 'ab')).toBe(true)
     small.dispose()
+  })
+
+  it('is not blamed for time in which this process stood still', async () => {
+    const hurried = new ModelGrammars(tokenizer, 300, { threads: 1, times: { mask: 400 } })
+    const constraint = await hurried.constrain({ regex: 'aab' })
+    await constraint.next()
+    constraint.accept('a'.charCodeAt(0))
+    standStill(600)
+    expect(await constraint.next()).toBeInstanceOf(Int32Array)
+    constraint.dispose()
+    hurried.dispose()
   })
 })
 

@@ -27,6 +27,16 @@ describe('requests beside each other', () => {
   })
 })
 
+describe('a connection without a request', () => {
+  it('is kept longer than clients keep theirs', async () => {
+    const server = await serveTiny()
+    const { headers } = await fetch(`${server.url}/health`)
+    // Python's httpx gives one up after 5 seconds, aiohttp after 15.
+    expect(Number(/timeout=(\d+)/.exec(headers.get('keep-alive') ?? '')?.[1])).toBeGreaterThan(60)
+    await server.stop()
+  })
+})
+
 describe('a reader that stops', () => {
   it('makes its answer wait, and is dropped after 10 seconds without taking anything', async () => {
     const server = await serveTiny({}, { context: 8192 })

@@ -1,7 +1,6 @@
 // What a process takes while a soak goes on: memory and open files, looked at once a second.
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
-import { median } from '../../dist/bench/statistics.js'
 
 const EVERY_MS = 1000
 
@@ -40,11 +39,14 @@ export class ProcessWatch {
     return this.#samples.at(-1)
   }
 
-  /** Looks no more; the medians of the four quarters of the time, or undefined where there is not enough. */
+  /**
+   * Looks no more; the least of each quarter of the time, or undefined where there is not enough. The least is what stays: how much
+   * lies above it at some moment, until it is collected, is chance.
+   */
   end() {
     clearInterval(this.#timer)
     const quarter = Math.floor(this.#samples.length / 4)
     if (quarter < 10) return undefined
-    return [0, 1, 2, 3].map((i) => median(this.#samples.slice(i * quarter, (i + 1) * quarter)))
+    return [0, 1, 2, 3].map((i) => Math.min(...this.#samples.slice(i * quarter, (i + 1) * quarter)))
   }
 }

@@ -1,6 +1,7 @@
 /** One thread of grammar-worker.ts from outside: what it is asked and how long it may take. */
 import { Worker } from 'node:worker_threads'
 import { OnebitError } from '../errors.js'
+import { TimeLimit } from '../flow/time-limit.js'
 import type { WorkerAnswer, WorkerRequest, WorkerSetup } from './grammar-worker.js'
 import type { ShapeText } from './shape-grammar.js'
 
@@ -26,7 +27,7 @@ export class GrammarThread {
   readonly #waiting: Waiting[] = []
   readonly #whenDone: (() => void)[] = []
   #ready = false
-  #timer: NodeJS.Timeout | undefined
+  #limit: TimeLimit | undefined
   #failure: OnebitError | undefined
   /** told once, when it can be used no more */
   readonly #onEnd: () => void
@@ -101,10 +102,10 @@ export class GrammarThread {
 
   /** The time of a request counts from when it is the next to be answered. */
   #watch(): void {
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
     const [next] = this.#waiting
     if (!next || !this.#ready) return
-    this.#timer = setTimeout(() => this.#fail(next.timeout()), next.ms)
+    this.#limit = new TimeLimit(next.ms, () => this.#fail(next.timeout()))
   }
 
   #receive(answer: WorkerAnswer): void {
@@ -129,7 +130,7 @@ export class GrammarThread {
   #fail(error: OnebitError): void {
     if (this.#failure) return
     this.#failure = error
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
     for (const { reject } of this.#waiting.splice(0)) reject(error)
     this.#done()
     void this.#worker.terminate()

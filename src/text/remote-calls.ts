@@ -5,6 +5,7 @@
 import type { ChildProcess } from 'node:child_process'
 import type { Worker } from 'node:worker_threads'
 import { badOption, OnebitError } from '../errors.js'
+import { TimeLimit } from '../flow/time-limit.js'
 
 /** What a thread and a process have in common here. */
 export interface Remote {
@@ -82,7 +83,8 @@ export class RemoteCalls<Request, Result> {
   #current: Call<Request, Result> | undefined
   #worker: Remote | undefined
   #ready = false
-  #timer: NodeJS.Timeout | undefined
+  #limit: TimeLimit | undefined
+  #idle: NodeJS.Timeout | undefined
 
   constructor(options: RemoteCallsOptions) {
     this.#options = options
@@ -122,7 +124,7 @@ export class RemoteCalls<Request, Result> {
       this.#rest()
       return
     }
-    clearTimeout(this.#timer)
+    clearTimeout(this.#idle)
     this.#current = call
     if (!this.#worker) this.#startWorker()
     this.#worker!.hold(true)
@@ -131,12 +133,12 @@ export class RemoteCalls<Request, Result> {
 
   #send(call: Call<Request, Result>): void {
     const { timeoutMs, onTimeout } = this.#options
-    if (timeoutMs !== undefined) this.#timer = setTimeout(() => this.#fail(onTimeout()), timeoutMs)
+    if (timeoutMs !== undefined) this.#limit = new TimeLimit(timeoutMs, () => this.#fail(onTimeout()))
     try {
       this.#worker!.send(call.request)
     } catch (error) {
       // A value that cannot be copied, such as a function among a template's variables.
-      clearTimeout(this.#timer)
+      this.#limit?.clear()
       this.#settle(call, () => call.reject(badOption('variables', (error as Error).message)))
       this.#next()
     }
@@ -162,7 +164,7 @@ export class RemoteCalls<Request, Result> {
       return
     }
     if (!call) return
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
     this.#settle(call, () => {
       if ('result' in answer) call.resolve(answer.result)
       else call.reject(new OnebitError(answer.error.code, answer.error.message))
@@ -195,17 +197,18 @@ export class RemoteCalls<Request, Result> {
 
   #rest(): void {
     this.#worker?.hold(false)
-    clearTimeout(this.#timer)
+    clearTimeout(this.#idle)
     if (!this.#worker) return
-    this.#timer = setTimeout(() => this.#dropWorker(), this.#options.idleMs)
-    this.#timer.unref()
+    this.#idle = setTimeout(() => this.#dropWorker(), this.#options.idleMs)
+    this.#idle.unref()
   }
 
   #dropWorker(): void {
     const worker = this.#worker
     this.#worker = undefined
     this.#ready = false
-    clearTimeout(this.#timer)
+    this.#limit?.clear()
+    clearTimeout(this.#idle)
     worker?.kill()
   }
 }
