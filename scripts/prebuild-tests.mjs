@@ -1,8 +1,9 @@
-// The addons as users get them: node scripts/prebuild-tests.mjs [--build] [SYSTEM[=SET,...] ...]. Packs the package, installs the tarball in an empty
-// project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
+// The addons as users get them: node scripts/prebuild-tests.mjs [--build | --prepare] [SYSTEM[=SET,...] ...]. Packs the package,
+// installs the tarball in an empty project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
 // this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
 // machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other;
-// SYSTEM=avx2 leaves out all sets but scalar and those named, which saves minutes and is not for publishing.
+// SYSTEM=avx2 leaves out all sets but scalar and those named, which saves minutes and is not for publishing. --prepare only fetches
+// and makes what the others will need of the network, and of one processor for minutes.
 import { spawnSync } from 'node:child_process'
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +12,16 @@ import { join } from 'node:path'
 import { checkAddon } from './check-addon.mjs'
 import { buildTestPrograms, present, ROOT, runTestProgram } from './native-tests.mjs'
 import { pack } from './package.mjs'
-import { buildFolder, compile, findZig, prebuild, prebuiltPath, TARGETS, writeLicences } from './prebuilds.mjs'
+import {
+  buildFolder,
+  compile,
+  configure,
+  findZig,
+  prebuild,
+  prebuiltPath,
+  TARGETS,
+  writeLicences,
+} from './prebuilds.mjs'
 import { QEMU, RUNTIMES, wineEnvironment } from './runtimes.mjs'
 import { Tally } from './tally.mjs'
 import { difference, makeConsumer, PROBE, readAnswer } from './try-package.mjs'
@@ -153,6 +163,21 @@ async function compareCompilers(zig, targets, sets) {
   }
 }
 
+/** Zig with its libraries for each system, and what the addons will be tried in. */
+function prepare(targets) {
+  const zig = findZig()
+  for (const target of targets) {
+    configure(zig, target)
+    for (const { name, open } of RUNTIMES[target] ?? []) {
+      try {
+        open()
+      } catch (error) {
+        console.error(`${name}: ${error.message}`) // said again, and counted, where it is to be used
+      }
+    }
+  }
+}
+
 /** "win32-x64=avx2,avx512" as ['win32-x64', ['avx2', 'avx512']]. */
 function namedSets(word) {
   const [target, sets] = word.split('=')
@@ -161,11 +186,12 @@ function namedSets(word) {
 
 async function main(words) {
   const builds = words.includes('--build')
-  const sets = new Map(words.filter((word) => word !== '--build').map(namedSets))
+  const sets = new Map(words.filter((word) => !word.startsWith('--')).map(namedSets))
   const named = [...sets.keys()]
   const all = Object.keys(TARGETS)
   const unknown = named.filter((name) => !all.includes(name))
   if (unknown.length > 0) return tally.fail(`there is no ${unknown.join(', ')}; there are ${all.join(', ')}`)
+  if (words.includes('--prepare')) return prepare(named.length > 0 ? named : all)
   if (builds) {
     let zig
     try {

@@ -70,10 +70,11 @@ function must(command, argv) {
 }
 
 /**
- * Compiles `products` (targets of CMakeLists.txt) for one system, with all its instruction sets or those named beside scalar.
- * @throws Error when a step fails
+ * CMake's look at one system, with all instruction sets or those named beside scalar. Its trials make Zig compile the system's
+ * libraries, once for all builds: minutes, mostly on one processor.
+ * @throws Error when it fails
  */
-export function compile(zig, target, products, sets = []) {
+export function configure(zig, target, sets = []) {
   const folder = join(ROOT, buildFolder(target))
   const require = createRequire(import.meta.url)
   // Zig's program and version are part of what is built: another one starts afresh.
@@ -91,6 +92,12 @@ export function compile(zig, target, products, sets = []) {
     '-DCMAKE_CXX_COMPILER_LAUNCHER=', // Zig keeps what it has compiled by itself
   ])
   writeFileSync(stamp, identity)
+  return folder
+}
+
+/** Compiles `products` (targets of CMakeLists.txt) for one system. @throws Error when a step fails */
+export function compile(zig, target, products, sets) {
+  const folder = configure(zig, target, sets)
   const jobs = process.env.ONEBIT_JOBS ?? String(availableParallelism())
   must('cmake', ['--build', folder, '--target', ...products, '--parallel', jobs])
 }

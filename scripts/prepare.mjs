@@ -57,4 +57,4 @@ function buildWhenChanged(script, product, entries) {
 }
 
 buildWhenChanged('build:native', 'build/Release/onebit.node', ['binding', 'CMakeLists.txt'])
-buildWhenChanged('build:ts', 'dist/index.js', ['src', 'tsconfig.json'])
+buildWhenChanged('build:ts', 'dist/index.js', ['src', 'tsconfig.json', 'scripts/join-start.mjs'])

@@ -27,6 +27,9 @@ await model[Symbol.asyncDispose]()
 export const seen: unknown[] = [ids, fileBytes satisfies number, OnebitError, process.version]
 `
 
+const inDist = (ending: string) =>
+  readdirSync(join(PROJECT, 'dist'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith(ending))
+
 function link(name: string): void {
   const target = join(consumer, 'node_modules', name)
   mkdirSync(dirname(target), { recursive: true })
@@ -105,10 +108,66 @@ it('source maps, which a clone that is installed as a package has, bring their s
     /(?<!\.d)\.ts$/.test(name),
   )
   expect(sources.length).toBeGreaterThan(100)
-  for (const name of sources) {
-    const map = JSON.parse(readFileSync(join(PROJECT, 'dist', name.replace(/ts$/, 'js.map')), 'utf8'))
-    expect(map.sourcesContent, name).toEqual([readFileSync(join(PROJECT, 'src', name), 'utf8')])
+  const brought = new Map<string, string>()
+  for (const name of inDist('.js.map')) {
+    const path = join(PROJECT, 'dist', name)
+    const map = JSON.parse(readFileSync(path, 'utf8')) as { sources: string[]; sourcesContent: string[] }
+    map.sources.forEach((source, i) => {
+      brought.set(join(dirname(path), source), map.sourcesContent[i]!)
+    })
   }
+  for (const name of sources) {
+    const path = join(PROJECT, 'src', name)
+    expect(brought.get(path), name).toBe(readFileSync(path, 'utf8'))
+  }
+})
+
+describe('what a start loads', () => {
+  const script = (name: string) => readFileSync(join(PROJECT, 'dist', name), 'utf8')
+  const start = script('start.js')
+
+  it('is one file, but for those that only give on what it has', () => {
+    const loaded = new Set<string>()
+    const load = (name: string) => {
+      if (loaded.has(name)) return
+      loaded.add(name)
+      for (const [, path] of script(name).matchAll(/^(?:import|export) .*?['"](\.[^'"]+)['"]/gm))
+        load(join(dirname(name), path!))
+    }
+    for (const name of ['cli/onebit-run.js', 'cli/run.js', 'text/tokenizer.js']) load(name)
+    expect([...loaded].sort()).toEqual([
+      'cli/main.js',
+      'cli/onebit-run.js',
+      'cli/run.js',
+      'start.js',
+      'text/tokenizer.js',
+    ])
+    expect(start.length).toBeGreaterThan(100_000)
+  })
+
+  it('is the same by either name, and nothing in it is anywhere else', async () => {
+    const given = (await import('../dist/start.js' as string)) as Record<string, unknown>
+    const modules = inDist('.js').filter((name) => script(name).includes("start.js'"))
+    expect(modules.length).toBeGreaterThan(50)
+    let names = 0
+    for (const name of modules.filter((one) => !one.startsWith('cli'))) {
+      const exported = (await import(join(PROJECT, 'dist', name))) as Record<string, unknown>
+      for (const [key, value] of Object.entries(exported)) {
+        expect(given[`${name.replace(/\.js$/, '').replaceAll(/\W/g, '_')}__${key}`], `${name} ${key}`).toBe(value)
+        names++
+      }
+    }
+    expect(names).toBeGreaterThan(100)
+  })
+
+  it('looks for files where the modules that it is made of lie', () => {
+    const own = [...start.matchAll(/new URL\("(\.\/[^"]+)", import\.meta\.url\)\.href/g)].map(([, path]) => path!)
+    expect(own).toContain('./run/default-model.js')
+    for (const path of own) expect(existsSync(join(PROJECT, 'dist', path)), path).toBe(true)
+    expect(start.replaceAll(/new URL\("\.\/[^"]+", import\.meta\.url\)\.href/g, '')).not.toContain('import.meta')
+    for (const [, path] of start.matchAll(/import\("(\.[^"]+)"\)/g))
+      expect(existsSync(join(PROJECT, 'dist', path!)), path).toBe(true)
+  })
 })
 
 describe.skipIf(process.platform !== 'linux')('the tarball', () => {

@@ -1,5 +1,6 @@
 /** Options that every command with a model understands, and loading by them. */
-import { type Activations, Model, type ModelOptions } from '../index.js'
+import { Model } from '../run/model.js'
+import type { Activations, ModelOptions } from '../run/model-options.js'
 import { ACTIVATIONS, checkModelOptions } from '../run/model-options.js'
 import { KV_TYPES, type KvType } from '../run/session.js'
 import type { OptionSpec, OptionValues } from './arguments.js'
