@@ -1,8 +1,9 @@
 // The last step of `npm run build:ts`: what a start of `onebit run` loads before its first token becomes one file, dist/start.js.
 // Node takes a millisecond for each file that it finds, reads and compiles, and these are 90 small ones (docs/limits.md has the
 // figures). Each of their own files stays, and gives on what start.js has under its names: whoever imports it gets the same
-// objects, classes too, whichever way they came. The rest of dist/ stays as tsc made it.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+// objects, classes too, whichever way they came. The rest of dist/ stays as tsc made it. What a start needs of a package that takes
+// 10 ms to load is in the file too, with the licence beside it.
+import { copyFileSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
@@ -11,6 +12,7 @@ const DIST = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist')
 /** What is loaded by name when it is needed, and a start always needs. */
 const ROOTS = ['cli/main.js', 'cli/run.js', 'text/tokenizer.js']
 const START = 'start.js'
+const INSIDE = '@huggingface/tokenizers'
 
 const posix = (path) => path.split(sep).join('/')
 /** As an import from `folder` of DIST names it. */
@@ -65,11 +67,13 @@ const asBefore = {
   name: 'as before',
   setup(builder) {
     builder.onResolve({ filter: /./ }, ({ kind, path, resolveDir }) => {
+      if (path === INSIDE || resolveDir.includes(INSIDE)) return undefined
       if (!path.startsWith('.')) return { path, external: true }
       if (kind !== 'dynamic-import') return undefined
       return { path: specifier(DIST, join(resolveDir, path)), external: true }
     })
     builder.onLoad({ filter: /\.js$/ }, ({ path }) => {
+      if (!path.startsWith(DIST)) return undefined
       const code = readFileSync(path, 'utf8')
       if (!code.includes('import.meta.url')) return undefined
       const own = `new URL(${JSON.stringify(specifier(DIST, path))}, import.meta.url).href`
@@ -103,6 +107,7 @@ async function joinStart() {
     )
     rmSync(join(DIST, `${module}.map`), { force: true })
   }
+  copyFileSync(join(DIST, '..', 'node_modules', INSIDE, 'LICENSE'), join(DIST, `${START}.LICENSE.txt`))
   return Object.keys(modules).length
 }
 

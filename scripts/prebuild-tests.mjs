@@ -140,12 +140,16 @@ async function logitsHashes(folder, { prefix, env: inherited, suffix }) {
   return found
 }
 
-/** The logits of whole small models by GCC here, and by Zig's clang for whatever this machine can run. */
+/**
+ * The logits of whole small models by GCC here, and by Zig's clang for whatever this machine can run. Of two systems with the same
+ * processor and the same rules of calling only one is asked: another C library does no arithmetic.
+ */
 async function compareCompilers(zig, targets, sets) {
   for (const program of HASHING) buildTestPrograms('build', [], program)
   const expected = await logitsHashes('build', launcher('linux-x64-glibc'))
   if (expected.size < 8) tally.fail(`only ${expected.size} hashes of logits were printed`)
   for (const target of targets) {
+    if (target.endsWith('-musl') && targets.includes(target.replace('musl', 'glibc'))) continue
     let way
     try {
       way = launcher(target)

@@ -5,7 +5,7 @@ import { convert } from '../dist/convert/convert.js'
 import { openGguf } from '../dist/import/gguf.js'
 import { addon } from '../dist/native/addon.js'
 import type { SourceType } from '../dist/native/native.js'
-import { readBlob, readObtHeader } from '../dist/obt/obt.js'
+import { readObtHeader } from '../dist/obt/obt.js'
 import { dataFile, missing } from './data.js'
 import { codeOf } from './expect-code.js'
 import { TINY_QWEN3, tinyQwen3 } from './fixtures/tiny-qwen3.js'
@@ -18,6 +18,7 @@ import {
   type MetadataValue,
   SeededRandom,
 } from './gguf-writer.js'
+import { readBlob } from './read-blob.js'
 import { floats, readTensors } from './read-tensors.js'
 import { TINY_METADATA, tinyGgufTensors } from './tiny-gguf.js'
 import { temporaryFolder } from './tiny-model.js'

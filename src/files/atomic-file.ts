@@ -3,7 +3,6 @@
  * and the folder is synced. A crash at any moment leaves the old file or the new one, and readers that have the old
  * one open keep it.
  */
-import { randomBytes } from 'node:crypto'
 import { access, constants, type FileHandle, lstat, open, readdir, realpath, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { OnebitError } from '../errors.js'
@@ -80,6 +79,7 @@ async function syncFolder(folder: string): Promise<void> {
 export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   try {
     const target = await resolveTarget(path)
+    const { randomBytes } = await import('node:crypto') // 4 ms, which a start without writing does not need
     const temporary = `${target}.tmp-${process.pid}-${randomBytes(6).toString('hex')}`
     const file = await open(temporary, 'wx')
     let open_ = true

@@ -1,5 +1,5 @@
 /** Reading `.obt` files: the header whole and checked, the blobs on demand. Native code reads the weights. */
-import { createHash } from 'node:crypto'
+import { createRequire } from 'node:module'
 import type { Blobs } from '../config/tensors.js'
 import { OnebitError } from '../errors.js'
 import { fileError } from '../files/file-errors.js'
@@ -31,6 +31,8 @@ export type FoundHeader = ObtHeader & {
 }
 
 function identityOf(text: Buffer): string {
+  // Loaded when somebody asks: it takes 4 ms, and most starts do not.
+  const { createHash } = createRequire(import.meta.url)('node:crypto') as typeof import('node:crypto')
   const length = Buffer.alloc(8)
   length.writeBigUInt64LE(BigInt(text.length))
   return createHash('sha256').update(length).update(text).digest('hex')
@@ -42,42 +44,61 @@ export function withPath(cause: unknown, path: string): unknown {
   return new OnebitError(cause.code, `${path}: ${cause.message}`, { ...(cause.hint && { hint: cause.hint }), cause })
 }
 
+/** A `.obt` file that is open, with its header read. */
+export interface OpenObt {
+  readonly header: FoundHeader
+  /**
+   * The bytes of a blob, checksum verified; undefined when the file has none of that name.
+   * @throws OnebitError ERR_TRUNCATED, ERR_CHECKSUM, ERR_IO
+   */
+  blob(name: keyof Blobs): Promise<Uint8Array | undefined>
+  close(): Promise<void>
+}
+
 /**
- * The header of a `.obt` file; of the weights nothing is read. Nothing is allocated from what the file says before it was
- * compared with what it must be.
- * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS, ERR_IO, ERR_NOT_OBT,
- *   ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_ADDON
+ * Opens a `.obt` file and reads its header. Nothing is allocated from what the file says before it was compared with what it must be.
+ * @throws OnebitError as readObtHeader
  */
-export async function readObtHeader(path: string): Promise<FoundHeader> {
+export async function openObt(path: string): Promise<OpenObt> {
   addon() // it computes the checksums; that it is missing is not the file's fault
   const { file, bytes } = await openFile(path)
+  const failed = (cause: unknown) => withPath(fileError(cause, path, 'reading'), path)
   try {
     const text = await readHeaderText(file, bytes, MAX_HEADER_BYTES, refuse)
-    const header = parseHeader(text, bytes)
-    return { path, identity: identityOf(text), ...header }
+    const header = foundHeader(path, text, bytes)
+    return {
+      header,
+      blob: async (name) => {
+        const tensor = header.tensors.find(({ spec }) => spec.part === 'blob' && spec.name === name)
+        return tensor && readTensor(file, { ...tensor, name }).catch((cause) => Promise.reject(failed(cause)))
+      },
+      close: () => file.close(),
+    }
   } catch (cause) {
-    throw withPath(fileError(cause, path, 'reading'), path)
-  } finally {
     await file.close()
+    throw failed(cause)
+  }
+}
+
+function foundHeader(path: string, text: Buffer, fileBytes: number): FoundHeader {
+  let identity: string | undefined
+  return {
+    path,
+    ...parseHeader(text, fileBytes),
+    get identity() {
+      identity ??= identityOf(text)
+      return identity
+    },
   }
 }
 
 /**
- * The bytes of a blob, checksum verified; undefined when the file has none of that name.
- * @throws OnebitError ERR_TRUNCATED, ERR_CHECKSUM, and those of opening a file
+ * The header of a `.obt` file; of the weights nothing is read.
+ * @throws OnebitError ERR_FILE_NOT_FOUND, ERR_IS_DIRECTORY, ERR_NOT_A_FILE, ERR_ACCESS, ERR_IO, ERR_NOT_OBT,
+ *   ERR_VERSION, ERR_HEADER, ERR_CHECKSUM, ERR_CONFIG, ERR_TENSOR_TABLE, ERR_TRUNCATED, ERR_FILE_SIZE, ERR_ADDON
  */
-export async function readBlob(
-  header: ObtHeader & { path: string },
-  name: keyof Blobs,
-): Promise<Uint8Array | undefined> {
-  const tensor = header.tensors.find(({ spec }) => spec.part === 'blob' && spec.name === name)
-  if (tensor === undefined) return undefined
-  const { file } = await openFile(header.path)
-  try {
-    return await readTensor(file, { ...tensor, name })
-  } catch (cause) {
-    throw withPath(fileError(cause, header.path, 'reading'), header.path)
-  } finally {
-    await file.close()
-  }
+export async function readObtHeader(path: string): Promise<FoundHeader> {
+  const obt = await openObt(path)
+  await obt.close()
+  return obt.header
 }

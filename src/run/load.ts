@@ -4,7 +4,7 @@ import { isForeignModel } from '../import/foreign-model.js'
 import { addon } from '../native/addon.js'
 import type { NativeLoadOptions, NativeModel } from '../native/native.js'
 import { nativePath } from '../native/native-path.js'
-import { type ObtHeader, readBlob, readObtHeader, withPath } from '../obt/obt.js'
+import { type ObtHeader, type OpenObt, openObt, withPath } from '../obt/obt.js'
 import { checkMemoryLimit, describeModel, type LoadedModel, nativeModelOptions } from './loaded-model.js'
 import { type CheckedModelOptions, checkContext, checkModelOptions } from './model-options.js'
 
@@ -47,11 +47,11 @@ async function loadWeights(header: ObtHeader & { path: string }, options: Checke
 }
 
 /** What text needs; read and built, and its modules are loaded, while the native thread loads the weights. */
-async function loadText(header: ObtHeader & { path: string }) {
+async function loadText(obt: OpenObt) {
   const modules = Promise.all([import('../text/tokenizer.js'), import('../text/chat-template.js')])
   modules.catch(() => {}) // an error of reading comes first
-  const tokenizerBytes = await readBlob(header, 'tokenizer')
-  const templateBytes = await readBlob(header, 'chat_template')
+  const tokenizerBytes = await obt.blob('tokenizer')
+  const templateBytes = await obt.blob('chat_template')
   const [{ Tokenizer }, { ChatTemplate }] = await modules
   const tokenizer = tokenizerBytes && (await Tokenizer.load(tokenizerBytes))
   return { tokenizer, chatTemplate: templateBytes && ChatTemplate.fromBytes(templateBytes) }
@@ -73,26 +73,39 @@ export async function loadModel(name: string, options: unknown): Promise<LoadedM
   checked.signal?.throwIfAborted()
   addon() // that it is missing is not the file's fault
   const path = await locate(name, checked)
-  if (await isForeignModel(path)) {
-    // Importers are not needed for most models, whose first token should come soon.
-    const { loadDirectly } = await import('./load-directly.js')
-    return loadDirectly(path, checked)
+  const obt = await openObt(path).catch(async (error) => {
+    if (await isForeignModel(path)) return undefined
+    throw error
+  })
+  // Importers are not needed for most models, whose first token should come soon.
+  if (!obt) return (await import('./load-directly.js')).loadDirectly(path, checked)
+  try {
+    return await loadObt(obt, checked)
+  } finally {
+    await obt.close()
   }
-  const header = await readObtHeader(path)
+}
+
+async function loadObt(obt: OpenObt, checked: CheckedModelOptions): Promise<LoadedModel> {
+  const { header } = obt
   checked.signal?.throwIfAborted()
   checkContext(checked.context ?? 1, header.config)
   checkMemoryLimit('The weights', header.fileBytes, checked.memoryLimit)
   const stop = new AbortController()
   const signal = checked.signal ? AbortSignal.any([checked.signal, stop.signal]) : stop.signal
   const weights = loadWeights(header, { ...checked, signal })
-  const text = loadText(header)
+  const text = loadText(obt)
   text.catch((error) => stop.abort(error))
-  const native = await weights
   try {
-    native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
-    return { native, config: header.config, info: describeModel(native, header, checked), ...(await text) }
-  } catch (error) {
-    void native.dispose()
-    throw error
+    const native = await weights
+    try {
+      native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
+      return { native, config: header.config, info: describeModel(native, header, checked), ...(await text) }
+    } catch (error) {
+      void native.dispose()
+      throw error
+    }
+  } finally {
+    await text.catch(() => {}) // it reads from the open file
   }
 }

@@ -80,7 +80,7 @@ export function describeModel(
   header: Pick<FoundHeader, 'config' | 'provenance' | 'fileBytes' | 'path' | 'identity'>,
   options: Pick<CheckedModelOptions, 'activations' | 'kv' | 'context'>,
 ): ModelInfo {
-  const { config, path, fileBytes, provenance, identity } = header
+  const { config, path, fileBytes, provenance } = header
   return Object.freeze({
     path,
     architecture: config.architecture,
@@ -92,6 +92,8 @@ export function describeModel(
     kv: options.kv,
     context: options.context ?? Math.min(config.context_length, DEFAULT_CONTEXT),
     provenance,
-    identity,
+    get identity() {
+      return header.identity // computed when it is asked for
+    },
   })
 }

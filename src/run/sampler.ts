@@ -1,5 +1,4 @@
 /** How the next token is chosen: the options and their checks. The choice itself is native (binding/run/sampler.cpp). */
-import { randomInt } from 'node:crypto'
 import { badOption } from '../errors.js'
 import type { NativeSamplerOptions } from '../native/native.js'
 import { integerOption, numberOption } from '../options.js'
@@ -87,7 +86,7 @@ export function checkSampling(options: SamplingOptions, vocabSize: number): Chec
 }
 
 function checkSeed(seed: unknown): number | bigint {
-  if (seed === undefined) return randomInt(2 ** 48 - 1)
+  if (seed === undefined) return Math.floor(Math.random() * 2 ** 48)
   if (typeof seed === 'bigint' && seed >= 0n && seed < SEED_BELOW) return seed
   if (Number.isSafeInteger(seed) && (seed as number) >= 0) return seed as number
   throw badOption('seed', `must be an integer from 0 to 2^64 - 1 (in code a bigint above 2^53 - 1), not ${shown(seed)}`)
