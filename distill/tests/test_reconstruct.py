@@ -85,14 +85,14 @@ def test_absorption_takes_up_what_was_lost_before():
     def spoiled(x):
         return x + 0.3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
 
-    work = fitter(replace(QUICK, importance="none"), index=1, inputs=spoiled)
+    work = fitter(QUICK, index=1, inputs=spoiled)
     with torch.no_grad():
         rows = torch.arange(len(work.data.inputs))
         before = float(work.loss(work.block(work.data.inputs, work.data.step), work.data.targets, rows))
     after, _ = work.descend(60)
     assert after < 0.8 * before
     # and the whole fit ends better than without
-    ends = [fitter(replace(QUICK, absorb=n, importance="none"), index=1, inputs=spoiled).fit().last for n in (60, 0)]
+    ends = [fitter(replace(QUICK, absorb=n), index=1, inputs=spoiled).fit().last for n in (60, 0)]
     assert ends[0] < ends[1]
 
 
@@ -111,6 +111,12 @@ def test_a_token_with_huge_values_does_not_own_the_loss():
         made = targets.clone()
         made[(targets == wrong).all(-1)] = 0  # one token is lost altogether
         assert float(BlockLoss(targets, "relative")(made, targets, rows)) == pytest.approx(share, rel=1e-4)
+    capped = BlockLoss(targets, "capped")
+    made = targets.clone()
+    made[0, 0] = 0  # counts, since attention may rest on it, but as 64 ordinary ones at most
+    assert float(capped(made, targets, rows)) == pytest.approx(64 / 24, rel=1e-4)
+    made[2] = 0
+    assert float(capped(made, targets, rows)) > 64 / 24 + 0.1
     plain = BlockLoss(targets, "plain")
     made = targets.clone()
     made[2, 3] = 0
@@ -124,14 +130,14 @@ def test_a_huge_token_costs_the_others_less_with_the_relative_loss():
         targets[:, 0] *= 300  # the first of each sequence, as in some blocks of some teachers
 
     ends = {}
-    for loss in ("relative", "plain"):
+    for loss in ("relative", "capped", "plain"):
         work = fitter(replace(QUICK, loss=loss, importance="none"), change=change)
         work.fit()
         with torch.no_grad():
             made = work.block(work.data.inputs, work.data.step)
         others = (made - work.data.targets)[:, 1:].square().sum() / work.data.targets[:, 1:].square().sum()
         ends[loss] = float(others)
-    assert ends["relative"] < 0.7 * ends["plain"]
+    assert ends["relative"] < 0.7 * ends["plain"] and ends["capped"] < 0.95 * ends["plain"]
 
 
 def test_channels_count_as_they_are_worth():
