@@ -22,10 +22,11 @@ class MixedCheck:
     """Perplexity of a model whose first blocks are the student's and whose others are the teacher's."""
 
     def __init__(
-        self, teacher: Llama, student: Llama, validation: np.ndarray, settings: Settings, device: torch.device
-    ) -> None:
-        """validation: int64 [n, T], of which some thousand tokens are taken."""
-        count = max(1, _TOKENS // validation.shape[1])
+        self, teacher: Llama, student: Llama, validation: np.ndarray, settings: Settings, device: torch.device,
+        tokens: int = _TOKENS,
+    ) -> None:  # fmt: skip
+        """validation: int64 [n, T], of which so many tokens are taken."""
+        count = max(1, tokens // validation.shape[1])
         self.ids = torch.from_numpy(validation[:count]).to(device)
         self.teacher, self.precision = teacher, settings.precision
         self.step = teacher.block_step(self.ids.shape[1])

@@ -2,7 +2,7 @@
 
 The block begins with the teacher's own float linears. It first takes up what was lost in the blocks before it ("error
 absorption"); then its linears get their signs, group by group, while what is still float makes good for them. All stages
-minimise one loss, in which every token counts by its error relative to its length.
+minimise one loss, which tokens with huge values cannot own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..model.linear import Dense, FoldedSigns, fold_signs
 from ..model.llama import Block
 from ..model.starts import StartOptions, StudentKind, start_linear
 from ..model.svid import Importance
-from .importance import OutputImportance, input_importance, shrunk
+from .importance import OutputImportance, input_importance
 from .optimiser import Muon
 from .settings import Settings
 from .trainer import autocast
@@ -31,7 +31,8 @@ LOSSES = ("capped", "relative", "plain")
 IMPORTANCES = ("none", "inputs", "both")
 #: within a block, when linears are taken one at a time: NanoQuant's order (arXiv 2602.06694), and Gated DeltaNet's alike
 _SINGLE_ORDER = (
-    "v_proj", "in_proj_qkv", "q_proj", "in_proj_z", "o_proj", "out_proj", "k_proj", "gate_proj", "up_proj", "down_proj",
+    "v_proj", "in_proj_qkv", "q_proj", "in_proj_z", "o_proj", "out_proj", "k_proj",
+    "gate_proj", "up_proj", "down_proj",
 )  # fmt: skip
 #: of the steps with signs, those in which all linears have theirs
 _LAST_SHARE = 0.7
@@ -61,8 +62,8 @@ class BlockFit:
     batch: int = 8
     #: what the squared error of a token is divided by: see BlockLoss
     loss: str = "capped"
-    #: what errors are weighted by when scales are found, and channels in the loss: nothing, inputs' mean squares, or also
-    #: those of the gradients of outputs
+    #: what errors are weighted by when scales are found: nothing, or inputs' mean squares; both: also by those of the
+    #: outputs' gradients, as channels then are in the loss
     importance: str = "inputs"
     #: which linears get their signs at a time: all, attention and then feed-forward, or one
     order: str = "halves"
@@ -209,9 +210,14 @@ class BlockFitter:
         """Name, what comes before the first step, and how many steps there are."""
         yield "absorb", lambda: None, self.options.absorb
         for group, steps in zip(self.groups, stage_steps(len(self.groups), self.options.steps), strict=True):
-            name = group[0].split(".")[-1] if len(group) == 1 else {"mlp": "feed-forward"}.get(group[0].split(".")[0], "mixer")
-            name = "all" if len(self.groups) == 1 else name
-            yield name, lambda group=group: self.give_signs(group), steps
+            yield self._stage_name(group), lambda group=group: self.give_signs(group), steps
+
+    def _stage_name(self, group: list[str]) -> str:
+        if len(self.groups) == 1:
+            return "all"
+        if self.options.order == "single":
+            return group[0].split(".")[-1]
+        return "feed-forward" if group[0].startswith("mlp.") else "mixer"
 
     def give_signs(self, names: list[str]) -> None:
         """The student's own linears start from where the float ones are by now, and take their places."""
@@ -270,7 +276,8 @@ class BlockFitter:
         return made
 
     def descend(self, steps: int) -> tuple[float, list[float]]:
-        """One stage: so many steps at rates that fall as a cosine; the mean loss of its last tenth, and each step's time."""
+        """One stage: so many steps at rates that fall as a cosine. The mean loss of its last tenth, and each step's
+        seconds."""
         # a GPU has no use for signs that are folded beforehand
         on_cpu = self.data.inputs.device.type == "cpu"
         optimisers, folds = self._optimisers(), fold_signs(self.block) if on_cpu else []

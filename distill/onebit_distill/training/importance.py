@@ -1,7 +1,7 @@
 """How much errors count, and where: inputs by what comes through them, outputs by what the loss makes of them.
 
-For y = W x an error dW costs about Σ_ij E[(∂L/∂y_i)²] E[x_j²] dW_ij², the diagonal of the Fisher information taken apart into
-outputs and inputs (NanoQuant, arXiv 2602.06694, weighs its factorisation in this way).
+For y = W x an error dW costs about Σ_ij E[(∂L/∂y_i)²] E[x_j²] dW_ij²: the diagonal of the Fisher information, taken apart
+into outputs and inputs (NanoQuant, arXiv 2602.06694, weighs its factorisation in this way).
 """
 
 from __future__ import annotations

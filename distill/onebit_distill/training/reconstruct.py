@@ -133,7 +133,8 @@ class Reconstruction:
         with torch.no_grad():
             return self.teacher.embed(self.ids).to(keep), self.student.embed(self.ids).to(keep)
 
-    def _passed(self, block: Block, states: Tensor) -> Tensor:
+    def passed(self, block: Block, states: Tensor) -> Tensor:
+        """What a block of either model makes of states [N, T, dim]."""
         return _through(block, states, self.step, self.options, self.settings.precision)
 
     def groups(self, index: int = 0) -> int:
@@ -143,7 +144,7 @@ class Reconstruction:
         """Fits a copy of the first block that is nobody's with two steps a stage; changes nothing."""
         started = time.perf_counter()
         theirs, mine = self._embedded()
-        theirs = self._passed(self.teacher.model.layers[0], theirs)
+        theirs = self.passed(self.teacher.model.layers[0], theirs)
         forward = time.perf_counter() - started
         few = replace(self.options, absorb=2, steps=2 * self.groups())
         report = self.fitter(copy.deepcopy(self.student.model.layers[0]), 0, mine, theirs, few).fit()
@@ -157,7 +158,7 @@ class Reconstruction:
         theirs, mine = self._embedded()
         reports = []
         for index, (block, source) in enumerate(zip(self.student.model.layers, self.teacher.model.layers, strict=True)):
-            theirs, path = self._passed(source, theirs), block_path(self.run, index)
+            theirs, path = self.passed(source, theirs), block_path(self.run, index)
             report = None
             if path.exists():
                 block.load_state_dict(load_file(path))
@@ -167,7 +168,7 @@ class Reconstruction:
                     options = replace(options, absorb=0)
                 report = self.fitter(block, index, mine, theirs, options).fit()
                 reports.append(report)
-            mine = self._passed(block, mine)
+            mine = self.passed(block, mine)
             perplexity = None if self.check is None else self.check.behind(index, block, wanted=report is not None)
             if report is not None:
                 self._keep(path, index, report, perplexity)
@@ -224,7 +225,8 @@ class _Plan:
         options = self.options(first)
         each = self.pace.seconds(options, self.groups)
         blocks = each * self.missing
-        _say(f"{self.missing} blocks of about {clock(each)} each ({options.absorb} + {options.steps} steps), {clock(blocks)} in all")
+        steps_each = f"{options.absorb} + {options.steps} steps"
+        _say(f"{self.missing} blocks of about {clock(each)} each ({steps_each}), {clock(blocks)} in all")
         if self.budget.is_limited:
             left = self.budget.left() - blocks
             if left < 0:
@@ -232,10 +234,13 @@ class _Plan:
                 raise DistillError("ERR_BAD_OPTION", message, "Give more --minutes, or fewer --block-tokens.")
             steps = int(left / self.step_seconds)
         behind = steps * self.step_seconds
-        _say(f"then {steps} steps of about {self.step_seconds:.1f} s end to end, {clock(behind)}; {clock(blocks + behind)} from now on")
+        told = f"then {steps} steps of about {self.step_seconds:.2g} s end to end, {clock(behind)}"
+        _say(f"{told}; {clock(blocks + behind)} from now on")
 
 
-def _fit_blocks(job: TransferJob, settings: Settings, options: BlockFit, made: Prepared, budget: TimeBudget, here: World) -> float | None:
+def _fit_blocks(
+    job: TransferJob, settings: Settings, options: BlockFit, made: Prepared, budget: TimeBudget, here: World
+) -> float | None:
     """Blocks as far as they are missing; how long a step end to end is going to take, where that was measured."""
     if options.steps == 0 or checkpoint_steps(job.run):
         return None
@@ -257,7 +262,7 @@ def _fit_blocks(job: TransferJob, settings: Settings, options: BlockFit, made: P
 def _check_options(settings: Settings, options: BlockFit) -> None:
     alone = options.absorb == 0 and options.order == "together"
     if settings.start_file is not None and options.steps > 0 and not alone:
-        message = f"{settings.start} has scales of the teacher's own weights, which blocks leave before they get signs"
+        message = f"{settings.start} has scales of the teacher's weights, which blocks leave before they get signs"
         raise DistillError("ERR_BAD_OPTION", message, "Add --block-absorb 0 --block-order together, or --block-steps 0.")
 
 
@@ -265,8 +270,8 @@ def run_reconstruction(job: TransferJob, settings: Settings, options: BlockFit, 
     """The whole of `reconstruct`: blocks, then end to end. minutes: for all of it, over all calls; 0: as long as
     `settings.steps` or epochs take.
 
-    Raises DistillError ERR_RUN_DIFFERS for other options than the run was begun with: blocks that are fitted stay as they
-    are, so the others must be fitted alike. ERR_BAD_OPTION when blocks alone take longer than `minutes`.
+    Raises DistillError ERR_RUN_DIFFERS for other options than the run was begun with: blocks that are fitted stay as
+    they are, so the others must be fitted alike. ERR_BAD_OPTION when blocks alone take longer than `minutes`.
     """
     _check_options(settings, options)
     more = {f"block_{name}": value for name, value in asdict(options).items()}

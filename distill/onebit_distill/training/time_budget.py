@@ -15,7 +15,7 @@ _MOST_MINUTES = 43_200.0
 
 
 class TimeBudget:
-    """Seconds that a run has taken and has left; kept in its folder with every piece of work that is kept.
+    """Seconds that a run has taken and has left; kept in its folder with each piece of work that is.
 
     What a kill took away is not counted, as its work is lost too. minutes 0: no limit. Raises DistillError ERR_BAD_OPTION.
     """
