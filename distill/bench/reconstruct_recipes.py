@@ -32,6 +32,9 @@ from onebit_distill.training.run_folder import sign_options  # noqa: E402
 from onebit_distill.training.settings import Settings  # noqa: E402
 from onebit_distill.training.trainer import DTYPES  # noqa: E402
 
+#: held back, in sequences twice as long as those that blocks are fitted on
+HELD_TOKENS = 8192
+
 
 def read_recipe(text: str, base: Settings) -> tuple[str, BlockFit, Settings]:
     """Name, options and settings of one recipe."""
@@ -80,7 +83,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     loaded = load_teacher(given.teacher, torch.bfloat16, "cpu", None)
     ids = torch.tensor(loaded.encode(given.text.read_text(encoding="utf-8")))
-    count, held = given.sequences * given.length, ids[-16 * 512 :].view(16, 512)
+    count, held = given.sequences * given.length, ids[-HELD_TOKENS:].view(-1, 2 * given.length)
     calibration = ids[:count].view(given.sequences, given.length)
     if count + held.numel() > len(ids):
         sys.exit(f"{given.text} has {len(ids)} tokens, {count + held.numel()} are needed")

@@ -52,8 +52,8 @@ class BlockFit:
     steps: int = 280
     #: optimiser steps before them, in which the float block takes up what the blocks before it have lost
     absorb: int = 30
-    #: of latent signs
-    lr: float = 5e-3
+    #: of latent signs; docs/reconstruct.md has others
+    lr: float = 2e-2
     #: of scales and norms
     scale_lr: float = 1e-3
     #: of linears that are still float, whose weights are near to where they should be
