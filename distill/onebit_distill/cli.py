@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__
 from .errors import DistillError
@@ -33,10 +34,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             )  # fmt: skip
 
 
-def _settings(arguments: argparse.Namespace):
+def _settings(arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None):
+    """What was given; where there is no file, `defaults` come before those of all commands."""
     from .training.settings import option_types, read_settings
 
-    return read_settings(arguments.config, **{name: getattr(arguments, name) for name in option_types()})
+    given = {name: getattr(arguments, name) for name in option_types()}
+    if arguments.config is None:
+        given.update({name: value for name, value in (defaults or {}).items() if given[name] is None})
+    return read_settings(arguments.config, **given)
 
 
 def _add_teacher(parser: argparse.ArgumentParser) -> None:
@@ -145,22 +150,39 @@ def _stopped(result, run: Path) -> None:
         raise DistillError("ERR_INTERRUPTED", message, "The same command goes on from there.")
 
 
-def _add_reconstruct(commands) -> None:
-    from .training.reconstruct import BlockFit
+#: of `reconstruct` where neither the command line nor a file says it: signs are found by then, and end to end latents
+#: only bear small steps (2e-3 diverged at once on a 135M teacher)
+_RECONSTRUCT_DEFAULTS = {"lr": 2e-4, "hidden_weight": 0.05}
 
-    parser = commands.add_parser("reconstruct", help="fit block by block, then shortly end to end", allow_abbrev=False)
+
+def _add_reconstruct(commands) -> None:
+    from .training.block_fit import IMPORTANCES, LOSSES, ORDERS, BlockFit
+
+    parser = commands.add_parser("reconstruct", help="fit block by block, then end to end", allow_abbrev=False)
     _add_training(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M",
+        help="for all of it, over all calls: blocks take at most six tenths, end to end the rest; "
+        "default 0: as --steps or --epochs say",
+    )  # fmt: skip
+    choices = {"loss": LOSSES, "importance": IMPORTANCES, "order": ORDERS}
     for name, field in BlockFit.__dataclass_fields__.items():
-        kind = {"int": int, "float": float}[field.type]
-        parser.add_argument(f"--block-{name}", type=kind, default=field.default, help=f"default {field.default}")
+        kind = {"int": int, "float": float, "str": str}[field.type]
+        flag = f"--block-{name.replace('_', '-')}"
+        parser.add_argument(
+            flag, type=kind, default=field.default, choices=choices.get(name), help=f"default {field.default}"
+        )
     parser.set_defaults(run=_reconstruct)
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
-    from .training.reconstruct import BlockFit, run_reconstruction
+    from .training.block_fit import BlockFit
+    from .training.reconstruct import run_reconstruction
 
     options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
-    _stopped(run_reconstruction(_job(arguments, "reconstruct"), _settings(arguments), options), arguments.out)
+    settings = _settings(arguments, _RECONSTRUCT_DEFAULTS)
+    result = run_reconstruction(_job(arguments, "reconstruct"), settings, options, arguments.minutes)
+    _stopped(result, arguments.out)
 
 
 def _add_export(commands) -> None:

@@ -6,10 +6,17 @@ import torch
 
 from onebit_distill.errors import DistillError
 from onebit_distill.model.config import LlamaConfig
-from onebit_distill.model.linear import SignOptions
+from onebit_distill.model.linear import OneBitLinear, SignChain, SignOptions
 from onebit_distill.model.llama import Llama
-from onebit_distill.model.starts import StartOptions, StartReport, StudentKind, student_of
-from onebit_distill.model.svid import chain_factors, svid_nmf, svid_svd
+from onebit_distill.model.starts import (
+    StartOptions,
+    StartReport,
+    StudentKind,
+    start_chain,
+    start_onebit,
+    student_of,
+)
+from onebit_distill.model.svid import Importance, chain_factors, svid_nmf, svid_svd
 
 TINY = LlamaConfig(
     vocab_size=50, dim=32, hidden_dim=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, context_length=32
@@ -140,3 +147,84 @@ def test_bad_weights():
         svid_svd(torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
         StartOptions(latent="half")
+
+
+def importance(rows, cols, seed=4, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    of = lambda n: (spread * torch.randn(n, generator=generator)).exp().double()  # noqa: E731
+    return Importance(of(rows), of(cols))
+
+
+def product_of(layer):
+    """What the matrices of a sign layer multiply by, [out, in]."""
+    made = None
+    for w, h, g in layer.matrices():
+        one = torch.where(w < 0, -1.0, 1.0) * h[:, None]
+        one = one if g is None else one * g
+        made = one if made is None else one @ made
+    return made.detach()
+
+
+def started(make, w, weights=None, **options):
+    layer = make()
+    options = StartOptions(**options)
+    if isinstance(layer, SignChain):
+        start_chain(layer, w, options, weights)
+    else:
+        start_onebit(layer, w, options, importance=weights)
+    return layer
+
+
+BARE = SignOptions(layernorm=False)
+MAKERS = {
+    "onebit": lambda: OneBitLinear(64, 96, options=BARE),
+    "chain": lambda: SignChain(64, 96, 40, options=BARE),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_equal_importance_changes_nothing(kind):
+    w = matrix()
+    plain, equal = (
+        started(MAKERS[kind], w, weights)
+        for weights in (None, Importance(torch.full((96,), 3.0), torch.full((64,), 0.2)))
+    )
+    assert torch.allclose(product_of(plain), product_of(equal), rtol=1e-3, atol=1e-4 * float(w.abs().max()))
+    for (a, h, g), (b, other_h, other_g) in zip(plain.matrices(), equal.matrices(), strict=True):
+        assert torch.equal(a < 0, b < 0) and torch.allclose(h, other_h, rtol=1e-3)
+        assert g is None or torch.allclose(g, other_g, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("method", ["svd", "nmf"])
+def test_importance_lowers_the_error_that_it_weighs(kind, method):
+    # all entries of one size: unweighted, there is nothing to choose; what differs is who counts
+    w, weights = matrix(spread=0.0), importance(96, 64)
+    errors = {}
+    for name, given in (("plain", None), ("weighted", weights)):
+        made = product_of(started(MAKERS[kind], w, given, method=method))
+        errors[name] = float(weights.applied(w - made).norm()), float((w - made).norm())
+    assert errors["weighted"][0] < 0.995 * errors["plain"][0]
+    assert errors["weighted"][1] > errors["plain"][1]  # which costs those that count less
+
+
+def test_weighted_svid_is_the_best_there_is():
+    w, weights = matrix(), importance(96, 64)
+    layer = started(MAKERS["onebit"], w, weights)
+    best = float(weights.applied(w - product_of(layer)).norm())
+    scaled = weights.applied(w).abs()
+    u, s, vt = torch.linalg.svd(scaled)
+    assert best == pytest.approx(float((scaled - s[0] * u[:, :1] @ vt[:1]).norm()), rel=1e-5)
+
+
+def test_taking_importance_out_keeps_the_matrix_and_the_balance_of_its_scales():
+    weights = importance(96, 64)
+    g, h = weights.cols.sqrt() * 2, weights.rows.sqrt() * 30
+    found_g, found_h = weights.removed(g, h)
+    assert torch.allclose(found_h[:, None] * found_g, torch.full((96, 64), 60.0).double())
+    assert float(found_h.norm() / found_g.norm()) == pytest.approx(float(h.norm() / g.norm()))
+
+
+def test_importance_of_another_shape_is_refused():
+    with pytest.raises(DistillError, match="ERR_TENSOR_SHAPE"):
+        started(MAKERS["onebit"], matrix(), importance(64, 96))

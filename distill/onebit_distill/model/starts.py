@@ -22,7 +22,7 @@ from .linear import (
     fake_quantise,
 )
 from .llama import Llama
-from .svid import RankOne, chain_factors, rank_one_of, svid_nmf, svid_svd
+from .svid import Importance, RankOne, chain_factors, rank_one_of, svid_nmf, svid_svd
 
 METHODS = ("svd", "nmf", "copy")
 LATENTS = ("official", "magnitude", "relative")
@@ -99,11 +99,23 @@ def _given(name: str, w: Tensor, scales: Mapping[str, GivenScales]) -> RankOne:
     return rank_one_of(w, found.g.to(w), found.h.to(w))
 
 
+def _rank_one(w: Tensor, options: StartOptions, importance: Importance | None) -> RankOne:
+    """|w| ≈ h gᵀ by the method that the options name, errors weighted by importance."""
+    find = svid_nmf if options.method == "nmf" else lambda matrix: svid_svd(matrix, options.split)
+    if importance is None:
+        return find(w)
+    found = find(importance.applied(w))
+    g, h = importance.removed(found.g, found.h)
+    return rank_one_of(w, g.to(w), h.to(w))
+
+
 @torch.no_grad()
-def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions, name: str = "") -> float:
+def start_onebit(
+    layer: OneBitLinear, w: Tensor, options: StartOptions, name: str = "", importance: Importance | None = None
+) -> float:
     """Sets g, h and the latent weight from w [out, in]; returns the relative error of h sign(W) gᵀ against W.
 
-    name: of the linear, by which `options.given` has its scales."""
+    name: of the linear, by which `options.given` has its scales. importance: of the errors of w, for svd and nmf."""
     w = w.to(layer.weight)
     if options.method == "copy" and options.given is None:
         scale = 1.0 if layer.options.layernorm else float(w.abs().mean())
@@ -115,7 +127,7 @@ def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions, name: st
         if options.given is not None:
             found = _given(name, w, options.given)
         else:
-            found = svid_svd(w, options.split) if options.method == "svd" else svid_nmf(w)
+            found = _rank_one(w, options, importance)
         layer.input_factor.copy_(found.g)
         layer.weight_scale.copy_(found.h)
         envelope = found.h[:, None] * found.g
@@ -125,12 +137,17 @@ def start_onebit(layer: OneBitLinear, w: Tensor, options: StartOptions, name: st
 
 
 @torch.no_grad()
-def start_chain(layer: SignChain, w: Tensor, options: StartOptions) -> float:
-    """Sets all factors from w [out, in]; returns the relative error of the product against W."""
-    found = chain_factors(w.to(layer.weight1), layer.rank, options.rotations, options.seed)
-    layer.input_factor.copy_(found.g)
+def start_chain(
+    layer: SignChain, w: Tensor, options: StartOptions, importance: Importance | None = None
+) -> float:
+    """Sets all factors from w [out, in]; returns the relative error of the product against W, weighted by importance
+    where that is given."""
+    weighted = w if importance is None else importance.applied(w)
+    found = chain_factors(weighted.to(layer.weight1), layer.rank, options.rotations, options.seed)
+    g, h = (found.g, found.h) if importance is None else importance.removed(found.g, found.h)
+    layer.input_factor.copy_(g)
     layer.mid_scale.copy_(found.mid)
-    layer.weight_scale.copy_(found.h)
+    layer.weight_scale.copy_(h)
     for latent, factor in ((layer.weight1, found.first), (layer.weight2, found.second)):
         envelope = None
         if options.latent == "relative":
@@ -169,6 +186,11 @@ class StudentKind:
 _KEPT_DENSE = ("w_beta", "w_alpha")
 
 
+def has_signs(role: str) -> bool:
+    """Whether the linear of a role is of the student's kind, or stays as it is in the teacher."""
+    return role not in _KEPT_DENSE
+
+
 def linear_factory(kind: StudentKind | str, options: SignOptions = DEFAULT_SIGNS) -> LinearFactory:
     """The factory of a kind's linears: for a student to be loaded from a checkpoint, without a teacher."""
     kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
@@ -191,13 +213,23 @@ def _factory(kind: StudentKind, options: SignOptions) -> LinearFactory:
     return dense_factory
 
 
-def _start(layer: nn.Module, w: Tensor, kind: StudentKind, options: StartOptions, name: str) -> float:
+def start_linear(
+    layer: nn.Module,
+    w: Tensor,
+    kind: StudentKind,
+    options: StartOptions,
+    name: str,
+    importance: Importance | None = None,
+) -> float:
+    """Starts a student's linear from w, float32 [out, in]; the relative error against it. name: in the model.
+
+    importance: of the errors, for sign layers whose scales are searched for here."""
     if options.given is not None and not isinstance(layer, OneBitLinear):
         raise DistillError("ERR_BAD_OPTION", f"start: a file has g and h for kind onebit, not for {kind.name}")
     if isinstance(layer, OneBitLinear):
-        return start_onebit(layer, w, options, name)
+        return start_onebit(layer, w, options, name, importance)
     if isinstance(layer, SignChain):
-        return start_chain(layer, w, options)
+        return start_chain(layer, w, options, importance)
     made = fake_quantise(w, int(kind.bits)) if kind.name == "rtn" else w
     with torch.no_grad():
         layer.weight.copy_(made)
@@ -216,7 +248,7 @@ class StartReport:
 def student_of(
     teacher: Llama,
     kind: StudentKind | str,
-    start: StartOptions = DEFAULT_START,
+    start: StartOptions | None = DEFAULT_START,
     options: SignOptions = DEFAULT_SIGNS,
     *,
     config: LlamaConfig | None = None,
@@ -225,7 +257,8 @@ def student_of(
 ) -> Llama:
     """A float32 student on the teacher's device: linears of `kind` started from the teacher's, everything else copied.
 
-    config: the teacher's with a shorter context, if any. on_layer: called with name and relative error.
+    start: None leaves the linears of `kind` as they were made, for whoever starts them one by one. config: the teacher's
+    with a shorter context, if any. on_layer: called with name and relative error.
     """
     kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
     student = Llama(config or teacher.config, linear_factory(kind, options))
@@ -245,7 +278,9 @@ def student_of(
         source = sources[name]
         if not isinstance(source, Dense):
             raise DistillError("ERR_UNSUPPORTED_TEACHER", f"The teacher's {name} is not dense")
-        error = _start(layer, source.weight.detach().float(), kind, start, name)
+        if start is None:
+            continue
+        error = start_linear(layer, source.weight.detach().float(), kind, start, name)
         if report is not None:
             report.relative_errors[name] = error
         if on_layer is not None:

@@ -21,6 +21,34 @@ class RankOne:
     relative_error: float
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How much an error in each entry of W counts: rows[i] cols[j] times its square, in the place of 1.
+
+    rows: [rows], of outputs; cols: [cols], of inputs; all above 0. Errors weighted so are plain errors of
+    diag(√rows) W diag(√cols), whose best factors give W's when the roots are divided out again: what NanoQuant (arXiv
+    2602.06694) and Fujitsu's OneCompression both start from.
+    """
+
+    rows: Tensor
+    cols: Tensor
+
+    def applied(self, w: Tensor) -> Tensor:
+        """diag(√rows) W diag(√cols) in float64, [rows, cols]."""
+        rows, cols = self.rows.double(), self.cols.double()
+        if rows.shape != w.shape[:1] or cols.shape != w.shape[1:]:
+            message = f"importance of {list(rows.shape)} and {list(cols.shape)} for a matrix of {list(w.shape)}"
+            raise DistillError("ERR_TENSOR_SHAPE", message)
+        return rows.sqrt()[:, None] * w.double() * cols.sqrt()
+
+    def removed(self, g: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """g [cols] and h [rows] found for the weighted matrix, as W's own; ‖h‖ and ‖g‖ share their product as before."""
+        share = h.double().norm().clamp_min(1e-300) / g.double().norm().clamp_min(1e-300)
+        g, h = g.double() / self.cols.double().sqrt(), h.double() / self.rows.double().sqrt()
+        factor = (share * g.norm().clamp_min(1e-300) / h.norm().clamp_min(1e-300)).sqrt()
+        return g / factor, h * factor
+
+
 def _magnitudes(w: Tensor) -> Tensor:
     if w.dim() != 2:
         raise DistillError("ERR_TENSOR_SHAPE", f"SVID needs a matrix, found shape {list(w.shape)}")

@@ -40,6 +40,8 @@ class Progress:
     skipped: int = 0
     best_validation: float | None = None
     loss_scale: dict[str, Any] | None = None
+    #: how long a validation and a checkpoint take, where time is limited
+    closing_seconds: float = 0.0
 
 
 def checkpoint_steps(run: Path) -> list[int]:

@@ -1,135 +1,286 @@
-"""The data-efficient path: each block fitted to the teacher's own output of it, then a short end-to-end phase.
+"""`reconstruct`: blocks fitted to the teacher's one after the other, then everything end to end for the time there is.
 
 As NanoQuant (arXiv 2602.06694) does it: a few hundred thousand tokens are enough for the blocks, because each learns
-from dim numbers per token instead of one distribution. Alone it falls short at one bit (a 135M teacher, 131 k tokens a
-block: perplexity 1,156 after 6 of 30 blocks at 2 bits); the end-to-end phase is what carries.
+from dim numbers per token instead of one distribution. How one block is fitted is in block_fit.py.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import DistillError
-from ..model.attention import Step
+from ..model.config import HF_LINEARS
 from ..model.llama import Block, Llama
-from ..system.atomic_file import writing_atomically
+from ..model.starts import has_signs
+from ..system.atomic_file import file_error, writing_atomically
+from ..system.clock import clock
 from ..system.processes import World
+from .block_check import MixedCheck
+from .block_fit import BlockData, BlockFit, BlockFitter, BlockReport, sign_groups, stage_steps
+from .checkpoint import checkpoint_steps
+from .importance import OutputImportance, output_importance
+from .losses import Transfer
 from .settings import Settings
-from .trainer import DTYPES, Trained, autocast
-from .transfer import Prepared, TransferJob, run_transfer
+from .time_budget import TimeBudget
+from .trainer import DTYPES, Trained, Trainer, autocast
+from .transfer import Prepared, TransferJob, fit, machine, prepare, start_options
+
+#: of a limited time, what blocks may take: end to end every minute is worth more once signs are near
+_BLOCK_SHARE = 0.6
+#: a stage of fewer steps than this does more harm than good
+_LEAST_STEPS = 4
 
 
-@dataclass(frozen=True)
-class BlockFit:
-    """Raises DistillError ERR_BAD_OPTION for values out of range."""
-
-    #: tokens that every block is fitted on
-    tokens: int = 262_144
-    #: optimiser steps a block; 0: only the end-to-end phase
-    steps: int = 200
-    lr: float = 1e-3
-    #: sequences a step
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("steps", 0), ("batch", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                message = f"block {name} must be a whole number from {least} on, found {value!r}"
-                raise DistillError("ERR_BAD_OPTION", message)
-        if not 0 < self.lr <= 10:
-            raise DistillError("ERR_BAD_OPTION", f"block lr must be above 0 and at most 10, found {self.lr!r}")
-
-
-def _fit_block(
-    block: Block, inputs: Tensor, targets: Tensor, step: Step, options: BlockFit, settings: Settings
-) -> float:
-    """Trains one block on inputs [N, T, dim] to give targets; the error of the last tenth of the steps, relative to
-    what the block adds to nothing: 1 means as bad as zeros."""
-    parameters = [parameter for parameter in block.parameters() if parameter.requires_grad]
-    betas = (settings.beta1, settings.beta2)
-    optimiser = torch.optim.AdamW(parameters, lr=options.lr, betas=betas, weight_decay=0.0)
-    generator = torch.Generator().manual_seed(settings.seed)
-    order, errors = torch.randperm(len(inputs), generator=generator), []
-    for number in range(options.steps):
-        rows = order[(torch.arange(options.batch) + number * options.batch) % len(order)]
-        for group in optimiser.param_groups:
-            group["lr"] = options.lr * 0.5 * (1 + math.cos(math.pi * number / options.steps))
-        target = targets[rows].float()
-        with autocast(inputs.device, settings.precision):
-            made = block(inputs[rows].float(), step)
-        loss = (made.float() - target).square().mean() / target.square().mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        errors.append(loss.detach())
-    last = torch.stack(errors[-max(1, len(errors) // 10) :])
-    if not torch.isfinite(last).all():
-        raise DistillError("ERR_NAN_LOSS", "fitting a block diverged", "Choose a lower --block-lr.")
-    return float(last.mean())
+def _say(text: str) -> None:
+    print(f"reconstruct: {text}", file=sys.stderr, flush=True)
 
 
 @torch.no_grad()
-def _through(block: Block, inputs: Tensor, step: Step, options: BlockFit, precision: str) -> Tensor:
+def _through(block: Block, inputs: Tensor, step, options: BlockFit, precision: str) -> Tensor:
     with autocast(inputs.device, precision):
         parts = [block(part.to(next(block.parameters()).dtype), step) for part in inputs.split(options.batch)]
     return torch.cat(parts).to(inputs.dtype)
 
 
-def fit_blocks(
-    teacher: Llama, student: Llama, ids: Tensor, run: Path, options: BlockFit, settings: Settings
-) -> list[float]:
-    """Fits all blocks of the student in order, each on what the fitted ones before it give. ids: int64 [N, T].
+def block_path(run: Path, index: int) -> Path:
+    return run / f"block-{index:03d}.safetensors"
 
-    Each finished block is kept in `run/block-NNN.safetensors`, from which an interrupted fit goes on. Returns the
-    relative errors of the blocks fitted by this call.
+
+@dataclass(frozen=True)
+class BlockPace:
+    """Seconds that a block takes, as measured on the first one."""
+
+    #: of one step, stage by stage
+    steps: dict[str, float]
+    #: of everything besides steps: starts, importance, states through both models
+    rest: float
+
+    def seconds(self, options: BlockFit, groups: int) -> float:
+        """Of one block with these options."""
+        counts = [options.absorb, *stage_steps(groups, options.steps)]
+        return self.rest + sum(count * each for count, each in zip(counts, self.steps.values(), strict=True))
+
+    def within(self, options: BlockFit, groups: int, seconds: float) -> BlockFit:
+        """The options with fewer steps, where that many take longer than so many seconds; never less than a few."""
+        stepping = self.seconds(options, groups) - self.rest
+        share = min(1.0, max(0.0, seconds - self.rest) / max(stepping, 1e-9))
+        steps, absorb = int(share * options.steps), int(share * options.absorb)
+        return replace(options, steps=max(steps, min(options.steps, _LEAST_STEPS * groups)), absorb=absorb)
+
+
+class Reconstruction:
+    """Fits all blocks of the student in order, each on what the fitted ones before it give.
+
+    Each finished block is kept in `run/block-NNN.safetensors`, from which an interrupted fit goes on.
     """
-    keep = DTYPES[settings.precision]
-    with torch.no_grad():
-        theirs = teacher.embed(ids).to(keep)
-        mine = student.embed(ids).to(keep)
-    step, errors = student.block_step(ids.shape[1]), []
-    for index, (block, source) in enumerate(zip(student.model.layers, teacher.model.layers, strict=True)):
-        theirs = _through(source, theirs, step, options, settings.precision)
-        path = run / f"block-{index:03d}.safetensors"
-        if path.exists():
-            block.load_state_dict(load_file(path))
-        else:
-            errors.append(_fit_block(block, mine, theirs, step, options, settings))
-            with writing_atomically(path) as file:
-                file.write(save({name: value.contiguous() for name, value in block.state_dict().items()}))
-            count = len(student.model.layers)
-            print(
-                f"reconstruct: block {index + 1}/{count}  relative error {errors[-1]:.4f}", file=sys.stderr, flush=True
-            )
-        mine = _through(block, mine, step, options, settings.precision)
-    return errors
+
+    def __init__(
+        self, teacher: Llama, student: Llama, ids: Tensor, run: Path, options: BlockFit, settings: Settings,
+        check: MixedCheck | None = None,
+    ) -> None:  # fmt: skip
+        """ids: int64 [N, T]; check: of what blocks do to the whole model, or None."""
+        self.teacher, self.student, self.ids, self.run = teacher, student, ids, run
+        self.options, self.settings, self.check = options, settings, check
+        self.step = student.block_step(ids.shape[1])
+        self.count = len(student.model.layers)
+        self.start = start_options(settings)
+        self._outputs: OutputImportance | None = None
+
+    def _linears(self, index: int) -> list[str]:
+        """Names, within the block, of the linears that get signs."""
+        return [HF_LINEARS[role] for role in self.student.config.roles(index) if has_signs(role)]
+
+    def is_done(self) -> bool:
+        return all(block_path(self.run, index).exists() for index in range(self.count))
+
+    def load(self) -> None:
+        """All blocks of a finished fit."""
+        for index, block in enumerate(self.student.model.layers):
+            block.load_state_dict(load_file(block_path(self.run, index)))
+
+    def outputs(self) -> OutputImportance | None:
+        """Found once a run, and kept with it."""
+        path = self.run / "importance.safetensors"
+        if self.options.importance != "both":
+            return None
+        if self._outputs is None:
+            if not path.exists():
+                output_importance(self.teacher, self.ids, self.settings).save(path)
+            self._outputs = OutputImportance.load(path)
+        return self._outputs
+
+    def fitter(self, block: Block, index: int, mine: Tensor, theirs: Tensor, options: BlockFit) -> BlockFitter:
+        """mine: what the student's blocks before it give; theirs: what the teacher's block gives; [N, T, dim] both."""
+        data = BlockData(mine, theirs, self.step, self.outputs())
+        source, names = self.teacher.model.layers[index], self._linears(index)
+        return BlockFitter(block, source, index, names, data, options, self.settings, self.start)
+
+    def _embedded(self) -> tuple[Tensor, Tensor]:
+        keep = DTYPES[self.settings.precision]
+        with torch.no_grad():
+            return self.teacher.embed(self.ids).to(keep), self.student.embed(self.ids).to(keep)
+
+    def passed(self, block: Block, states: Tensor) -> Tensor:
+        """What a block of either model makes of states [N, T, dim]."""
+        return _through(block, states, self.step, self.options, self.settings.precision)
+
+    def groups(self, index: int = 0) -> int:
+        return len(sign_groups(self._linears(index), self.options.order))
+
+    def measure(self) -> BlockPace:
+        """Fits a copy of the first block that is nobody's with two steps a stage; changes nothing."""
+        started = time.perf_counter()
+        theirs, mine = self._embedded()
+        theirs = self.passed(self.teacher.model.layers[0], theirs)
+        forward = time.perf_counter() - started
+        few = replace(self.options, absorb=2, steps=2 * self.groups())
+        report = self.fitter(copy.deepcopy(self.student.model.layers[0]), 0, mine, theirs, few).fit()
+        # the student's own states take a second pass
+        rest = 2 * forward + report.seconds - report.stepping_seconds
+        return BlockPace(report.step_seconds, rest)
+
+    def fit_all(self, choose: Callable[[int], BlockFit] | None = None) -> list[BlockReport]:
+        """choose: options for the block of a number that is about to be fitted, default those of the run. Returns the
+        reports of the blocks fitted by this call."""
+        theirs, mine = self._embedded()
+        reports = []
+        for index, (block, source) in enumerate(zip(self.student.model.layers, self.teacher.model.layers, strict=True)):
+            theirs, path = self.passed(source, theirs), block_path(self.run, index)
+            report = None
+            if path.exists():
+                block.load_state_dict(load_file(path))
+            else:
+                options = self.options if choose is None else choose(index)
+                if index == 0:  # it reads what the teacher's does: nothing is lost before it
+                    options = replace(options, absorb=0)
+                report = self.fitter(block, index, mine, theirs, options).fit()
+                reports.append(report)
+            mine = self.passed(block, mine)
+            perplexity = None if self.check is None else self.check.behind(index, block, wanted=report is not None)
+            if report is not None:
+                self._keep(path, index, report, perplexity)
+        return reports
+
+    def _keep(self, path: Path, index: int, report: BlockReport, perplexity: float | None) -> None:
+        """Writes a fitted block, and a line about it."""
+        block = self.student.model.layers[index]
+        with writing_atomically(path) as file:
+            file.write(save({name: value.contiguous() for name, value in block.state_dict().items()}))
+        entry = {"block": index, "errors": report.errors, "steps": report.steps, "seconds": round(report.seconds, 2)}
+        told = f"block {index + 1}/{self.count}  relative error {report.last:.4f}"
+        if perplexity is not None:
+            entry["perplexity"] = perplexity
+            told += f"  perplexity {perplexity:.2f} with the teacher's blocks behind it"
+        try:
+            with open(self.run / "blocks.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as cause:
+            raise file_error(cause, self.run / "blocks.jsonl", "writing") from cause
+        _say(f"{told}  {clock(report.seconds)}")
 
 
-def run_reconstruction(job: TransferJob, settings: Settings, options: BlockFit) -> Trained:
-    """The whole of `reconstruct`: blocks, then `settings.steps` or epochs end to end.
+def _end_to_end_seconds(made: Prepared, settings: Settings, here: World) -> tuple[float, int]:
+    """Of one step end to end, as measured on a copy of the student; and how many steps the settings ask for."""
+    with tempfile.TemporaryDirectory() as folder:
+        student, objective = copy.deepcopy(made.student), Transfer(made.teacher.model, settings)
+        trainer = Trainer(student, objective, made.blocks, np.zeros((0, 2), np.int64), settings, Path(folder), here)
+        return trainer.seconds_a_step(), trainer.steps
 
-    Raises DistillError ERR_RUN_DIFFERS for other options than the run was begun with: blocks that are fitted stay as they
-    are, so the others must be fitted alike.
+
+class _Plan:
+    """What takes how long, measured before it begins."""
+
+    def __init__(self, work: Reconstruction, made: Prepared, settings: Settings, budget: TimeBudget, here: World):
+        self.work, self.budget = work, budget
+        self.groups = work.groups()
+        self.missing = sum(not block_path(work.run, index).exists() for index in range(work.count))
+        self.pace = work.measure()
+        self.step_seconds, steps = _end_to_end_seconds(made, settings, here)
+        self._tell(steps)
+
+    def options(self, index: int) -> BlockFit:
+        """Of a block that is next: fewer steps where the time for blocks is short."""
+        options = self.work.options
+        if not self.budget.is_limited:
+            return options
+        seconds = (_BLOCK_SHARE * self.budget.total - self.budget.spent()) / (self.work.count - index)
+        self.budget.keep()
+        return self.pace.within(options, self.groups, seconds)
+
+    def _tell(self, steps: int) -> None:
+        first = self.work.count - self.missing
+        options = self.options(first)
+        each = self.pace.seconds(options, self.groups)
+        blocks = each * self.missing
+        steps_each = f"{options.absorb} + {options.steps} steps"
+        _say(f"{self.missing} blocks of about {clock(each)} each ({steps_each}), {clock(blocks)} in all")
+        if self.budget.is_limited:
+            left = self.budget.left() - blocks
+            if left < 0:
+                message = f"too few minutes: blocks with {options.steps} steps each take about {clock(blocks)}"
+                raise DistillError("ERR_BAD_OPTION", message, "Give more --minutes, or fewer --block-tokens.")
+            steps = int(left / self.step_seconds)
+        behind = steps * self.step_seconds
+        told = f"then {steps} steps of about {self.step_seconds:.2g} s end to end, {clock(behind)}"
+        _say(f"{told}; {clock(blocks + behind)} from now on")
+
+
+def _fit_blocks(
+    job: TransferJob, settings: Settings, options: BlockFit, made: Prepared, budget: TimeBudget, here: World
+) -> float | None:
+    """Blocks as far as they are missing; how long a step end to end is going to take, where that was measured."""
+    if options.steps == 0 or checkpoint_steps(job.run):
+        return None
+    count = min(made.blocks.per_epoch, math.ceil(options.tokens / settings.block))
+    ids = torch.from_numpy(made.blocks.batch(0, count)).to(here.device)
+    check = None
+    if len(made.validation):
+        check = MixedCheck(made.teacher.model, made.student, made.validation, settings, here.device)
+    work = Reconstruction(made.teacher.model, made.student, ids, job.run, options, settings, check)
+    if work.is_done():
+        work.load()
+        return None
+    plan = _Plan(work, made, settings, budget, here)
+    work.fit_all(plan.options)
+    budget.keep()
+    return plan.step_seconds
+
+
+def _check_options(settings: Settings, options: BlockFit) -> None:
+    alone = options.absorb == 0 and options.order == "together"
+    if settings.start_file is not None and options.steps > 0 and not alone:
+        message = f"{settings.start} has scales of the teacher's weights, which blocks leave before they get signs"
+        raise DistillError("ERR_BAD_OPTION", message, "Add --block-absorb 0 --block-order together, or --block-steps 0.")
+
+
+def run_reconstruction(job: TransferJob, settings: Settings, options: BlockFit, minutes: float = 0.0) -> Trained:
+    """The whole of `reconstruct`: blocks, then end to end. minutes: for all of it, over all calls; 0: as long as
+    `settings.steps` or epochs take.
+
+    Raises DistillError ERR_RUN_DIFFERS for other options than the run was begun with: blocks that are fitted stay as
+    they are, so the others must be fitted alike. ERR_BAD_OPTION when blocks alone take longer than `minutes`.
     """
-    job = replace(job, more={f"block_{name}": value for name, value in asdict(options).items()})
-
-    def fit(made: Prepared, here: World) -> None:
+    _check_options(settings, options)
+    more = {f"block_{name}": value for name, value in asdict(options).items()}
+    job = replace(job, more={**more, "minutes": minutes})
+    budget = TimeBudget(job.run, minutes)
+    with machine(settings) as here:
         if here.size > 1:
             message = "reconstruct runs in one process: blocks are fitted one after the other"
             raise DistillError("ERR_BAD_OPTION", message, "Run it without torchrun.")
-        if options.steps == 0:
-            return
-        count = min(made.blocks.per_epoch, math.ceil(options.tokens / settings.block))
-        ids = torch.from_numpy(made.blocks.batch(0, count)).to(here.device)
-        fit_blocks(made.teacher.model, made.student, ids, job.run, options, settings)
-
-    return run_transfer(job, settings, before=fit)
+        made = prepare(job, settings, here, started=options.steps == 0)
+        seconds = _fit_blocks(job, settings, options, made, budget, here)
+        return fit(job, settings, made, here, budget, seconds)

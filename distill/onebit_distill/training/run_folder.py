@@ -21,7 +21,7 @@ from .settings import Settings
 #: options that may change between two parts of one run: none of them changes what was learned so far
 _MAY_CHANGE = {
     "steps", "epochs", "decay", "min_lr", "micro_batch", "device", "threads", "compile", "gradient_checkpointing",
-    "sharding", "log_every", "validate_every", "checkpoint_every", "keep", "validation_blocks",
+    "sharding", "log_every", "validate_every", "checkpoint_every", "keep", "validation_blocks", "minutes",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,13 @@ from .metrics import Metrics, ProgressLine
 from .optimiser import make_optimisers, rate
 from .settings import Settings
 from .sharding import average_gradients, is_split, shard, sync_gradients
+from .time_budget import TimeBudget
 
 #: of a micro-batch, that a CPU works on together
 _CPU_TOKENS = 2048
+
+#: whose mean says how long the next ones will take
+_RECENT_STEPS = 8
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -120,7 +125,9 @@ class Trainer:
         run: Path,
         world: World,
         label: str = "train",
+        budget: TimeBudget | None = None,
     ) -> None:
+        """budget: with a limit, the number of steps is what fits into the time that is left, whatever settings say."""
         self.model, self.objective, self.blocks, self.validation = model, objective, blocks, validation
         self.settings, self.run, self.world = settings, run, world
         if settings.batch % world.size != 0:
@@ -152,6 +159,9 @@ class Trainer:
         self.progress = Progress()
         self.metrics = Metrics(run / "metrics.jsonl", world.is_first)
         self.line = ProgressLine(label, self.steps, settings.batch * settings.block, world.is_first)
+        self.budget = budget
+        #: seconds of the last steps, for the plan of those to come
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._stop = False
         self._resume()
 
@@ -173,8 +183,11 @@ class Trainer:
         """
         with self._signals():
             self.model.train()
+            if self.budget is not None and self.budget.is_limited:
+                self._begin_in_time()
             while self.progress.step < self.steps:
                 self._step()
+                self._plan()
                 step = self.progress.step
                 stop = self.world.any(self._stop)
                 last = step == self.steps
@@ -186,6 +199,41 @@ class Trainer:
                     break
         self.line.finish()
         return Trained(self.progress.step, self.progress.best_validation, self.progress.step < self.steps)
+
+    def seconds_a_step(self) -> float:
+        """As measured on one micro-batch and one turn of the optimisers, which changes the model: for a trainer that is
+        thrown away afterwards."""
+        accumulate, self.accumulate = self.accumulate, 1
+        started = time.perf_counter()
+        self._gradients(0)
+        gradients, started = time.perf_counter() - started, time.perf_counter()
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.accumulate = accumulate
+        return gradients * accumulate + time.perf_counter() - started
+
+    def expect(self, seconds: float) -> None:
+        """How long a step takes, before there has been one."""
+        self._recent.append(seconds)
+
+    def _begin_in_time(self) -> None:
+        """Validates and writes a checkpoint before the first step: they tell how much time the last ones need, and a run
+        whose time is over has something to export."""
+        started = time.perf_counter()
+        if self.progress.step == 0:
+            self._validate()
+            self.save()
+            self.progress.closing_seconds = time.perf_counter() - started
+        self._plan()
+
+    def _plan(self) -> None:
+        """With a limited time, so many steps as will fit: the course of the learning rate ends when the time does."""
+        if self.budget is None or not self.budget.is_limited:
+            return
+        left = max(0.0, self.budget.left() - self.progress.closing_seconds)
+        # one that goes on, and knows no step yet, takes one to see how long it lasts
+        seconds = sum(self._recent) / len(self._recent) if self._recent else max(left, 1e-6)
+        self.steps = self.line.steps = self.progress.step + int(left / max(seconds, 1e-6))
 
     @contextlib.contextmanager
     def _signals(self):
@@ -207,6 +255,8 @@ class Trainer:
         save_checkpoint(
             self.run, self.model, self.optimisers, self.average, self.progress, self.world, self.settings.keep
         )
+        if self.budget is not None:
+            self.budget.keep()
 
     def _step(self) -> None:
         settings, step = self.settings, self.progress.step
@@ -237,7 +287,8 @@ class Trainer:
         entry = {"step": step + 1, **dict(zip(names, values, strict=True)), "lr_share": share, "grad_norm": float(norm)}
         if self.scale is not None:
             entry["loss_scale"] = self.scale.scale
-        speed = self.line.advance(time.perf_counter() - started, entry)
+        self._recent.append(time.perf_counter() - started)
+        speed = self.line.advance(self._recent[-1], entry)
         if (step + 1) % settings.log_every == 0 or step + 1 == self.steps:
             self.metrics.write({**entry, "tokens": (step + 1) * settings.batch * settings.block, "tokens_per_s": speed})
 

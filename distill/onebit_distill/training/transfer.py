@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from .losses import Transfer
 from .metrics import plot
 from .run_folder import RunRecord, open_run, save_text, sign_options
 from .settings import Settings
+from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer, mean_loss
 
 
@@ -156,12 +158,15 @@ def prepare_texts(
     return blocks, validated, store.digest()
 
 
-def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
-    """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS."""
+def prepare(job: TransferJob, settings: Settings, here: World, *, started: bool = True) -> Prepared:
+    """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS.
+
+    started: whether the student's linears begin as the settings say, or are left for whoever calls this."""
     teacher = load_teacher(job.teacher, teacher_dtype(settings, here.device), str(here.device), job.tokenizer)
     blocks, validation, digest = prepare_texts(job, teacher, settings, here)
     # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
-    student = student_of(teacher.model, settings.kind, start_options(settings), sign_options(settings))
+    start = start_options(settings) if started else None
+    student = student_of(teacher.model, settings.kind, start, sign_options(settings))
     choose_trained(student, settings)
     source = {
         "source": Path(teacher.source).name,
@@ -176,12 +181,23 @@ def prepare(job: TransferJob, settings: Settings, here: World) -> Prepared:
     return Prepared(teacher, student, blocks, validation)
 
 
-def fit(job: TransferJob, settings: Settings, made: Prepared, here: World) -> Trained:
-    """End-to-end training of a prepared student; then a plot of the metrics."""
+def fit(
+    job: TransferJob,
+    settings: Settings,
+    made: Prepared,
+    here: World,
+    budget: TimeBudget | None = None,
+    step_seconds: float | None = None,
+) -> Trained:
+    """End-to-end training of a prepared student; then a plot of the metrics.
+
+    budget: of the whole run, see `Trainer`; step_seconds: how long a step is going to take, where that was measured."""
     objective = Transfer(made.teacher.model, settings)
     if settings.top_k > 0:
         objective.cache = TopKCache(job.run / "top-k", made.blocks, settings.top_k)
-    trainer = Trainer(made.student, objective, made.blocks, made.validation, settings, job.run, here, job.label)
+    trainer = Trainer(made.student, objective, made.blocks, made.validation, settings, job.run, here, job.label, budget)
+    if step_seconds is not None:
+        trainer.expect(step_seconds)
     if len(made.validation) and here.is_first:
         loss = mean_loss(made.teacher.model, made.validation, here, settings.precision, trainer.micro)
         trainer.line.note(f"the teacher's validation perplexity is {math.exp(loss):.4f}")
@@ -201,19 +217,19 @@ def draw_plot(run: Path, title: str) -> None:
         print("no plot: matplotlib is not installed", file=sys.stderr)
 
 
-def run_transfer(
-    job: TransferJob,
-    settings: Settings,
-    before: Callable[[Prepared, World], None] | None = None,
-) -> Trained:
-    """The whole of `train`. before: changes the prepared student first (how `reconstruct` comes in)."""
+@contextmanager
+def machine(settings: Settings):
+    """The processes of a run, with threads, memory and seed as the settings say."""
     with world(settings.device) as here:
         if here.device.type == "cpu":
             keep_memory()
         if settings.threads:
             torch.set_num_threads(settings.threads)
         torch.manual_seed(settings.seed)
-        made = prepare(job, settings, here)
-        if before is not None:
-            before(made, here)
-        return fit(job, settings, made, here)
+        yield here
+
+
+def run_transfer(job: TransferJob, settings: Settings) -> Trained:
+    """The whole of `train`."""
+    with machine(settings) as here:
+        return fit(job, settings, prepare(job, settings, here), here)

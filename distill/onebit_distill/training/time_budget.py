@@ -1,0 +1,50 @@
+"""How long a run may take, counted over all calls of its command."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+from ..errors import DistillError
+from ..system.atomic_file import writing_atomically
+
+#: a month; whoever means more does not mean minutes
+_MOST_MINUTES = 43_200.0
+
+
+class TimeBudget:
+    """Seconds that a run has taken and has left; kept in its folder with each piece of work that is.
+
+    What a kill took away is not counted, as its work is lost too. minutes 0: no limit. Raises DistillError ERR_BAD_OPTION.
+    """
+
+    def __init__(self, run: Path, minutes: float) -> None:
+        if not 0 <= minutes <= _MOST_MINUTES:
+            message = f"minutes must be from 0 (no limit) to {_MOST_MINUTES:g}, found {minutes!r}"
+            raise DistillError("ERR_BAD_OPTION", message)
+        self.path, self.total = run / "time.json", 60 * minutes if minutes else math.inf
+        self._before, self._started = _kept_seconds(self.path), time.monotonic()
+
+    @property
+    def is_limited(self) -> bool:
+        return math.isfinite(self.total)
+
+    def spent(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def left(self) -> float:
+        """Seconds, below 0 when it is over, infinite without a limit."""
+        return self.total - self.spent()
+
+    def keep(self) -> None:
+        with writing_atomically(self.path) as file:
+            file.write(json.dumps({"seconds": round(self.spent(), 3)}).encode())
+
+
+def _kept_seconds(path: Path) -> float:
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
