@@ -79,8 +79,9 @@ async function syncFolder(folder: string): Promise<void> {
 export async function writeAtomically(path: string, write: (file: FileHandle) => Promise<void>): Promise<void> {
   try {
     const target = await resolveTarget(path)
-    const { randomBytes } = await import('node:crypto') // 4 ms, which a start without writing does not need
-    const temporary = `${target}.tmp-${process.pid}-${randomBytes(6).toString('hex')}`
+    // Unlike any other of this process; that none is there already is seen to by 'wx'.
+    const mark = Math.floor(Math.random() * 2 ** 48)
+    const temporary = `${target}.tmp-${process.pid}-${mark.toString(16).padStart(12, '0')}`
     const file = await open(temporary, 'wx')
     let open_ = true
     try {
