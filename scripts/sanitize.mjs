@@ -26,7 +26,7 @@ const tally = new Tally()
 // 5,000 cases.
 const LONG = process.env.ONEBIT_LONG === '1'
 const FEWER = {
-  ONEBIT_CASES: '2000',
+  ONEBIT_CASES: LONG ? '2000' : '1200',
   ONEBIT_VARIANTS: 'few',
   ONEBIT_MUTANTS: LONG ? '2000000' : '100000',
   ONEBIT_FUZZ: LONG ? '5000' : '100',

@@ -1,5 +1,5 @@
-/** Turns of the event loop in which a limit is counted. */
-const TURNS = 8
+/** Turns of the event loop in which a limit is counted; fewer where one would be shorter than a millisecond. */
+const MOST_TURNS = 8
 
 /**
  * How long a thread or another process may take. Counted in eight parts, each with a timer of its own, so that only time in which
@@ -12,7 +12,8 @@ export class TimeLimit {
 
   constructor(ms: number, onOver: () => void) {
     this.#onOver = onOver
-    this.#wait(ms / TURNS, TURNS)
+    const turns = Math.max(1, Math.min(MOST_TURNS, Math.floor(ms)))
+    this.#wait(ms / turns, turns)
   }
 
   clear(): void {

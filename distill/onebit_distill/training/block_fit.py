@@ -134,8 +134,13 @@ class BlockReport:
     seconds: float = 0.0
     #: of one step of each stage, the shortest
     step_seconds: dict[str, float] = field(default_factory=dict)
-    #: of all steps together
-    stepping_seconds: float = 0.0
+    #: of all steps of each stage
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stepping_seconds(self) -> float:
+        """Of all steps together."""
+        return sum(self.stage_seconds.values())
 
     @property
     def last(self) -> float:
@@ -202,7 +207,7 @@ class BlockFitter:
             if steps > 0:
                 report.errors[name], seconds = self.descend(steps)
                 report.step_seconds[name] = min(seconds)
-                report.stepping_seconds += sum(seconds)
+                report.stage_seconds[name] = sum(seconds)
         report.seconds = time.perf_counter() - begun
         return report
 

@@ -61,7 +61,7 @@ def block_path(run: Path, index: int) -> Path:
 
 @dataclass(frozen=True)
 class BlockPace:
-    """Seconds that a block takes, as measured on the first one."""
+    """Seconds that a block takes, as measured on a copy of the first one, and then on each that is fitted."""
 
     #: of one step, stage by stage
     steps: dict[str, float]
@@ -72,6 +72,11 @@ class BlockPace:
         """Of one block with these options."""
         counts = [options.absorb, *stage_steps(groups, options.steps)]
         return self.rest + sum(count * each for count, each in zip(counts, self.steps.values(), strict=True))
+
+    def seen(self, report: BlockReport, seconds: float) -> BlockPace:
+        """As the block of this report was, which took so many seconds in all: a machine is not always as busy."""
+        means = {name: report.stage_seconds[name] / count for name, count in report.steps.items() if count > 0}
+        return BlockPace({**self.steps, **means}, max(0.0, seconds - report.stepping_seconds))
 
     def within(self, options: BlockFit, groups: int, seconds: float) -> BlockFit:
         """The options with fewer steps, where that many take longer than so many seconds; never less than a few."""
@@ -152,12 +157,17 @@ class Reconstruction:
         rest = 2 * forward + report.seconds - report.stepping_seconds
         return BlockPace(report.step_seconds, rest)
 
-    def fit_all(self, choose: Callable[[int], BlockFit] | None = None) -> list[BlockReport]:
-        """choose: options for the block of a number that is about to be fitted, default those of the run. Returns the
-        reports of the blocks fitted by this call."""
+    def fit_all(
+        self,
+        choose: Callable[[int], BlockFit] | None = None,
+        ended: Callable[[BlockReport, float], None] | None = None,
+    ) -> list[BlockReport]:
+        """choose: options for the block of a number that is about to be fitted, default those of the run; ended: told of
+        each that was, with the seconds it took. Returns the reports of the blocks fitted by this call."""
         theirs, mine = self._embedded()
         reports = []
         for index, (block, source) in enumerate(zip(self.student.model.layers, self.teacher.model.layers, strict=True)):
+            started = time.perf_counter()
             theirs, path = self.passed(source, theirs), block_path(self.run, index)
             report = None
             if path.exists():
@@ -172,6 +182,8 @@ class Reconstruction:
             perplexity = None if self.check is None else self.check.behind(index, block, wanted=report is not None)
             if report is not None:
                 self._keep(path, index, report, perplexity)
+                if ended is not None:
+                    ended(report, time.perf_counter() - started)
         return reports
 
     def _keep(self, path: Path, index: int, report: BlockReport, perplexity: float | None) -> None:
@@ -220,6 +232,9 @@ class _Plan:
         self.budget.keep()
         return self.pace.within(options, self.groups, seconds)
 
+    def ended(self, report: BlockReport, seconds: float) -> None:
+        self.pace = self.pace.seen(report, seconds)
+
     def _tell(self, steps: int) -> None:
         first = self.work.count - self.missing
         options = self.options(first)
@@ -254,7 +269,7 @@ def _fit_blocks(
         work.load()
         return None
     plan = _Plan(work, made, settings, budget, here)
-    work.fit_all(plan.options)
+    work.fit_all(plan.options, plan.ended)
     budget.keep()
     return plan.step_seconds
 
