@@ -79,7 +79,7 @@ export type { GenerateOptions } from './run/generate-options.js'
 export type { FinishReason, GenerationSummary, Piece, Timings, TokenLogprob, Usage } from './run/generation.js'
 export type { KvType } from './run/kv.js'
 export { type Activations, Model, type ModelInfo, type ModelOptions } from './run/model.js'
-export type { SamplingOptions } from './run/sampler.js'
+export type { SamplingOptions, Speculate } from './run/sampler.js'
 export { Session, type SessionMaker, type SessionModel } from './run/session.js'
 export type {
   Completion,

@@ -70,6 +70,7 @@ struct SamplerState {
     const int32_t vocab_size;
     bool busy = false;  // a job has it
     Progress progress;
+    std::unique_ptr<Guesser> guesser;  // null: nothing is guessed
 
     static constexpr const char* kName = "NativeSampler";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d70, 0x58c1e0b7f3946ad2};

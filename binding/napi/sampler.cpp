@@ -37,6 +37,21 @@ bool read_bias(Napi::Env env, Fields& fields, int32_t vocab_size, Shortlist* out
     return check_ids(env, out->bias_ids, vocab_size, "bias_ids");
 }
 
+// { said, most, always }, or undefined.
+bool read_guesses(Napi::Env env, Napi::Value value, int32_t vocab_size, SamplerState* state) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    Fields fields(env, value, "guesses");
+    std::vector<int32_t> said;
+    int32_t most = 0;
+    bool always = false;
+    fields.array("said", static_cast<size_t>(kMaxContext), &said);
+    fields.integer("most", 1, Guesser::kMost, &most);
+    fields.boolean("always", &always);
+    if (!fields.ok() || !check_ids(env, said, vocab_size, "said")) return false;
+    state->guesser = std::make_unique<Guesser>(std::move(said), most, always);
+    return true;
+}
+
 std::shared_ptr<SamplerState> read_sampler(Napi::Env env, Napi::Value value) {
     Fields fields(env, value, "options");
     SamplingOptions options;
@@ -59,7 +74,9 @@ std::shared_ptr<SamplerState> read_sampler(Napi::Env env, Napi::Value value) {
     options.seed |= seed_high << 32;
     if (!fields.ok() || !read_bias(env, fields, vocab_size, &options.changes)) return nullptr;
     if (!check_ids(env, recent, vocab_size, "recent")) return nullptr;
-    return std::make_shared<SamplerState>(std::move(options), std::move(recent), vocab_size);
+    auto state = std::make_shared<SamplerState>(std::move(options), std::move(recent), vocab_size);
+    if (!read_guesses(env, fields.get("guesses"), vocab_size, state.get())) return nullptr;
+    return state;
 }
 
 Napi::Value sampler_construct(const Napi::CallbackInfo& call) {

@@ -205,8 +205,8 @@ Napi::Value item_value(Napi::Env env, const StepItem& item, double step_ms) {
         result.Set("hidden", copy_out<Napi::Float64Array>(env, item.hidden_state));
     }
     if (item.sampler && item.all_processed()) {
-        result.Set("id", item.choice.id);
-        result.Set("logprob", item.choice.logprob);
+        result.Set("id", item.choices.front().id);
+        result.Set("logprob", item.choices.front().logprob);
     }
     if (item.wants_scores) {
         Napi::Object scores = Napi::Object::New(env);

@@ -24,35 +24,86 @@ void Generation::run(Pool& pool) {
     pool.resize(engine->threads);
     request.cancel = cancel.get();
     request.items = {&item};
+    const int before = item.session->length();
     const auto start = Clock::now();
     status = run_step(*engine, pool, request);
     const auto end = Clock::now();
-    if (!status.ok() || !item.sampler || !item.all_processed()) return;
-    status = item.sampled;
-    if (!status.ok()) return;
-    --most;
-    ++progress->made;
+    if (status.ok() && (!item.sampler || !item.all_processed())) return;
+    if (status.ok()) status = item.sampled;
+    if (!status.ok()) {
+        if (item.guesses == 0) return;
+        status = {};  // the text may not go where that went wrong; if it does, it will again
+    }
     const double ms = std::chrono::duration<double, std::milli>(end - start).count();
-    untold_.push_back({item.choice, std::exchange(item.scores, {}), ms});
-    decide(ms);
+    take_choices(ms);
+    if (go_on_from(before)) decide(ms / static_cast<double>(std::max<size_t>(item.choices.size(), 1)));
     if (end - told_ < kTellTime && untold_.size() < kMostTold) return;
     told_ = end;
     tell_all();
 }
 
-// Whether the token that was chosen is computed too.
-void Generation::decide(double ms) {
-    const int32_t id = item.choice.id;
-    if (most == 0 || item.session->length() == item.session->capacity() ||
-        std::find(stop_tokens.begin(), stop_tokens.end(), id) != stop_tokens.end()) {
-        return;
+// What the sampler chose, up to the first stop token.
+void Generation::take_choices(double ms) {
+    std::vector<Choice>& choices = item.choices;
+    const auto is_stop = [&](const Choice& one) {
+        return std::find(stop_tokens.begin(), stop_tokens.end(), one.id) != stop_tokens.end();
+    };
+    const auto stop = std::find_if(choices.begin(), choices.end(), is_stop);
+    if (stop != choices.end()) {
+        choices.erase(stop + 1, choices.end());
+        most = static_cast<int64_t>(choices.size());  // nothing follows
     }
-    item.tokens.assign(1, id);
+    const auto count = static_cast<int64_t>(choices.size());
+    // A prompt takes another time than a token.
+    const bool is_decode = item.tokens.size() == static_cast<size_t>(item.guesses) + 1;
+    if (guesser && count > 0 && is_decode) guesser->learn(item.guesses, static_cast<int>(count) - 1, ms);
+    const size_t top = static_cast<size_t>(item.score.top);
+    for (size_t i = 0; i < choices.size(); ++i) {
+        Made made{choices[i], {}, ms / static_cast<double>(count)};
+        if (item.wants_scores) {
+            const auto ids = item.scores.top_ids.begin() + static_cast<std::ptrdiff_t>(i * top);
+            const auto logprobs = item.scores.top_logprobs.begin() + static_cast<std::ptrdiff_t>(i * top);
+            made.scores.top_ids.assign(ids, ids + static_cast<std::ptrdiff_t>(top));
+            made.scores.top_logprobs.assign(logprobs, logprobs + static_cast<std::ptrdiff_t>(top));
+        }
+        untold_.push_back(std::move(made));
+        if (guesser) guesser->push(choices[i].id);
+    }
+    item.scores = {};
+    most -= count;
+    progress->made += count;
+}
+
+// The session goes back to where guesses were wrong; item.tokens are what it does not hold of all that is known by now, at least
+// one. False when nothing is to follow. before: its length before the step.
+bool Generation::go_on_from(int before) {
+    std::vector<int32_t>& tokens = item.tokens;
+    tokens.resize(tokens.size() - static_cast<size_t>(std::exchange(item.guesses, 0)));
+    for (const Choice& one : item.choices) tokens.push_back(one.id);
+    const int agreed = before + static_cast<int>(tokens.size()) - 1;
+    if (item.session->length() > agreed) item.session->rewind(agreed);
+    tokens.erase(tokens.begin(), tokens.begin() + (item.session->length() - before));
     item.processed = 0;
-    item.score.from = 0;
+    return most > 0 && item.session->length() < item.session->capacity();
+}
+
+// Whether the token that was chosen is computed too, and with which guesses.
+void Generation::decide(double ms) {
+    add_guesses();
+    item.score.from = static_cast<int>(item.tokens.size()) - 1 - item.guesses;
     const auto ahead = std::clamp(static_cast<int64_t>(kAheadMs / std::max(ms, 0.01)), int64_t{1}, kMostAhead);
     behind_ = progress->made - progress->taken.load(std::memory_order_relaxed) > ahead;
     going_on_ = !behind_;
+}
+
+// Not behind a step in which nothing was chosen: there a guess went wrong.
+void Generation::add_guesses() {
+    if (!guesser || item.choices.empty()) return;
+    const int64_t room = item.session->capacity() - item.session->length() - static_cast<int64_t>(item.tokens.size());
+    const auto limit = static_cast<int>(std::min({most - 1, room, int64_t{Guesser::kMost}}));
+    const std::vector<int32_t> guesses = guesser->guess(limit);
+    item.tokens.insert(item.tokens.end(), guesses.begin(), guesses.end());
+    item.guesses = static_cast<int>(guesses.size());
 }
 
 bool Generation::again(bool others) {

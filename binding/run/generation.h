@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "run/guesser.h"
 #include "run/step.h"
 #include "system/worker.h"
 
@@ -27,10 +28,12 @@ public:
     StepItem item;        // session, first tokens, and the sampler: without one the tokens are computed and nothing else
     StepRequest request;  // its chunk
     Progress* progress = nullptr;  // of the sampler
+    Guesser* guesser = nullptr;    // of the sampler too; null: nothing is guessed. Not for sessions with layers of the delta rule
     int64_t most = 0;              // tokens to choose
     std::vector<int32_t> stop_tokens;
 
-    // One token, so that jobs of other sessions come in between. The first time: the prompt, and one token.
+    // One token, and those behind it that were guessed, so that jobs of other sessions come in between. The first time: the
+    // prompt, and one token.
     void run(Pool& pool) final;
     bool again(bool others) final;
     // Whether it ended because the consumer was behind.
@@ -43,7 +46,10 @@ protected:
 private:
     using Clock = std::chrono::steady_clock;
 
+    void take_choices(double ms);
+    bool go_on_from(int before);
     void decide(double ms);
+    void add_guesses();
     void tell_all();
 
     bool going_on_ = false, behind_ = false;

@@ -79,6 +79,13 @@ bool wait_for(const Sampler& sampler, const std::function<bool()>& nobody_waits)
     return true;
 }
 
+// Whether everything up to this token, from which the sampler is to go on, is what it chose.
+bool guessed_right(const StepItem& item, int token) {
+    const auto guess = static_cast<size_t>(token + 1 + item.guesses) - item.tokens.size();  // 0: the last that was known
+    if (guess == 0) return true;
+    return item.sampled.ok() && item.choices.size() == guess && item.choices.back().id == item.tokens[static_cast<size_t>(token)];
+}
+
 void take_row(Engine& engine, const float* logits, StepItem& item, int token, const std::function<bool()>& nobody_waits) {
     const KernelSet& kernels = *engine.model->kernels;
     const int n = engine.model->config.vocab_size;
@@ -87,10 +94,12 @@ void take_row(Engine& engine, const float* logits, StepItem& item, int token, co
         item.rows.insert(item.rows.end(), logits, logits + n);
     }
     if (item.wants_scores && token >= item.score.from) score_row(kernels, logits, n, item, token, engine.candidates, item.scores);
-    if (!item.sampler || !last) return;
+    if (!item.chooses_after(token) || !guessed_right(item, token)) return;
+    Choice choice;
     item.sampled = wait_for(*item.sampler, nobody_waits)
-                       ? item.sampler->choose(kernels, logits, n, engine.candidates, &item.choice)
+                       ? item.sampler->choose(kernels, logits, n, engine.candidates, &choice)
                        : error("ERR_HELD", "Which tokens may be chosen was not known in time.");
+    if (item.sampled.ok()) item.choices.push_back(choice);
 }
 
 // All at once and before anything is computed, so that what does not fit is known then.
@@ -101,6 +110,8 @@ Status reserve_results(StepItem& item, const Config& config) {
     const Status status = caught([&] {
         item.rows.reserve(rows * static_cast<size_t>(config.vocab_size));
         if (item.hidden != WantedHidden::none) item.hidden_state.assign(static_cast<size_t>(config.dim), 0.0);
+        item.choices.clear();
+        if (item.sampler) item.choices.reserve(static_cast<size_t>(item.guesses) + 1);
         item.scores.logprobs.reserve(scored);
         item.scores.top_ids.reserve(scored * top);
         item.scores.top_logprobs.reserve(scored * top);
@@ -127,9 +138,7 @@ size_t next_budget(const StepRequest& request, const Pool& pool, double pace) {
 
 bool StepItem::wants_row(int token) const {
     const bool last = is_last(token);
-    if (logits == WantedLogits::all || (last && (logits == WantedLogits::last || sampler))) {
-        return true;
-    }
+    if (logits == WantedLogits::all || (last && logits == WantedLogits::last) || chooses_after(token)) return true;
     return wants_scores && token >= score.from;
 }
 

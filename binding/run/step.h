@@ -35,18 +35,22 @@ struct StepItem {
     bool ends = false;                        // a text ends with the last token; so it does where a sampler chooses
     ScoreRequest score;
     Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
+    // So many of the last tokens are guesses of what the sampler chooses: it chooses from where they begin, and goes on behind each
+    // that was right. All of them are in the cache afterwards.
+    int guesses = 0;
 
     // ---- results
     int processed = 0;  // tokens now in the cache
     std::vector<float> rows;  // (rows, vocab_size) logits
     std::vector<double> hidden_state;  // (dim) when all tokens were processed; added up in the tokens' order
     Scores scores;
-    Status sampled;  // when all tokens were processed
-    Choice choice;   // when sampled.ok()
+    Status sampled;  // when all tokens were processed; of the last thing that was to be chosen
+    std::vector<Choice> choices;  // one, and one more for each guess that was right; one fewer when sampled is an error
 
     bool all_processed() const { return static_cast<size_t>(processed) == tokens.size(); }
     bool is_last(int token) const { return static_cast<size_t>(token) + 1 == tokens.size(); }
     bool wants_row(int token) const;  // whether somebody looks at the logits after this token
+    bool chooses_after(int token) const { return sampler && token >= static_cast<int>(tokens.size()) - 1 - guesses; }
     bool wants_hidden(int token) const { return hidden == WantedHidden::sum || (hidden == WantedHidden::last && is_last(token)); }
 };
 

@@ -29,9 +29,17 @@ export const ANSWER_OPTIONS: Record<string, OptionSpec> = {
   'presence-penalty': { type: 'number', api: 'presencePenalty', help: 'subtract this from tokens that occurred' },
   'frequency-penalty': { type: 'number', api: 'frequencyPenalty', help: 'subtract this per occurrence' },
   seed: { type: 'integer', help: 'same seed, same text (default: random)' },
+  speculate: {
+    type: 'string',
+    value: 'auto|off|N',
+    help: 'compute what was said before ahead, N tokens at a time: the same text, sooner (default auto)',
+  },
   stop: { type: 'string', value: 'TEXT', multiple: true, help: 'stop before this text; may be given several times' },
 }
 
 export function generateOptions(values: OptionValues): GenerateOptions {
-  return apiOptions(ANSWER_OPTIONS, values)
+  const options: GenerateOptions = apiOptions(ANSWER_OPTIONS, values)
+  const { speculate } = options as { speculate?: unknown }
+  if (typeof speculate === 'string' && /^\d+$/.test(speculate)) options.speculate = Number(speculate)
+  return options
 }

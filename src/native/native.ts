@@ -132,6 +132,11 @@ export interface NativeSamplerOptions {
   /** 32 bits each */
   seed_low: number
   seed_high: number
+  /**
+   * What follows is guessed from `said`, all tokens so far, at most `most` (1 to 32) tokens at a time, and computed together with the
+   * token before; what is chosen is the same. `always`: whether that pays or not. Sessions with states guess nothing.
+   */
+  guesses?: { said: Int32Array; most: number; always: boolean } | undefined
 }
 
 /** Chooses tokens; what it chose is among the recent ones from then on. Made by `new addon.Sampler(options)`. */
@@ -351,8 +356,8 @@ export interface NativeAddon {
    * Computes `tokens` in chunks as step() does, chooses what follows, computes that, and so on, taking turns with other
    * jobs after every token. The last token chosen is not computed. Tokens are told at once, or together when less than
    * 8 ms lie between them. Ends when `most` are chosen or a stop token is, when the session is full, on `cancel`, and when
-   * `sampler.took()` was called for too few tokens: no more than 20 ms of work (and one token, at most 49) lie ahead of
-   * the consumer. Resolves with true in this last case. Errors as of step().
+   * `sampler.took()` was called for too few tokens: no more than 20 ms of work (and one step, at most 48 tokens and one step) lie
+   * ahead of the consumer. Resolves with true in this last case. Errors as of step().
    */
   generate(
     model: NativeModel,

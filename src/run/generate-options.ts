@@ -10,8 +10,16 @@ import {
   stringOption,
   tokenIds,
 } from '../options.js'
+import { shown } from '../shown-value.js'
 import { isRecord } from '../text/tokenizer-json.js'
-import { type CheckedSampling, checkSampling, SAMPLING_NAMES, type SamplingOptions } from './sampler.js'
+import {
+  type CheckedSampling,
+  checkSampling,
+  MOST_GUESSES,
+  SAMPLING_NAMES,
+  type SamplingOptions,
+  type Speculate,
+} from './sampler.js'
 
 /**
  * What a generation is told: how tokens are chosen, where the answer ends, what comes with it, and which form it has (at most one
@@ -33,6 +41,12 @@ export interface GenerateOptions extends SamplingOptions {
   topLogprobs?: number
   /** tokens of the prompt that are computed at once, at most 256; default, and with 0: as many as take about 100 ms */
   chunk?: number
+  /**
+   * tokens that were said before in the same order are guessed to come again, and computed together: the same text in less time where
+   * much is repeated. 'auto', the default, guesses where it has paid so far; a number, 1 to 32, always so many; 'off'. Nothing is
+   * guessed in answers of a given form, in models whose layers have states (Qwen3.5), and in a `Batch`
+   */
+  speculate?: Speculate
   /** names of special tokens that are part of the text, such as `<tool_call>`; the others give none */
   showSpecial?: readonly string[]
   /** marks between which the text may begin with thinking, such as `<think>` and `</think>`: `stop` does not apply there */
@@ -60,6 +74,7 @@ const NAMES = [
   'logprobs',
   'topLogprobs',
   'chunk',
+  'speculate',
   'showSpecial',
   'thinking',
   'signal',
@@ -77,12 +92,20 @@ export interface CheckedGenerateOptions {
   logprobs: boolean
   topLogprobs: number
   chunk: number
+  speculate: Speculate
   showSpecial: string[]
   thinking: readonly [open: string, close: string] | undefined
   signal: AbortSignal | undefined
   /** undefined: the answer may be anything */
   shape: AnswerShape | undefined
   sampling: CheckedSampling
+}
+
+function speculateOption(value: unknown = 'auto'): Speculate {
+  if (value === 'auto' || value === 'off') return value
+  const isCount = Number.isInteger(value) && (value as number) >= 1 && (value as number) <= MOST_GUESSES
+  if (isCount) return value as number
+  throw badOption('speculate', `must be auto, off or a number of tokens from 1 to ${MOST_GUESSES}, not ${shown(value)}`)
 }
 
 function nameList(field: string, value: unknown = []): string[] {
@@ -142,6 +165,7 @@ export function checkGenerateOptions(options: GenerateOptions | undefined, vocab
     logprobs: booleanOption(fields, 'logprobs') ?? topLogprobs > 0,
     topLogprobs,
     chunk: integerOption(fields, 'chunk', 0, 256) ?? 0,
+    speculate: speculateOption(fields.speculate),
     showSpecial: nameList('showSpecial', fields.showSpecial),
     thinking: marksOption(fields.thinking),
     signal: signalOption(fields),

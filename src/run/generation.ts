@@ -93,7 +93,8 @@ export class Generation {
     this.#options = options
     this.#cancel = cancel
     if (options.maxTokens > 0) {
-      this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice()))
+      const speculate = constraint ? 'off' : options.speculate
+      this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice(), speculate))
     }
     this.#pieces = new Pieces(tokenizer, options, timeline.slice())
     this.#usage = { promptTokens: timeline.length, cachedTokens: cached, newTokens: 0 }

@@ -112,8 +112,19 @@ function checkBias(bias: unknown, vocabSize: number): { ids: Int32Array; values:
   }
 }
 
+/** Whether, and how many, tokens are guessed: `speculate` of `GenerateOptions`. */
+export type Speculate = 'auto' | 'off' | number
+
+export const MOST_GUESSES = 32
+/** With `auto`, which begins with 4 and takes twice as many whenever all were right. */
+const AUTO_GUESSES = 16
+
 /** The options as native code takes them; `tokens`: those on the timeline. */
-export function nativeSampling(options: CheckedSampling, tokens: Int32Array): NativeSamplerOptions {
+export function nativeSampling(
+  options: CheckedSampling,
+  tokens: Int32Array,
+  speculate: Speculate = 'off',
+): NativeSamplerOptions {
   const { repeatPenalty, presencePenalty, frequencyPenalty } = options
   const penalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
   const lastN = penalties ? options.repeatLastN : 0
@@ -134,6 +145,14 @@ export function nativeSampling(options: CheckedSampling, tokens: Int32Array): Na
     recent: tokens.subarray(Math.max(0, tokens.length - lastN)),
     seed_low: Number(seed & 0xffffffffn),
     seed_high: Number(seed >> 32n),
+    guesses:
+      speculate === 'off'
+        ? undefined
+        : {
+            said: tokens,
+            most: speculate === 'auto' ? AUTO_GUESSES : speculate,
+            always: speculate !== 'auto',
+          },
   }
 }
 

@@ -17,6 +17,7 @@ namespace {
 struct Told {
     std::mutex mutex;
     std::vector<int32_t> ids;
+    size_t tops = 0;  // tokens that came with their two likeliest
 
     size_t count() {
         const std::lock_guard<std::mutex> lock(mutex);
@@ -31,7 +32,10 @@ public:
 protected:
     void tell(std::vector<Made> made_tokens) override {
         const std::lock_guard<std::mutex> lock(told->mutex);
-        for (const Made& one : made_tokens) told->ids.push_back(one.choice.id);
+        for (const Made& one : made_tokens) {
+            told->ids.push_back(one.choice.id);
+            told->tops += one.scores.top_ids.size() == 2;
+        }
     }
 };
 
@@ -88,6 +92,43 @@ std::vector<int32_t> alone(const std::shared_ptr<Model>& model, uint64_t seed, i
     wait_for(news, 1);
     CHECK(worker.take_finished()[0]->status.ok());
     return consumer.told->ids;
+}
+
+// What follows is guessed from a text that is partly what will be chosen: the same tokens, whatever is right of it, and the
+// session holds what it would without guesses.
+void guesses_change_nothing(const std::shared_ptr<Model>& model) {
+    for (uint64_t seed = 0; seed < 12; ++seed) {
+        const int64_t most = seed == 0 ? 1 : 40 + static_cast<int64_t>(seed);
+        const std::vector<int32_t> wanted = alone(model, seed, most);
+        made::Random random{seed};
+        std::vector<int32_t> said = wanted;
+        for (int32_t& id : said) {
+            if (random.chance(6)) id = random.between(0, 89);
+        }
+        for (const int32_t id : {3, 1, 4, 1, 5, 9, 2, 6}) said.push_back(id);
+        Guesser guesser(said, random.between(1, Guesser::kMost), true);
+        std::atomic<int> news{0};
+        Worker worker([&] { ++news; });
+        Consumer consumer(model, seed);
+        consumer.progress.taken = 1 << 20;
+        auto job = consumer.job(new_engine(model, 2), most);
+        job->guesser = &guesser;
+        job->item.wants_scores = true;
+        job->item.score = {7, 2, -1};
+        if (seed % 3 == 2) job->stop_tokens = {wanted[wanted.size() / 2]};
+        const std::vector<int32_t> stops = job->stop_tokens;
+        CHECK(worker.post(std::move(job)).ok());
+        wait_for(news, 1);
+        const auto finished = worker.take_finished();
+        CHECK(finished[0]->status.ok());
+        std::vector<int32_t> told = wanted;
+        for (size_t i = 0; i < told.size(); ++i) {
+            if (!stops.empty() && told[i] == stops[0]) told.resize(i + 1);
+        }
+        CHECK(consumer.told->ids == told);
+        CHECK(consumer.told->tops == told.size());
+        CHECK(consumer.session->length() == 8 + static_cast<int>(told.size()) - 1);
+    }
 }
 
 // Several at once take turns, and none changes another's tokens.
@@ -208,6 +249,7 @@ int main() {
     std::shared_ptr<Model> model;
     if (!CHECK(file.load(*choose_kernels(std::getenv("ONEBIT_ISA"), nullptr), Activations::int8, pool, &model).ok())) return check::summary();
     generations_share_a_worker(model);
+    guesses_change_nothing(model);
     a_sampler_that_is_held(model);
     a_consumer_that_is_behind(model);
     stopped_at_any_moment(model, check::few_variants() ? 40 : 200);

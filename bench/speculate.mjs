@@ -1,0 +1,103 @@
+// `npm run bench:speculate -- MODEL [--tokens 160] [--rounds 5] [--threads N] [--verbose]`: what guessing tokens from what was said
+// gains, on texts that are edited (most of the answer stands in the prompt) and elsewhere (stories, questions, lists). Each prompt
+// goes through the model's chat template and is answered greedily, with guesses (auto) and without in turns; the texts must be
+// the same. Prints tokens/s without, and medians of speed(auto) / speed(off).
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { median } from '../dist/bench/statistics.js'
+import { Model } from '../dist/index.js'
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    tokens: { type: 'string', default: '160' },
+    rounds: { type: 'string', default: '5' },
+    threads: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
+  },
+})
+if (positionals.length !== 1) {
+  console.error('Name a model with a chat template.')
+  process.exit(2)
+}
+const [tokens, rounds] = [values.tokens, values.rounds].map(Number)
+
+const LETTER = `Dear Mrs Miller,
+thank you for your letter of 3 May. We are sorry that the lamp which you bought in our shop was broken when it arrived. We have sent
+you a new one today, and it should be with you by Friday. You need not send the broken lamp back to us. If there is anything else
+that we can do for you, please call us between 9 and 5 on any day but Sunday.
+Yours sincerely, Tom Baker`
+const CODE = `function total(items) {
+  let sum = 0
+  for (const item of items) {
+    if (item.price > 0) sum += item.price * item.count
+  }
+  return sum
+}
+
+function average(items) {
+  let sum = 0
+  for (const item of items) {
+    if (item.price > 0) sum += item.price
+  }
+  return sum / items.length
+}`
+const NOTES = `- Monday: the meeting begins at 10, in the large room on the second floor.
+- Tuesday: the painters come, all windows have to be closed.
+- Wednesday: no meeting; the report has to be ready by noon.
+- Thursday: lunch with the people from the north office.
+- Friday: the large room is closed, everything is on the first floor.`
+
+const SETS = {
+  edits: [
+    `Repeat this letter word for word, but write "chair" instead of "lamp":\n\n${LETTER}`,
+    `Copy this letter exactly:\n\n${LETTER}`,
+    `Repeat this code exactly, but call the variable "result" instead of "sum":\n\n${CODE}`,
+    `Copy this code:\n\n${CODE}`,
+    `Write these notes once more, with "Saturday" instead of "Friday":\n\n${NOTES}`,
+  ],
+  elsewhere: [
+    'Tell me a story about a dog who finds a red ball.',
+    'What is the capital of France, and what is it known for?',
+    'List ten things that one needs for a journey by train.',
+    'Explain to a child why the sky is blue.',
+    'Write a poem about the sea in winter.',
+  ],
+}
+
+async function answer(model, prompt, speculate) {
+  const session = model.createSession()
+  const messages = [{ role: 'user', content: prompt }]
+  const { text, timings, usage } = await session.complete(messages, { temperature: 0, maxTokens: tokens, speculate })
+  session.dispose()
+  return { text, newTokens: usage.newTokens, tokensPerSecond: timings.tokensPerSecond }
+}
+
+const model = await Model.load(positionals[0], values.threads ? { threads: Number(values.threads) } : {})
+console.log(`${cpus()[0].model}, ${model.isa}, ${model.threads} threads; ${positionals[0]}; ${rounds} rounds\n`)
+console.log('| | prompt | tokens | tokens/s without | with / without |\n|---|---|---:|---:|---:|')
+const all = {}
+for (const [set, prompts] of Object.entries(SETS)) {
+  const found = []
+  for (const prompt of prompts) {
+    const ratios = []
+    let plain
+    for (let round = 0; round <= rounds; round++) {
+      const order = round % 2 === 0 ? ['off', 'auto'] : ['auto', 'off']
+      const got = {}
+      for (const speculate of order) got[speculate] = await answer(model, prompt, speculate)
+      if (got.auto.text !== got.off.text) throw new Error(`another text with guesses: ${prompt}`)
+      if (round > 0) ratios.push(got.auto.tokensPerSecond / got.off.tokensPerSecond)
+      plain = got.off
+    }
+    if (values.verbose) console.error(`${prompt}\n=> ${plain.text}\n`)
+    found.push(median(ratios))
+    const about = prompt.split('\n')[0].slice(0, 50)
+    console.log(
+      `| ${set} | ${about} | ${plain.newTokens} | ${plain.tokensPerSecond.toFixed(1)} | ${found.at(-1).toFixed(2)} |`,
+    )
+  }
+  all[set] = Math.exp(found.reduce((sum, ratio) => sum + Math.log(ratio), 0) / found.length)
+}
+for (const [set, mean] of Object.entries(all)) console.log(`\n${set}: ${mean.toFixed(2)} x in the geometric mean`)
+await model.dispose()

@@ -1,0 +1,42 @@
+// Guesses of the tokens that follow, from what was said before ("prompt lookup": Saxena, 2023). A step that computes several
+// tokens reads the weights once, so that guesses that are right come nearly for nothing; which ones are, the sampler says.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace onebit {
+
+class Guesser {
+public:
+    static constexpr int kMost = 32;
+
+    // said: the tokens so far. most: 1..kMost guesses at a time. always: so many, whether that pays or not.
+    Guesser(std::vector<int32_t> said, int most, bool always);
+
+    void push(int32_t token);
+
+    // At most `limit` tokens that may follow the last one: those behind the place that most resembles the end of what was said,
+    // by the tokens before it. None where no place has the same three, and where guessing does not pay.
+    std::vector<int32_t> guess(int limit) const;
+
+    // A step with one token that was known and `guesses` more, of which the first `right` were; ms: what it took.
+    void learn(int guesses, int right, double ms);
+
+private:
+    int32_t hash_at(size_t last) const;
+    size_t alike(size_t a, size_t b) const;
+    bool pays() const;
+
+    std::vector<int32_t> said_;
+    std::vector<int32_t> newest_;    // by hash of three tokens: index of the last of them, newest first; -1: none
+    std::vector<int32_t> previous_;  // by that index: the one before it with the same hash
+    const int most_;
+    const bool always_;
+    int next_ = 4;  // guesses at a time
+    // ms: of a step without guesses, of all steps, and what guesses have saved of it.
+    double plain_ms_ = 0, all_ms_ = 0, saved_ms_ = 0;
+};
+
+}  // namespace onebit
