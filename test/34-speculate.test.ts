@@ -67,7 +67,9 @@ describe('an answer with guesses', () => {
   it('is refused what is no number of tokens', async () => {
     const model = await tinyModel('sign')
     for (const speculate of [0, 33, 1.5, 'on', true, null])
-      expect(await codeOf(() => model.createSession().complete('x', { speculate: speculate as never }))).toBe('ERR_BAD_OPTION')
+      expect(await codeOf(() => model.createSession().complete('x', { speculate: speculate as never }))).toBe(
+        'ERR_BAD_OPTION',
+      )
     await model.dispose()
   })
 })

@@ -301,7 +301,7 @@ describe('what begins with a slash', () => {
 describe('/set', () => {
   it('changes how answers are made, by the rules of the options', async () => {
     const desk = new TestDesk(model)
-    expect((await desk.type('/set')).split('\n').length).toBe(11)
+    expect((await desk.type('/set')).split('\n').length).toBe(12)
     expect(await desk.type('/set temp 0.5')).toMatch(/^temp +0.5 /)
     expect(await desk.type('/set n 3')).toMatch(/^n +3 /)
     expect(await desk.type('/set stop the end')).toContain('["the end"]')
