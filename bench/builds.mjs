@@ -14,7 +14,7 @@ import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { randomModel } from '../dist/bench/random-model.js'
-import { median } from '../dist/bench/statistics.js'
+import { geometricMean, median } from '../dist/bench/statistics.js'
 import { addon } from '../dist/native/addon.js'
 import { promptOf } from './peers/prompt.mjs'
 
@@ -23,8 +23,6 @@ const OWN = join(SCRIPT, '..', '..', 'build', 'Release', 'onebit.node')
 const PROMPTS = [512, 256, 128, 64, 32, 16]
 const DECODES = [64, 32, 16, 8, 4]
 const PROBES = ['int8', 'lookup', 'f32']
-
-const geometricMean = (numbers) => Math.exp(numbers.reduce((sum, one) => sum + Math.log(one), 0) / numbers.length)
 
 /** What one build is asked, in the process that has it; each answer is { seconds } or the probes' figures. */
 async function answer(message, state) {

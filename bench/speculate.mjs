@@ -4,7 +4,7 @@
 // the same. Prints tokens/s without, and medians of speed(auto) / speed(off).
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
-import { median } from '../dist/bench/statistics.js'
+import { geometricMean, median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
 
 const { values, positionals } = parseArgs({
@@ -97,7 +97,7 @@ for (const [set, prompts] of Object.entries(SETS)) {
       `| ${set} | ${about} | ${plain.newTokens} | ${plain.tokensPerSecond.toFixed(1)} | ${found.at(-1).toFixed(2)} |`,
     )
   }
-  all[set] = Math.exp(found.reduce((sum, ratio) => sum + Math.log(ratio), 0) / found.length)
+  all[set] = geometricMean(found)
 }
 for (const [set, mean] of Object.entries(all)) console.log(`\n${set}: ${mean.toFixed(2)} x in the geometric mean`)
 await model.dispose()

@@ -1,11 +1,10 @@
 // The addons as users get them: node scripts/prebuild-tests.mjs [--build | --prepare] [SYSTEM[=SET,...] ...]. Packs the package,
-// installs the tarball in an empty project without running any script, and compares in every runtime at hand the logits of the built-in model on every path of
-// this machine, and a text, with those of this clone's own build. --build compiles the systems named first, and, where this
-// machine can run them, the test programs that print hashes of whole models' logits, to compare compilers with each other;
-// SYSTEM=avx2 leaves out all sets but scalar and those named, which saves minutes and is not for publishing. --prepare only fetches
-// and makes what the others will need of the network, and of one processor for minutes.
+// installs the tarball in an empty project without running any script, and compares in every runtime at hand the logits of the
+// built-in model on every path of this machine, and a text, with those of this clone's own build. --build compiles the systems
+// named first, and, where this machine can run them, the test programs that print hashes of whole models' logits, to compare
+// compilers with each other; SYSTEM=avx2 leaves out all sets but scalar and those named, which saves minutes and is not for
+// publishing. --prepare only fetches and makes what the others will need of the network, and of one processor for minutes.
 import { spawnSync } from 'node:child_process'
-
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

@@ -89,19 +89,18 @@ bool Generation::go_on_from(int before) {
 
 // Whether the token that was chosen is computed too, and with which guesses.
 void Generation::decide(double ms) {
-    add_guesses();
-    item.score.from = static_cast<int>(item.tokens.size()) - 1 - item.guesses;
+    item.score.from = static_cast<int>(item.tokens.size()) - 1;
     const auto ahead = std::clamp(static_cast<int64_t>(kAheadMs / std::max(ms, 0.01)), int64_t{1}, kMostAhead);
     behind_ = progress->made - progress->taken.load(std::memory_order_relaxed) > ahead;
     going_on_ = !behind_;
+    if (going_on_) add_guesses();
 }
 
 // Not behind a step in which nothing was chosen: there a guess went wrong.
 void Generation::add_guesses() {
     if (!guesser || item.choices.empty()) return;
     const int64_t room = item.session->capacity() - item.session->length() - static_cast<int64_t>(item.tokens.size());
-    const auto limit = static_cast<int>(std::min({most - 1, room, int64_t{Guesser::kMost}}));
-    const std::vector<int32_t> guesses = guesser->guess(limit);
+    const std::vector<int32_t> guesses = guesser->guess(static_cast<int>(std::min(most - 1, room)));
     item.tokens.insert(item.tokens.end(), guesses.begin(), guesses.end());
     item.guesses = static_cast<int>(guesses.size());
 }

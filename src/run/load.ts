@@ -96,16 +96,12 @@ async function loadObt(obt: OpenObt, checked: CheckedModelOptions): Promise<Load
   const weights = loadWeights(header, { ...checked, signal })
   const text = loadText(obt)
   text.catch((error) => stop.abort(error))
+  const native = await weights
   try {
-    const native = await weights
-    try {
-      native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
-      return { native, config: header.config, info: describeModel(native, header, checked), ...(await text) }
-    } catch (error) {
-      void native.dispose()
-      throw error
-    }
-  } finally {
-    await text.catch(() => {}) // it reads from the open file
+    native.limitCheckpoints(checked.checkpointMiB * 2 ** 20)
+    return { native, config: header.config, info: describeModel(native, header, checked), ...(await text) }
+  } catch (error) {
+    void native.dispose()
+    throw error
   }
 }
