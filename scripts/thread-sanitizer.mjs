@@ -15,7 +15,6 @@ const FOLDER = 'build-tsan'
 const PROGRAMS = ['forward_fuzz_test', 'generation_test', 'pool_test', 'worker_test']
 const tally = new Tally()
 const env = {
-  ONEBIT_ISA: 'scalar', // the only kernels that are built with checks
   ONEBIT_FUZZ: '60',
   ONEBIT_VARIANTS: 'few',
   ...process.env,
@@ -40,7 +39,8 @@ else {
     ? ['setarch', process.arch === 'x64' ? 'x86_64' : process.arch, '-R']
     : []
   try {
-    crossBuildTestPrograms(FOLDER, ['-DONEBIT_TSAN=ON'], PROGRAMS)
+    // The scalar kernels touch the memory that all others touch, and are built in a tenth of the time.
+    crossBuildTestPrograms(FOLDER, ['-DONEBIT_TSAN=ON', '-DONEBIT_SETS=scalar'], PROGRAMS)
     await onAllProcessors(PROGRAMS, async (name) => {
       const run = await runTestProgram(FOLDER, name, { env, prefix })
       report(tally, `${name} under ThreadSanitizer`, run)
