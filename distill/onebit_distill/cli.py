@@ -150,9 +150,9 @@ def _stopped(result, run: Path) -> None:
         raise DistillError("ERR_INTERRUPTED", message, "The same command goes on from there.")
 
 
-#: of `reconstruct` where neither the command line nor a file says it: signs are found by then, and end to end latents
-#: only bear small steps (2e-3 diverged at once on a 135M teacher)
-_RECONSTRUCT_DEFAULTS = {"lr": 2e-4, "hidden_weight": 0.05}
+#: of `reconstruct` where neither the command line nor a file says it: signs are found by then, and with these a latent has
+#: at least 20 steps to go before it turns one (BlockFit.margin); docs/reconstruct.md has other rates
+_RECONSTRUCT_DEFAULTS = {"lr": 1e-3, "hidden_weight": 0.05}
 
 
 def _add_reconstruct(commands) -> None:

@@ -22,6 +22,7 @@ from onebit_distill.training.block_fit import (
     BlockFitter,
     BlockLoss,
     BlockReport,
+    harden,
     sign_groups,
     stage_steps,
 )
@@ -252,7 +253,7 @@ def test_the_command_fits_blocks_and_then_end_to_end(made, tmp_path, capsys):  #
     assert lines[1]["steps"] == {"absorb": 2, "mixer": 2, "feed-forward": 6}
     assert len(losses(tmp_path / "run")) == 5
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
-    assert settings["lr"] == 2e-4  # of this command alone
+    assert settings["lr"] == 1e-3  # of this command alone
     assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "made.obt")]) == 0
     assert (tmp_path / "made.obt").stat().st_size > 10_000
 
@@ -293,6 +294,38 @@ def test_exported_signs_are_those_that_were_trained(made, tmp_path):  # noqa: F8
             found = stored[f"model.layers.{index}.{name}"]
             assert torch.equal(found.negative, fitted[f"{name}.weight"] < 0)
             assert torch.equal(found.g, fitted[f"{name}.input_factor"])
+
+
+@pytest.mark.parametrize("kind", ["onebit", "chain:2"])
+def test_hardening_turns_no_sign_and_leaves_none_near_zero(kind):
+    student, ids = student_for(tiny_llama(tiny_config()), replace(PLAIN, kind=kind)), texts()
+    latents = [p for n, p in student.named_parameters() if p.dim() == 2 and ".layers." in n]
+    with torch.no_grad():
+        for latent in latents:
+            latent.mul_(torch.rand_like(latent).square())  # many near 0
+            latent[0, :3] = torch.tensor([0.0, 1e-9, -1e-9])
+        before, signs = student(ids).logits, [latent < 0 for latent in latents]
+        harden(student, 0.05)
+        assert torch.equal(student(ids).logits, before)
+    assert all(torch.equal(latent < 0, sign) for latent, sign in zip(latents, signs, strict=True))
+    assert all(latent.abs().min() >= 0.05 for latent in latents)
+
+
+def test_the_first_steps_end_to_end_turn_no_signs(made, tmp_path):  # noqa: F811
+    """Adam moves each weight by the whole rate at once: what the fit left near 0 would all turn (perplexity 151 -> 140,000)."""
+    turned = {}
+    for margin in ("0", "0.02"):
+        run = tmp_path / margin
+        rates = ["--lr", "5e-3", "--warmup", "0", "--schedule", "constant", "--block-margin", margin]
+        assert main(["reconstruct", *where(made, run), *FAST, "--steps", "2", *rates, *SHORT]) == 0
+        state = load_file(run / "checkpoint-0000002" / "model.safetensors")
+        turned[margin] = sum(
+            int(((state[f"model.layers.{index}.{name}.weight"] < 0) != (fitted[f"{name}.weight"] < 0)).sum())
+            for index in range(2)
+            for fitted in [load_file(block_path(run, index))]
+            for name in NAMES
+        )
+    assert turned["0.02"] == 0 < turned["0"]
 
 
 def in_minutes(made, folder, more):
@@ -404,7 +437,8 @@ def test_a_start_file_is_of_the_teachers_own_weights(made, tmp_path, capsys):  #
 @pytest.mark.parametrize(
     "bad",
     [{"tokens": 0}, {"steps": -1}, {"absorb": -1}, {"lr": 0.0}, {"scale_lr": 11.0}, {"float_lr": -1.0}, {"batch": 0},
-     {"loss": "square"}, {"importance": "all"}, {"order": "backwards"}, {"lr": float("nan")}],
+     {"loss": "square"}, {"importance": "all"}, {"order": "backwards"}, {"lr": float("nan")},
+     {"margin": -0.1}],
 )  # fmt: skip
 def test_bad_options(bad):
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..model.attention import Step
 from ..model.linear import compute_dtype
 from ..model.llama import Block, Llama
 from .by_pieces import cross_entropy_sum, next_token_targets
@@ -16,6 +17,15 @@ from .trainer import autocast
 
 #: of the validation text: a few seconds a block, beside the minute that its fit takes
 _TOKENS = 4096
+
+
+@torch.no_grad()
+def through(block: Block, states: Tensor, step: Step, precision: str, at_once: int | None = None) -> Tensor:
+    """What a block makes of states [N, T, dim], in their dtype; at_once: sequences, default all."""
+    dtype = next(block.parameters()).dtype
+    with autocast(states.device, precision):
+        parts = [block(part.to(dtype), step) for part in states.split(at_once or len(states))]
+    return torch.cat(parts).to(states.dtype)
 
 
 class MixedCheck:
@@ -34,10 +44,8 @@ class MixedCheck:
             #: behind the student's blocks so far, [n, T, dim]
             self.states = student.embed(self.ids)
 
-    @torch.no_grad()
     def _pass(self, block: Block, states: Tensor) -> Tensor:
-        with autocast(states.device, self.precision):
-            return block(states.to(next(block.parameters()).dtype), self.step)
+        return through(block, states, self.step, self.precision)
 
     @torch.no_grad()
     def behind(self, index: int, block: Block, wanted: bool = True) -> float | None:

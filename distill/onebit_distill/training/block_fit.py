@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import DistillError
 from ..model.attention import Step
-from ..model.linear import Dense, FoldedSigns, fold_signs
+from ..model.linear import Dense, FoldedSigns, OneBitLinear, SignChain, fold_signs
 from ..model.llama import Block
 from ..model.starts import StartOptions, StudentKind, start_linear
 from ..model.svid import Importance
@@ -67,6 +67,8 @@ class BlockFit:
     importance: str = "inputs"
     #: which linears get their signs at a time: all, attention and then feed-forward, or one
     order: str = "halves"
+    #: how far latents are moved away from 0 behind the last block: see `harden`
+    margin: float = 0.02
 
     def __post_init__(self) -> None:
         for name, least in (("tokens", 1), ("steps", 0), ("absorb", 0), ("batch", 1)):
@@ -78,10 +80,27 @@ class BlockFit:
             if not 0 < getattr(self, name) <= 10:
                 message = f"block {name} must be above 0 and at most 10, found {getattr(self, name)!r}"
                 raise DistillError("ERR_BAD_OPTION", message)
+        if not 0 <= self.margin <= 10:
+            message = f"block margin must be from 0 to 10, found {self.margin!r}"
+            raise DistillError("ERR_BAD_OPTION", message)
         for name, known in (("loss", LOSSES), ("importance", IMPORTANCES), ("order", ORDERS)):
             if getattr(self, name) not in known:
                 message = f"block {name} must be one of {', '.join(known)}, found {getattr(self, name)!r}"
                 raise DistillError("ERR_BAD_OPTION", message)
+
+
+@torch.no_grad()
+def harden(model: nn.Module, margin: float) -> None:
+    """Moves every latent weight away from 0 by `margin`: no sign changes, and each has a number of steps to go before it can.
+
+    Fitting leaves up to a tenth of a matrix within 0.002 of 0, signs that have gone to and fro. Adam's first step moves each
+    weight by the whole rate, whatever its gradient: it would turn all of these at once (a student of SmolLM2-135M: perplexity
+    151 before one step at 2e-4, 140,000 behind it).
+    """
+    for layer in model.modules():
+        if isinstance(layer, (OneBitLinear, SignChain)):
+            for w, _, _ in layer.matrices():
+                w.copy_(torch.where(w < 0, w - margin, w + margin))
 
 
 class BlockLoss:

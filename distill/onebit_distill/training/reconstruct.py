@@ -28,14 +28,14 @@ from ..model.starts import has_signs
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.clock import clock
 from ..system.processes import World
-from .block_check import MixedCheck
-from .block_fit import BlockData, BlockFit, BlockFitter, BlockReport, sign_groups, stage_steps
+from .block_check import MixedCheck, through
+from .block_fit import BlockData, BlockFit, BlockFitter, BlockReport, harden, sign_groups, stage_steps
 from .checkpoint import checkpoint_steps
 from .importance import OutputImportance, output_importance
 from .losses import Transfer
 from .settings import Settings
 from .time_budget import TimeBudget
-from .trainer import DTYPES, Trained, Trainer, autocast
+from .trainer import DTYPES, Trained, Trainer
 from .transfer import Prepared, TransferJob, fit, machine, prepare, start_options
 
 #: of a limited time, what blocks may take: end to end every minute is worth more once signs are near
@@ -46,13 +46,6 @@ _LEAST_STEPS = 4
 
 def _say(text: str) -> None:
     print(f"reconstruct: {text}", file=sys.stderr, flush=True)
-
-
-@torch.no_grad()
-def _through(block: Block, inputs: Tensor, step, options: BlockFit, precision: str) -> Tensor:
-    with autocast(inputs.device, precision):
-        parts = [block(part.to(next(block.parameters()).dtype), step) for part in inputs.split(options.batch)]
-    return torch.cat(parts).to(inputs.dtype)
 
 
 def block_path(run: Path, index: int) -> Path:
@@ -133,22 +126,27 @@ class Reconstruction:
         source, names = self.teacher.model.layers[index], self._linears(index)
         return BlockFitter(block, source, index, names, data, options, self.settings, self.start)
 
-    def _embedded(self) -> tuple[Tensor, Tensor]:
+    def _embedded(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first block reads in the teacher and in the student, [N, T, dim] both."""
         keep = DTYPES[self.settings.precision]
         with torch.no_grad():
-            return self.teacher.embed(self.ids).to(keep), self.student.embed(self.ids).to(keep)
+            return self.teacher.embed(ids).to(keep), self.student.embed(ids).to(keep)
 
     def passed(self, block: Block, states: Tensor) -> Tensor:
         """What a block of either model makes of states [N, T, dim]."""
-        return _through(block, states, self.step, self.options, self.settings.precision)
+        return through(block, states, self.step, self.settings.precision, self.options.batch)
 
     def groups(self, index: int = 0) -> int:
         return len(sign_groups(self._linears(index), self.options.order))
 
     def measure(self) -> BlockPace:
         """Fits a copy of the first block that is nobody's with two steps a stage; changes nothing."""
+        self._measured(self.ids[: self.options.batch])  # what is compiled at its first use must not count thirty times
+        return self._measured(self.ids)
+
+    def _measured(self, ids: Tensor) -> BlockPace:
         started = time.perf_counter()
-        theirs, mine = self._embedded()
+        theirs, mine = self._embedded(ids)
         theirs = self.passed(self.teacher.model.layers[0], theirs)
         forward = time.perf_counter() - started
         few = replace(self.options, absorb=2, steps=2 * self.groups())
@@ -164,7 +162,7 @@ class Reconstruction:
     ) -> list[BlockReport]:
         """choose: options for the block of a number that is about to be fitted, default those of the run; ended: told of
         each that was, with the seconds it took. Returns the reports of the blocks fitted by this call."""
-        theirs, mine = self._embedded()
+        theirs, mine = self._embedded(self.ids)
         reports = []
         for index, (block, source) in enumerate(zip(self.student.model.layers, self.teacher.model.layers, strict=True)):
             started = time.perf_counter()
@@ -265,13 +263,16 @@ def _fit_blocks(
     if len(made.validation):
         check = MixedCheck(made.teacher.model, made.student, made.validation, settings, here.device)
     work = Reconstruction(made.teacher.model, made.student, ids, job.run, options, settings, check)
+    seconds = None
     if work.is_done():
         work.load()
-        return None
-    plan = _Plan(work, made, settings, budget, here)
-    work.fit_all(plan.options, plan.ended)
-    budget.keep()
-    return plan.step_seconds
+    else:
+        plan = _Plan(work, made, settings, budget, here)
+        seconds = plan.step_seconds
+        work.fit_all(plan.options, plan.ended)
+        budget.keep()
+    harden(made.student, options.margin)
+    return seconds
 
 
 def _check_options(settings: Settings, options: BlockFit) -> None:

@@ -204,6 +204,9 @@ class Trainer:
         """As measured on one micro-batch and one turn of the optimisers, which changes the model: for a trainer that is
         thrown away afterwards."""
         accumulate, self.accumulate = self.accumulate, 1
+        micro, self.micro = self.micro, 1
+        self._gradients(0)  # what is compiled at its first use must not count with every step
+        self.micro = micro
         started = time.perf_counter()
         self._gradients(0)
         gradients, started = time.perf_counter() - started, time.perf_counter()
