@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..model.linear import BitNetLinear, OneBitLinear, SignChain
+from ..model.linear import BitNetLinear, OneBitLinear, QuantisedLinear, SignChain
 from ..model.llama import Llama
 
 
@@ -17,6 +17,8 @@ def layer_bits(layer: nn.Module) -> tuple[float, int]:
         return layer.rank * (rows + cols) + 16 * (rows + cols + layer.rank), rows * cols
     if isinstance(layer, BitNetLinear):
         return rows * cols + 16, rows * cols
+    if isinstance(layer, QuantisedLinear):
+        return layer.bits * rows * cols + 16 * rows, rows * cols
     return 16.0 * rows * cols, rows * cols
 
 

@@ -38,6 +38,9 @@ from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer, autocast
 from .transfer import Prepared, TransferJob, fit, machine, prepare, start_options
 
+#: settings of `reconstruct` where neither the command line nor a file says it: signs are found by then, and end to end
+#: latents only bear small steps (2e-3 diverged at once on a 135M teacher)
+DEFAULTS = {"lr": 2e-4, "hidden_weight": 0.05}
 #: of a limited time, what blocks may take: end to end every minute is worth more once signs are near
 _BLOCK_SHARE = 0.6
 #: a stage of fewer steps than this does more harm than good
