@@ -459,7 +459,8 @@ class QuantisedLinear(Dense):
     def rounded(self) -> Tensor:
         """What x is multiplied by, [out, in]: at most 2**bits values a row."""
         made = fake_quantise(self.weight.detach(), self.bits, symmetric=True)
-        return self.weight + (made - self.weight).detach()
+        # the values are exactly those of `made`: what is added is 0, and has the gradient
+        return made + (self.weight - self.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.rounded(), self.bias)

@@ -132,7 +132,7 @@ def _hessian_of(block: Block, name: str, data: Calibration) -> Tensor:
 
 def output_error(layer: nn.Module, made: Tensor, hessian: Tensor) -> float:
     """Squared error of a linear's outputs with the weights `made`, as a share of the outputs' squares."""
-    weight, h = layer.weight.double(), hessian.double()
+    weight, h = layer.weight.detach().double(), hessian.double()
     error = made.double() - weight
     return float(((error @ h) * error).sum() / ((weight @ h) * weight).sum().clamp_min(1e-300))
 

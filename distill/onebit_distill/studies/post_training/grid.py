@@ -51,8 +51,8 @@ def grid_bits(rows: int, cols: int, bits: int) -> int:
 
 
 def straight_through(value: Tensor, like: Tensor) -> Tensor:
-    """`value` forward; its gradient goes to `like` as it is."""
-    return like + (value - like).detach()
+    """`value` to the bit; the gradient goes to `like` as it is."""
+    return value.detach() + (like - like.detach())
 
 
 def rounded_with_gradient(w: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:

@@ -233,6 +233,9 @@ def _make_trained(material: Material, row: Row) -> Made:
         calibrated = sequences_for(plan.calibration_tokens, plan.block) * plan.block
     else:
         result = run_transfer(job, settings, minutes)
+        if result.steps == 0 and not result.stopped:
+            message = f"too few minutes: {minutes:g} are over before the first step of {row.name}"
+            raise DistillError("ERR_BAD_OPTION", message, "Give more --minutes, and another --out.")
     if result.stopped:
         raise DistillError("ERR_INTERRUPTED", f"{row.name} was stopped", "The same command goes on from there.")
     model, _, step = load_student(job.run)

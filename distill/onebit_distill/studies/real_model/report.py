@@ -135,7 +135,7 @@ def _charts(page: _Report) -> None:
 
 def _making(page: _Report) -> None:
     page.add("## How they were made")
-    head = ["row", "minutes", "tokens trained on", "tokens calibrated on", "file, MB", "remarks"]
+    head = ["row", "remarks", "minutes", "tokens trained on", "tokens calibrated on", "file, MB"]
     body = []
     for row, found in _rows(page):
         made = found.made
@@ -143,10 +143,10 @@ def _making(page: _Report) -> None:
         if made.stored:
             remarks.append(f"dense weights in {made.stored}, at most {100 * made.stored_error:.2g} % of a row's largest off")
         body.append(
-            [row.label, f"{found.minutes:.1f}", f"{made.tokens:,}", f"{made.calibration_tokens:,}",
-             f"{made.file_bytes / 1e6:.0f}", "; ".join(remarks)]
+            [row.label, "; ".join(remarks), f"{found.minutes:.1f}", f"{made.tokens:,}", f"{made.calibration_tokens:,}",
+             f"{made.file_bytes / 1e6:.0f}"]
         )  # fmt: skip
-    page.add(table(head, body))
+    page.add(table(head, body, left=2))
     page.add(
         "Tokens trained on count as often as they were seen. A file of dense weights says nothing about sizes: it holds "
         "what the codes stand for, so that the engine computes with exactly that.",
