@@ -145,6 +145,7 @@ def test_the_report_names_what_is_missing(material, finished):
         drawn = "".join(root.itertext())
         assert "GPTQ" in drawn and "OneBit, the paper's recipe" in drawn and "chains" not in drawn
     assert "| GPTQ, 2 bits |" in text and str(material) not in text and "--limit 50" in text
+    assert "--rows gptq" not in text and "--rows teacher" not in text
     assert "nan" not in text.lower()
 
 
@@ -215,6 +216,7 @@ def changed(words, name, value):
         ("--minutes", "0", "ERR_BAD_OPTION: minutes must be above 0"),
         ("--block", "1", "ERR_BAD_OPTION: block must be a whole number from 2 on"),
         ("--limit", "0", "ERR_BAD_OPTION: limit must be"),
+        ("--threads", "-1", "ERR_BAD_OPTION: threads must be"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_made(material, tmp_path, capsys, name, value, said):
@@ -255,6 +257,11 @@ def test_a_damaged_row_is_a_named_error(tmp_path):
         with pytest.raises(DistillError) as caught:
             rows.result(BY_NAME["rtn-1"])
         assert caught.value.code == "ERR_RESULT"
+
+
+def test_the_command_to_repeat_makes_all_rows():
+    words = "python -m onebit_distill real-model --rows a b --out 'my run' --rows"
+    assert real_model.whole_command(words) == "python -m onebit_distill real-model --out 'my run'"
 
 
 # Rows and recipes

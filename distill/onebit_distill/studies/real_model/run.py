@@ -7,6 +7,8 @@ failed, and goes on within a row where it was.
 from __future__ import annotations
 
 import hashlib
+import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +47,16 @@ def _digest(path: Path) -> str:
         raise file_error(cause, path, "reading") from cause
 
 
+def whole_command(command: str) -> str:
+    """A command as it makes all rows: --rows with its names left out."""
+    words, kept, is_row = shlex.split(command), [], False
+    for word in words:
+        is_row = word == "--rows" or (is_row and not word.startswith("--"))
+        if not is_row:
+            kept.append(word)
+    return shlex.join(kept)
+
+
 def open_study(material: Material, text: Path, tasks: Path) -> dict[str, Any]:
     """RUN/study.json: what all rows share. Raises DistillError ERR_RUN_DIFFERS when it was begun with something else,
     and those of files that are missing."""
@@ -76,7 +88,7 @@ def open_study(material: Material, text: Path, tasks: Path) -> dict[str, Any]:
             if not same:
                 message = f"{material.out} was begun with another {name}"
                 raise DistillError("ERR_RUN_DIFFERS", message, "Use the same options to go on, or another --out.")
-    described["command"] = material.command if before is None else before.get("command", material.command)
+    described["command"] = whole_command(material.command)
     kept.write("study", described)
     return described
 
@@ -87,6 +99,8 @@ def _made(material: Material, row: Row) -> Made:
     before = kept.read("made")
     if before is not None and material.model_path(row).exists():
         return Made(**before)
+    # answers of another model would be refused
+    shutil.rmtree(material.folder(row) / "eval", ignore_errors=True)
     made = make(material, row)
     kept.write("made", asdict(made))
     return made
@@ -152,6 +166,8 @@ def run_real_model(
             raise DistillError("ERR_BAD_OPTION", "--rows without a name makes nothing", "Add --report, or name rows.")
         write_report(Table.read(material.out), report)
         return
+    if material.threads < 0:
+        raise DistillError("ERR_BAD_OPTION", f"threads must be 0 (all) or more, found {material.threads}")
     if not tasks.is_dir():
         raise DistillError("ERR_FILE_NOT_FOUND", f"{tasks}: no such folder", "--tasks-data is the folder of the tasks.")
     found = Engine.find(engine, material.threads)
