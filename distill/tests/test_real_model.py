@@ -32,7 +32,8 @@ ENGINE_COMMAND = f"{sys.executable} {FAKE}"
 BY_NAME = {row.name: row for row in ROWS}
 #: one of each way of making, and of training only what no other test trains
 MADE = ["teacher", "rtn-2", "gptq-2", "omniquant-1", "llm-qat-2", "bitnet", "onebit-paper", "onebit-best"]
-MINUTES = "0.15"
+#: that trained rows get: a machine that is busy with other things takes no step in the first of them
+MINUTES = ("0.15", "0.6", "2.4")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def material(tmp_path_factory):
     return folder
 
 
-def arguments(material, out, *more, minutes=MINUTES):
+def arguments(material, out, *more, minutes=MINUTES[0]):
     return [
         "real-model", "--teacher", str(material / "teacher"), "--data", str(material / "train.jsonl"),
         "--validation-data", str(material / "valid.jsonl"), "--engine", ENGINE_COMMAND, "--out", str(out),
@@ -71,11 +72,23 @@ def calls(material):
 
 @pytest.fixture(scope="module")
 def finished(material, tmp_path_factory):
-    out = tmp_path_factory.mktemp("real")
-    report = out / "docs" / "table.md"
-    report.parent.mkdir()
-    assert main(arguments(material, out, "--rows", *MADE, "--report", str(report))) == 0
-    return out
+    for minutes in MINUTES:
+        out = tmp_path_factory.mktemp("real")
+        report = out / "docs" / "table.md"
+        report.parent.mkdir()
+        if main(arguments(material, out, "--rows", *MADE, "--report", str(report), minutes=minutes)) == 0:
+            return out
+    failures = [row_file(out, name)["failure"] for name in MADE]
+    raise AssertionError(f"rows failed with {minutes} minutes too: {failures}")
+
+
+def again(material, finished, *more):
+    """The command that made `finished`, with other rows or options."""
+    return arguments(material, finished, *more, minutes=str(minutes_given(finished)))
+
+
+def minutes_given(out):
+    return json.loads((out / "study.json").read_text())["plan"]["minutes"]
 
 
 # The whole command
@@ -104,7 +117,7 @@ def test_rows_say_what_they_were_made_of(finished):
     made = {name: row_file(finished, name)["made"] for name in MADE}
     trained = {name for name in MADE if BY_NAME[name].trained}
     for name in trained:
-        assert made[name]["seconds"] < 60 * float(MINUTES) + 20
+        assert made[name]["seconds"] < 60 * minutes_given(finished) + 60
     for name in trained - {"omniquant-1"}:
         assert made[name]["tokens"] % 32 == 0 and made[name]["settings"]["block"] == 16
     for name in ("llm-qat-2", "bitnet", "onebit-paper"):
@@ -121,7 +134,7 @@ def test_rows_say_what_they_were_made_of(finished):
 def test_what_is_done_is_not_done_again(material, finished, monkeypatch, capsys):
     before, asked = row_file(finished, "gptq-2"), calls(material)
     monkeypatch.setattr(real_model, "make", lambda *_: pytest.fail("a row was made again"))
-    assert main(arguments(material, finished, "--rows", *MADE)) == 0
+    assert main(again(material, finished, "--rows", *MADE)) == 0
     assert row_file(finished, "gptq-2") == before and calls(material) == asked
     assert "gptq-2 is there (3/8)" in capsys.readouterr().err
 
@@ -130,7 +143,7 @@ def test_a_model_that_was_made_is_only_measured(material, finished, monkeypatch)
     (finished / "rows" / "rtn-2.json").unlink()
     monkeypatch.setattr(real_model, "make", lambda *_: pytest.fail("a model was made again"))
     asked = len(calls(material))
-    assert main(arguments(material, finished, "--rows", "rtn-2")) == 0
+    assert main(again(material, finished, "--rows", "rtn-2")) == 0
     assert calls(material)[asked:] == ["perplexity rtn-2", "eval rtn-2"]
 
 
@@ -152,7 +165,7 @@ def test_the_report_names_what_is_missing(material, finished):
 def test_a_report_alone_needs_nothing_else(material, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(real_model, "load_teacher", lambda *_, **__: pytest.fail("the teacher was loaded"))
     report = tmp_path / "table.md"
-    assert main(arguments(material, finished, "--rows", "--report", str(report))) == 0
+    assert main(again(material, finished, "--rows", "--report", str(report))) == 0
     first = (finished / "docs" / "table.md").read_text()
     assert report.read_text() == first
 
@@ -234,7 +247,7 @@ def test_only_a_report_and_nothing_to_report(material, tmp_path, capsys):
 
 @pytest.mark.parametrize(("name", "value"), [("--minutes", "9"), ("--limit", "51"), ("--block", "8")])
 def test_other_options_are_another_study(material, finished, capsys, name, value):
-    assert main(changed(arguments(material, finished, "--rows", "rtn-2"), name, value)) == 1
+    assert main(changed(again(material, finished, "--rows", "rtn-2"), name, value)) == 1
     assert f"begun with another {name.strip('-')}" in capsys.readouterr().err
 
 
