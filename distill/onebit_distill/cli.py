@@ -135,24 +135,23 @@ def _job(arguments: argparse.Namespace, label: str):
 def _add_train(commands) -> None:
     parser = commands.add_parser("train", help="a 1-bit student by knowledge transfer", allow_abbrev=False)
     _add_training(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M",
+        help="for all of it, over all calls; default 0: as --steps or --epochs say",
+    )  # fmt: skip
     parser.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from .training.transfer import run_transfer
 
-    _stopped(run_transfer(_job(arguments, "train"), _settings(arguments)), arguments.out)
+    _stopped(run_transfer(_job(arguments, "train"), _settings(arguments), arguments.minutes), arguments.out)
 
 
 def _stopped(result, run: Path) -> None:
     if result.stopped:
         message = f"stopped at step {result.steps}; a checkpoint is in {run}"
         raise DistillError("ERR_INTERRUPTED", message, "The same command goes on from there.")
-
-
-#: of `reconstruct` where neither the command line nor a file says it: signs are found by then, and with these a latent has
-#: at least 20 steps to go before it turns one (BlockFit.margin); docs/reconstruct.md has other rates
-_RECONSTRUCT_DEFAULTS = {"lr": 1e-3, "hidden_weight": 0.05}
 
 
 def _add_reconstruct(commands) -> None:
@@ -177,10 +176,10 @@ def _add_reconstruct(commands) -> None:
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
     from .training.block_fit import BlockFit
-    from .training.reconstruct import run_reconstruction
+    from .training.reconstruct import DEFAULTS, run_reconstruction
 
     options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
-    settings = _settings(arguments, _RECONSTRUCT_DEFAULTS)
+    settings = _settings(arguments, DEFAULTS)
     result = run_reconstruction(_job(arguments, "reconstruct"), settings, options, arguments.minutes)
     _stopped(result, arguments.out)
 
@@ -262,13 +261,64 @@ def _baselines(arguments: argparse.Namespace) -> None:
     )
 
 
+def _add_real_model(commands) -> None:
+    from .studies.real_model.plan import ROWS, Plan
+
+    parser = commands.add_parser("real-model", help="the paper's table on one real model", allow_abbrev=False)
+    _add_teacher(parser)
+    for name, words in (("--data", "texts to calibrate and train on"), ("--validation-data", "texts to validate on")):
+        parser.add_argument(name, required=True, nargs="+", type=Path, metavar="PATH", help=words)
+    parser.add_argument("--out", required=True, type=Path, metavar="RUN", help="working folder; it goes on if it exists")
+    parser.add_argument("--engine", metavar="COMMAND", help="that starts onebit; default: this repository's own")
+    parser.add_argument(
+        "--perplexity-file", required=True, type=Path, metavar="FILE", help="text whose perplexity is measured"
+    )
+    parser.add_argument("--tasks-data", required=True, type=Path, metavar="DIR", help="folder with the tasks' files")
+    for name, field in Plan.__dataclass_fields__.items():
+        kind = {"int": int, "float": float}[field.type]
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=field.default, help=f"default {field.default}")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; default: all")
+    parser.add_argument(
+        "--configs", type=Path, default=Path(__file__).resolve().parents[1] / "configs", metavar="DIR",
+        help="folder of paper.toml; default: this repository's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", nargs="*", metavar="NAME",
+        help=f"only these, of {', '.join(row.name for row in ROWS)}; without a name: only the report",
+    )  # fmt: skip
+    parser.add_argument("--report", type=Path, metavar="FILE.md", help="from the rows that are there, charts beside it")
+    parser.set_defaults(run=_real_model)
+
+
+def _real_model(arguments: argparse.Namespace) -> None:
+    from .studies.real_model.make import Material
+    from .studies.real_model.plan import Plan
+    from .studies.real_model.run import run_real_model
+
+    material = Material(
+        Plan(**{name: getattr(arguments, name) for name in Plan.__dataclass_fields__}),
+        arguments.teacher,
+        arguments.tokenizer,
+        arguments.data,
+        arguments.validation_data,
+        arguments.out,
+        arguments.configs,
+        arguments.threads,
+        arguments.written,
+    )
+    run_real_model(
+        material, arguments.rows, arguments.engine, arguments.perplexity_file, arguments.tasks_data, arguments.report
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         _PROGRAM, description="Make 1-bit language models for onebit-run.", allow_abbrev=False
     )
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories, _add_baselines):
+    for add in (_add_generate, _add_train, _add_export, _add_reconstruct, _add_stories, _add_baselines, _add_real_model):
         add(commands)
     return top
 

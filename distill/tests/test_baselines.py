@@ -26,12 +26,13 @@ from onebit_distill.model.starts import student_of
 from onebit_distill.studies.baselines import claims as baselines_claims
 from onebit_distill.studies.baselines import run as baselines
 from onebit_distill.studies.baselines.book import Book
-from onebit_distill.studies.baselines.charts import Axis, Line, bar_chart, line_chart, number
 from onebit_distill.studies.baselines.claims import CLAIMS, FAILS, HOLDS, OPEN
-from onebit_distill.studies.baselines.measure import Validation, layer_bits, rounded, score
+from onebit_distill.studies.baselines.measure import Validation, rounded, score
 from onebit_distill.studies.baselines.plan import all_rows, longer, read_study
 from onebit_distill.studies.baselines.results import Result, Scores
 from onebit_distill.studies.baselines.run import RememberingTeacher
+from onebit_distill.studies.bits import layer_bits
+from onebit_distill.studies.charts import Axis, Line, bar_chart, line_chart, number
 from onebit_distill.training.settings import read_settings
 
 PACKAGE = Path(__file__).resolve().parents[1]

@@ -443,3 +443,24 @@ def fake_quantise(w: Tensor, bits: int, group: int | None = None, symmetric: boo
         scale = ((high - low) / (2**bits - 1)).clamp_min(1e-30)
         rounded = ((parts - low) / scale).round() * scale + low
     return rounded.reshape(w.shape).to(w.dtype)
+
+
+class QuantisedLinear(Dense):
+    """y = x Q(W)ᵀ + b, Q symmetric with one scale a row: LLM-QAT's weights (arXiv 2305.17888, equation 1 and section 2.2).
+
+    Q is `fake_quantise`'s symmetric rounding between ± the row's largest magnitude; at 1 bit, which LLM-QAT has not, signs
+    times the mean magnitude. W learns as if Q were not there (straight through). x: [..., in]; y: [..., out].
+    """
+
+    def __init__(self, in_features: int, out_features: int, bits: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.bits = bits
+
+    def rounded(self) -> Tensor:
+        """What x is multiplied by, [out, in]: at most 2**bits values a row."""
+        made = fake_quantise(self.weight.detach(), self.bits, symmetric=True)
+        # the values are exactly those of `made`: what is added is 0, and has the gradient
+        return made + (self.weight - self.weight.detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.rounded(), self.bias)

@@ -15,6 +15,7 @@ from .linear import (
     Dense,
     LinearFactory,
     OneBitLinear,
+    QuantisedLinear,
     SignChain,
     SignOptions,
     chain_rank,
@@ -159,7 +160,8 @@ def start_chain(
 
 @dataclass(frozen=True)
 class StudentKind:
-    """onebit | chain:BITS | bitnet | dense | rtn:BITS (dense, rounded to nearest)."""
+    """onebit | chain:BITS | bitnet | dense | rtn:BITS (dense, rounded to nearest once) | qat:BITS (rounded in every
+    product, floats learn)."""
 
     name: str
     bits: float = 0.0
@@ -172,12 +174,12 @@ class StudentKind:
             bits = float(number) if number else 0.0
         except ValueError:
             bits = -1.0
-        with_bits = name in ("chain", "rtn")
-        if name not in ("onebit", "chain", "bitnet", "dense", "rtn") or with_bits != (bits > 0) or bits < 0:
-            message = f"student kind must be onebit, chain:BITS, bitnet, dense or rtn:BITS, found {text!r}"
+        with_bits = name in ("chain", "rtn", "qat")
+        if name not in ("onebit", "chain", "bitnet", "dense", "rtn", "qat") or with_bits != (bits > 0) or bits < 0:
+            message = f"student kind must be onebit, chain:BITS, bitnet, dense, rtn:BITS or qat:BITS, found {text!r}"
             raise DistillError("ERR_BAD_OPTION", message)
-        if name == "rtn" and bits not in range(1, 17):
-            raise DistillError("ERR_BAD_OPTION", f"rtn needs a whole number of bits from 1 to 16, found {number}")
+        if name in ("rtn", "qat") and bits not in range(1, 17):
+            raise DistillError("ERR_BAD_OPTION", f"{name} needs a whole number of bits from 1 to 16, found {number}")
         return cls(name, bits)
 
 
@@ -210,6 +212,8 @@ def _factory(kind: StudentKind, options: SignOptions) -> LinearFactory:
             return SignChain(spec.in_features, spec.out_features, rank, spec.bias, options)
 
         return chain
+    if kind.name == "qat":
+        return lambda spec: QuantisedLinear(spec.in_features, spec.out_features, int(kind.bits), spec.bias)
     return dense_factory
 
 
@@ -233,6 +237,8 @@ def start_linear(
     made = fake_quantise(w, int(kind.bits)) if kind.name == "rtn" else w
     with torch.no_grad():
         layer.weight.copy_(made)
+    if isinstance(layer, QuantisedLinear):
+        made = layer.rounded().detach()
     if isinstance(layer, BitNetLinear):
         centred = w.float() - w.float().mean()
         made = centred.abs().mean() * torch.where(centred < 0, -1.0, 1.0)

@@ -38,6 +38,9 @@ from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer
 from .transfer import Prepared, TransferJob, fit, machine, prepare, start_options
 
+#: settings of `reconstruct` where neither the command line nor a file says it: signs are found by then, and with these a
+#: latent has at least 20 steps to go before it turns one (BlockFit.margin); docs/reconstruct.md has other rates
+DEFAULTS = {"lr": 1e-3, "hidden_weight": 0.05}
 #: of a limited time, what blocks may take: end to end every minute is worth more once signs are near
 _BLOCK_SHARE = 0.6
 #: a stage of fewer steps than this does more harm than good

@@ -42,7 +42,7 @@ class Settings:
     """Options of one training run. Raises DistillError ERR_BAD_OPTION for values out of range."""
 
     # what the student is
-    kind: str = _option("student", "onebit", "onebit, chain:BITS, bitnet, dense or rtn:BITS")
+    kind: str = _option("student", "onebit", "onebit, chain:BITS, bitnet, dense, rtn:BITS or qat:BITS")
     layernorm: bool = _option("student", False, "the paper's LayerNorm behind every linear")
     sign_gradient: str = _option(
         "student", "official", "what stands for sign's derivative", choices=tuple(SIGN_GRADIENTS)

@@ -25,7 +25,7 @@ class TimeBudget:
             message = f"minutes must be from 0 (no limit) to {_MOST_MINUTES:g}, found {minutes!r}"
             raise DistillError("ERR_BAD_OPTION", message)
         self.path, self.total = run / "time.json", 60 * minutes if minutes else math.inf
-        self._before, self._started = _kept_seconds(self.path), time.monotonic()
+        self._before, self._started = kept_seconds(run), time.monotonic()
 
     @property
     def is_limited(self) -> bool:
@@ -43,7 +43,9 @@ class TimeBudget:
             file.write(json.dumps({"seconds": round(self.spent(), 3)}).encode())
 
 
-def _kept_seconds(path: Path) -> float:
+def kept_seconds(run: Path) -> float:
+    """That all calls for a run's folder took so far, as far as they were kept."""
+    path = run / "time.json"
     try:
         return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -48,6 +48,8 @@ class TransferJob:
     tokenizer: Path | None = None
     #: options besides settings that a run goes on with only as they were
     more: dict[str, Any] | None = None
+    #: where tokenised texts lie, for runs that share them; None: in the run's folder
+    tokens: Path | None = None
 
 
 @dataclass
@@ -144,12 +146,13 @@ def prepare_texts(
     if settings.top_k > teacher.config.vocab_size:
         message = f"top_k: {settings.top_k} are more than the teacher's {teacher.config.vocab_size} tokens"
         raise DistillError("ERR_BAD_OPTION", message)
-    store = _tokens(job.data, teacher, job.run / "tokens", here)
+    folder = job.tokens or job.run
+    store = _tokens(job.data, teacher, folder / "tokens", here)
     chosen, kept = split_documents(len(store), 0.0 if job.validation else settings.validation)
     blocks = Blocks(store, chosen, settings.block, settings.packing, settings.seed)
     other = store
     if job.validation:
-        other = _tokens(job.validation, teacher, job.run / "validation-tokens", here)
+        other = _tokens(job.validation, teacher, folder / "validation-tokens", here)
         kept = np.arange(len(other))
     validated = validation_blocks(other, kept, settings.block, settings.validation_blocks)
     if job.validation and len(validated) == 0:
@@ -229,7 +232,11 @@ def machine(settings: Settings):
         yield here
 
 
-def run_transfer(job: TransferJob, settings: Settings) -> Trained:
-    """The whole of `train`."""
+def run_transfer(job: TransferJob, settings: Settings, minutes: float = 0.0) -> Trained:
+    """The whole of `train`. minutes: for all of it, over all calls; 0: as long as `settings.steps` or epochs take."""
+    budget = TimeBudget(job.run, minutes) if minutes else None
     with machine(settings) as here:
-        return fit(job, settings, prepare(job, settings, here), here)
+        if budget is not None and here.size > 1:
+            # each process would count its own steps, and wait for ever for one that counts fewer
+            raise DistillError("ERR_BAD_OPTION", "--minutes needs one process", "Give --steps under torchrun.")
+        return fit(job, settings, prepare(job, settings, here), here, budget)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from ..charts import number
+from ..verdicts import FAILS, HOLDS, OPEN, Claim, compare, lower, percent
 from .book import UNSTABLE_RISE, Book
-from .charts import number
 from .plan import Row, half_rows, latent_rows, longer, loss_rows, start_rows
-
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not decided"
 
 #: figure 6 of the paper goes from this rate to 1.5e-3
 _LEAST_RATE = 4e-4
@@ -23,34 +21,6 @@ _PAPER_RATIO = 9.18 / 5.09
 #: what was asked of our recipe: its share of the perplexity of the paper's
 TARGET_SHARE = 0.85
 _FP16_LARGEST = 65504.0
-
-
-@dataclass(frozen=True)
-class Claim:
-    #: short, for the table
-    title: str
-    #: where the paper says it
-    place: str
-    rule: str
-    found: str
-    verdict: str
-
-
-def compare(first: float, second: float, noise: float) -> int:
-    """-1: the first is lower by more than the noise; 1: higher; 0: neither."""
-    if math.isinf(first) or math.isinf(second):
-        return (first > second) - (first < second)
-    ratio = first / second
-    return -1 if ratio < 1 / (1 + noise) else 1 if ratio > 1 + noise else 0
-
-
-def _lower(first: float, second: float, noise: float) -> str:
-    """The verdict of "the first is lower"."""
-    return {-1: HOLDS, 0: OPEN, 1: FAILS}[compare(first, second, noise)]
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:+.1f} %".replace("-", "−")
 
 
 def rounding(book: Book) -> Claim:
@@ -88,7 +58,7 @@ def bitnet(book: Book) -> Claim:
         "At the best rate of each, OneBit's perplexity is lower by more than the noise",
         f"OneBit {number(a)} (lr {onebit.marks['lr']:g}), BitNet {number(b)} (lr {other.marks['lr']:g}): "
         f"{percent(a / b - 1)}",
-        _lower(a, b, book.noise()),
+        lower(a, b, book.noise()),
     )
 
 
@@ -106,7 +76,7 @@ def sensitivity(book: Book) -> Claim:
         "figure 6",
         f"From {_LEAST_RATE:g} to 1.5e-3 the ratio of the worst to the best perplexity is lower by more than the noise",
         f"OneBit {spreads['OneBit']:.2f}, BitNet {spreads['BitNet']:.2f}",
-        _lower(spreads["OneBit"], spreads["BitNet"], book.noise()),
+        lower(spreads["OneBit"], spreads["BitNet"], book.noise()),
     )
 
 
@@ -143,7 +113,7 @@ def layernorm(book: Book) -> Claim:
         "the best rate is higher by more than the noise",
         f"with {number(a)}, without {number(b)}; without it {failed} of {len(rows)} runs failed, in fp16 "
         f"{_said(book, rows[-1])}, and the largest product before h is {number(largest)} of fp16's 65,504",
-        HOLDS if needed else _lower(a, b, book.noise()),
+        HOLDS if needed else lower(a, b, book.noise()),
     )
 
 
@@ -158,7 +128,7 @@ def hidden(book: Book) -> Claim:
         "table 6",
         "Perplexity with α = 1 is lower than from logits alone by more than the noise",
         f"α = 1 {number(a)}, logits alone {number(b)}: {percent(a / b - 1)} (paper: −24.4 %)",
-        _lower(a, b, book.noise()),
+        lower(a, b, book.noise()),
     )
 
 
@@ -206,7 +176,7 @@ def decomposition(book: Book) -> Claim:
         "The mean training loss over all steps and the last perplexity are both lower by more than the noise; "
         "neither may be higher",
         f"mean loss {c:.3f} and {d:.3f}, perplexity {number(a)} and {number(b)}",
-        _both(_lower(c, d, noise), _lower(a, b, noise)),
+        _both(lower(c, d, noise), lower(a, b, noise)),
     )
 
 
@@ -223,7 +193,7 @@ def nmf(book: Book) -> Claim:
         "The mean training loss over all steps is lower by more than the noise",
         f"mean loss {a:.3f} and {b:.3f}, perplexity {number(book.perplexity(first))} and "
         f"{number(book.perplexity(second))}",
-        _lower(a, b, book.noise()),
+        lower(a, b, book.noise()),
     )
 
 
@@ -249,7 +219,7 @@ def magnitudes(book: Book) -> Claim:
         "ours; the paper's code throws |W| away",
         "The best of them has a lower perplexity than the official latents by more than the noise",
         f"{number(a)} ({kept.label.removeprefix('latents ')}) and {number(b)}: {percent(a / b - 1)}",
-        _lower(a, b, book.noise()),
+        lower(a, b, book.noise()),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...model.linear import LAYERNORM_EPS, BitNetLinear, Dense, OneBitLinear, SignChain, fake_quantise
+from ...model.linear import LAYERNORM_EPS, BitNetLinear, Dense, OneBitLinear, fake_quantise
 from ...model.llama import Llama
 from ...model.starts import METHODS, StartReport, student_of
 from ...training.run_folder import sign_options
@@ -38,23 +38,6 @@ class Validation:
     def of(cls, teacher: Llama, blocks: np.ndarray) -> Validation:
         parts = [torch.from_numpy(blocks[i : i + _AT_ONCE]) for i in range(0, len(blocks), _AT_ONCE)]
         return cls(blocks, torch.cat([F.log_softmax(teacher(ids).logits.float(), -1) for ids in parts]))
-
-
-def layer_bits(layer: nn.Module) -> tuple[float, int]:
-    """(bits, weights) of a linear as it would be stored: signs, and every scale in 16 bits."""
-    rows, cols = layer.out_features, layer.in_features
-    if isinstance(layer, OneBitLinear):
-        return rows * cols + 16 * (rows + cols), rows * cols
-    if isinstance(layer, SignChain):
-        return layer.rank * (rows + cols) + 16 * (rows + cols + layer.rank), rows * cols
-    if isinstance(layer, BitNetLinear):
-        return rows * cols + 16, rows * cols
-    return 16.0 * rows * cols, rows * cols
-
-
-def bits_per_weight(model: Llama) -> float:
-    pairs = [layer_bits(layer) for layer in model.linears().values()]
-    return sum(bits for bits, _ in pairs) / sum(count for _, count in pairs)
 
 
 def sign_product(layer: nn.Module, x: Tensor) -> Tensor | None:

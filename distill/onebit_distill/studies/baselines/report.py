@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import shlex
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...model.linear import OneBitLinear
-from ...system.atomic_file import file_error, writing_atomically
+from ..bits import layer_bits
+from ..charts import Axis, Line, bar_chart, line_chart, number
+from ..page import Page, shown_command, table
+from ..verdicts import percent
 from .book import Book
-from .charts import Axis, Line, bar_chart, line_chart, number
-from .claims import CLAIMS, Claim, percent, recipe_shares
-from .measure import layer_bits
+from .claims import CLAIMS, recipe_shares
 from .plan import (
     LONGER_RECIPES,
     METHODS,
@@ -43,55 +42,17 @@ _NOT_REPEATED = """## Not repeated here
 - GPTQ, LLM-QAT and OmniQuant: rounding to nearest stands for what does not train."""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], left: int = 1) -> str:
-    """Markdown; the first `left` columns are words, the others numbers."""
-    lines = [f"| {' | '.join(head)} |", "|" + "".join("---|" if i < left else "---:|" for i in range(len(head)))]
-    lines += [f"| {' | '.join(_cell(value) for value in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "–" if math.isnan(value) else "failed" if math.isinf(value) else number(value)
-    return str(value).replace("|", "\\|")
-
-
-def _wrapped(part: str) -> str:
-    """Prose in lines of 120; tables, headings, code and pictures as they are."""
-    if part.startswith(("|", "#", "```", "![")):
-        return part
-    lines = []
-    for line in part.split("\n"):
-        inner = "  " if line.startswith("- ") else ""
-        lines += textwrap.wrap(line, 120, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(lines)
-
-
-class _Page:
-    """Sections of the report, and charts by file name."""
+class _Page(Page):
+    """With the book and its claims."""
 
     def __init__(self, book: Book, folder: str) -> None:
-        self.book, self.folder = book, folder
+        super().__init__(folder)
+        self.book = book
         self.claims = {name: make(book) for name, make in CLAIMS.items()}
-        self.parts: list[str] = []
-        self.charts: dict[str, str] = {}
-
-    def add(self, *parts: str) -> None:
-        self.parts += parts
-
-    def chart(self, name: str, words: str, svg: str) -> None:
-        self.charts[f"{name}.svg"] = svg
-        self.add(f"![{words}]({self.folder}/{name}.svg)")
 
     def claim(self, *names: str) -> None:
         """What was claimed, the rule, what was found, the verdict."""
-        for name in names:
-            claim: Claim = self.claims[name]
-            verdict = f"**{claim.title}** ({claim.place}): **{claim.verdict}**."
-            self.add(f"{verdict}\\\nRule: {claim.rule}.\\\nFound: {claim.found}.")
-
-    def text(self) -> str:
-        return "\n\n".join(map(_wrapped, self.parts)) + "\n"
+        self.claimed(*(self.claims[name] for name in names))
 
 
 def _beginning(page: _Page) -> None:
@@ -417,15 +378,9 @@ def _end(page: _Page) -> None:
     page.add(
         _NOT_REPEATED,
         "## How to repeat",
-        f"```sh\n{_shown(page.book.command)}\n```",
+        f"```sh\n{shown_command(page.book.command)}\n```",
         "The command goes on where it was stopped; a configuration with other options runs only what is new.",
     )
-
-
-def _shown(command: str) -> str:
-    """The command with files by their names: where they lay on the machine that made the report helps nobody."""
-    words = shlex.split(command)
-    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 
 _SECTIONS: tuple[Callable[[_Page], None], ...] = (
@@ -448,13 +403,4 @@ def write_report(book: Book, path: Path) -> None:
     page = _Page(book, path.stem)
     for section in _SECTIONS:
         section(page)
-    folder = path.with_name(path.stem)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as cause:
-        raise file_error(cause, folder, "writing") from cause
-    for name, svg in page.charts.items():
-        with writing_atomically(folder / name) as file:
-            file.write(svg.encode())
-    with writing_atomically(path) as file:
-        file.write(page.text().encode())
+    page.write(path)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from ...errors import DistillError
-from ...system.atomic_file import file_error, writing_atomically
+from ..kept import Kept
 from .plan import Row
 
 
@@ -48,42 +44,12 @@ class Result:
         return cls(**{**found, "scores": None if scores is None else Scores(**scores)})
 
 
-class Results:
+class Results(Kept):
     """The folder of finished runs and measurements."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as cause:
-            raise file_error(cause, folder, "writing") from cause
-
-    def read(self, name: str) -> dict[str, Any] | None:
-        path = self.folder / f"{name}.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except (OSError, ValueError) as cause:
-            raise self._unreadable(name, cause) from cause
-
-    def _unreadable(self, name: str, cause: Exception) -> DistillError:
-        path = self.folder / f"{name}.json"
-        return DistillError("ERR_RESULT", f"{path} cannot be read ({cause})", "Delete the file: it is made again.")
-
-    def write(self, name: str, value: dict[str, Any]) -> None:
-        with writing_atomically(self.folder / f"{name}.json") as file:
-            file.write(json.dumps(value).encode())
 
     def result(self, row: Row) -> Result | None:
         found = self.read(row.key)
         try:
             return None if found is None else Result.from_json(found)
         except (KeyError, TypeError) as cause:
-            raise self._unreadable(row.key, cause) from cause
-
-    def once(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `make` gave when it was first called for this name."""
-        found = self.read(name)
-        if found is None:
-            found = make()
-            self.write(name, found)
-        return found
+            raise self.unreadable(row.key, cause) from cause

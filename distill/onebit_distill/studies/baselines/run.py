@@ -32,10 +32,10 @@ from ...training.metrics import read_metrics
 from ...training.settings import Settings
 from ...training.trainer import Trainer
 from ...training.transfer import TransferJob, prepare_texts
+from ..bits import bits_per_weight
 from .book import Book
 from .measure import (
     Validation,
-    bits_per_weight,
     make_student,
     measure_rounding,
     measure_starts,
