@@ -405,13 +405,14 @@ def test_other_options_do_not_go_on_with_a_run(made, tmp_path, capsys):  # noqa:
     assert json.loads((run / "run.json").read_text())["more"] == {
         "block_tokens": 512, "block_steps": 8, "block_absorb": 2, "block_lr": BlockFit.lr, "block_scale_lr": BlockFit.scale_lr,
         "block_float_lr": BlockFit.float_lr, "block_batch": 4, "block_loss": BlockFit.loss,
-        "block_importance": BlockFit.importance, "block_order": BlockFit.order, "minutes": 0.0,
+        "block_importance": BlockFit.importance, "block_order": BlockFit.order, "block_margin": BlockFit.margin,
+        "minutes": 0.0,
     }  # fmt: skip
     assert main([*words, "--steps", "4"]) == 0
     others = {
         "--block-steps": "5", "--block-lr": "1e-2", "--block-batch": "2", "--block-tokens": "256", "--block-absorb": "1",
         "--block-scale-lr": "0.1", "--block-float-lr": "0.1", "--block-loss": "plain", "--block-importance": "none",
-        "--block-order": "single",
+        "--block-order": "single", "--block-margin": "0.1",
     }  # fmt: skip
     for name, value in others.items():
         assert main([*words, "--steps", "4", name, value]) == 1
