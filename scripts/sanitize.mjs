@@ -68,7 +68,7 @@ async function checkedSets() {
   const { addon } = await import('../dist/native/addon.js')
   const present = addon()
     .info()
-    .isas.filter(({ state }) => state !== 'not_present' && state !== 'not_built')
+    .isas.filter(({ state }) => state === 'usable')
     .map(({ name }) => name)
   return LONG ? present : present.filter((name) => !present.includes(ALIKE[name]))
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,11 @@ from .documents import TokenStore
 
 #: the official script concatenates documents 1000 at a time and drops what does not fill a block (datasets.map)
 OFFICIAL_PACKING_DOCUMENTS = 1000
+
+
+def blocks_for(tokens: int, block: int) -> int:
+    """How many blocks hold so many tokens."""
+    return math.ceil(tokens / block)
 
 
 def split_documents(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +103,10 @@ class Blocks:
     def batch(self, first: int, count: int) -> np.ndarray:
         """Blocks first … first + count - 1, int64 [count, block]."""
         return np.stack([self[index] for index in range(first, first + count)])
+
+    def first(self, tokens: int) -> np.ndarray:
+        """The first blocks that hold so many tokens, of one epoch at most; int64 [n, block]."""
+        return self.batch(0, min(self.per_epoch, blocks_for(tokens, self.block)))
 
 
 def validation_blocks(store: TokenStore, chosen: np.ndarray, block: int, most: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import DistillError
+from ..errors import DistillError, check_whole_numbers
 from ..model.attention import KVCache
 from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
@@ -57,17 +57,8 @@ class GenerateOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("sequences", 0),
-            ("length", 2),
-            ("greedy_least", 1),
-            ("top_k", 0),
-            ("batch", 1),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise DistillError("ERR_BAD_OPTION", f"{name} must be a whole number from {least} on, found {value!r}")
+        least = {"sequences": 0, "length": 2, "greedy_least": 1, "top_k": 0, "batch": 1, "seed": 0}
+        check_whole_numbers(self, least)
         if not isinstance(self.greedy_most, int) or self.greedy_most < self.greedy_least:
             raise DistillError("ERR_BAD_OPTION", "greedy_most must be at least greedy_least")
         if not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < 1e6:

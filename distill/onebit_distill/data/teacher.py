@@ -82,7 +82,8 @@ class Teacher:
         return self._text().encode(text, special=special, bos=bos)
 
 
-def _hash(path: Path) -> dict[str, Any]:
+def file_identity(path: Path) -> dict[str, Any]:
+    """Name, bytes and sha256 of a file. Raises DistillError as `file_error`."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -171,4 +172,4 @@ def load_teacher(
     if last >= config.vocab_size:
         message = f"{source}: the tokenizer has a token of id {last}, the model has {config.vocab_size} tokens"
         raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
-    return Teacher(model, text, form, str(source), [_hash(file) for file in reader.files])
+    return Teacher(model, text, form, str(source), [file_identity(file) for file in reader.files])

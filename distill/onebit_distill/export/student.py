@@ -17,7 +17,7 @@ from ..errors import DistillError
 from ..formats.obt_file import Kind, TensorSpec, dense_kind, obt_config, sign_kind, write_obt
 from ..model.config import HF_LINEARS
 from ..model.delta import DeltaNet
-from ..model.linear import BitNetLinear, Dense, OneBitLinear, QuantisedLinear, SignChain
+from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
 from ..model.llama import Llama
 
 _ENCODINGS = ("f32", "f16", "bf16", "q8")
@@ -115,8 +115,7 @@ def _linear_tensors(name: str, layer: nn.Module, dense: str) -> dict[str, np.nda
             "h": np.full(layer.out_features, float(centred.abs().mean()), np.float32),
         }
     else:
-        weight = layer.rounded() if isinstance(layer, QuantisedLinear) else layer.weight
-        dense_parts = _dense_tensors(name, weight, dense)
+        dense_parts = _dense_tensors(name, layer.effective_weight(), dense)
         out = {key.removeprefix(f"{name}."): value for key, value in dense_parts.items()}
     if layer.bias is not None:
         out["bias"] = _numpy(layer.bias)

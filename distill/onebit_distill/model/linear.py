@@ -262,6 +262,10 @@ class Dense(nn.Linear):
         if not self.weight.is_meta:
             super().reset_parameters()
 
+    def effective_weight(self) -> Tensor:
+        """What x is multiplied by, [out, in]."""
+        return self.weight
+
 
 def dense_factory(spec: LinearSpec) -> nn.Module:
     return Dense(spec.in_features, spec.out_features, spec.bias)
@@ -445,6 +449,11 @@ def fake_quantise(w: Tensor, bits: int, group: int | None = None, symmetric: boo
     return rounded.reshape(w.shape).to(w.dtype)
 
 
+def straight_through(value: Tensor, like: Tensor) -> Tensor:
+    """`value` to the bit (what is added to it is 0); the gradient goes to `like` as it is."""
+    return value.detach() + (like - like.detach())
+
+
 class QuantisedLinear(Dense):
     """y = x Q(W)ᵀ + b, Q symmetric with one scale a row: LLM-QAT's weights (arXiv 2305.17888, equation 1 and section 2.2).
 
@@ -456,11 +465,9 @@ class QuantisedLinear(Dense):
         super().__init__(in_features, out_features, bias)
         self.bits = bits
 
-    def rounded(self) -> Tensor:
-        """What x is multiplied by, [out, in]: at most 2**bits values a row."""
-        made = fake_quantise(self.weight.detach(), self.bits, symmetric=True)
-        # the values are exactly those of `made`: what is added is 0, and has the gradient
-        return made + (self.weight - self.weight.detach())
+    def effective_weight(self) -> Tensor:
+        """At most 2**bits values a row."""
+        return straight_through(fake_quantise(self.weight.detach(), self.bits, symmetric=True), self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.rounded(), self.bias)
+        return F.linear(x, self.effective_weight(), self.bias)

@@ -193,6 +193,11 @@ def has_signs(role: str) -> bool:
     return role not in _KEPT_DENSE
 
 
+def signed_linears(config: LlamaConfig, layer: int) -> list[str]:
+    """Those of a layer that get signs, by their names within its block (`self_attn.q_proj` …)."""
+    return [HF_LINEARS[role] for role in config.roles(layer) if has_signs(role)]
+
+
 def linear_factory(kind: StudentKind | str, options: SignOptions = DEFAULT_SIGNS) -> LinearFactory:
     """The factory of a kind's linears: for a student to be loaded from a checkpoint, without a teacher."""
     kind = StudentKind.parse(kind) if isinstance(kind, str) else kind
@@ -238,7 +243,7 @@ def start_linear(
     with torch.no_grad():
         layer.weight.copy_(made)
     if isinstance(layer, QuantisedLinear):
-        made = layer.rounded().detach()
+        made = layer.effective_weight().detach()
     if isinstance(layer, BitNetLinear):
         centred = w.float() - w.float().mean()
         made = centred.abs().mean() * torch.where(centred < 0, -1.0, 1.0)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..errors import DistillError
+from ..errors import DistillError, check_whole_numbers
 from ..model.attention import Step
 from ..model.linear import Dense, FoldedSigns, OneBitLinear, SignChain, fold_signs
 from ..model.llama import Block
@@ -71,11 +71,7 @@ class BlockFit:
     margin: float = 0.02
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("steps", 0), ("absorb", 0), ("batch", 1)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                message = f"block {name} must be a whole number from {least} on, found {value!r}"
-                raise DistillError("ERR_BAD_OPTION", message)
+        check_whole_numbers(self, {"tokens": 1, "steps": 0, "absorb": 0, "batch": 1}, "block ")
         for name in ("lr", "scale_lr", "float_lr"):
             if not 0 < getattr(self, name) <= 10:
                 message = f"block {name} must be above 0 and at most 10, found {getattr(self, name)!r}"

@@ -7,14 +7,13 @@ from dim numbers per token instead of one distribution. How one block is fitted 
 from __future__ import annotations
 
 import copy
-import json
-import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..errors import DistillError
-from ..model.config import HF_LINEARS
 from ..model.llama import Block, Llama
-from ..model.starts import has_signs
-from ..system.atomic_file import file_error, writing_atomically
+from ..model.starts import signed_linears
+from ..system.atomic_file import writing_atomically
 from ..system.clock import clock
 from ..system.processes import World
 from .block_check import MixedCheck, through
@@ -33,6 +31,7 @@ from .block_fit import BlockData, BlockFit, BlockFitter, BlockReport, harden, si
 from .checkpoint import checkpoint_steps
 from .importance import OutputImportance, output_importance
 from .losses import Transfer
+from .metrics import Metrics
 from .settings import Settings
 from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer
@@ -53,6 +52,13 @@ def _say(text: str) -> None:
 
 def block_path(run: Path, index: int) -> Path:
     return run / f"block-{index:03d}.safetensors"
+
+
+def keep_block(run: Path, index: int, block: Block, said: dict[str, Any]) -> None:
+    """Writes a finished block, and what is said of it as a line of `run/blocks.jsonl`."""
+    with writing_atomically(block_path(run, index)) as file:
+        file.write(save({name: value.contiguous() for name, value in block.state_dict().items()}))
+    Metrics(run / "blocks.jsonl", writes=True).write({"block": index, **said})
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Reconstruction:
 
     def _linears(self, index: int) -> list[str]:
         """Names, within the block, of the linears that get signs."""
-        return [HF_LINEARS[role] for role in self.student.config.roles(index) if has_signs(role)]
+        return signed_linears(self.student.config, index)
 
     def is_done(self) -> bool:
         return all(block_path(self.run, index).exists() for index in range(self.count))
@@ -182,26 +188,19 @@ class Reconstruction:
             mine = self.passed(block, mine)
             perplexity = None if self.check is None else self.check.behind(index, block, wanted=report is not None)
             if report is not None:
-                self._keep(path, index, report, perplexity)
+                self._keep(index, report, perplexity)
                 if ended is not None:
                     ended(report, time.perf_counter() - started)
         return reports
 
-    def _keep(self, path: Path, index: int, report: BlockReport, perplexity: float | None) -> None:
-        """Writes a fitted block, and a line about it."""
-        block = self.student.model.layers[index]
-        with writing_atomically(path) as file:
-            file.write(save({name: value.contiguous() for name, value in block.state_dict().items()}))
-        entry = {"block": index, "errors": report.errors, "steps": report.steps, "seconds": round(report.seconds, 2)}
+    def _keep(self, index: int, report: BlockReport, perplexity: float | None) -> None:
+        """Keeps a fitted block, and tells of it."""
+        entry: dict[str, Any] = {"errors": report.errors, "steps": report.steps, "seconds": round(report.seconds, 2)}
         told = f"block {index + 1}/{self.count}  relative error {report.last:.4f}"
         if perplexity is not None:
             entry["perplexity"] = perplexity
             told += f"  perplexity {perplexity:.2f} with the teacher's blocks behind it"
-        try:
-            with open(self.run / "blocks.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-        except OSError as cause:
-            raise file_error(cause, self.run / "blocks.jsonl", "writing") from cause
+        keep_block(self.run, index, self.student.model.layers[index], entry)
         _say(f"{told}  {clock(report.seconds)}")
 
 
@@ -260,8 +259,7 @@ def _fit_blocks(
     """Blocks as far as they are missing; how long a step end to end is going to take, where that was measured."""
     if options.steps == 0 or checkpoint_steps(job.run):
         return None
-    count = min(made.blocks.per_epoch, math.ceil(options.tokens / settings.block))
-    ids = torch.from_numpy(made.blocks.batch(0, count)).to(here.device)
+    ids = torch.from_numpy(made.blocks.first(options.tokens)).to(here.device)
     check = None
     if len(made.validation):
         check = MixedCheck(made.teacher.model, made.student, made.validation, settings, here.device)

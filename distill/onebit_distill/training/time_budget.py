@@ -24,7 +24,7 @@ class TimeBudget:
         if not 0 <= minutes <= _MOST_MINUTES:
             message = f"minutes must be from 0 (no limit) to {_MOST_MINUTES:g}, found {minutes!r}"
             raise DistillError("ERR_BAD_OPTION", message)
-        self.path, self.total = run / "time.json", 60 * minutes if minutes else math.inf
+        self.path, self.total = _time_path(run), 60 * minutes if minutes else math.inf
         self._before, self._started = kept_seconds(run), time.monotonic()
 
     @property
@@ -43,10 +43,13 @@ class TimeBudget:
             file.write(json.dumps({"seconds": round(self.spent(), 3)}).encode())
 
 
+def _time_path(run: Path) -> Path:
+    return run / "time.json"
+
+
 def kept_seconds(run: Path) -> float:
     """That all calls for a run's folder took so far, as far as they were kept."""
-    path = run / "time.json"
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        return float(json.loads(_time_path(run).read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0

@@ -123,8 +123,7 @@ def _hessian_of(block: Block, name: str, data: Calibration) -> Tensor:
     seen = Hessian(layer.in_features)
     handle = layer.register_forward_pre_hook(lambda _, inputs: seen.add(inputs[0]))
     try:
-        for rows in data.parts():
-            data.one(block, data.inputs[rows])
+        data.through(block, data.inputs)
     finally:
         handle.remove()
     return seen.value()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...errors import DistillError
+from ...model.linear import straight_through
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,6 @@ def row_grid(w: Tensor, bits: int) -> RowGrid:
 def grid_bits(rows: int, cols: int, bits: int) -> int:
     """Bits of a matrix as it would be stored: codes, and low and scale of each row in 16 bits."""
     return bits * rows * cols + 32 * rows
-
-
-def straight_through(value: Tensor, like: Tensor) -> Tensor:
-    """`value` to the bit; the gradient goes to `like` as it is."""
-    return value.detach() + (like - like.detach())
 
 
 def rounded_with_gradient(w: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:

@@ -125,7 +125,7 @@ class OmniQuantBlock:
     def error(self, parameters: dict[str, Tensor]) -> float:
         """The loss over all calibration texts."""
         total = 0.0
-        for rows in self.data.parts():
+        for rows in torch.arange(len(self.data.inputs)).split(self.data.at_once):
             total += len(rows) * float(self.loss(self.outputs(parameters, rows), self.data.targets[rows], rows))
         return total / len(self.data.inputs)
 

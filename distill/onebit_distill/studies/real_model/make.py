@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -14,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...data.blocks import blocks_for
 from ...data.teacher import Teacher, load_teacher
 from ...errors import DistillError
 from ...export.run import export_run
 from ...export.student import export_model
-from ...model.config import HF_LINEARS
-from ...model.linear import Dense, QuantisedLinear
+from ...model.linear import Dense
 from ...model.llama import Block, Llama
-from ...model.starts import has_signs, student_of
+from ...model.starts import signed_linears, student_of
 from ...system.atomic_file import file_error
 from ...system.clock import clock
 from ...system.processes import World, multiplied_in
@@ -38,7 +37,7 @@ from ..post_training.gptq import GptqOptions, gptq_block
 from ..post_training.grid import grid_bits, row_grid
 from ..post_training.omniquant import OmniQuantOptions, omniquant_block
 from .plan import Plan, Row, minutes_of
-from .recipes import recipe_of
+from .recipes import recipe_of, shared_settings
 from .results import Made
 
 #: of dense weights, embedding and head in every file. A row of a grid keeps its few values, each at most 1/2048 away: less
@@ -78,33 +77,20 @@ class Material:
     def teacher(self) -> Teacher:
         return load_teacher(self.teacher_path, tokenizer=self.tokenizer)
 
-    def settings(self) -> Settings:
-        """Of texts and machine: the same that trained rows have."""
-        return Settings(
-            block=self.plan.block, seed=self.plan.seed, validation=0.0, precision="bf16", device="cpu",
-            threads=self.threads,
-        )  # fmt: skip
-
     def calibration(self, teacher: Teacher, row: Row) -> Tensor:
         """int64 [N, T]: the sequences that `reconstruct` fits its blocks on."""
-        blocks, _, _ = prepare_texts(self.job(row), teacher, self.settings(), _CPU)
-        count = min(blocks.per_epoch, sequences_for(self.plan.calibration_tokens, self.plan.block))
-        return torch.from_numpy(blocks.batch(0, count))
-
-
-def sequences_for(tokens: int, block: int) -> int:
-    """How many sequences of `block` tokens hold so many, as `reconstruct` counts them."""
-    return math.ceil(tokens / block)
+        settings = Settings(**shared_settings(self.plan, self.threads))
+        blocks, _, _ = prepare_texts(self.job(row), teacher, settings, _CPU)
+        return torch.from_numpy(blocks.first(self.plan.calibration_tokens))
 
 
 def _quantised(model: Llama) -> dict[str, Dense]:
     """The linears that a method rounds, by their full names."""
     linears = model.linears()
     names = [
-        f"model.layers.{index}.{HF_LINEARS[role]}"
+        f"model.layers.{index}.{name}"
         for index in range(model.config.n_layers)
-        for role in model.config.roles(index)
-        if has_signs(role)
+        for name in signed_linears(model.config, index)
     ]
     return {name: linears[name] for name in names}
 
@@ -114,8 +100,7 @@ def stored_error(model: Llama) -> float:
     worst = 0.0
     for layer in model.linears().values():
         if isinstance(layer, Dense):
-            weight = layer.rounded() if isinstance(layer, QuantisedLinear) else layer.weight
-            weight = weight.detach().float()
+            weight = layer.effective_weight().detach().float()
             largest = weight.abs().amax(1, keepdim=True).clamp_min(1e-30)
             worst = max(worst, float(((weight - weight.half().float()) / largest).abs().max()))
     return worst
@@ -129,33 +114,18 @@ def _grid_bits_per_weight(model: Llama, bits: int) -> float:
     return sum(pairs) / sum(map(math.prod, sizes.values()))
 
 
-class _Blocks:
-    """What a method says of each block, kept as lines beside the blocks, and told on the terminal."""
-
-    def __init__(self, row: Row, folder: Path, count: int) -> None:
-        self.row, self.path, self.count = row, folder / "blocks.jsonl", count
-        self.started = time.monotonic()
-
-    def add(self, index: int, said: dict[str, Any]) -> None:
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"block": index, **said}) + "\n")
-        except OSError as cause:
-            raise file_error(cause, self.path, "writing") from cause
-        took = clock(time.monotonic() - self.started)
-        print(f"{self.row.name}: block {index + 1}/{self.count}  {took}", file=sys.stderr, flush=True)
-
-    def all(self) -> list[dict[str, Any]]:
-        return read_metrics(self.path) if self.path.exists() else []
-
-
 def _post_training(
     material: Material, row: Row, model: Llama, ids: Tensor, budget: TimeBudget
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Rounds a dense copy of the teacher by GPTQ or OmniQuant, on ids [N, T]; its options, and what it says of each
     block."""
     bits, folder, count = int(row.bits), material.folder(row), len(model.model.layers)
-    blocks = _Blocks(row, folder, count)
+    started = time.monotonic()
+
+    def told(index: int) -> None:
+        took = clock(time.monotonic() - started)
+        print(f"{row.name}: block {index + 1}/{count}  {took}", file=sys.stderr, flush=True)
+
     if row.method == "gptq":
         options = GptqOptions(bits)
 
@@ -170,10 +140,9 @@ def _post_training(
 
     precision = multiplied_in("bf16", torch.device("cpu"))
     with_targets = row.method == "omniquant"
-    quantise_blocks(
-        model, ids, method, folder, precision, with_targets=with_targets, budget=budget, told=blocks.add
-    )
-    return asdict(options), blocks.all()
+    quantise_blocks(model, ids, method, folder, precision, with_targets=with_targets, budget=budget, told=told)
+    lines = folder / "blocks.jsonl"
+    return asdict(options), read_metrics(lines) if lines.exists() else []
 
 
 def _dense_notes(row: Row) -> list[str]:
@@ -230,7 +199,7 @@ def _make_trained(material: Material, row: Row) -> Made:
         options = BlockFit(tokens=plan.calibration_tokens)
         result = run_reconstruction(job, settings, options, minutes)
         given |= {f"block_{name}": value for name, value in asdict(options).items()}
-        calibrated = sequences_for(plan.calibration_tokens, plan.block) * plan.block
+        calibrated = blocks_for(plan.calibration_tokens, plan.block) * plan.block
     else:
         result = run_transfer(job, settings, minutes)
         if result.steps == 0 and not result.stopped:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...errors import DistillError
+from ...errors import DistillError, check_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,7 @@ class Plan:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise DistillError("ERR_BAD_OPTION", f"{name} must be above 0, found {value!r}")
-        for name, least in (("block", 2), ("batch", 1), ("calibration_tokens", 1), ("limit", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise DistillError("ERR_BAD_OPTION", f"{name} must be a whole number from {least} on, found {value!r}")
+        check_whole_numbers(self, {"block": 2, "batch": 1, "calibration_tokens": 1, "limit": 1, "seed": 0})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

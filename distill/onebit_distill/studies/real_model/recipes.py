@@ -25,7 +25,7 @@ class Recipe:
     notes: tuple[str, ...] = ()
 
 
-def _shared(plan: Plan, threads: int) -> dict[str, Any]:
+def shared_settings(plan: Plan, threads: int) -> dict[str, Any]:
     """What this study sets in every row. The number of steps follows the clock."""
     return {
         "block": plan.block,
@@ -44,7 +44,7 @@ def _shared(plan: Plan, threads: int) -> dict[str, Any]:
 
 def _paper(plan: Plan, threads: int, configs: Path, **changes: Any) -> Recipe:
     given = {
-        **_shared(plan, threads),
+        **shared_settings(plan, threads),
         "warmup": _PAPER_WARMUP,
         "logits_weight": 0.01 * _PAPER_BLOCK / plan.block,
         "gradient_checkpointing": False,
@@ -62,7 +62,7 @@ def _paper(plan: Plan, threads: int, configs: Path, **changes: Any) -> Recipe:
 
 def _llm_qat(row: Row, plan: Plan, threads: int) -> Recipe:
     settings = Settings(
-        kind=f"qat:{row.bits:g}", lr=_LLM_QAT_RATE, beta2=0.999, warmup=0.0, weight_decay=0.0, **_shared(plan, threads)
+        kind=f"qat:{row.bits:g}", lr=_LLM_QAT_RATE, beta2=0.999, warmup=0.0, weight_decay=0.0, **shared_settings(plan, threads)
     )
     notes = ["weights only; the loss is the teacher's logits", "learning rate 2e-4 in the place of 2e-5: there are few steps"]
     if row.bits == 1:
@@ -81,4 +81,4 @@ def recipe_of(row: Row, plan: Plan, threads: int, configs: Path) -> Recipe:
         note = "without BitNet's LayerNorm in front of the products, which a .obt file cannot say"
         return Recipe(found.settings, ("recipe of `configs/paper.toml`", *found.notes[:2], "bf16", note))
     kind = f"chain:{row.bits:g}" if row.method == "chain" else "onebit"
-    return Recipe(Settings(kind=kind, **DEFAULTS, **_shared(plan, threads)))
+    return Recipe(Settings(kind=kind, **DEFAULTS, **shared_settings(plan, threads)))

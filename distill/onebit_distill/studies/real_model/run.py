@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ...data.teacher import load_teacher
+from ...data.teacher import file_identity, load_teacher
 from ...errors import DistillError
 from ...system.atomic_file import file_error
 from ..kept import Kept
@@ -42,7 +42,7 @@ def _digest(path: Path) -> str:
         if path.is_dir():
             listed = [f"{file.name} {file.stat().st_size}" for file in sorted(path.iterdir())]
             return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_identity(path)["sha256"]
     except OSError as cause:
         raise file_error(cause, path, "reading") from cause
 
@@ -55,6 +55,11 @@ def whole_command(command: str) -> str:
         if not is_row:
             kept.append(word)
     return shlex.join(kept)
+
+
+def _by_option(described: dict[str, Any]) -> dict[str, Any]:
+    """With the plan's options in its place, to be compared one by one."""
+    return {**{name: value for name, value in described.items() if name != "plan"}, **described.get("plan", {})}
 
 
 def open_study(material: Material, text: Path, tasks: Path) -> dict[str, Any]:
@@ -78,14 +83,9 @@ def open_study(material: Material, text: Path, tasks: Path) -> dict[str, Any]:
     kept = Kept(material.out)
     before = kept.read("study")
     if before is not None:
-        for name, value in described.items():
-            found = before.get(name)
-            if name == "plan" and isinstance(found, dict):
-                differing = next((option for option, now in value.items() if found.get(option) != now), None)
-                name, same = f"{differing}", differing is None
-            else:
-                same = found == value
-            if not same:
+        found = _by_option(before)
+        for name, value in _by_option(described).items():
+            if found.get(name) != value:
                 message = f"{material.out} was begun with another {name}"
                 raise DistillError("ERR_RUN_DIFFERS", message, "Use the same options to go on, or another --out.")
     described["command"] = whole_command(material.command)
