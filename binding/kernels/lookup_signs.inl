@@ -114,10 +114,10 @@ struct PackedSigns {
     const uint8_t* p;
     Nibbles nibbles(size_t j) const {
         Nibbles n;
-        prefetch_near(p + j * 64 + kPrefetchNear);
-        prefetch_far(p + j * 64 + kPrefetchFar);
         for (int v = 0; v < kVectors; v++) {
-            const Bytes b = bytes_load(p + j * 64 + v * kBytes);
+            Bytes b = bytes_load(p + j * 64 + v * kBytes);
+            if (v == 0) prefetch_near_with(b, p + j * 64 + kPrefetchNear);
+            if (v == kVectors - 1) prefetch_far_with(b, p + j * 64 + kPrefetchFar);
             n.low[v] = low_nibbles(b);
             n.high[v] = high_nibbles(b);
         }

@@ -198,6 +198,9 @@ ONEBIT_INLINE void prefetch_far(const uint8_t* p) { __prefetch2(p, 2); }  // PLD
 ONEBIT_INLINE void prefetch_near(const uint8_t* p) { __builtin_prefetch(p, 0, 3); }
 ONEBIT_INLINE void prefetch_far(const uint8_t* p) { __builtin_prefetch(p, 0, 2); }
 #endif
+// What keeps clang from gathering them elsewhere (avx2_vectors.inl) has not been tried: no ARM machine was at hand to time it.
+ONEBIT_INLINE void prefetch_near_with(Bytes&, const uint8_t* p) { prefetch_near(p); }
+ONEBIT_INLINE void prefetch_far_with(Bytes&, const uint8_t* p) { prefetch_far(p); }
 
 inline Ints ints_zero() { return vdupq_n_s32(0); }
 inline Ints ints_all(int32_t x) { return vdupq_n_s32(x); }
