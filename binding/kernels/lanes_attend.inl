@@ -198,7 +198,7 @@ ONEBIT_INLINE void score_lanes(Lanes (&sums)[Q * B], const float* q, const typen
     constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
     Lanes others[S];
     if constexpr (Count > L) {
-        Lanes waiting[S];
+        Lanes waiting[S];  // a copy: sums that were told to wait would be in memory in the innermost loop too
         score_lanes<Cache, Q, B, First, Count / 2>(sums, q, keys, dim, ahead);
         unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA {
             waiting[s] = sums[s];

@@ -1,8 +1,8 @@
 // Puts words where a text has `<unk>`: `node distill/bench/fill_unknown.mjs MODEL IN.txt OUT.txt [FIRST] [COUNT]`, of so many lines.
 //
 // WikiText-2 in words, which is what there is to learn from here, has `<unk>` for one word in eighteen; its raw form, which
-// students are measured on, has names there. A student of the first gives `<unk>` a tenth of all probability. So the
-// teacher says what it would write, from what stands before in the line, in the same seeds for the same lines.
+// students are measured on, has names there. So the teacher says what it would write, from what stands before in the line, with the
+// same seeds for the same lines. docs/reconstruct.md says what that is worth.
 import { readFile, writeFile } from 'node:fs/promises'
 import { Model } from '../../dist/index.js'
 
@@ -33,7 +33,7 @@ const all = (await readFile(from, 'utf8')).split('\n').filter((line) => line.tri
 const lines = all.slice(Number(start), Number(start) + Number(count))
 const out = []
 for (const [i, line] of lines.entries()) {
-  out.push(line.includes(UNKNOWN) ? await filled(session, line, Number(start) + i) : line)
+  out.push(await filled(session, line, Number(start) + i))
   if (i % 100 === 0) console.error(`${i} of ${lines.length} lines`)
 }
 await writeFile(to, `${out.join('\n')}\n`)
