@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +140,20 @@ def _add_train(commands) -> None:
         "--minutes", type=float, default=0.0, metavar="M",
         help="for all of it, over all calls; default 0: as --steps or --epochs say",
     )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="RUN",
+        help="go on with the student that another run ended with: with other texts, longer sequences, other rates",
+    )  # fmt: skip
     parser.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from .training.transfer import run_transfer
 
-    _stopped(run_transfer(_job(arguments, "train"), _settings(arguments), arguments.minutes), arguments.out)
+    job = _job(arguments, "train")
+    if arguments.source is not None:
+        job = replace(job, source=arguments.source, more={"from": str(arguments.source)})
+    _stopped(run_transfer(job, _settings(arguments), arguments.minutes), arguments.out)
 
 
 def _stopped(result, run: Path) -> None:

@@ -78,6 +78,45 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
     assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
 
 
+def test_a_run_goes_on_with_the_student_of_another(made, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(arguments(made, first, "--steps", "60", "--schedule", "constant")) == 0
+    longer = ("--from", str(first), "--block", "64", "--batch", "2", "--steps", "8", "--lr", "1e-3")
+    assert main(arguments(made, second, *longer)) == 0
+    course = losses(second)
+    assert course[1] == pytest.approx(losses(first)[60], rel=0.25)  # other sequences, the same student
+    assert course[1] < 0.7 * losses(first)[1]
+    before, after = load_student(first)[0].linears(), load_student(second)[0].linears()
+    for name, layer in after.items():  # its rates are too low for a sign to turn within 8 steps, but not for the rest
+        assert torch.equal(layer.weight < 0, before[name].weight < 0) and not torch.equal(layer.weight_scale, before[name].weight_scale)
+    # it is the folder's own checkpoint that goes on, whatever has become of the other run
+    shutil.rmtree(first)
+    assert main(arguments(made, second, *longer, "--steps", "12")) == 0
+    assert {step: losses(second)[step] for step in course} == course and len(losses(second)) == 12
+
+
+def test_students_of_other_runs_that_do_not_fit_are_refused(made, tmp_path, capsys):
+    first = tmp_path / "first"
+    assert main(arguments(made, first, "--steps", "2")) == 0
+
+    def refused(code, words, source, *more):
+        capsys.readouterr()
+        assert main(arguments(made, tmp_path / "other", "--from", str(source), "--steps", "2", *more)) == 1
+        said = capsys.readouterr().err
+        assert code in said and words in said, said
+        assert not checkpoint_steps(tmp_path / "other")
+
+    refused("ERR_START_FIT", "kind = 'onebit', now it is 'chain:1.0'", first, "--kind", "chain:1.0")
+    refused("ERR_START_FIT", "layernorm = False, now it is True", first, "--layernorm")
+    refused("ERR_BAD_OPTION", "there is one start", first, "--start", "s.obt")
+    refused("ERR_NO_RUN", "is not the folder of a training run", tmp_path)
+    write_folder(tmp_path / "teacher", tiny_config(hidden_dim=128))
+    refused("ERR_START_FIT", "another shape", first, "--teacher", str(tmp_path / "teacher"))
+    # and a folder that was begun without one does not go on with one
+    refused_by_folder = arguments(made, first, "--steps", "4", "--from", str(first))
+    assert main(refused_by_folder) == 1 and "begun with from = None" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"architecture": "mistral", "window": 7}, {"architecture": "qwen2", "biases": ("wq", "wk", "wv")}],

@@ -215,8 +215,9 @@ class _GatedProduct(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         gate, up = ctx.saved_tensors
-        ctx.fold.gather(grad.flatten(0, -2).mT @ gated(gate, up).flatten(0, -2))
-        return *gate_gradients(gate, up, grad @ ctx.value), None, None
+        grad_gate, grad_up, product = gate_gradients(gate, up, grad @ ctx.value)
+        ctx.fold.gather(grad.flatten(0, -2).mT @ product.flatten(0, -2))
+        return grad_gate, grad_up, None, None
 
 
 def gated_product(gate: Tensor, up: Tensor, layer: nn.Module) -> Tensor:

@@ -97,9 +97,13 @@ class Written:
         return value.detach(), gradient.to(dtype)
 
 
-def _pieces(tokens: slice, size: int) -> Iterator[slice]:
-    for first in range(tokens.start, tokens.stop, size):
-        yield slice(first, min(first + size, tokens.stop))
+def _pieces(tokens: slice, most: int) -> Iterator[slice]:
+    """Of at most so many tokens each, and about as large as each other: a rest of two costs as much as hundreds where
+    something is done for the whole vocabulary."""
+    count = tokens.stop - tokens.start
+    pieces = -(-count // most)
+    for index in range(pieces):
+        yield slice(tokens.start + count * index // pieces, tokens.start + count * (index + 1) // pieces)
 
 
 def _gradient_of_logits(logits: Tensor, tokens: slice, losses: Sequence[TokenLoss], sums: Tensor, unit: float) -> None:
@@ -121,6 +125,21 @@ def _rows_at_once(logits: Tensor) -> int:
     return max(1, numbers // logits.shape[1])
 
 
+@fused
+def _scaled(product: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    return product.to(dtype) * factor
+
+
+@fused
+def _add_scaled(total: Tensor, product: Tensor, factor: float) -> Tensor:
+    return total.add_(product.to(total.dtype) * factor)
+
+
+def _added(total: Tensor | None, product: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """total + product · factor in one pass over memory, in place; total: of `dtype`, None for the first product."""
+    return _scaled(product, factor, dtype) if total is None else _add_scaled(total, product, factor)
+
+
 class _HeadLosses(torch.autograd.Function):
     """Values, and on the way all gradients: backward only multiplies them by what comes from behind."""
 
@@ -129,7 +148,7 @@ class _HeadLosses(torch.autograd.Function):
         weight = head.to(dtype)
         wanted = ctx.needs_input_grad[:2]
         grad_state = torch.empty_like(state) if wanted[0] else None
-        grad_head = torch.zeros_like(head) if wanted[1] else None
+        grad_head = None
         sums = torch.zeros(len(losses), dtype=torch.promote_types(dtype, torch.float32), device=state.device)
         # Gradients of probabilities lie between -1 and 1, whatever the mean over tokens or fp16's loss scale make of
         # them: they are multiplied by the small factor behind the products, so that nothing is lost to a narrow dtype.
@@ -142,8 +161,8 @@ class _HeadLosses(torch.autograd.Function):
             _gradient_of_logits(logits, tokens, losses, sums, unit)
             if grad_state is not None:
                 grad_state[tokens] = logits @ weight
-            if grad_head is not None:
-                grad_head.add_(logits.mT @ x, alpha=unit)
+            if wanted[1]:
+                grad_head = _added(grad_head, logits.mT @ x, unit, head.dtype)
         if grad_state is not None:
             grad_state.mul_(unit)
         ctx.gradients = [grad_state, grad_head]

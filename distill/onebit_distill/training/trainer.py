@@ -34,6 +34,8 @@ _CPU_TOKENS = 2048
 
 #: whose mean says how long the next ones will take
 _RECENT_STEPS = 8
+#: as many are thought to fit into a limited time before there has been one
+_UNKNOWN_STEPS = 1000
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -234,8 +236,10 @@ class Trainer:
         if self.budget is None or not self.budget.is_limited:
             return
         left = max(0.0, self.budget.left() - self.progress.closing_seconds)
-        # one that goes on, and knows no step yet, takes one to see how long it lasts
-        seconds = sum(self._recent) / len(self._recent) if self._recent else max(left, 1e-6)
+        # no step is known yet: one is taken to see how long it lasts, at the end of a run that goes on, and at the
+        # beginning of a warm-up in one that begins
+        unknown = left if self.progress.step else left / _UNKNOWN_STEPS
+        seconds = sum(self._recent) / len(self._recent) if self._recent else unknown
         self.steps = self.line.steps = self.progress.step + int(left / max(seconds, 1e-6))
 
     @contextlib.contextmanager

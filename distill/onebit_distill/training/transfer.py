@@ -25,9 +25,11 @@ from ..model.starts import METHODS, StartOptions, student_of
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.memory import keep_memory
 from ..system.processes import World, multiplied_in, world
+from .block_fit import BlockFit, harden
+from .checkpoint import checkpoint_steps
 from .losses import Transfer
 from .metrics import plot
-from .run_folder import RunRecord, open_run, save_text, sign_options
+from .run_folder import RunRecord, load_student, open_run, save_text, sign_options
 from .settings import Settings
 from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer, mean_loss
@@ -50,6 +52,8 @@ class TransferJob:
     more: dict[str, Any] | None = None
     #: where tokenised texts lie, for runs that share them; None: in the run's folder
     tokens: Path | None = None
+    #: another run's folder, whose student this one goes on with; None: a start from the teacher
+    source: Path | None = None
 
 
 @dataclass
@@ -161,15 +165,42 @@ def prepare_texts(
     return blocks, validated, store.digest()
 
 
+def _student(job: TransferJob, settings: Settings, teacher: Teacher, started: bool) -> Llama:
+    if job.source is not None and not checkpoint_steps(job.run):
+        return _student_of_run(job.source, settings, teacher)
+    # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
+    start = start_options(settings) if started and job.source is None else None
+    return student_of(teacher.model, settings.kind, start, sign_options(settings))
+
+
+def _student_of_run(run: Path, settings: Settings, teacher: Teacher) -> Llama:
+    """The student that another run ended with, its latents so far from 0 that the first steps turn none.
+
+    Raises DistillError ERR_START_FIT where the settings or the teacher want another one, and those of `load_student`.
+    """
+    if settings.start_file is not None:
+        raise DistillError("ERR_BAD_OPTION", f"{settings.start} and the student of {run}: there is one start", "Give one of them.")
+    student, record, step = load_student(run)
+    now, found = settings.to_dict(), record.settings.to_dict()
+    for name in ("kind", "layernorm"):
+        if now[name] != found[name]:
+            message = f"the student in {run} was made with {name} = {found[name]!r}, now it is {now[name]!r}"
+            raise DistillError("ERR_START_FIT", message, "Give the options that it was made with.")
+    if student.config != teacher.config:
+        message = f"the student in {run} has another shape than the teacher {teacher.source}"
+        raise DistillError("ERR_START_FIT", message, "Give the teacher that it was made from.")
+    harden(student, BlockFit.margin)
+    print(f"train: goes on with the student of {run}, step {step}", file=sys.stderr, flush=True)
+    return student.train()
+
+
 def prepare(job: TransferJob, settings: Settings, here: World, *, started: bool = True) -> Prepared:
     """Raises DistillError: those of the teacher, the data, and ERR_RUN_DIFFERS.
 
     started: whether the student's linears begin as the settings say, or are left for whoever calls this."""
     teacher = load_teacher(job.teacher, teacher_dtype(settings, here.device), str(here.device), job.tokenizer)
     blocks, validation, digest = prepare_texts(job, teacher, settings, here)
-    # a longer context than the teacher's was never learned; a shorter one costs nothing to keep
-    start = start_options(settings) if started else None
-    student = student_of(teacher.model, settings.kind, start, sign_options(settings))
+    student = _student(job, settings, teacher, started).to(here.device)
     choose_trained(student, settings)
     source = {
         "source": Path(teacher.source).name,
