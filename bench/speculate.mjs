@@ -1,5 +1,5 @@
-// `npm run bench:speculate -- MODEL [--tokens 160] [--rounds 5] [--threads N] [--verbose]`: what guessing tokens from what was said
-// gains, on texts that are edited (most of the answer stands in the prompt) and elsewhere (stories, questions, lists). Each prompt
+// `npm run bench:speculate -- MODEL [--draft SMALL] [--tokens 160] [--rounds 5] [--threads N] [--verbose]`: what guessing tokens from
+// what was said, and by a small model where one is named, gains, on texts that are edited (most of the answer stands in the prompt) and elsewhere (stories, questions, lists). Each prompt
 // goes through the model's chat template and is answered greedily, with guesses (auto) and without in turns; the texts must be
 // the same. Prints tokens/s without, and medians of speed(auto) / speed(off).
 import { cpus } from 'node:os'
@@ -13,6 +13,7 @@ const { values, positionals } = parseArgs({
     tokens: { type: 'string', default: '160' },
     rounds: { type: 'string', default: '5' },
     threads: { type: 'string' },
+    draft: { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
 })
@@ -73,8 +74,13 @@ async function answer(model, prompt, speculate) {
   return { text, newTokens: usage.newTokens, tokensPerSecond: timings.tokensPerSecond }
 }
 
-const model = await Model.load(positionals[0], values.threads ? { threads: Number(values.threads) } : {})
-console.log(`${cpus()[0].model}, ${model.isa}, ${model.threads} threads; ${positionals[0]}; ${rounds} rounds\n`)
+const { threads, draft } = values
+const model = await Model.load(positionals[0], {
+  ...(threads && { threads: Number(threads) }),
+  ...(draft && { draft }),
+})
+const models = draft ? `${positionals[0]}, guessed by ${draft}` : positionals[0]
+console.log(`${cpus()[0].model}, ${model.isa}, ${model.threads} threads; ${models}; ${rounds} rounds\n`)
 console.log('| | prompt | tokens | tokens/s without | with / without |\n|---|---|---:|---:|---:|')
 const all = {}
 for (const [set, prompts] of Object.entries(SETS)) {

@@ -300,6 +300,10 @@ describe('objects that are not what they seem', () => {
       sampler({ recent: [1] }),
       sampler({ bias_ids: Int32Array.of(1), bias_values: Float32Array.of(Number.NaN) }),
       sampler({ bias_ids: Int32Array.of(1) }),
+      ...[{ said: [1] }, { most: 0 }, { most: 33 }, { always: 1 }, { draft: {} }, { draft: model }].map((change) =>
+        sampler({ guesses: { said: Int32Array.of(1), most: 4, always: false, ...change } }),
+      ),
+      sampler({ vocab_size: 7, guesses: { said: Int32Array.of(1), most: 4, always: false, draft: session } }),
       () => (addon().Sampler as unknown as () => unknown)(),
       () => good.choose(new Float32Array(3)),
       () => good.allow(new Int32Array(3)),
@@ -339,6 +343,8 @@ describe('objects that are not what they seem', () => {
     ]
     for (const call of wrong) expect(call).toThrow(expect.objectContaining({ code: 'ERR_BAD_ARGUMENT' }))
     const range = expect.objectContaining({ code: 'ERR_TOKEN_RANGE' })
+    const said = Int32Array.of(TINY_VOCAB)
+    expect(sampler({ guesses: { said, most: 4, always: false } })).toThrow(range)
     expect(step({ tokens: Int32Array.of(1, -1) })).toThrow(range)
     expect(step({ tokens: Int32Array.of(100_000) })).toThrow(range)
     expect(sampler({ bias_ids: Int32Array.of(-5), bias_values: Float32Array.of(1) })).toThrow(range)

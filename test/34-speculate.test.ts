@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import { type GenerateOptions, Model, type Session } from '../dist/index.js'
 import { codeOf } from './expect-code.js'
-import { type KindName, temporaryFolder, writeTinyModel } from './tiny-model.js'
+import { deltaFeatures, type KindName, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const folder = temporaryFolder()
 afterAll(() => folder.remove())
@@ -71,5 +71,108 @@ describe('an answer with guesses', () => {
         'ERR_BAD_OPTION',
       )
     await model.dispose()
+  })
+})
+
+/** A model with the given kind of matrices, and one of the other kind that guesses for it. */
+async function withDraft(kind: KindName, draft: string, context = 512): Promise<Model> {
+  const path = folder.path(`${kind}-${context}.obt`)
+  await writeTinyModel(path, { kind, context })
+  return Model.load(path, { threads: 2, draft })
+}
+
+const SAID_ONCE = 'The quick brown fox jumps over the lazy dog'
+
+describe('a small model beside it', () => {
+  const cases: [string, GenerateOptions][] = [
+    ['greedy', { temperature: 0 }],
+    ['sampled', { seed: 3, temperature: 0.7, topLogprobs: 3 }],
+    ['with penalties', { seed: 4, temperature: 0.5, repeatPenalty: 1.3, frequencyPenalty: 0.4 }],
+    ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
+  ]
+  it.each(cases)('guesses right or wrong, and the answer %s is the one without', async (_, options) => {
+    const wanting = await tinyModel('sign')
+    // itself, all of whose guesses are right where the likeliest is taken; another; and one whose context is full half way
+    const drafts = [folder.path('sign-512.obt'), folder.path('q8-512.obt'), folder.path('chain-70.obt')]
+    await writeTinyModel(drafts[1]!, { kind: 'q8', context: 512 })
+    await writeTinyModel(drafts[2]!, { kind: 'chain', context: 70 })
+    for (const draft of drafts) {
+      const model = await withDraft('sign', draft)
+      expect(model.draft!.info.path).toBe(draft)
+      for (const prompt of [SAID_ONCE, REPEATED]) {
+        for (const maxTokens of [1, 2, 60]) {
+          const given = { maxTokens, ignoreEos: true, ...options }
+          const wanted = await answer(wanting.createSession(), prompt, { ...given, speculate: 'off' })
+          for (const speculate of ['auto', 1, 5, 32] as const) {
+            expect(await answer(model.createSession(), prompt, { ...given, speculate }), `${speculate}`).toEqual(wanted)
+          }
+        }
+      }
+      await model.dispose()
+    }
+    await wanting.dispose()
+  })
+
+  it('goes along when a session goes on, back, or another way', async () => {
+    const model = await withDraft('sign', folder.path('sign-512.obt'))
+    const answers = []
+    for (const speculate of ['off', 6] as const) {
+      const session = model.createSession()
+      const given = { temperature: 0, maxTokens: 14, ignoreEos: true, speculate }
+      const first = await answer(session, SAID_ONCE, given)
+      const left: string[] = []
+      for await (const { text } of session.generate(' and', { ...given, maxTokens: 60 })) {
+        left.push(text)
+        if (left.length === 3) break // what was computed ahead is forgotten on both sides
+      }
+      const fork = await session.fork()
+      session.rewind(5)
+      const back = await answer(session, ' cat', given)
+      const other = await answer(fork, ' then', given)
+      const off = await answer(session, ' or', { ...given, speculate: 'off' })
+      const last = await answer(session, ' not', given)
+      answers.push({ first, left, back, other, off, last })
+      session.dispose()
+      fork.dispose()
+    }
+    expect(answers[1]).toEqual(answers[0])
+    await model.dispose()
+  })
+
+  it('may be gone, or be asked for in the middle of something that is stopped', async () => {
+    const model = await withDraft('sign', folder.path('sign-512.obt'))
+    const given = { temperature: 0, maxTokens: 30, ignoreEos: true, speculate: 8 }
+    const wanted = await answer(model.createSession(), SAID_ONCE, { ...given, speculate: 'off' })
+    const session = model.createSession()
+    const stop = new AbortController()
+    const pieces = session.generate(SAID_ONCE, { ...given, signal: stop.signal })
+    await pieces.next()
+    stop.abort()
+    await expect(pieces.next()).rejects.toThrow()
+    session.rewind(0)
+    expect(await answer(session, SAID_ONCE, given)).toEqual(wanted)
+    const running = session.generate(' more', { ...given, maxTokens: 200 })
+    await running.next()
+    await model.draft!.dispose()
+    const texts: string[] = []
+    for await (const { text } of running) texts.push(text)
+    expect(texts.length).toBeGreaterThan(100)
+    expect(await answer(model.createSession(), SAID_ONCE, given)).toEqual(wanted)
+    await model.dispose()
+    expect(model.draft!.disposed).toBe(true)
+  })
+
+  it('is refused where it means other tokens, or cannot go back', async () => {
+    const load = (draft: string, model = 'sign-512') => codeOf(() => Model.load(folder.path(`${model}.obt`), { draft }))
+    const states = folder.path('states.obt')
+    await writeTinyModel(states, { kind: 'sign', features: deltaFeatures([1]) })
+    for (const name of ['one', 'two']) await writeTinyModel(folder.path(`${name}.obt`), { special: [`<|${name}|>`] })
+    expect(await load(states)).toBe('ERR_DRAFT')
+    expect(await load(folder.path('sign-512.obt'), 'states')).toBe('ERR_DRAFT')
+    expect(await load(folder.path('one.obt'))).toBe('ERR_DRAFT') // one token more
+    expect(await load(folder.path('one.obt'), 'two')).toBe('ERR_DRAFT') // as many, one of another name
+    await (await Model.load(folder.path('one.obt'), { draft: folder.path('one.obt') })).dispose()
+    expect(await load(folder.path('nothing.obt'))).toBe('ERR_FILE_NOT_FOUND')
+    expect(await codeOf(() => Model.load(folder.path('sign-512.obt'), { draft: 3 as never }))).toBe('ERR_BAD_OPTION')
   })
 })

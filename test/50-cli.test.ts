@@ -40,6 +40,16 @@ describe('run', () => {
     expect(onebit('run', MODEL, '-p', 'abc', '-n', '12', '--seed', '8').stdout).not.toBe(first.stdout)
   })
 
+  it('prints the same text with a small model that guesses, and says what is wrong with one that cannot', () => {
+    const options = ['-p', 'abc', '-n', '12', '--seed', '7', '-q']
+    const plain = onebit('run', MODEL, ...options)
+    for (const speculate of ['auto', '5'])
+      expect(onebit('run', MODEL, ...options, '--draft', MODEL, '--speculate', speculate)).toEqual(plain)
+    const missing = onebit('run', MODEL, ...options, '--draft', folder.path('none.obt'))
+    expect([missing.status, missing.stdout]).toEqual([1, ''])
+    expect(missing.stderr).toContain('none.obt')
+  })
+
   it('takes the prompt from -p, -f and standard input alike', () => {
     writeFileSync(folder.path('prompt.txt'), 'Once upon')
     const options = ['-n', '8', '--temp', '0', '-q']

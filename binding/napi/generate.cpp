@@ -19,9 +19,18 @@ public:
     void take() {
         session->take();
         if (sampler) sampler->busy = true;
+        if (!draft) return;
+        draft->take();
+        draft_ledger = sampler->draft_ledger.get();
+        drafter = std::make_unique<Drafter>(draft->owner->engine, draft->session.get(), &draft->stop, draft_ledger->always());
     }
     void ended(Napi::Env env, Status&) override {
         session->give_back(env);
+        if (draft) {
+            drafter->settle(sampler->guesser->said());
+            draft->give_back(env);
+            drafter.reset();
+        }
         if (sampler) sampler->busy = false;
         engine.reset();
     }
@@ -29,6 +38,7 @@ public:
 
     std::shared_ptr<SessionState> session;
     std::shared_ptr<SamplerState> sampler;  // null: only compute the tokens
+    std::shared_ptr<SessionState> draft;    // null: no drafter guesses
     Napi::FunctionReference on_token;
 
 private:
@@ -110,6 +120,13 @@ bool read_generation(Napi::Env env, const Napi::CallbackInfo& call, GenerateJob&
     return read_sampling(env, fields, config, job);
 }
 
+// A draft that was disposed guesses nothing any more, and one that is in use nothing now: the same tokens come without it.
+void use_draft(GenerateJob& job) {
+    if (!job.guesser || !job.sampler->draft) return;
+    const SessionState& draft = *job.sampler->draft;
+    if (!draft.disposed && !draft.busy && draft.owner->engine && job.sampler->draft != job.session) job.draft = job.sampler->draft;
+}
+
 // Reading the arguments may have run a script's getters, and those may have disposed or used anything.
 bool still_usable(Napi::Env env, const GenerateJob& job) {
     const SessionState& state = *job.session;
@@ -127,6 +144,7 @@ Napi::Value generate_call(const Napi::CallbackInfo& call) {
     if (env.IsExceptionPending() || !read_generation(env, call, *job) || !still_usable(env, *job)) return {};
     job->item.session = job->session->session.get();
     job->item.stop = &job->session->stop;
+    use_draft(*job);
     job->take();
     return Addon::of(env).post(env, std::move(job));
 }

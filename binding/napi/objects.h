@@ -70,7 +70,9 @@ struct SamplerState {
     const int32_t vocab_size;
     bool busy = false;  // a job has it
     Progress progress;
-    std::unique_ptr<Guesser> guesser;  // null: nothing is guessed
+    std::unique_ptr<Guesser> guesser;     // null: nothing is guessed
+    std::shared_ptr<SessionState> draft;  // a small model's, which guesses too where the guesser has nothing; null: none
+    std::unique_ptr<Ledger> draft_ledger;  // with `draft`
 
     static constexpr const char* kName = "NativeSampler";
     static constexpr napi_type_tag kTag = {0x6f6e656269742d70, 0x58c1e0b7f3946ad2};

@@ -37,7 +37,18 @@ bool read_bias(Napi::Env env, Fields& fields, int32_t vocab_size, Shortlist* out
     return check_ids(env, out->bias_ids, vocab_size, "bias_ids");
 }
 
-// { said, most, always }, or undefined.
+// A session of a model that can guess: of this vocabulary, and one that goes back to where a guess was wrong.
+bool read_draft(Napi::Env env, Napi::Value value, int32_t vocab_size, SamplerState* state) {
+    if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
+    state->draft = unwrap<SessionState>(env, value);
+    if (!state->draft) return false;
+    const auto& session = state->draft->session;
+    if (!session || (session->model().config.vocab_size == vocab_size && session->state_bytes() == 0)) return true;
+    throw_type(env, "The draft is a session of a model with another vocabulary, or with layers that have states.");
+    return false;
+}
+
+// { said, most, always, draft }, or undefined.
 bool read_guesses(Napi::Env env, Napi::Value value, int32_t vocab_size, SamplerState* state) {
     if (value.IsEmpty() || value.IsUndefined()) return !value.IsEmpty();
     Fields fields(env, value, "guesses");
@@ -48,6 +59,8 @@ bool read_guesses(Napi::Env env, Napi::Value value, int32_t vocab_size, SamplerS
     fields.integer("most", 1, Guesser::kMost, &most);
     fields.boolean("always", &always);
     if (!fields.ok() || !check_ids(env, said, vocab_size, "said")) return false;
+    if (!read_draft(env, fields.get("draft"), vocab_size, state)) return false;
+    if (state->draft) state->draft_ledger = std::make_unique<Ledger>(most, always);
     state->guesser = std::make_unique<Guesser>(std::move(said), most, always);
     return true;
 }

@@ -26,6 +26,7 @@ void Generation::run(Pool& pool) {
     request.items = {&item};
     const int before = item.session->length();
     const auto start = Clock::now();
+    add_guesses(pool);
     status = run_step(*engine, pool, request);
     const auto end = Clock::now();
     if (status.ok() && (!item.sampler || !item.all_processed())) return;
@@ -56,7 +57,7 @@ void Generation::take_choices(double ms) {
     const auto count = static_cast<int64_t>(choices.size());
     // A prompt takes another time than a token.
     const bool is_decode = item.tokens.size() == static_cast<size_t>(item.guesses) + 1;
-    if (guesser && count > 0 && is_decode) guesser->learn(item.guesses, static_cast<int>(count) - 1, ms);
+    if (guesser && count > 0 && is_decode) learn(static_cast<int>(count) - 1, ms);
     const size_t top = static_cast<size_t>(item.score.top);
     for (size_t i = 0; i < choices.size(); ++i) {
         Made made{choices[i], {}, ms / static_cast<double>(count)};
@@ -93,16 +94,37 @@ void Generation::decide(double ms) {
     const auto ahead = std::clamp(static_cast<int64_t>(kAheadMs / std::max(ms, 0.01)), int64_t{1}, kMostAhead);
     behind_ = progress->made - progress->taken.load(std::memory_order_relaxed) > ahead;
     going_on_ = !behind_;
-    if (going_on_) add_guesses();
 }
 
-// Not behind a step in which nothing was chosen: there a guess went wrong.
-void Generation::add_guesses() {
-    if (!guesser || item.choices.empty()) return;
+// Not behind a step in which nothing was chosen: there a guess went wrong. Before the first one the drafter reads the prompt too.
+void Generation::add_guesses(Pool& pool) {
+    drafted_ = false;
+    if (!guesser || item.guesses > 0) return;
+    if (item.choices.empty()) {
+        if (drafter && item.processed == 0) drafter->read(pool, guesser->said(), request.cancel);
+        return;
+    }
     const int64_t room = item.session->capacity() - item.session->length() - static_cast<int64_t>(item.tokens.size());
-    const std::vector<int32_t> guesses = guesser->guess(static_cast<int>(std::min(most - 1, room)));
+    const int limit = static_cast<int>(std::min(most - 1, room));
+    std::vector<int32_t> guesses = guesser->guess(limit);
+    if (guesses.empty() && drafter) {
+        const int count = draft_ledger->count(limit);
+        drafted_ = count > 0;
+        if (drafted_) guesses = drafter->guess(pool, guesser->said(), count, request.cancel);
+    }
     item.tokens.insert(item.tokens.end(), guesses.begin(), guesses.end());
     item.guesses = static_cast<int>(guesses.size());
+}
+
+// A step in which a drafter was asked and was not sure of anything has cost what it took.
+void Generation::learn(int right, double ms) {
+    Ledger* mine = drafted_ ? draft_ledger : item.guesses > 0 ? &guesser->ledger() : nullptr;
+    for (Ledger* one : {&guesser->ledger(), drafter ? draft_ledger : nullptr}) {
+        if (!one) continue;
+        if (!mine) one->plain(ms);
+        else if (one == mine) one->tried(item.guesses, right, ms);
+        else one->other(ms);
+    }
 }
 
 bool Generation::again(bool others) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "run/drafter.h"
 #include "run/guesser.h"
 #include "run/step.h"
 #include "system/worker.h"
@@ -29,7 +30,10 @@ public:
     StepRequest request;  // its chunk
     Progress* progress = nullptr;  // of the sampler
     Guesser* guesser = nullptr;    // of the sampler too; null: nothing is guessed. Not for sessions with layers of the delta rule
-    int64_t most = 0;              // tokens to choose
+    // A small model's guesses, where what was said gives none; null: none. With a guesser only.
+    std::unique_ptr<Drafter> drafter;
+    Ledger* draft_ledger = nullptr;  // of the sampler, with a drafter
+    int64_t most = 0;                // tokens to choose
     std::vector<int32_t> stop_tokens;
 
     // One token, and those behind it that were guessed, so that jobs of other sessions come in between. The first time: the
@@ -49,10 +53,12 @@ private:
     void take_choices(double ms);
     bool go_on_from(int before);
     void decide(double ms);
-    void add_guesses();
+    void add_guesses(Pool& pool);
+    void learn(int right, double ms);
     void tell_all();
 
     bool going_on_ = false, behind_ = false;
+    bool drafted_ = false;  // the guesses of this step are the drafter's
     std::vector<Made> untold_;
     Clock::time_point told_{};  // when something was last told
 };

@@ -20,7 +20,7 @@ constexpr double kForget = 0.2;  // of the mean of plain steps, with each new on
 }  // namespace
 
 Guesser::Guesser(std::vector<int32_t> said, int most, bool always)
-    : newest_(kBuckets, -1), most_(std::clamp(most, 1, kMost)), always_(always) {
+    : newest_(kBuckets, -1), ledger_(std::clamp(most, 1, kMost), always) {
     said_.reserve(said.size() + 256);
     previous_.reserve(said.size() + 256);
     for (const int32_t token : said) push(token);
@@ -50,8 +50,8 @@ size_t Guesser::alike(size_t a, size_t b) const {
 }
 
 std::vector<int32_t> Guesser::guess(int limit) const {
-    const int count = std::min(limit, always_ ? most_ : next_);
-    if (count < 1 || said_.size() < kAlike || !pays()) return {};
+    const int count = ledger_.count(limit);
+    if (count < 1 || said_.size() < kAlike) return {};
     const size_t last = said_.size() - 1;
     size_t best = kAlike - 1, place = 0;
     int32_t at = previous_[last];
@@ -64,20 +64,22 @@ std::vector<int32_t> Guesser::guess(int limit) const {
     return {from, from + std::min<std::ptrdiff_t>(count, said_.end() - from)};
 }
 
-// With a first try before anything is known to be lost or won.
-bool Guesser::pays() const {
+bool Ledger::pays() const {
     if (always_) return true;
     return plain_ms_ > 0 && saved_ms_ > -kMostLost * all_ms_ - plain_ms_ / 2;
 }
 
-void Guesser::learn(int guesses, int right, double ms) {
+int Ledger::count(int limit) const { return pays() ? std::min(limit, always_ ? most_ : next_) : 0; }
+
+void Ledger::plain(double ms) {
     all_ms_ += ms;
-    if (guesses == 0) {
-        plain_ms_ = plain_ms_ > 0 ? plain_ms_ + kForget * (ms - plain_ms_) : ms;
-        return;
-    }
+    plain_ms_ = plain_ms_ > 0 ? plain_ms_ + kForget * (ms - plain_ms_) : ms;
+}
+
+void Ledger::tried(int guesses, int right, double ms) {
+    all_ms_ += ms;
     saved_ms_ += (1 + right) * plain_ms_ - ms;
-    next_ = right == guesses ? std::min(2 * guesses, most_) : std::min(std::max(2, right + 1), most_);
+    if (guesses > 0) next_ = right == guesses ? std::min(2 * guesses, most_) : std::min(std::max(2, right + 1), most_);
 }
 
 }  // namespace onebit

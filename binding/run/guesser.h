@@ -8,6 +8,31 @@
 
 namespace onebit {
 
+// Whether guesses of one kind pay, and how many are made at a time.
+class Ledger {
+public:
+    // most: guesses at a time. always: so many, whether that pays or not.
+    Ledger(int most, bool always) : most_(most), always_(always) {}
+
+    bool always() const { return always_; }
+    // None where guessing does not pay, with a first try before anything is known to be lost or won.
+    int count(int limit) const;
+    // A step took so many ms: one without guesses; one with a token that was known and `guesses` more, of which the first `right`
+    // were right, none where there was nothing to guess; and one with guesses of another kind.
+    void plain(double ms);
+    void tried(int guesses, int right, double ms);
+    void other(double ms) { all_ms_ += ms; }
+
+private:
+    bool pays() const;
+
+    const int most_;
+    const bool always_;
+    int next_ = 4;
+    // ms: of a step without guesses, of all steps, and what guesses have saved of it.
+    double plain_ms_ = 0, all_ms_ = 0, saved_ms_ = 0;
+};
+
 class Guesser {
 public:
     static constexpr int kMost = 32;
@@ -21,22 +46,17 @@ public:
     // by the tokens before it. None where no place has the same three, and where guessing does not pay.
     std::vector<int32_t> guess(int limit) const;
 
-    // A step with one token that was known and `guesses` more, of which the first `right` were; ms: what it took.
-    void learn(int guesses, int right, double ms);
+    const std::vector<int32_t>& said() const { return said_; }
+    Ledger& ledger() { return ledger_; }
 
 private:
     int32_t hash_at(size_t last) const;
     size_t alike(size_t a, size_t b) const;
-    bool pays() const;
 
     std::vector<int32_t> said_;
     std::vector<int32_t> newest_;    // by hash of three tokens: index of the last of them, newest first; -1: none
     std::vector<int32_t> previous_;  // by that index: the one before it with the same hash
-    const int most_;
-    const bool always_;
-    int next_ = 4;  // guesses at a time
-    // ms: of a step without guesses, of all steps, and what guesses have saved of it.
-    double plain_ms_ = 0, all_ms_ = 0, saved_ms_ = 0;
+    Ledger ledger_;
 };
 
 }  // namespace onebit

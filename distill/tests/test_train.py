@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from onebit_distill.training.checkpoint import (
     save_checkpoint,
 )
 from onebit_distill.training.metrics import read_metrics
-from onebit_distill.training.optimiser import make_optimisers
+from onebit_distill.training.optimiser import make_optimisers, rate
 from onebit_distill.training.run_folder import load_student
 from onebit_distill.training.settings import Settings
 from onebit_distill.training.trainer import LossScale
@@ -76,6 +77,21 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
     assert (tmp_path / "run" / "metrics.svg").read_text().startswith("<?xml")
     model, record, step = load_student(tmp_path / "run")
     assert step == 60 and record.settings.steps == 60 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+def test_a_limited_time_begins_with_a_warm_up():
+    """Nobody knows yet how many steps there will be: the first was once taken at the full rate, as if it were the only one."""
+    one = object.__new__(trainer.Trainer)
+    one.budget, one.line, one._recent = SimpleNamespace(is_limited=True, left=lambda: 60.0), SimpleNamespace(steps=0), []
+    one.progress = Progress()
+    one._plan()
+    assert rate(Settings(), 0, one.steps) < 0.05 and one.line.steps == one.steps
+    one.progress.step, one._recent = 1, [0.5]
+    one._plan()
+    assert one.steps == 1 + 120
+    one.progress.step, one._recent = 80, []  # one that goes on: near its end, whatever is left
+    one._plan()
+    assert one.steps == 81
 
 
 def test_a_run_goes_on_with_the_student_of_another(made, tmp_path):

@@ -45,12 +45,22 @@ export function checkModelValues(values: OptionValues): void {
   checkModelOptions(modelOptions(values))
 }
 
+/** Of `onebit run`, which answers with guesses. */
+export const DRAFT_OPTION: OptionSpec = {
+  type: 'string',
+  value: 'MODEL',
+  help: 'a smaller model with the same tokenizer, which guesses what follows: the same text, sooner',
+}
+
 /** Loads a model, with a bar on a terminal when it takes long enough to wonder. */
 export async function loadModel(path: string, values: OptionValues): Promise<Model> {
   const file = await modelFile(path, { quiet: values.quiet === true })
+  const draft =
+    values.draft === undefined ? undefined : await modelFile(values.draft as string, { quiet: values.quiet === true })
   const bar = progressBar('loading')
   try {
-    return await Model.load(file, { ...modelOptions(values), onProgress: bar.update })
+    const options = { ...modelOptions(values), onProgress: bar.update }
+    return await Model.load(file, draft === undefined ? options : { ...options, draft })
   } finally {
     bar.done()
   }

@@ -6,7 +6,7 @@ import { ANSWER_OPTIONS, generateOptions } from './answer-options.js'
 import { type Command, type OptionValues, UsageError } from './arguments.js'
 import { optionText, readStandardInput, readTextFile, TEXT_RULES } from './input.js'
 import { Interrupts } from './interrupts.js'
-import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
+import { checkModelValues, DRAFT_OPTION, loadModel, MODEL_OPTIONS } from './model-options.js'
 import { reportSpeed } from './speed-line.js'
 import { AnswerPrinter, sendOptions, THINK_OPTION, thinkNote } from './thinking.js'
 
@@ -23,6 +23,7 @@ export const runCommand: Command = {
     think: THINK_OPTION,
     ...ANSWER_OPTIONS,
     ...MODEL_OPTIONS,
+    draft: DRAFT_OPTION,
     quiet: { type: 'boolean', short: 'q', help: 'nothing on stderr but errors' },
   },
   notes: [

@@ -8,6 +8,7 @@ import type { Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
 import type { NativeCancel, NativeSampler } from '../native/native.js'
 import type { Tokenizer } from '../text/tokenizer.js'
+import type { Draft } from './draft.js'
 import type { CheckedGenerateOptions } from './generate-options.js'
 import { type Chosen, type FinishReason, type Piece, Pieces } from './pieces.js'
 import { nativeSampling } from './sampler.js'
@@ -78,7 +79,7 @@ export class Generation {
 
   /**
    * The prompt is on the timeline already. `cached`: how many of its tokens were computed before. With a constraint tokens
-   * come one by one, because each says which may follow it.
+   * come one by one, because each says which may follow it; without one a draft may guess them.
    */
   constructor(
     timeline: Timeline,
@@ -86,7 +87,7 @@ export class Generation {
     options: CheckedGenerateOptions,
     cancel: NativeCancel,
     cached: number,
-    constraint?: Constraint,
+    { constraint, draft }: { constraint?: Constraint; draft?: Draft } = {},
   ) {
     this.#timeline = timeline
     this.#constraint = constraint
@@ -94,7 +95,9 @@ export class Generation {
     this.#cancel = cancel
     if (options.maxTokens > 0) {
       const speculate = constraint ? 'off' : options.speculate
-      this.#sampler = new (addon().Sampler)(nativeSampling(options.sampling, timeline.slice(), speculate))
+      this.#sampler = new (addon().Sampler)(
+        nativeSampling(options.sampling, timeline.slice(), speculate, draft?.native),
+      )
     }
     this.#pieces = new Pieces(tokenizer, options, timeline.slice())
     this.#usage = { promptTokens: timeline.length, cachedTokens: cached, newTokens: 0 }

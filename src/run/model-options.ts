@@ -50,6 +50,11 @@ export interface ModelOptions {
    * its identity; default false. A `.obt` file's checksums are always compared.
    */
   verify?: boolean
+  /**
+   * a smaller model of the same vocabulary, as `path` names one: where what was said gives no guess of what follows, it does (see
+   * `speculate` of a generation), and the text is the same. It is loaded with the same options, and disposed with the model
+   */
+  draft?: string
   /** called now and then, first while a model that was named by `hf:` comes, then while its weights are read */
   onProgress?: (doneBytes: number, totalBytes: number, doing: 'downloading' | 'loading') => void
   /** stops the loading; it rejects with the signal's reason */
@@ -65,6 +70,7 @@ export const MODEL_OPTION_NAMES: readonly (keyof ModelOptions)[] = [
   'memoryLimit',
   'checkpointMiB',
   'verify',
+  'draft',
   'onProgress',
   'signal',
 ]
@@ -90,6 +96,7 @@ export function checkModelOptions(options: unknown) {
     memoryLimit: integerOption(fields, 'memoryLimit', 1, Number.MAX_SAFE_INTEGER),
     checkpointMiB: integerOption(fields, 'checkpointMiB', 0, 1 << 20) ?? DEFAULT_CHECKPOINT_MIB,
     verify: booleanOption(fields, 'verify') ?? false,
+    draft: stringOption(fields, 'draft'),
     onProgress: functionOption<NonNullable<ModelOptions['onProgress']>>(fields, 'onProgress'),
     signal: signalOption(fields),
   }

@@ -9,6 +9,7 @@ import type { Provenance } from '../obt/obt.js'
 import { choiceOption, integerOption, optionFields } from '../options.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
+import { checkDraft, Draft } from './draft.js'
 import { loadModel } from './load.js'
 import type { LoadedModel, ModelInfo } from './loaded-model.js'
 import { type Activations, checkContext, type ModelOptions } from './model-options.js'
@@ -52,6 +53,7 @@ export class Model {
   readonly #native: NativeModel
   /** made when the first answer of a given form is asked for */
   #grammars: Promise<Grammars> | undefined
+  #draft: Model | undefined
 
   /**
    * Loads a `.obt` file, a GGUF file or a folder of Hugging Face's; what is no `.obt` is converted on its way into memory, as
@@ -68,11 +70,13 @@ export class Model {
    *   ERR_UNSUPPORTED_TOKENIZER; of a model that is named: ERR_HUB_NAME,
    *   ERR_HUB_NOT_FOUND, ERR_HUB_ACCESS, ERR_HUB_OFFLINE, ERR_HUB_BUSY, ERR_HUB_ANSWER, ERR_HUB_REDIRECT, ERR_HUB_PROXY,
    *   ERR_HUB_CHANGED, ERR_HUB_CHECKSUM, ERR_HUB_NOTHING_RUNS, ERR_HUB_SEVERAL, ERR_DISK_FULL, ERR_ACCESS, ERR_READ_ONLY;
-   *   the signal's reason when it aborts
+   *   of a draft that does not fit: ERR_DRAFT; the signal's reason when it aborts
    */
   static async load(path: string, options?: ModelOptions): Promise<Model> {
     if (typeof path !== 'string' || path === '') throw badOption('path', 'must be the path or the name of a model')
-    return new Model(await loadModel(path, options))
+    const model = new Model(await loadModel(path, options))
+    if (options?.draft !== undefined) await model.#loadDraft(options.draft, options)
+    return model
   }
 
   static {
@@ -85,6 +89,30 @@ export class Model {
     this.info = info
     this.tokenizer = tokenizer
     this.chatTemplate = chatTemplate
+  }
+
+  async #loadDraft(path: string, { context: _, draft: __, onProgress: ___, ...options }: ModelOptions): Promise<void> {
+    try {
+      this.#draft = await Model.load(path, options)
+      checkDraft(this.#draft, this)
+    } catch (error) {
+      await this.dispose()
+      throw error
+    }
+  }
+
+  /** the smaller model that guesses what follows; undefined when none was given */
+  get draft(): Model | undefined {
+    return this.#draft
+  }
+
+  /** @internal For a session with so many positions: where its guesses come from besides what was said. */
+  newDraft(capacity: number): Draft | undefined {
+    const draft = this.#draft
+    if (!draft || draft.disposed) return undefined
+    const { context_length } = draft.config
+    const kv = KV_TYPES.indexOf(draft.info.kv) as 0 | 1 | 2
+    return new Draft(draft.#native.createSession(Math.min(capacity, context_length), kv))
   }
 
   /** positions of a session unless it asks for others */
@@ -204,7 +232,7 @@ export class Model {
     this.tokenizer?.dispose()
     this.chatTemplate?.dispose()
     this.#grammars?.then((grammars) => grammars.dispose()).catch(() => {})
-    await this.#native.dispose()
+    await Promise.all([this.#native.dispose(), this.#draft?.dispose()])
   }
 
   /** What `await using` calls: `dispose`. */

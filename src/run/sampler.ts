@@ -1,6 +1,6 @@
 /** How the next token is chosen: the options and their checks. The choice itself is native (binding/run/sampler.cpp). */
 import { badOption } from '../errors.js'
-import type { NativeSamplerOptions } from '../native/native.js'
+import type { NativeSamplerOptions, NativeSession } from '../native/native.js'
 import { integerOption, numberOption } from '../options.js'
 import { shown } from '../shown-value.js'
 
@@ -119,11 +119,12 @@ export const MOST_GUESSES = 32
 /** With `auto`, which begins with 4 and takes twice as many whenever all were right. */
 const AUTO_GUESSES = 16
 
-/** The options as native code takes them; `tokens`: those on the timeline. */
+/** The options as native code takes them; `tokens`: those on the timeline; `draft`: a small model's session that guesses too. */
 export function nativeSampling(
   options: CheckedSampling,
   tokens: Int32Array,
   speculate: Speculate = 'off',
+  draft?: NativeSession,
 ): NativeSamplerOptions {
   const { repeatPenalty, presencePenalty, frequencyPenalty } = options
   const penalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
@@ -152,6 +153,7 @@ export function nativeSampling(
             said: tokens,
             most: speculate === 'auto' ? AUTO_GUESSES : speculate,
             always: speculate !== 'auto',
+            draft,
           },
   }
 }

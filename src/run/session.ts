@@ -17,6 +17,7 @@ import {
 } from '../options.js'
 import type { ChatMessage, ChatTemplate, RenderOptions } from '../text/chat-template.js'
 import type { Tokenizer } from '../text/tokenizer.js'
+import type { Draft } from './draft.js'
 import { checkEmbedOptions, pooled } from './embedding.js'
 import { type CheckedGenerateOptions, checkGenerateOptions, type GenerateOptions } from './generate-options.js'
 import { Generation, type GenerationSummary, type Piece, type TokenLogprob } from './generation.js'
@@ -89,6 +90,8 @@ export interface SessionModel {
   /** @internal */
   requireTokenizer(): Tokenizer
   /** @internal */
+  newDraft?(capacity: number): Draft | undefined
+  /** @internal */
   constrain(shape: AnswerShape, options: { signal: AbortSignal | undefined }): Promise<Constraint>
 }
 
@@ -117,6 +120,8 @@ export class Session<M extends SessionModel = SessionModel> {
   #last: GenerationSummary | undefined
   #extra: string | undefined
   #ended: Promise<void> = Promise.resolve()
+  /** made when the first answer can have guesses */
+  #draft: Draft | undefined
 
   /** @internal */
   constructor(model: M, timeline: Timeline) {
@@ -244,11 +249,13 @@ export class Session<M extends SessionModel = SessionModel> {
         options.signal,
       )
       const { tokenizer } = this.#model
-      const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached, constraint)
+      const more = constraint ? { constraint } : this.#drafting(options)
+      const generation = new Generation(this.#timeline, tokenizer, options, cancellation.native, cached, more)
       try {
         yield* chat?.apart(generation.run()) ?? generation.run()
       } finally {
         this.#last = generation.summary()
+        more.draft?.settle(this.#timeline)
       }
       return this.#last
     } finally {
@@ -256,6 +263,13 @@ export class Session<M extends SessionModel = SessionModel> {
       cancellation.close()
       release()
     }
+  }
+
+  #drafting({ speculate, maxTokens }: CheckedGenerateOptions): { constraint?: Constraint; draft?: Draft } {
+    if (speculate === 'off' || maxTokens === 0) return {}
+    this.#draft ??= this.#model.newDraft?.(this.#timeline.capacity)
+    this.#draft?.begin(this.#timeline)
+    return this.#draft ? { draft: this.#draft } : {}
   }
 
   /**
@@ -450,6 +464,7 @@ export class Session<M extends SessionModel = SessionModel> {
   /** Frees the cache, at once or as soon as the step under way has ended. Any number of times. */
   dispose(): void {
     this.#timeline.dispose()
+    this.#draft?.dispose()
   }
 
   /** What `await using` calls: disposes, and resolves when nothing is under way any more. */

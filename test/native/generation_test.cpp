@@ -132,6 +132,80 @@ void guesses_change_nothing(const std::shared_ptr<Model>& model) {
     }
 }
 
+// A small model guesses, which is the large one itself (all is right), another, or one whose context is soon full; told to stop
+// in the middle too. The same tokens, and its session holds a beginning of what was said.
+void drafts_change_nothing(const std::shared_ptr<Model>& model, const std::shared_ptr<Model>& other) {
+    for (uint64_t seed = 0; seed < (check::few_variants() ? 6u : 18u); ++seed) {
+        const int64_t most = 1 + static_cast<int64_t>(seed * 7 % 60);
+        const std::vector<int32_t> wanted = alone(model, seed, most);
+        const std::shared_ptr<Model>& small = seed % 3 == 0 ? model : other;
+        made::Random random{seed};
+        std::unique_ptr<Session> session;
+        CHECK(Session::create(small, seed % 3 == 2 ? 20 : 200, DType::f16, &session).ok());
+        std::vector<int32_t> said = {3, 1, 4, 1, 5, 9, 2, 6};
+        Guesser guesser(said, 4, false);  // what was said gives nothing: how long a step takes is known only behind the first
+        Ledger ledger(random.between(1, Guesser::kMost), true);
+        std::atomic<bool> stop{seed == 4};
+        std::atomic<int> news{0};
+        Worker worker([&] { ++news; });
+        Consumer consumer(model, seed);
+        consumer.progress.taken = 1 << 20;
+        auto job = consumer.job(new_engine(model, 2), most);
+        job->guesser = &guesser;
+        job->draft_ledger = &ledger;
+        job->drafter = std::make_unique<Drafter>(new_engine(small, 1), session.get(), &stop, true);
+        CHECK(worker.post(std::move(job)).ok());
+        wait_for(news, 1);
+        const auto finished = worker.take_finished();
+        CHECK(finished[0]->status.ok());
+        CHECK(consumer.told->ids == wanted);
+        CHECK(consumer.session->length() == 8 + static_cast<int>(wanted.size()) - 1);
+        static_cast<ToldJob&>(*finished[0]).drafter->settle(guesser.said());
+        said.insert(said.end(), wanted.begin(), wanted.end());
+        CHECK(guesser.said() == said);
+        CHECK(session->length() <= static_cast<int>(said.size()));
+        if (most > 2 && seed != 4) CHECK(session->length() > 8);  // it was asked, and more than the prompt
+        // and what it holds is computed as ever: the next guess is that of a session that reads all of it anew
+        std::unique_ptr<Session> fresh;
+        CHECK(Session::create(small, 200, DType::f16, &fresh).ok());
+        if (said.size() + 3 > static_cast<size_t>(session->capacity())) continue;
+        stop = false;
+        Pool pool;
+        Drafter again(new_engine(small, 1), session.get(), nullptr, true), anew(new_engine(small, 1), fresh.get(), nullptr, true);
+        const std::vector<int32_t> guesses = anew.guess(pool, said, 3, nullptr);
+        CHECK(guesses.size() == 3 && again.guess(pool, said, 3, nullptr) == guesses);
+    }
+}
+
+// What the large model itself guesses is what it takes for likeliest; unsure, cancelled, or with no room it guesses nothing.
+void a_drafter_alone(const std::shared_ptr<Model>& model) {
+    Pool pool;
+    std::unique_ptr<Session> session;
+    CHECK(Session::create(model, 12, DType::f16, &session).ok());
+    const std::vector<int32_t> said = {3, 1, 4, 1, 5};
+    Drafter drafter(new_engine(model, 1), session.get(), nullptr, true);
+    drafter.read(pool, said, nullptr);
+    CHECK(session->length() == 4);
+    const std::vector<int32_t> first = drafter.guess(pool, said, 4, nullptr);
+    CHECK(first.size() == 4 && session->length() == 8);
+    std::vector<int32_t> more = said;
+    more.insert(more.end(), first.begin(), first.begin() + 2);
+    const std::vector<int32_t> second = drafter.guess(pool, more, 20, nullptr);
+    CHECK(second.size() == 6);  // of 12 positions 7 are said, and the last guess needs none
+    CHECK(second[0] == first[2] && second[1] == first[3]);
+    drafter.settle(said);
+    CHECK(session->length() == 5);
+    CHECK(drafter.guess(pool, said, 4, nullptr) == first);
+    std::atomic<bool> cancelled{true};
+    CHECK(drafter.guess(pool, more, 4, &cancelled).empty());
+    CHECK(drafter.guess(pool, more, 2, nullptr) == std::vector<int32_t>(first.begin() + 2, first.end()));
+    more.resize(13, 1);
+    CHECK(drafter.guess(pool, more, 4, nullptr).empty());
+    CHECK(drafter.guess(pool, {}, 4, nullptr).empty());
+    Drafter unsure(new_engine(model, 1), session.get(), nullptr, false);
+    CHECK(unsure.guess(pool, said, 4, nullptr).size() < 4);  // random weights are hardly ever sure of a token
+}
+
 // Several at once take turns, and none changes another's tokens.
 void generations_share_a_worker(const std::shared_ptr<Model>& model) {
     constexpr int kMost = 60;
@@ -251,6 +325,11 @@ int main() {
     if (!CHECK(file.load(*choose_kernels(std::getenv("ONEBIT_ISA"), nullptr), Activations::int8, pool, &model).ok())) return check::summary();
     generations_share_a_worker(model);
     guesses_change_nothing(model);
+    const made::ModelFile small(config, made::kinds_of(config, table, table), 4);
+    std::shared_ptr<Model> other;
+    if (!CHECK(small.load(*model->kernels, Activations::int8, pool, &other).ok())) return check::summary();
+    drafts_change_nothing(model, other);
+    a_drafter_alone(model);
     a_sampler_that_is_held(model);
     a_consumer_that_is_behind(model);
     stopped_at_any_moment(model, check::few_variants() ? 40 : 200);

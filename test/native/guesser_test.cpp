@@ -61,12 +61,12 @@ const Ids kSaid = {1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3};
 void only_where_it_pays() {
     Guesser guesser(kSaid, 16, false);
     CHECK(guesser.guess(16).empty());  // how long a step takes is not known yet
-    guesser.learn(0, 0, 10);
+    guesser.ledger().plain(10);
     CHECK(guesser.guess(16).size() == 4);
     // twice as many when all were right
-    guesser.learn(4, 4, 12);
+    guesser.ledger().tried(4, 4, 12);
     CHECK(guesser.guess(16).size() == 8);
-    guesser.learn(8, 1, 15);
+    guesser.ledger().tried(8, 1, 15);
     CHECK(guesser.guess(16).size() == 2);
     CHECK(guesser.guess(1).size() == 1);
 }
@@ -78,7 +78,8 @@ void little_is_lost() {
     for (int step = 0; step < 2000; ++step) {
         const auto guesses = static_cast<int>(guesser.guess(16).size());
         const double ms = guesses > 0 ? 15 : 10;
-        guesser.learn(guesses, 0, ms);
+        if (guesses > 0) guesser.ledger().tried(guesses, 0, ms);
+        else guesser.ledger().plain(ms);
         all += ms;
         lost += ms - 10;
     }
