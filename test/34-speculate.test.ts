@@ -7,10 +7,17 @@ import { deltaFeatures, type KindName, temporaryFolder, writeTinyModel } from '.
 const folder = temporaryFolder()
 afterAll(() => folder.remove())
 
-async function tinyModel(kind: KindName, context = 512): Promise<Model> {
+/** `states`: its second layer has a state, which goes back to where a step began and not to where a guess was wrong. */
+type Made = KindName | 'states'
+
+async function written(kind: Made, context = 512): Promise<string> {
   const path = folder.path(`${kind}-${context}.obt`)
-  await writeTinyModel(path, { kind, context })
-  return Model.load(path, { threads: 2 })
+  await writeTinyModel(path, kind === 'states' ? { context, features: deltaFeatures([1]) } : { kind, context })
+  return path
+}
+
+async function tinyModel(kind: Made, context = 512): Promise<Model> {
+  return Model.load(await written(kind, context), { threads: 2 })
 }
 
 /** Everything that a reader of the answer sees but times, and what the session holds. */
@@ -31,7 +38,7 @@ describe('an answer with guesses', () => {
     ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
     ['in chunks of one token', { temperature: 0, chunk: 1, maxTokens: 20 }],
   ]
-  for (const kind of ['sign', 'q8', 'chain', 'q1_0'] as const) {
+  for (const kind of ['sign', 'q8', 'chain', 'q1_0', 'states'] as const) {
     it.each(cases)(`of a ${kind} model, %s, is the one without`, async (_, options) => {
       const model = await tinyModel(kind)
       for (const maxTokens of [1, 2, 5, 90]) {
@@ -45,8 +52,8 @@ describe('an answer with guesses', () => {
     })
   }
 
-  it('fills the context and goes on from what was said, like the one without', async () => {
-    const model = await tinyModel('sign', 160)
+  it.each(['sign', 'states'] as const)('of %s fills the context and goes on from what was said', async (kind) => {
+    const model = await tinyModel(kind, 160)
     const answers = []
     for (const speculate of ['off', 9] as const) {
       const session = model.createSession({ kv: 'int8' })
@@ -64,6 +71,23 @@ describe('an answer with guesses', () => {
     await model.dispose()
   })
 
+  it('stays on the timeline when what comes behind it is stopped, also where its end is computed once more', async () => {
+    const model = await tinyModel('states')
+    const given = { temperature: 0.9, seed: 5, speculate: 8 as const }
+    const { ids } = await model.createSession().complete(REPEATED, { ...given, maxTokens: 40 })
+    for (const id of new Set(ids)) {
+      const session = model.createSession()
+      await session.complete(REPEATED, { ...given, stopTokens: [id] }) // which may be where a guess was wrong
+      const said = [...session.tokens]
+      const stop = new AbortController()
+      const stopped = session.append(new Array(30).fill(65), { signal: stop.signal })
+      stop.abort()
+      await expect(stopped).rejects.toThrow()
+      expect([...session.tokens].slice(0, said.length - 1)).toEqual(said.slice(0, -1))
+    }
+    await model.dispose()
+  })
+
   it('is refused what is no number of tokens', async () => {
     const model = await tinyModel('sign')
     for (const speculate of [0, 33, 1.5, 'on', true, null])
@@ -74,11 +98,9 @@ describe('an answer with guesses', () => {
   })
 })
 
-/** A model with the given kind of matrices, and one of the other kind that guesses for it. */
-async function withDraft(kind: KindName, draft: string, context = 512): Promise<Model> {
-  const path = folder.path(`${kind}-${context}.obt`)
-  await writeTinyModel(path, { kind, context })
-  return Model.load(path, { threads: 2, draft })
+/** A model, and another one that guesses for it. */
+async function withDraft(kind: Made, draft: string): Promise<Model> {
+  return Model.load(await written(kind), { threads: 2, draft })
 }
 
 const SAID_ONCE = 'The quick brown fox jumps over the lazy dog'
@@ -91,13 +113,11 @@ describe('a small model beside it', () => {
     ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
   ]
   it.each(cases)('guesses right or wrong, and the answer %s is the one without', async (_, options) => {
-    const wanting = await tinyModel('sign')
     // itself, all of whose guesses are right where the likeliest is taken; another; and one whose context is full half way
-    const drafts = [folder.path('sign-512.obt'), folder.path('q8-512.obt'), folder.path('chain-70.obt')]
-    await writeTinyModel(drafts[1]!, { kind: 'q8', context: 512 })
-    await writeTinyModel(drafts[2]!, { kind: 'chain', context: 70 })
-    for (const draft of drafts) {
-      const model = await withDraft('sign', draft)
+    const drafts = [await written('sign'), await written('q8'), await written('chain', 70)]
+    for (const [kind, draft] of [...drafts.map((draft) => ['sign', draft] as const), ['states', drafts[0]!] as const]) {
+      const wanting = await tinyModel(kind)
+      const model = await withDraft(kind, draft)
       expect(model.draft!.info.path).toBe(draft)
       for (const prompt of [SAID_ONCE, REPEATED]) {
         for (const maxTokens of [1, 2, 60]) {
@@ -109,38 +129,41 @@ describe('a small model beside it', () => {
         }
       }
       await model.dispose()
+      await wanting.dispose()
     }
-    await wanting.dispose()
   })
 
-  it('goes along when a session goes on, back, or another way', async () => {
-    const model = await withDraft('sign', folder.path('sign-512.obt'))
-    const answers = []
-    for (const speculate of ['off', 6] as const) {
-      const session = model.createSession()
-      const given = { temperature: 0, maxTokens: 14, ignoreEos: true, speculate }
-      const first = await answer(session, SAID_ONCE, given)
-      const left: string[] = []
-      for await (const { text } of session.generate(' and', { ...given, maxTokens: 60 })) {
-        left.push(text)
-        if (left.length === 3) break // what was computed ahead is forgotten on both sides
+  it.each(['sign', 'states'] as const)(
+    'goes along when a session of %s goes on, back, or another way',
+    async (kind) => {
+      const model = await withDraft(kind, await written('sign'))
+      const answers = []
+      for (const speculate of ['off', 6] as const) {
+        const session = model.createSession()
+        const given = { temperature: 0, maxTokens: 14, ignoreEos: true, speculate }
+        const first = await answer(session, SAID_ONCE, given)
+        const left: string[] = []
+        for await (const { text } of session.generate(' and', { ...given, maxTokens: 60 })) {
+          left.push(text)
+          if (left.length === 3) break // what was computed ahead is forgotten on both sides
+        }
+        const fork = await session.fork()
+        session.rewind(5)
+        const back = await answer(session, ' cat', given)
+        const other = await answer(fork, ' then', given)
+        const off = await answer(session, ' or', { ...given, speculate: 'off' })
+        const last = await answer(session, ' not', given)
+        answers.push({ first, left, back, other, off, last })
+        session.dispose()
+        fork.dispose()
       }
-      const fork = await session.fork()
-      session.rewind(5)
-      const back = await answer(session, ' cat', given)
-      const other = await answer(fork, ' then', given)
-      const off = await answer(session, ' or', { ...given, speculate: 'off' })
-      const last = await answer(session, ' not', given)
-      answers.push({ first, left, back, other, off, last })
-      session.dispose()
-      fork.dispose()
-    }
-    expect(answers[1]).toEqual(answers[0])
-    await model.dispose()
-  })
+      expect(answers[1]).toEqual(answers[0])
+      await model.dispose()
+    },
+  )
 
   it('may be gone, or be asked for in the middle of something that is stopped', async () => {
-    const model = await withDraft('sign', folder.path('sign-512.obt'))
+    const model = await withDraft('sign', await written('sign'))
     const given = { temperature: 0, maxTokens: 30, ignoreEos: true, speculate: 8 }
     const wanted = await answer(model.createSession(), SAID_ONCE, { ...given, speculate: 'off' })
     const session = model.createSession()
@@ -167,8 +190,7 @@ describe('a small model beside it', () => {
     const states = folder.path('states.obt')
     await writeTinyModel(states, { kind: 'sign', features: deltaFeatures([1]) })
     for (const name of ['one', 'two']) await writeTinyModel(folder.path(`${name}.obt`), { special: [`<|${name}|>`] })
-    expect(await load(states)).toBe('ERR_DRAFT')
-    expect(await load(folder.path('sign-512.obt'), 'states')).toBe('ERR_DRAFT')
+    expect(await load(await written('states'))).toBe('ERR_DRAFT')
     expect(await load(folder.path('one.obt'))).toBe('ERR_DRAFT') // one token more
     expect(await load(folder.path('one.obt'), 'two')).toBe('ERR_DRAFT') // as many, one of another name
     await (await Model.load(folder.path('one.obt'), { draft: folder.path('one.obt') })).dispose()

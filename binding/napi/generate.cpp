@@ -78,8 +78,7 @@ bool read_sampling(Napi::Env env, Fields& fields, const Config& config, Generate
     job.most = static_cast<int64_t>(most);
     job.item.sampler = &job.sampler->sampler;
     job.progress = &job.sampler->progress;
-    // States of the delta rule do not go back to where a guess was wrong.
-    if (job.session->session->state_bytes() == 0) job.guesser = job.sampler->guesser.get();
+    job.guesser = job.sampler->guesser.get();
     job.item.wants_scores = top > 0;
     job.item.score.from = static_cast<int>(job.item.tokens.size()) - 1;
     job.item.score.top = top;

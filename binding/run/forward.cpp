@@ -34,7 +34,7 @@ Status place_tokens(const Model& model, const TokenInput* inputs, int n, int* po
         const bool last = i + 1 == n || inputs[i + 1].session != input.session;
         if (!last) continue;
         if (Status status = input.session->grow(positions[i] + 1); !status.ok()) return status;
-        input.session->begin_step(positions[i] + 1 - input.session->length(), input.ends);
+        input.session->begin_step(positions[i] + 1 - input.session->length(), input.ends, input.answers);
     }
     return {};
 }

@@ -56,7 +56,7 @@ void Generation::take_choices(double ms) {
     }
     const auto count = static_cast<int64_t>(choices.size());
     // A prompt takes another time than a token.
-    const bool is_decode = item.tokens.size() == static_cast<size_t>(item.guesses) + 1;
+    const bool is_decode = item.answers || item.tokens.size() == static_cast<size_t>(item.guesses) + 1;
     if (guesser && count > 0 && is_decode) learn(static_cast<int>(count) - 1, ms);
     const size_t top = static_cast<size_t>(item.score.top);
     for (size_t i = 0; i < choices.size(); ++i) {
@@ -79,12 +79,15 @@ void Generation::take_choices(double ms) {
 // one. False when nothing is to follow. before: its length before the step.
 bool Generation::go_on_from(int before) {
     std::vector<int32_t>& tokens = item.tokens;
+    Ledger* const asked_now = guesser ? asked() : nullptr;
     tokens.resize(tokens.size() - static_cast<size_t>(std::exchange(item.guesses, 0)));
     for (const Choice& one : item.choices) tokens.push_back(one.id);
     const int agreed = before + static_cast<int>(tokens.size()) - 1;
     if (item.session->length() > agreed) item.session->rewind(agreed);
+    owing_ = item.session->length() < agreed ? asked_now : nullptr;
     tokens.erase(tokens.begin(), tokens.begin() + (item.session->length() - before));
     item.processed = 0;
+    item.answers = true;
     return most > 0 && item.session->length() < item.session->capacity();
 }
 
@@ -92,20 +95,23 @@ bool Generation::go_on_from(int before) {
 void Generation::decide(double ms) {
     item.score.from = static_cast<int>(item.tokens.size()) - 1;
     const auto ahead = std::clamp(static_cast<int64_t>(kAheadMs / std::max(ms, 0.01)), int64_t{1}, kMostAhead);
-    behind_ = progress->made - progress->taken.load(std::memory_order_relaxed) > ahead;
+    const bool is_ahead = progress->made - progress->taken.load(std::memory_order_relaxed) > ahead;
+    catching_up_ = is_ahead && owing_;  // whoever goes on later knows the last token only
+    behind_ = is_ahead && !owing_;
     going_on_ = !behind_;
 }
 
 // Not behind a step in which nothing was chosen: there a guess went wrong. Before the first one the drafter reads the prompt too.
 void Generation::add_guesses(Pool& pool) {
     drafted_ = false;
-    if (!guesser || item.guesses > 0) return;
+    if (!guesser || item.guesses > 0 || catching_up_) return;
     if (item.choices.empty()) {
         if (drafter && item.processed == 0) drafter->read(pool, guesser->said(), request.cancel);
         return;
     }
     const int64_t room = item.session->capacity() - item.session->length() - static_cast<int64_t>(item.tokens.size());
-    const int limit = static_cast<int>(std::min(most - 1, room));
+    int limit = static_cast<int>(std::min(most - 1, room));
+    if (item.session->state_bytes() > 0) limit = std::min(limit, computed_at_once(request, pool) - static_cast<int>(item.tokens.size()));
     std::vector<int32_t> guesses = guesser->guess(limit);
     if (guesses.empty() && drafter) {
         const int count = draft_ledger->count(limit);
@@ -116,9 +122,14 @@ void Generation::add_guesses(Pool& pool) {
     item.guesses = static_cast<int>(guesses.size());
 }
 
-// A step in which a drafter was asked and was not sure of anything has cost what it took.
+// Whose step this is: of those who guessed; a drafter that was asked and was not sure of anything has cost what it took.
+Ledger* Generation::asked() {
+    if (drafted_) return draft_ledger;
+    return item.guesses > 0 ? &guesser->ledger() : owing_;
+}
+
 void Generation::learn(int right, double ms) {
-    Ledger* mine = drafted_ ? draft_ledger : item.guesses > 0 ? &guesser->ledger() : nullptr;
+    Ledger* const mine = asked();
     for (Ledger* one : {&guesser->ledger(), drafter ? draft_ledger : nullptr}) {
         if (!one) continue;
         if (!mine) one->plain(ms);

@@ -29,7 +29,7 @@ public:
     StepItem item;        // session, first tokens, and the sampler: without one the tokens are computed and nothing else
     StepRequest request;  // its chunk
     Progress* progress = nullptr;  // of the sampler
-    Guesser* guesser = nullptr;    // of the sampler too; null: nothing is guessed. Not for sessions with layers of the delta rule
+    Guesser* guesser = nullptr;    // of the sampler too; null: nothing is guessed
     // A small model's guesses, where what was said gives none; null: none. With a guesser only.
     std::unique_ptr<Drafter> drafter;
     Ledger* draft_ledger = nullptr;  // of the sampler, with a drafter
@@ -54,11 +54,16 @@ private:
     bool go_on_from(int before);
     void decide(double ms);
     void add_guesses(Pool& pool);
+    Ledger* asked();
     void learn(int right, double ms);
     void tell_all();
 
     bool going_on_ = false, behind_ = false;
+    bool catching_up_ = false;  // behind as soon as nothing is computed once more
     bool drafted_ = false;  // the guesses of this step are the drafter's
+    // Whose guess was wrong in a session with states, which goes back to before all that was computed with it: so that some is
+    // computed once more. Null: nobody's.
+    Ledger* owing_ = nullptr;
     std::vector<Made> untold_;
     Clock::time_point told_{};  // when something was last told
 };

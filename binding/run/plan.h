@@ -20,7 +20,8 @@ struct TokenInput {
     int32_t token;
     bool want_logits;
     bool want_hidden = false;  // the state after the final norm
-    bool ends = false;         // a text ends with it, and something else will follow: see Session::begin_step
+    // See Session::begin_step: a text ends with it, and something else will follow; it belongs to an answer that is under way.
+    bool ends = false, answers = false;
 };
 
 struct Span {

@@ -118,12 +118,12 @@ void Session::rewind(int length) {
     while (!kept_.empty() && kept_.back()->length > length_) kept_.pop_back();
 }
 
-void Session::begin_step(int n, bool ends) {
+void Session::begin_step(int n, bool ends, bool answers) {
     before_ = kUnknown;
     tail_.reset();
     if (state_bytes_ == 0) return;
     // Between a prompt and its answer, and where somebody said that something ends; in a long text every so often.
-    const bool other = marked_ || (n == 1) != single_;
+    const bool other = marked_ || answers != answers_;
     int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
     if (since >= kCheckpointTokens || (other && since >= kLeastApart)) {
         model_->checkpoints->keep(kept_, length_, state(now_), state_bytes_);
@@ -132,7 +132,7 @@ void Session::begin_step(int n, bool ends) {
     tail_at_ = n - kTailTokens;
     if (ends && tail_at_ > 0 && since + tail_at_ >= kLeastApart) make_tail();
     marked_ = false;
-    single_ = n == 1;
+    answers_ = answers;
 }
 
 // All of it is written by the step but what fills up to a cache line.

@@ -75,8 +75,9 @@ public:
     void store(int layer, int head, int position, const float* k, const float* v);
     DeltaState delta_state(int layer) const;
     // A step writes states beside those there are, so that one that is given up has changed nothing; advance() takes its states.
-    // n: tokens of the step. ends: a text ends with it, and something else will follow.
-    void begin_step(int n, bool ends);
+    // n: tokens of the step. ends: a text ends with it, and something else will follow. answers: they are of an answer that is
+    // under way, chosen and guessed.
+    void begin_step(int n, bool ends, bool answers);
     void advance(int n);
 
 private:
@@ -112,7 +113,7 @@ private:
     void make_tail();
     std::vector<std::shared_ptr<Checkpoint>> kept_;  // ascending
     std::vector<StateBytes> held_;                   // null: the state at length()
-    bool marked_ = false, single_ = false;           // single: the last step was of one token
+    bool marked_ = false, answers_ = false;          // answers: the last step was of an answer
     std::shared_ptr<unsigned char[]> tail_;          // of the step under way: its state after tail_at_ tokens; or null
     int tail_at_ = 0;
 };

@@ -45,8 +45,8 @@ void fill(const StepRequest& request, size_t budget, Chunk& chunk) {
         if (stopped(*item)) continue;
         const int n = static_cast<int>(item->tokens.size());
         for (int i = item->processed; i < n && chunk.inputs.size() < budget; ++i) {
-            const bool ends = item->is_last(i) && (item->ends || item->sampler);
-            chunk.inputs.push_back({item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i), item->wants_hidden(i), ends});
+            const bool answers = item->answers || n == 1, ends = item->is_last(i) && !answers && (item->ends || item->sampler);
+            chunk.inputs.push_back({item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i), item->wants_hidden(i), ends, answers});
             chunk.origin.emplace_back(item, i);
         }
     }
@@ -135,6 +135,8 @@ size_t next_budget(const StepRequest& request, const Pool& pool, double pace) {
 }
 
 }  // namespace
+
+int computed_at_once(const StepRequest& request, const Pool& pool) { return static_cast<int>(next_budget(request, pool, 0)); }
 
 bool StepItem::wants_row(int token) const {
     const bool last = is_last(token);

@@ -32,7 +32,8 @@ struct StepItem {
     WantedLogits logits = WantedLogits::none;
     WantedHidden hidden = WantedHidden::none;
     bool wants_scores = false;
-    bool ends = false;                        // a text ends with the last token; so it does where a sampler chooses
+    bool ends = false;                        // a text ends with the last token; so it does where a sampler begins to choose
+    bool answers = false;                     // the tokens go on with an answer; so does a single one
     ScoreRequest score;
     Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
     // So many of the last tokens are guesses of what the sampler chooses: it chooses from where they begin, and goes on behind each
@@ -68,6 +69,9 @@ struct StepRequest {
     int chunk = 0;                              // tokens; 0: by the engine's pace
     const std::atomic<bool>* cancel = nullptr;  // looked at between layers
 };
+
+// So many tokens of a request with one item are computed in one go, so that a session with states can go back to before them.
+int computed_at_once(const StepRequest& request, const Pool& pool);
 
 // Runs until every item is done or stopped. On error the items' `processed` and the sessions' lengths tell how far
 // it came. Errors as of forward().

@@ -134,8 +134,8 @@ export interface NativeSamplerOptions {
   seed_high: number
   /**
    * What follows is guessed from `said`, all tokens so far, at most `most` (1 to 32) tokens at a time, and computed together with the
-   * token before; what is chosen is the same. `always`: whether that pays or not. Sessions with states guess nothing. `draft`: a
-   * session of a small model of this vocabulary, without states, which guesses where `said` has nothing: it holds a beginning of
+   * token before; what is chosen is the same. `always`: whether that pays or not. `draft`: a session of a small model
+   * of this vocabulary, without states, which guesses where `said` has nothing: it holds a beginning of
    * `said`, and does so again behind each call of generate(). Where it is disposed or in use it guesses nothing.
    */
   guesses?: { said: Int32Array; most: number; always: boolean; draft?: NativeSession | undefined } | undefined

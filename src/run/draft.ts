@@ -20,13 +20,11 @@ export function checkDraft(draft: Guessing, model: Guessing): void {
   })
 }
 
-const hasStates = ({ config }: Guessing) => config.delta_layers.length > 0
-
 function draftProblem(draft: Guessing, model: Guessing): string | undefined {
   const [its, own] = [draft.config.vocab_size, model.config.vocab_size]
   if (its !== own) return `it has a vocabulary of ${its} tokens, the other of ${own}`
-  const stateful = hasStates(draft) ? 'it' : hasStates(model) ? 'the other' : undefined
-  if (stateful) return `${stateful} has layers with states, which do not go back to where a guess was wrong`
+  if (draft.config.delta_layers.length > 0)
+    return 'it has layers with states, which do not go back to where a guess was wrong'
   if (!draft.tokenizer || !model.tokenizer) return undefined // ids alone: whoever chose them knows
   for (let id = 0; id < own; id++) {
     const [theirs, ours] = [draft.tokenizer.idToToken(id), model.tokenizer.idToToken(id)]

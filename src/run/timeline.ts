@@ -175,6 +175,8 @@ export class Timeline {
     if (this.#native.disposed) return
     this.rewindCache(this.#length)
     if (drop) this.#dropPending(0)
+    // What was chosen behind a token says that it was computed, though a guess after it may have taken it back.
+    else this.#owed = Math.max(this.#owed, this.#length - 1)
   }
 
   /** @throws OnebitError ERR_BUSY, ERR_DISPOSED, ERR_OUT_OF_MEMORY, ERR_MEMORY_LIMIT */
