@@ -82,8 +82,8 @@ def test_it_learns_writes_metrics_and_plots(made, tmp_path):
 def test_a_limited_time_begins_with_a_warm_up():
     """Nobody knows yet how many steps there will be: the first was once taken at the full rate, as if it were the only one."""
     one = object.__new__(trainer.Trainer)
-    one.budget, one.line, one._recent = SimpleNamespace(is_limited=True, left=lambda: 60.0), SimpleNamespace(steps=0), []
-    one.progress = Progress()
+    one.budget, one.line = SimpleNamespace(is_limited=True, left=lambda: 60.0), SimpleNamespace(steps=0)
+    one.progress, one._recent = Progress(), []
     one._plan()
     assert rate(Settings(), 0, one.steps) < 0.05 and one.line.steps == one.steps
     one.progress.step, one._recent = 1, [0.5]
@@ -104,7 +104,8 @@ def test_a_run_goes_on_with_the_student_of_another(made, tmp_path):
     assert course[1] < 0.7 * losses(first)[1]
     before, after = load_student(first)[0].linears(), load_student(second)[0].linears()
     for name, layer in after.items():  # its rates are too low for a sign to turn within 8 steps, but not for the rest
-        assert torch.equal(layer.weight < 0, before[name].weight < 0) and not torch.equal(layer.weight_scale, before[name].weight_scale)
+        assert torch.equal(layer.weight < 0, before[name].weight < 0)
+        assert not torch.equal(layer.weight_scale, before[name].weight_scale)
     # it is the folder's own checkpoint that goes on, whatever has become of the other run
     shutil.rmtree(first)
     assert main(arguments(made, second, *longer, "--steps", "12")) == 0

@@ -52,7 +52,8 @@ export interface ModelOptions {
   verify?: boolean
   /**
    * a smaller model of the same vocabulary, as `path` names one: where what was said gives no guess of what follows, it does (see
-   * `speculate` of a generation), and the text is the same. It is loaded with the same options, and disposed with the model
+   * `speculate` of a generation), and the text is the same. It reads each prompt too, in a session of its own beside each one that
+   * generates; is loaded with the same options, and disposed with the model
    */
   draft?: string
   /** called now and then, first while a model that was named by `hf:` comes, then while its weights are read */

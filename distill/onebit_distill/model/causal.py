@@ -16,7 +16,9 @@ _QUERIES = 128
 
 
 @fused
-def _score_gradients(scores: Tensor, above: Tensor, total: Tensor, along: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _score_gradients(
+    scores: Tensor, above: Tensor, total: Tensor, along: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
     """Probabilities, and the gradient of scores, for `above`, that of probabilities; both in above's dtype.
 
     [n, group, queries, keys] each; the queries are the last ones of the keys. total, along: [n, group, queries, 1], the

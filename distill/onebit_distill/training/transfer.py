@@ -179,7 +179,8 @@ def _student_of_run(run: Path, settings: Settings, teacher: Teacher) -> Llama:
     Raises DistillError ERR_START_FIT where the settings or the teacher want another one, and those of `load_student`.
     """
     if settings.start_file is not None:
-        raise DistillError("ERR_BAD_OPTION", f"{settings.start} and the student of {run}: there is one start", "Give one of them.")
+        message = f"{settings.start} and the student of {run}: there is one start"
+        raise DistillError("ERR_BAD_OPTION", message, "Give --start or --from.")
     student, record, step = load_student(run)
     now, found = settings.to_dict(), record.settings.to_dict()
     for name in ("kind", "layernorm"):
