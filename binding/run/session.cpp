@@ -123,6 +123,7 @@ void Session::begin_step(int n, bool ends, bool answers) {
     tail_.reset();
     if (state_bytes_ == 0) return;
     // Between a prompt and its answer, and where somebody said that something ends; in a long text every so often.
+    answers = answers || n == 1;
     const bool other = marked_ || answers != answers_;
     int since = length_ - (kept_.empty() ? 0 : kept_.back()->length);
     if (since >= kCheckpointTokens || (other && since >= kLeastApart)) {

@@ -76,7 +76,7 @@ public:
     DeltaState delta_state(int layer) const;
     // A step writes states beside those there are, so that one that is given up has changed nothing; advance() takes its states.
     // n: tokens of the step. ends: a text ends with it, and something else will follow. answers: they are of an answer that is
-    // under way, chosen and guessed.
+    // under way, chosen and guessed; a single one always is.
     void begin_step(int n, bool ends, bool answers);
     void advance(int n);
 

@@ -45,8 +45,9 @@ void fill(const StepRequest& request, size_t budget, Chunk& chunk) {
         if (stopped(*item)) continue;
         const int n = static_cast<int>(item->tokens.size());
         for (int i = item->processed; i < n && chunk.inputs.size() < budget; ++i) {
-            const bool answers = item->answers || n == 1, ends = item->is_last(i) && !answers && (item->ends || item->sampler);
-            chunk.inputs.push_back({item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i), item->wants_hidden(i), ends, answers});
+            const bool ends = item->is_last(i) && !item->answers && (item->ends || item->sampler);
+            chunk.inputs.push_back(
+                {item->session, item->tokens[static_cast<size_t>(i)], item->wants_row(i), item->wants_hidden(i), ends, item->answers});
             chunk.origin.emplace_back(item, i);
         }
     }

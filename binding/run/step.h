@@ -33,7 +33,7 @@ struct StepItem {
     WantedHidden hidden = WantedHidden::none;
     bool wants_scores = false;
     bool ends = false;                        // a text ends with the last token; so it does where a sampler begins to choose
-    bool answers = false;                     // the tokens go on with an answer; so does a single one
+    bool answers = false;                     // the tokens go on with an answer: see Session::begin_step
     ScoreRequest score;
     Sampler* sampler = nullptr;  // may be null; chooses what follows the last token
     // So many of the last tokens are guesses of what the sampler chooses: it chooses from where they begin, and goes on behind each
