@@ -67,6 +67,10 @@ def _add_generate(commands) -> None:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(flag, type=kind, default=field.default, choices=choices, help=f"default {field.default}")
     parser.add_argument(
+        "--texts", nargs="+", type=Path, default=[], metavar="PATH",
+        help="with --first texts: .txt, .jsonl, folders of them, to begin from",
+    )  # fmt: skip
+    parser.add_argument(
         "--precision", choices=("f32", "bf16", "fp16"), default="f32", help="of the teacher; default f32"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda; default auto")
@@ -102,6 +106,7 @@ def _generate(arguments: argparse.Namespace) -> None:
             graph=arguments.graph,
             engine=arguments.engine,
             activations=arguments.activations,
+            texts=arguments.texts,
         )
 
 

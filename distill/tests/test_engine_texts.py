@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_model import write_folder, write_gguf
+from tiny_model import TEXT, write_folder, write_gguf
 
 from onebit_distill.cli import main
 from onebit_distill.data import engine as engine_module
@@ -78,6 +78,21 @@ def test_the_likeliest_tokens_are_the_teachers(real, folder, tmp_path, goldens, 
     options = GenerateOptions(sequences=12, length=16, greedy_least=16, greedy_most=16, batch=5)
     expected = dict(generate_sequences(load_teacher(path, tokenizer=tokenizer), options, range(12)))
     assert engine_ids(path, options, tokenizer) == expected
+
+
+def test_both_go_on_with_the_same_texts(real, folder, tmp_path):
+    """What both take for likeliest behind the same beginnings, by the command; and what is wrong with it is said."""
+    source = tmp_path / "own.txt"
+    source.write_text(" ".join(TEXT.split()[:40]))
+    more = ("--sequences", 12, "--length", 16, "--first", "texts", "--texts", source, "--begin-tokens", 6, "--top-k", 1)
+    assert run(folder, tmp_path / "onebit", "--engine", "onebit", "--activations", "f32", *more) == 0
+    assert run(folder, tmp_path / "torch", "--engine", "torch", *more) == 0
+    made, expected = lines(tmp_path / "onebit"), lines(tmp_path / "torch")
+    # of random weights two tokens may be as likely as each other up to rounding
+    assert len(made) == 12 and sum(made[i] == expected[i] for i in expected) >= 9
+    assert record(tmp_path / "onebit")["texts_sha256"] == record(tmp_path / "torch")["texts_sha256"]
+    assert run(folder, tmp_path / "none", "--first", "texts") == 1
+    assert run(folder, tmp_path / "none", "--texts", source) == 1
 
 
 def test_what_is_drawn_follows_the_teachers_distribution(real, folder):

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tiny_model import write_folder
 
 from onebit_distill.data import generate as generate_module
+from onebit_distill.data.beginnings import Beginnings
 from onebit_distill.data.generate import (
     GenerateOptions,
     draw,
@@ -134,6 +136,53 @@ def test_an_interrupted_generation_goes_on(teacher, tmp_path):
     assert generate(teacher, options, tmp_path / "torn", ALONE) == 0
 
 
+def test_beginnings_are_from_anywhere_in_the_texts():
+    texts = [np.arange(10, 16), np.zeros(0, np.int64), np.arange(30, 32), np.arange(50, 54)]
+    beginnings = Beginnings(texts, 4)
+    # of six tokens three beginnings, of two the whole, of four one
+    expected = [[10, 11, 12, 13], [11, 12, 13, 14], [12, 13, 14, 15], [30, 31], [50, 51, 52, 53]]
+    assert [beginnings.at((i + 0.5) / 5) for i in range(5)] == expected
+    assert beginnings.at(0.0) == expected[0] and beginnings.at(1 - 2.0**-53) == expected[4]
+    assert Beginnings(texts, 4, bos=1).at(0.7) == [1, 30, 31]
+    assert beginnings.digest() == Beginnings(texts, 9).digest() != Beginnings(texts[:2], 4).digest()
+    with pytest.raises(DistillError, match="ERR_DATA.*empty"):
+        Beginnings([np.zeros(0, np.int64)], 4)
+
+
+def test_sequences_go_on_with_texts(teacher, tmp_path):
+    beginnings = Beginnings([np.arange(40, 90), np.arange(100, 103)], 5)
+    options = GenerateOptions(sequences=24, length=16, first="texts", begin_tokens=5, batch=7, top_k=1)
+    made = dict(generate_sequences(teacher, options, range(24), texts=beginnings))
+    assert len({tuple(ids[:5]) for ids in made.values()}) > 12
+    for sequence, ids in made.items():
+        given = beginnings.at(float(uniform(0, torch.tensor([sequence]), torch.tensor([-3]))))
+        assert ids[: len(given)] == given
+        while len(given) < 16:  # of one likeliest token that one is drawn
+            token = int(teacher.model(torch.tensor([given])).logits[0, -1].argmax())
+            if token in teacher.eos_ids:
+                break
+            given.append(token)
+        assert ids == given
+    generate(teacher, options, tmp_path, ALONE, texts=beginnings)
+    assert generate(teacher, options, tmp_path, ALONE, texts=beginnings) == 0
+    with pytest.raises(DistillError, match="ERR_RUN_DIFFERS.*texts_sha256"):
+        generate(teacher, options, tmp_path, ALONE, texts=Beginnings([np.arange(40, 91)], 5))
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION.*--texts"):
+        generate(teacher, options, tmp_path / "other", ALONE)
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION.*--texts"):
+        generate(teacher, GenerateOptions(sequences=2, length=8), tmp_path / "other", ALONE, texts=beginnings)
+
+
+def test_folders_from_before_there_were_beginnings_go_on(teacher, tmp_path):
+    options = GenerateOptions(sequences=2, length=8)
+    generate(teacher, options, tmp_path, ALONE)
+    path = tmp_path / "generate.json"
+    kept = json.loads(path.read_text())
+    del kept["begin_tokens"]
+    path.write_text(json.dumps(kept))
+    assert generate(teacher, options, tmp_path, ALONE) == 0
+
+
 def lines_before(path):
     return [line for line in path.read_bytes().split(b"\n") if line]
 
@@ -177,7 +226,16 @@ def test_longer_than_the_context_is_refused(teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"sequences": -1}, {"temperature": 0.0}, {"top_k": -1}, {"greedy_most": 2}, {"first": "x"}]
+    "bad",
+    [
+        {"sequences": -1},
+        {"temperature": 0.0},
+        {"top_k": -1},
+        {"greedy_most": 2},
+        {"first": "x"},
+        {"begin_tokens": 0},
+        {"first": "texts", "begin_tokens": 31, "length": 32},
+    ],
 )
 def test_bad_options(bad):
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):

@@ -26,10 +26,11 @@ from ..model.llama import Llama
 from ..system.atomic_file import file_error, writing_atomically
 from ..system.clock import clock
 from ..system.processes import World
+from .beginnings import Beginnings
 from .engine import TextEngine, texts_at_once
 from .teacher import Teacher
 
-FIRST_TOKENS = ("enumerate", "random", "bos")
+FIRST_TOKENS = ("enumerate", "random", "bos", "texts")
 
 #: a GPU is asked only this often which rows have ended, so that it never waits for the host
 _GPU_STEPS_BETWEEN_LOOKS = 16
@@ -44,8 +45,10 @@ class GenerateOptions:
     #: at most so many tokens each, the first included
     length: int = 2048
     #: enumerate: sequence i begins with token i (LLM-QAT's code, no BOS); random: any token (as the paper says);
-    #: bos: the beginning of a text, for models of one kind of text
+    #: bos: the beginning of a text, for models of one kind of text; texts: some tokens from anywhere in given texts
     first: str = "enumerate"
+    #: with first = texts: how many tokens of them. What follows is drawn
+    begin_tokens: int = 32
     #: total lengths at which drawing begins, each in turn (see greedy_total)
     greedy_least: int = 3
     greedy_most: int = 5
@@ -57,7 +60,7 @@ class GenerateOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"sequences": 0, "length": 2, "greedy_least": 1, "top_k": 0, "batch": 1, "seed": 0}
+        least = {"sequences": 0, "length": 2, "greedy_least": 1, "top_k": 0, "batch": 1, "seed": 0, "begin_tokens": 1}
         check_whole_numbers(self, least)
         if not isinstance(self.greedy_most, int) or self.greedy_most < self.greedy_least:
             raise DistillError("ERR_BAD_OPTION", "greedy_most must be at least greedy_least")
@@ -68,6 +71,9 @@ class GenerateOptions:
             raise DistillError("ERR_BAD_OPTION", f"first must be one of {known}, found {self.first!r}")
         if self.sequences == 0 and self.first != "enumerate":
             raise DistillError("ERR_BAD_OPTION", "sequences = 0, every pair once, needs first = enumerate")
+        if self.first == "texts" and self.begin_tokens + 2 > self.length:  # with a BOS, and one that is drawn
+            message = f"begin_tokens: after {self.begin_tokens} there is no room in a length of {self.length}"
+            raise DistillError("ERR_BAD_OPTION", message)
 
     @property
     def greedy_lengths(self) -> int:
@@ -122,15 +128,21 @@ class _Rows:
         self.position = torch.zeros(rows, dtype=torch.int64, device=device)
         self.sequence = torch.zeros(rows, dtype=torch.int64, device=device)
         self.greedy = torch.zeros(rows, dtype=torch.int64, device=device)
+        #: with what a sequence begins, and how many of these tokens there are
+        width = options.begin_tokens + 1 if options.first == "texts" else 1
+        self.given = torch.zeros((rows, width), dtype=torch.int64, device=device)
+        self.given_count = torch.zeros(rows, dtype=torch.int64, device=device)
         self.written = torch.zeros((rows, options.length), dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def begin(self, row: int, sequence: int, first: int) -> None:
+    def begin(self, row: int, sequence: int, given: list[int]) -> None:
         options = self.options
-        self.token[row], self.position[row], self.sequence[row] = first, 0, sequence
+        self.token[row], self.position[row], self.sequence[row] = given[0], 0, sequence
+        self.given[row, : len(given)] = torch.tensor(given, device=self.device)
+        self.given_count[row] = len(given)
         self.greedy[row] = greedy_total(options, sequence, self.model.config.vocab_size)
         self.written[row] = -1
-        self.written[row, 0] = first
+        self.written[row, 0] = given[0]
 
     def _advance(self) -> None:
         """Feeds one token of every row and appends the next; a row at its end writes its last place again."""
@@ -140,6 +152,8 @@ class _Rows:
         drawn = draw(logits, chance, options.temperature, options.top_k)
         chosen = torch.where(self.position + 1 < self.greedy, logits.argmax(-1), drawn)
         following = (self.position + 1).clamp_max(options.length - 1)
+        known = self.given.gather(1, following.clamp_max(self.given.shape[1] - 1)[:, None])[:, 0]
+        chosen = torch.where(following < self.given_count, known, chosen)
         full = self.position + 1 >= options.length
         self.written.scatter_(1, following[:, None], torch.where(full, self.written[:, -1], chosen)[:, None])
         self.token.copy_(chosen)
@@ -190,23 +204,41 @@ def greedy_total(options: GenerateOptions, sequence: int, vocabulary: int) -> in
     So every token meets every length, also where the number of lengths divides that of tokens (3 and 49,152): LLM-QAT's
     code has three texts for each token.
     """
+    if options.first == "texts":
+        return 1
     rounds, place = divmod(sequence, vocabulary) if options.first == "enumerate" else (0, sequence)
     return options.greedy_least + (place + rounds) % options.greedy_lengths
 
 
-def order_texts(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int]) -> Iterator[dict[str, Any]]:
+def beginning(options: GenerateOptions, sequence: int, teacher: Teacher, texts: Beginnings | None) -> list[int]:
+    """What a sequence begins with; texts: for first = texts."""
+    if texts is None:
+        return [first_token(options, sequence, teacher)]
+    return texts.at(float(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-3]))))
+
+
+def order_texts(
+    teacher: Teacher, options: GenerateOptions, wanted: Iterable[int], texts: Beginnings | None = None
+) -> Iterator[dict[str, Any]]:
     """The wanted sequences as the engine takes them, each with a seed of its own."""
     for sequence in wanted:
         chance = float(uniform(options.seed, torch.tensor([sequence]), torch.tensor([-2])))
+        given = beginning(options, sequence, teacher, texts)
         yield {
             "sequence": sequence,
-            "ids": [first_token(options, sequence, teacher)],
-            "greedy": greedy_total(options, sequence, teacher.config.vocab_size),
+            "ids": given,
+            "greedy": max(len(given), greedy_total(options, sequence, teacher.config.vocab_size)),
             "seed": int(chance * 2**53),
         }
 
 
-def generate_sequences(teacher: Teacher, options: GenerateOptions, wanted: Iterable[int], graph: bool = False):
+def generate_sequences(
+    teacher: Teacher,
+    options: GenerateOptions,
+    wanted: Iterable[int],
+    graph: bool = False,
+    texts: Beginnings | None = None,
+):
     """Yields (sequence number, ids) of the wanted sequences as they end: at an end token, which is left out, or at the
     length. ids include the first token.
 
@@ -223,7 +255,7 @@ def generate_sequences(teacher: Teacher, options: GenerateOptions, wanted: Itera
         running.pop(row, None)
         if sequence is not None:
             running[row] = sequence
-            rows.begin(row, sequence, first_token(options, sequence, teacher))
+            rows.begin(row, sequence, beginning(options, sequence, teacher, texts))
 
     for row in range(options.batch):
         refill(row)
@@ -271,7 +303,8 @@ def _check_same(folder: Path, described: dict[str, Any], world: World) -> None:
         except (OSError, ValueError, TypeError) as cause:
             message = f"{path} was not written by generate ({cause})"
             raise DistillError("ERR_DATA", message, "Choose another --out.") from cause
-        before.setdefault("engine", "torch")  # folders from before there was a choice
+        # folders from before there was a choice
+        before = {"engine": "torch", "begin_tokens": described["begin_tokens"], **before}
         differing = [name for name in described if before.get(name) != described[name] and name != "batch"]
         if differing:
             name = differing[0]
@@ -296,15 +329,18 @@ def generate(
     world: World,
     graph: bool = False,
     engine: TextEngine | None = None,
+    texts: Beginnings | None = None,
 ) -> int:
     """Writes `generated-RANK-of-N.jsonl` with {"text", "sequence", "tokens"} a line; goes on where it was interrupted.
 
-    engine: writes the texts in the place of the teacher's model, whose weights are not needed then. Returns the tokens
-    made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL, ERR_ENGINE and others.
+    engine: writes the texts in the place of the teacher's model, whose weights are not needed then. texts: what sequences
+    begin with where first = texts. Returns the tokens made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL, ERR_ENGINE and others.
     """
     if options.length > teacher.config.context_length:
         message = f"length {options.length} is beyond the teacher's context of {teacher.config.context_length}"
         raise DistillError("ERR_CONTEXT_LENGTH", message, "Choose a smaller --length.")
+    if (options.first == "texts") != (texts is not None):
+        raise DistillError("ERR_BAD_OPTION", "first = texts goes with --texts, and only with it")
     if engine is not None:
         _check_engine(engine, teacher)
     try:
@@ -312,7 +348,10 @@ def generate(
     except OSError as cause:
         raise file_error(cause, folder, "writing") from cause
     writer = {"engine": "torch"} if engine is None else {"engine": "onebit", "activations": engine.activations}
-    _check_same(folder, {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size, **writer}, world)
+    described = {**asdict(options), "teacher_sha256": teacher.sha256, "processes": world.size, **writer}
+    if texts is not None:
+        described["texts_sha256"] = texts.digest()
+    _check_same(folder, described, world)
     path = folder / f"generated-{world.rank}-of-{world.size}.jsonl"
     done = _finished(path)
     wanted = [i for i in range(world.rank, options.count(teacher.config.vocab_size), world.size) if i not in done]
@@ -321,12 +360,12 @@ def generate(
     total, tokens, started, printed = len(done) + len(wanted), 0, time.monotonic(), time.monotonic()
     made = len(done)
     if engine is None:
-        texts = generate_sequences(teacher, options, wanted, graph)
+        written = generate_sequences(teacher, options, wanted, graph, texts)
     else:
-        texts = engine.texts(order_texts(teacher, options, wanted), texts_at_once(options))
+        written = engine.texts(order_texts(teacher, options, wanted, texts), texts_at_once(options))
     try:
         with open(path, "ab") as file:
-            for sequence, ids in texts:
+            for sequence, ids in written:
                 text = teacher.tokenizer.decode(ids, skip_special_tokens=True)
                 line = json.dumps({"text": text, "sequence": sequence, "tokens": len(ids)}, ensure_ascii=False)
                 file.write(line.encode() + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import torch
 
 from ..errors import DistillError
 from ..system.processes import World
+from .beginnings import Beginnings, read_beginnings
 from .engine import TextEngine, engine_can, open_engine, recorded_engine
 from .generate import GenerateOptions, generate
-from .teacher import load_teacher
+from .teacher import Teacher, load_teacher
 
 
 def choose_engine(
@@ -71,16 +73,22 @@ def write_texts(
     graph: bool = False,
     engine: str = "auto",
     activations: str = "int8",
+    texts: Sequence[Path] = (),
 ) -> int:
-    """The whole of `generate`; returns the tokens made. dtype, graph: of PyTorch; activations: of the engine.
+    """The whole of `generate`; returns the tokens made. dtype, graph: of PyTorch; activations: of the engine; texts: what
+    sequences begin with where first = texts.
 
     Raises DistillError: those of the teacher, of `generate`, and ERR_ENGINE when the engine must write and cannot.
     """
+    def beginnings(known: Teacher) -> Beginnings | None:
+        return read_beginnings(texts, known, options.begin_tokens) if texts else None
+
     who, must = choose_engine(engine, folder, options, world, dtype, graph)
     if who == "onebit":
         with ExitStack() as stack:
             known = load_teacher(teacher, tokenizer=tokenizer, weights=False)
             started = _started(stack, must, world, lambda: open_engine(teacher, options, known.eos_ids, activations))
             if started is not None:
-                return generate(known, options, folder, world, engine=started)
-    return generate(load_teacher(teacher, dtype, str(world.device), tokenizer), options, folder, world, graph)
+                return generate(known, options, folder, world, engine=started, texts=beginnings(known))
+    known = load_teacher(teacher, dtype, str(world.device), tokenizer)
+    return generate(known, options, folder, world, graph, texts=beginnings(known))
