@@ -1,7 +1,7 @@
 // `npm run bench:speculate -- MODEL [--draft SMALL] [--tokens 160] [--rounds 5] [--threads N] [--verbose]`: what guessing tokens from
-// what was said, and by a small model where one is named, gains, on texts that are edited (most of the answer stands in the prompt) and elsewhere (stories, questions, lists). Each prompt
-// goes through the model's chat template and is answered greedily, with guesses (auto) and without in turns; the texts must be
-// the same. Prints tokens/s without, and medians of speed(auto) / speed(off).
+// what was said, and by a small model where one is named, gains, on texts that are edited (most of the answer stands in the prompt)
+// and elsewhere (stories, questions, lists). Each prompt goes through the model's chat template and is answered greedily, with
+// guesses (auto) and without in turns; the texts must be the same. Prints tokens/s without, and medians of speed(auto) / speed(off).
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { geometricMean, median } from '../dist/bench/statistics.js'

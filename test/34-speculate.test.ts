@@ -30,14 +30,15 @@ async function answer(session: Session, prompt: string, options: GenerateOptions
 
 const REPEATED = 'one two three four five six seven, one two three four five six seven, one two three'
 
+const CASES: [string, GenerateOptions][] = [
+  ['greedy', { temperature: 0 }],
+  ['sampled', { seed: 3, temperature: 0.7, topLogprobs: 3 }],
+  ['with penalties', { seed: 4, temperature: 0.5, repeatPenalty: 1.3, frequencyPenalty: 0.4 }],
+  ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
+]
+
 describe('an answer with guesses', () => {
-  const cases: [string, GenerateOptions][] = [
-    ['greedy', { temperature: 0 }],
-    ['sampled', { seed: 3, temperature: 0.7, topLogprobs: 3 }],
-    ['with penalties', { seed: 4, temperature: 0.5, repeatPenalty: 1.3, frequencyPenalty: 0.4 }],
-    ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
-    ['in chunks of one token', { temperature: 0, chunk: 1, maxTokens: 20 }],
-  ]
+  const cases: typeof CASES = [...CASES, ['in chunks of one token', { temperature: 0, chunk: 1, maxTokens: 20 }]]
   for (const kind of ['sign', 'q8', 'chain', 'q1_0', 'states'] as const) {
     it.each(cases)(`of a ${kind} model, %s, is the one without`, async (_, options) => {
       const model = await tinyModel(kind)
@@ -106,13 +107,7 @@ async function withDraft(kind: Made, draft: string): Promise<Model> {
 const SAID_ONCE = 'The quick brown fox jumps over the lazy dog'
 
 describe('a small model beside it', () => {
-  const cases: [string, GenerateOptions][] = [
-    ['greedy', { temperature: 0 }],
-    ['sampled', { seed: 3, temperature: 0.7, topLogprobs: 3 }],
-    ['with penalties', { seed: 4, temperature: 0.5, repeatPenalty: 1.3, frequencyPenalty: 0.4 }],
-    ['that ends with a stop string', { temperature: 0, stop: ['e', 'th', '\n'] }],
-  ]
-  it.each(cases)('guesses right or wrong, and the answer %s is the one without', async (_, options) => {
+  it.each(CASES)('guesses right or wrong, and the answer %s is the one without', async (_, options) => {
     // itself, all of whose guesses are right where the likeliest is taken; another; and one whose context is full half way
     const drafts = [await written('sign'), await written('q8'), await written('chain', 70)]
     for (const [kind, draft] of [...drafts.map((draft) => ['sign', draft] as const), ['states', drafts[0]!] as const]) {
@@ -187,8 +182,7 @@ describe('a small model beside it', () => {
 
   it('is refused where it means other tokens, or cannot go back', async () => {
     const load = (draft: string, model = 'sign-512') => codeOf(() => Model.load(folder.path(`${model}.obt`), { draft }))
-    const states = folder.path('states.obt')
-    await writeTinyModel(states, { kind: 'sign', features: deltaFeatures([1]) })
+    await written('sign')
     for (const name of ['one', 'two']) await writeTinyModel(folder.path(`${name}.obt`), { special: [`<|${name}|>`] })
     expect(await load(await written('states'))).toBe('ERR_DRAFT')
     expect(await load(folder.path('one.obt'))).toBe('ERR_DRAFT') // one token more

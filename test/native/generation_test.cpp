@@ -94,6 +94,15 @@ std::vector<int32_t> alone(const std::shared_ptr<Model>& model, uint64_t seed, i
     return consumer.told->ids;
 }
 
+// What will be chosen, with one in so many tokens another, and the prompt behind it: a text whose guesses are partly right.
+std::vector<int32_t> partly_said(std::vector<int32_t> wanted, made::Random& random, int one_in) {
+    for (int32_t& id : wanted) {
+        if (random.chance(one_in)) id = random.between(0, 89);
+    }
+    wanted.insert(wanted.end(), {3, 1, 4, 1, 5, 9, 2, 6});
+    return wanted;
+}
+
 // What follows is guessed from a text that is partly what will be chosen: the same tokens, whatever is right of it, and the
 // session holds what it would without guesses.
 void guesses_change_nothing(const std::shared_ptr<Model>& model) {
@@ -103,11 +112,7 @@ void guesses_change_nothing(const std::shared_ptr<Model>& model) {
         const int64_t most = seed == 0 ? 1 : 40 + static_cast<int64_t>(seed);
         const std::vector<int32_t> wanted = alone(model, seed, most);
         made::Random random{seed};
-        std::vector<int32_t> said = wanted;
-        for (int32_t& id : said) {
-            if (random.chance(6)) id = random.between(0, 89);
-        }
-        for (const int32_t id : {3, 1, 4, 1, 5, 9, 2, 6}) said.push_back(id);
+        const std::vector<int32_t> said = partly_said(wanted, random, 6);
         Guesser guesser(said, random.between(1, Guesser::kMost), true);
         std::atomic<int> news{0};
         Worker worker([&] { ++news; });
@@ -140,12 +145,7 @@ void guesses_of_one_that_is_behind(const std::shared_ptr<Model>& model) {
     for (uint64_t seed = 0; seed < 6; ++seed) {
         const std::vector<int32_t> wanted = alone(model, seed, 150);
         made::Random random{seed};
-        std::vector<int32_t> said = wanted;
-        for (int32_t& id : said) {
-            if (random.chance(3)) id = random.between(0, 89);
-        }
-        for (const int32_t id : {3, 1, 4, 1, 5, 9, 2, 6}) said.push_back(id);
-        Guesser guesser(said, 6, true);
+        Guesser guesser(partly_said(wanted, random, 3), 6, true);
         Consumer consumer(model, seed);
         std::vector<int32_t> ids;
         for (int jobs = 0; ids.size() < wanted.size() && jobs < 150; ++jobs) {
