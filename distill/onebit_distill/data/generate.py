@@ -334,7 +334,8 @@ def generate(
     """Writes `generated-RANK-of-N.jsonl` with {"text", "sequence", "tokens"} a line; goes on where it was interrupted.
 
     engine: writes the texts in the place of the teacher's model, whose weights are not needed then. texts: what sequences
-    begin with where first = texts. Returns the tokens made by this call. Raises DistillError ERR_RUN_DIFFERS, ERR_DISK_FULL, ERR_ENGINE and others.
+    begin with where first = texts. Returns the tokens made by this call. Raises DistillError ERR_RUN_DIFFERS,
+    ERR_DISK_FULL, ERR_ENGINE and others.
     """
     if options.length > teacher.config.context_length:
         message = f"length {options.length} is beyond the teacher's context of {teacher.config.context_length}"

@@ -18,8 +18,9 @@ def keep_memory() -> bool:
     By itself it gives back whatever lies at the end of its heap and maps all that is large anew, and the kernel clears
     each page again: a third of the time of a training step on a CPU. What is kept here is used by the next step, which
     has the same tensors; nothing is mapped by itself, since of a tensor like the head's gradient that alone was 12 % of
-    a step (SmolLM2-135M, 2 x 1,024 tokens, 8.1 s instead of 7.0; peak memory 1 % more). Pages are asked for in large ones where Linux has those. Allocators of other systems (macOS,
-    Windows, musl) have no such switch: there nothing is done. To be called before the first large tensor is made.
+    a step (SmolLM2-135M, 2 x 1,024 tokens, 8.1 s instead of 7.0; peak memory 1 % more). Pages are asked for in large
+    ones where Linux has those. Allocators of other systems (macOS, Windows, musl) have no such switch: there nothing is
+    done. To be called before the first large tensor is made.
     """
     if not sys.platform.startswith("linux"):
         return False
