@@ -111,3 +111,14 @@ def test_the_validation_split_is_fixed_and_apart(store):
 def test_jsonl_survives_unicode(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "naïve 🦊"}, ensure_ascii=False))
     assert list(documents([tmp_path / "a.jsonl"])) == ["naïve 🦊"]
+
+
+def test_lines_of_jsonl_end_where_json_lines_do(tmp_path):
+    text = "one\u2028two\x85three\u2029four"  # ends of lines to Python, none to JSON
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False) + "\r\n", newline="")
+    assert list(documents([tmp_path / "a.jsonl"])) == [text]
+
+
+def test_line_ends_stay_as_they_are(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\nthree\r\n\r\n\r\nfour\r\n")
+    assert list(documents([tmp_path / "a.txt"])) == ["one\r\ntwo\nthree", "four"]

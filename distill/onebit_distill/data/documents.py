@@ -38,7 +38,8 @@ def _bad_data(path: Path | str, problem: str, hint: str | None = None) -> Distil
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="") as file:  # line ends as they are: they are tokens too
+            return file.read()
     except UnicodeDecodeError as cause:
         raise _bad_data(path, f"is not UTF-8 ({cause})") from cause
     except OSError as cause:
@@ -53,7 +54,7 @@ def _text_documents(path: Path) -> Iterator[str]:
 
 def _jsonl_documents(path: Path) -> Iterator[str]:
     """Lines of `{"text": …}`, as the official trainer and `generate` have them."""
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    for number, line in enumerate(_read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
