@@ -29,6 +29,10 @@ inline Lanes lanes_fma(Lanes x, Lanes y, Lanes z) {
 // x > y ? x : y and x < y ? x : y: the second operand where either is NaN.
 inline Lanes lanes_larger(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
 inline Lanes lanes_smaller(Lanes x, Lanes y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+// x < y ? 0 : v
+inline Lanes lanes_unless_less(Lanes x, Lanes y, Lanes v) {
+    return {_mm256_and_ps(_mm256_cmp_ps(x.a, y.a, _CMP_NLT_UQ), v.a), _mm256_and_ps(_mm256_cmp_ps(x.b, y.b, _CMP_NLT_UQ), v.b)};
+}
 
 // -v in the lanes whose bit is set: each lane shifts its own bit up to the sign.
 inline Lanes lanes_flip(Lanes v, uint32_t bits) {

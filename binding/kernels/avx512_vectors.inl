@@ -7,7 +7,7 @@ using LaneBits = __m512i;
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 8;
 constexpr int kDeltaLanes = 4;
-constexpr int kScoreSums = 8, kMixSums = 12, kAttendChains = 16;
+constexpr int kScoreSums = 8, kMixSums = 16, kAttendChains = 16;
 constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }
@@ -22,6 +22,10 @@ inline Lanes lanes_fma(Lanes x, Lanes y, Lanes z) { return _mm512_fmadd_ps(x, y,
 // x > y ? x : y and x < y ? x : y: the second operand where either is NaN.
 inline Lanes lanes_larger(Lanes x, Lanes y) { return _mm512_max_ps(x, y); }
 inline Lanes lanes_smaller(Lanes x, Lanes y) { return _mm512_min_ps(x, y); }
+// x < y ? 0 : v
+inline Lanes lanes_unless_less(Lanes x, Lanes y, Lanes v) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, y, _CMP_NLT_UQ), v);
+}
 // -v in the lanes whose bit is set.
 inline Lanes lanes_flip(Lanes v, uint32_t bits) {
     return _mm512_mask_xor_ps(v, static_cast<__mmask16>(bits), v, _mm512_set1_ps(-0.0f));

@@ -39,12 +39,13 @@ struct CacheQ8 {
 constexpr int kAttendTileBytes = 16 << 10;
 constexpr int smaller_of(int a, int b) { return a < b ? a : b; }
 constexpr int larger_of(int a, int b) { return a > b ? a : b; }
-constexpr int at_most_4(int n) { return n > 4 ? 4 : n > 1 ? n : 1; }
-// How many blocks of 16 positions Q queries take at a time (such that they fill a tile), and how many times 16 columns of V.
+constexpr int width_of(int n) { return n >= 4 ? 4 : n >= 2 ? 2 : 1; }
+// How many blocks of 16 positions Q queries take at a time, and how many times 16 columns of V: such as fill a tile, and 64
+// columns.
 template <int Q>
-constexpr int kScoreWidth = at_most_4(kScoreSums / Q) == 3 ? 2 : at_most_4(kScoreSums / Q);
+constexpr int kScoreWidth = width_of(kScoreSums / Q);
 template <int Q>
-constexpr int kMixWidth = at_most_4(kMixSums / Q);
+constexpr int kMixWidth = width_of(kMixSums / Q);
 
 inline const void* bytes_on(const void* p, size_t bytes) { return static_cast<const uint8_t*>(p) + bytes; }
 inline const float* floats_on(const float* p, size_t bytes) { return static_cast<const float*>(bytes_on(p, bytes)); }

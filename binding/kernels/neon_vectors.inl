@@ -51,6 +51,10 @@ inline Lanes lanes_larger(const Lanes& x, const Lanes& y) {
 inline Lanes lanes_smaller(const Lanes& x, const Lanes& y) {
     return each([&](int i) { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), x.v[i], y.v[i]); });
 }
+// x < y ? 0 : v
+inline Lanes lanes_unless_less(const Lanes& x, const Lanes& y, const Lanes& v) {
+    return each([&](int i) { return vbslq_f32(vcltq_f32(x.v[i], y.v[i]), vdupq_n_f32(0), v.v[i]); });
+}
 // -v in the lanes whose bit is set: each lane shifts its own bit up to the sign.
 inline Lanes lanes_flip(const Lanes& x, uint32_t bits) {
     const int32_t first[4] = {31, 30, 29, 28};

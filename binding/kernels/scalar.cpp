@@ -106,6 +106,10 @@ inline Lanes lanes_larger(const Lanes& a, const Lanes& b) {
 inline Lanes lanes_smaller(const Lanes& a, const Lanes& b) {
     return each([&](int i) { return a.f[i] < b.f[i] ? a.f[i] : b.f[i]; });
 }
+// a < b ? 0 : v
+inline Lanes lanes_unless_less(const Lanes& a, const Lanes& b, const Lanes& v) {
+    return each([&](int i) { return a.f[i] < b.f[i] ? 0.0f : v.f[i]; });
+}
 // -v in the lanes whose bit is set.
 inline Lanes lanes_flip(const Lanes& v, uint32_t bits) {
     return each([&](int i) { return bits_float(float_bits(v.f[i]) ^ ((bits >> i & 1u) << 31)); });

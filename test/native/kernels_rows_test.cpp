@@ -473,20 +473,24 @@ void exponential(const KernelSet* set) {
     }
     expect(worst <= 1.5, "1 + exp(x) is right to 1.5 units", set->name);
     // An attention over two positions of one element gives exp(x) / (1 + exp(x)) times v: with v = (0, 1) and x very
-    // negative that is exp(x) itself, subnormals included.
+    // negative that is exp(x) itself. What would be no normal float is 0: it takes long, and adds nothing.
     double worst_small = 0;
+    bool zero = true;
     for (int i = 0; i < 20000; i++) {
         const float x = -20.0f - static_cast<float>(i) * 0.0042f;
         const float q = 1.0f, k[kKeyBlock] = {0.0f, x}, v[2] = {0.0f, 1.0f};
         float out, scratch[32];
         AttendQuery query{&q, &out, 0, 2};
         set->attend(&query, 1, {k, v, DType::f32, size_t{kKvChunk} * sizeof(float)}, 1, 1.0f, scratch, nullptr);
-        const double want = exp(static_cast<double>(x)),
-                     unit = want < 0x1p-126 ? 0x1p-149 : ldexp(1.0, ilogb(want) - 23);
-        const double error = fabs(out - want) / unit;
-        worst_small = error > worst_small ? error : worst_small;
+        if (x < -87.33f) {
+            zero = zero && out == 0;
+            continue;
+        }
+        const double want = exp(static_cast<double>(x));
+        worst_small = std::max(worst_small, fabs(out - want) / ldexp(1.0, ilogb(want) - 23));
     }
-    expect(worst_small <= 2.0, "exp(x) is right to 2 units, subnormals included", set->name);
+    expect(worst_small <= 2.0, "exp(x) is right to 2 units as far as it is a normal float", set->name);
+    expect(zero, "exp(x) below the normal floats is 0", set->name);
     printf("  exp on %s: %.2f units at most\n", set->name, worst_small);
 }
 

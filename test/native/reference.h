@@ -34,8 +34,8 @@ inline Floats floats_of(const Bytes& bytes) {
 
 // ---- one row ---------------------------------------------------------------------------------------------
 inline float exp_of(float x) {  // as lanes_rows.inl describes it
+    if (x < -87.33f) return 0.0f;
     x = 89.0f < x ? 89.0f : x;
-    x = -105.0f > x ? -105.0f : x;
     const float shifted = std::fma(x, 0x1.715476p+0f, 12582912.0f), k = shifted - 12582912.0f;
     float r = std::fma(k, -0x1.62e400p-1f, x);
     r = std::fma(k, -0x1.7f7d1cp-20f, r);
