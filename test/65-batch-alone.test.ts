@@ -5,7 +5,7 @@ import type { BatchOptions } from '../dist/batch/requests.js'
 import { Model } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
 import { type Answer, collect, comparable, fromBatch, fromSession } from './batch-requests.js'
-import { temporaryFolder, writeTinyModel } from './tiny-model.js'
+import { deltaFeatures, temporaryFolder, writeTinyModel } from './tiny-model.js'
 
 const CONTEXT = 400
 const folder = temporaryFolder()
@@ -51,7 +51,7 @@ describe('an answer that has the engine to itself', () => {
 
   it('does not come back for every token, and is the same', async () => {
     const batch = newBatch()
-    const { result, calls } = await countAlone(() => fromBatch(batch, ids(20), LONG))
+    const { result, calls } = await countAlone(() => fromBatch(batch, ids(20), { ...LONG, speculate: 'off' }))
     expect(calls).toBeGreaterThan(0)
     expect(calls).toBeLessThan(119)
     expect(comparable(result)).toEqual(comparable(await fromSession(model, CONTEXT, ids(20), LONG)))
@@ -110,5 +110,66 @@ describe('an answer that has the engine to itself', () => {
     const closed = batch.close({ graceMs: 0 })
     expect(await collect(closing).catch((error) => error.code)).toBe('ERR_STOPPING')
     await closed
+  })
+})
+
+describe('an answer with guesses', () => {
+  const REPEATED = [...ids(20), ...ids(20), ...ids(12)]
+  const LIKELY = { maxTokens: 150, temperature: 0, ignoreEos: true, topLogprobs: 1 }
+  const WARM = { ...LIKELY, temperature: 0.6, seed: 4, frequencyPenalty: 0.3 }
+
+  it.each([LIKELY, WARM])(
+    'is the one without them, and takes fewer steps where they are right: %o',
+    async (options) => {
+      const expected = comparable(await fromSession(model, CONTEXT, REPEATED, { ...options, speculate: 'off' }))
+      const steps = []
+      for (const speculate of ['off', 'auto', 1, 9, 32] as const) {
+        const batch = newBatch()
+        expect(comparable(await fromBatch(batch, REPEATED, { ...options, speculate })), `${speculate}`).toEqual(
+          expected,
+        )
+        steps.push(batch.state.steps)
+        expect(batch.state.newTokens).toBe(150)
+      }
+      expect(steps[0]).toBe(150)
+      // Taking the likeliest, it repeats itself here and there.
+      if (options === LIKELY) expect(steps[3]).toBeLessThan(130)
+    },
+  )
+
+  it('goes on with them when others have come and gone', async () => {
+    const expected = comparable(await fromSession(model, CONTEXT, REPEATED, { ...LIKELY, maxTokens: 300 }))
+    const batch = newBatch({ parallel: 2 })
+    const visitors: Promise<Answer>[] = []
+    const answer = batch.generate(REPEATED, { ...LIKELY, maxTokens: 300, speculate: 9 })
+    const pieces: Answer['pieces'] = []
+    for (;;) {
+      const { value, done } = await answer.next()
+      if (done) {
+        expect(comparable({ pieces, summary: value })).toEqual(expected)
+        break
+      }
+      pieces.push(value)
+      if (pieces.length % 60 === 25) visitors.push(fromBatch(batch, ids(30, visitors.length + 2), SHORT))
+    }
+    for (const [i, visitor] of visitors.entries()) {
+      expect(comparable(await visitor)).toEqual(comparable(await fromSession(model, CONTEXT, ids(30, i + 2), SHORT)))
+    }
+    expect(batch.state.steps).toBeLessThan(batch.state.newTokens)
+  })
+
+  it('of a model with states is the one without them too', async () => {
+    await writeTinyModel(folder.path('states.obt'), { context: CONTEXT, features: deltaFeatures([1]) })
+    const recurrent = await Model.load(folder.path('states.obt'), { threads: 2 })
+    for (const options of [LIKELY, WARM]) {
+      const expected = comparable(await fromSession(recurrent, CONTEXT, REPEATED, { ...options, speculate: 'off' }))
+      const batch = new Batch(recurrent, { parallel: 2 })
+      const answer = fromBatch(batch, REPEATED, { ...options, speculate: 9 })
+      const visitor = setTimeout(() => fromBatch(batch, ids(30, 2), SHORT), 20)
+      expect(comparable(await answer)).toEqual(expected)
+      clearTimeout(visitor)
+      await batch.close({ graceMs: 0 })
+    }
+    await recurrent.dispose()
   })
 })

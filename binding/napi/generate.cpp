@@ -34,7 +34,12 @@ public:
         if (sampler) sampler->busy = false;
         engine.reset();
     }
-    Napi::Value result(Napi::Env env) override { return Napi::Boolean::New(env, behind()); }
+    Napi::Value result(Napi::Env env) override {
+        Napi::Object made = Napi::Object::New(env);
+        made.Set("behind", behind());
+        made.Set("steps", static_cast<double>(steps()));
+        return made;
+    }
 
     std::shared_ptr<SessionState> session;
     std::shared_ptr<SamplerState> sampler;  // null: only compute the tokens

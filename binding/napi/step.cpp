@@ -17,6 +17,12 @@ constexpr int32_t kMaxTop = 1024;
 // Results are copied to JavaScript on its own thread, so nobody may ask for gigabytes at once.
 constexpr uint64_t kMaxResultFloats = uint64_t{1} << 27;
 
+// Whoever guesses for a sampler knows all that it chose, also between calls of generate().
+void tell_guesser(SamplerState& state, const StepItem& item) {
+    if (!state.guesser) return;
+    for (const Choice& one : item.choices) state.guesser->push(one.id);
+}
+
 class StepJob final : public Job, public Settling {
 public:
     using Settling::Settling;
@@ -36,6 +42,10 @@ public:
         step_ms = took.count();
         for (const auto& item : items) {
             if (status.ok() && !item->sampled.ok()) status = item->sampled;
+        }
+        auto sampler = samplers.begin();
+        for (const auto& item : items) {
+            if (item->sampler) tell_guesser(**sampler++, *item);
         }
     }
     void ended(Napi::Env env, Status&) override {

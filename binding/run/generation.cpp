@@ -29,6 +29,7 @@ void Generation::run(Pool& pool) {
     add_guesses(pool);
     status = run_step(*engine, pool, request);
     const auto end = Clock::now();
+    ++steps_;
     if (status.ok() && (!item.sampler || !item.all_processed())) return;
     if (status.ok()) status = item.sampled;
     if (!status.ok()) {

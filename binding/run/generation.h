@@ -42,6 +42,7 @@ public:
     bool again(bool others) final;
     // Whether it ended because the consumer was behind.
     bool behind() const { return behind_; }
+    int64_t steps() const { return steps_; }  // that were computed
 
 protected:
     // On the worker thread, in order. May throw where there is no memory.
@@ -59,6 +60,7 @@ private:
     void tell_all();
 
     bool going_on_ = false, behind_ = false;
+    int64_t steps_ = 0;
     bool catching_up_ = false;  // behind as soon as nothing is computed once more
     bool drafted_ = false;  // the guesses of this step are the drafter's
     // Whose guess was wrong in a session with states, which goes back to before all that was computed with it: so that some is

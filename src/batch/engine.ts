@@ -252,11 +252,11 @@ export class Engine {
    */
   async #goesAlone(request: BatchRequest, generation: NativeGeneration): Promise<boolean> {
     if (this.#cancel.cancelled) this.#cancel = new (addon().Cancel)()
-    const { steps } = this.#totals
+    let told = 0
     const onToken: OnToken = (id, logprob, ms, topIds, topLogprobs) => {
+      // Behind the first one tokens may have been guessed, which says nothing about a step with a token of each.
+      if (told++ === 0) this.#pace.observe(1, 0, ms)
       if (request.over) return
-      this.#totals.steps++
-      this.#pace.observe(1, 0, ms)
       const { made } = request
       try {
         request.told({ id, logprob, topIds, topLogprobs }, ms)
@@ -267,7 +267,8 @@ export class Engine {
     }
     this.#alone = request
     try {
-      await addon().generate(this.#model, generation, { chunk: MOST_STEP_TOKENS, cancel: this.#cancel, onToken })
+      const options = { chunk: MOST_STEP_TOKENS, cancel: this.#cancel, onToken }
+      this.#totals.steps += (await addon().generate(this.#model, generation, options)).steps
     } catch {
       // The same by steps says what is wrong, and what can be done about it is done there.
       return false
@@ -275,7 +276,7 @@ export class Engine {
       this.#alone = undefined
       request.cameBack()
     }
-    return this.#totals.steps > steps || this.#cancel.cancelled
+    return told > 0 || this.#cancel.cancelled
   }
 
   #plan(): Part[] {

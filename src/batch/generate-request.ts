@@ -231,7 +231,12 @@ export class GenerateRequest extends BatchRequest {
   }
 
   #newSampler(): NativeSampler {
-    return new (addon().Sampler)(nativeSampling(this.#options.sampling, this.prompt))
+    const { sampling, speculate } = this.#options
+    const guessing = {
+      speculate: this.#constraint ? 'off' : speculate,
+      said: this.#ids.subarray(0, this.#length),
+    } as const
+    return new (addon().Sampler)(nativeSampling(sampling, this.prompt, guessing))
   }
 
   #askMask(): void {

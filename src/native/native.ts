@@ -212,6 +212,11 @@ export interface NativeGeneration {
 }
 
 /** A token was chosen; `ms` is what the native thread took for it. Must not throw. */
+export interface NativeGenerated {
+  behind: boolean
+  steps: number
+}
+
 export type OnToken = (
   id: number,
   logprob: number,
@@ -359,13 +364,14 @@ export interface NativeAddon {
    * jobs after every token. The last token chosen is not computed. Tokens are told at once, or together when less than
    * 8 ms lie between them. Ends when `most` are chosen or a stop token is, when the session is full, on `cancel`, and when
    * `sampler.took()` was called for too few tokens: no more than 20 ms of work (and one step, at most 48 tokens and one step) lie
-   * ahead of the consumer. Resolves with true in this last case. Errors as of step().
+   * ahead of the consumer: then it was `behind`. `steps`: that were computed, fewer than tokens where guesses were right. Errors
+   * as of step().
    */
   generate(
     model: NativeModel,
     item: NativeGeneration,
     options: { chunk: number; cancel?: NativeCancel; onToken: OnToken },
-  ): Promise<boolean>
+  ): Promise<NativeGenerated>
   crc32c(bytes: Uint8Array, crc: number): number
   /** `rows` rows of `cols` source elements to f32 (little-endian, row-major). Synchronous: give it pieces. */
   toF32(source: Uint8Array, type: SourceType, rows: number, cols: number): Float32Array

@@ -44,7 +44,8 @@ export interface GenerateOptions extends SamplingOptions {
   /**
    * tokens that were said before in the same order are guessed to come again, and computed together: the same text in less time where
    * much is repeated. Where nothing was, the model's `draft` guesses, if it has one. 'auto', the default, guesses where it has paid so
-   * far; a number, 1 to 32, always so many; 'off'. Nothing is guessed in answers of a given form and in a `Batch`
+   * far; a number, 1 to 32, always so many; 'off'. Nothing is guessed in answers of a given form, and in a `Batch` while several
+   * are computed together
    */
   speculate?: Speculate
   /** names of special tokens that are part of the text, such as `<tool_call>`; the others give none */

@@ -6,7 +6,7 @@
 import { OnebitError } from '../errors.js'
 import type { Constraint } from '../grammar/constraint.js'
 import { addon } from '../native/addon.js'
-import type { NativeCancel, NativeSampler } from '../native/native.js'
+import type { NativeCancel, NativeGenerated, NativeSampler } from '../native/native.js'
 import type { Tokenizer } from '../text/tokenizer.js'
 import type { Draft } from './draft.js'
 import type { CheckedGenerateOptions } from './generate-options.js'
@@ -96,7 +96,7 @@ export class Generation {
     if (options.maxTokens > 0) {
       const speculate = constraint ? 'off' : options.speculate
       this.#sampler = new (addon().Sampler)(
-        nativeSampling(options.sampling, timeline.slice(), speculate, draft?.native),
+        nativeSampling(options.sampling, timeline.slice(), { speculate, draft: draft?.native }),
       )
     }
     this.#pieces = new Pieces(tokenizer, options, timeline.slice())
@@ -152,7 +152,7 @@ export class Generation {
     this.#behind = false
     this.#running = (this.#constraint && sampling ? this.#allowed(generate, tokens) : generate(tokens))
       .then(
-        (behind) => {
+        ({ behind }) => {
           this.#behind = behind
         },
         (error: unknown) => {
@@ -167,7 +167,10 @@ export class Generation {
   }
 
   /** Which tokens may come is found out while those before are computed; a mask that takes long is waited for here. */
-  async #allowed(generate: (tokens: Int32Array) => Promise<boolean>, tokens: Int32Array): Promise<boolean> {
+  async #allowed(
+    generate: (tokens: Int32Array) => Promise<NativeGenerated>,
+    tokens: Int32Array,
+  ): Promise<NativeGenerated> {
     this.#sampler!.hold()
     const allowed = this.#constraint!.next().then(
       (mask) => this.#sampler!.allow(mask),

@@ -119,12 +119,20 @@ export const MOST_GUESSES = 32
 /** With `auto`, which begins with 4 and takes twice as many whenever all were right. */
 const AUTO_GUESSES = 16
 
-/** The options as native code takes them; `tokens`: those on the timeline; `draft`: a small model's session that guesses too. */
+/** How a sampler's tokens are guessed. */
+export interface Guessing {
+  speculate: Speculate
+  /** all tokens so far, where that is more than the sampler has to know */
+  said?: Int32Array
+  /** a small model's session that guesses too */
+  draft?: NativeSession | undefined
+}
+
+/** The options as native code takes them; `tokens`: those on the timeline. */
 export function nativeSampling(
   options: CheckedSampling,
   tokens: Int32Array,
-  speculate: Speculate = 'off',
-  draft?: NativeSession,
+  { speculate, said = tokens, draft }: Guessing = { speculate: 'off' },
 ): NativeSamplerOptions {
   const { repeatPenalty, presencePenalty, frequencyPenalty } = options
   const penalties = repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0
@@ -150,7 +158,7 @@ export function nativeSampling(
       speculate === 'off'
         ? undefined
         : {
-            said: tokens,
+            said,
             most: speculate === 'auto' ? AUTO_GUESSES : speculate,
             always: speculate !== 'auto',
             draft,

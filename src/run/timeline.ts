@@ -8,6 +8,7 @@ import { addon } from '../native/addon.js'
 import { CONTEXT_OPTION } from '../native/hints.js'
 import type {
   NativeCancel,
+  NativeGenerated,
   NativeGeneration,
   NativeModel,
   NativeSession,
@@ -166,7 +167,7 @@ export class Timeline {
   async generate(
     request: Omit<NativeGeneration, 'session'>,
     options: { chunk: number; cancel: NativeCancel; onToken: OnToken },
-  ): Promise<boolean> {
+  ): Promise<NativeGenerated> {
     return addon().generate(this.#model, { ...request, session: this.#native }, options)
   }
 
