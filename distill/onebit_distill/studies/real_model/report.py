@@ -49,7 +49,7 @@ def _beginning(page: _Report) -> None:
         f"{plan['block']}; what is trained gets {plan['minutes']:g} minutes on the clock, one row "
         f"{plan['full_minutes']:g}. That is far less than the paper's runs had, and favours whatever learns fast.",
         f"Bits are those a weight of the linears takes with every scale counted at 16 bits; embedding and head are not "
-        f"counted, and are f16 in every file. Perplexities less than {100 * NOISE:.0f} % apart, and averages less than "
+        f"counted, and are int8 in every file. Perplexities less than {100 * NOISE:.0f} % apart, and averages less than "
         f"{STDERRS:g} standard errors of their difference, count as no difference: every row was made once.",
     )
     _absent(page)
@@ -149,7 +149,7 @@ def _making(page: _Report) -> None:
     page.add(table(head, body, left=2))
     page.add(
         "Tokens trained on count as often as they were seen. A file of dense weights says nothing about sizes: it holds "
-        "what the codes stand for, so that the engine computes with exactly that.",
+        "what the codes stand for, as near as rows of int8 come to it.",
         "All options of each row are in `rows/NAME.json`.",
     )
 
