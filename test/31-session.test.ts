@@ -217,17 +217,18 @@ describe('generation', () => {
     const item = { session: native, sampler, most: 200, top: 0, stop_tokens: new Int32Array(0) }
     let told: number[] = []
     const onToken = (id: number) => void told.push(id)
-    expect(await addon().generate(internals.native(model), { ...item, tokens: ids(3) }, { chunk: 0, onToken })).toBe(
-      true,
-    )
+    const generate = (tokens: Int32Array) =>
+      addon().generate(internals.native(model), { ...item, tokens }, { chunk: 0, onToken })
+    const { behind, steps } = await generate(ids(3))
     const ahead = told.length
+    expect({ behind, steps }).toEqual({ behind: true, steps: ahead }) // nothing is guessed
     expect(ahead).toBeGreaterThanOrEqual(1) // one, when others had the processor for 20 ms
     expect(ahead).toBeLessThanOrEqual(49)
     expect(native.length).toBe(3 + ahead - 1) // the last one chosen is not computed
     for (const _ of told) sampler.took()
     const tokens = Int32Array.of(told.at(-1)!)
     told = []
-    expect(await addon().generate(internals.native(model), { ...item, tokens }, { chunk: 0, onToken })).toBe(true)
+    expect((await generate(tokens)).behind).toBe(true)
     expect(told.length).toBeLessThanOrEqual(49)
     native.dispose()
   })

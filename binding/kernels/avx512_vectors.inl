@@ -5,9 +5,9 @@ using Lanes = __m512;
 using LaneBits = __m512i;
 
 constexpr int kDenseTokens = 4;
-constexpr int kAttendQueries = 8;
+constexpr int kAttendQueries = 12;
 constexpr int kDeltaLanes = 4;
-constexpr int kScoreSums = 8, kMixSums = 16, kAttendChains = 16;
+constexpr int kScoreSums = 24, kMixSums = 24;  // of 32 registers
 constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }

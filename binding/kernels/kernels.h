@@ -3,7 +3,7 @@
 // A kernel is a plain function; a kernel set is a plain struct of function pointers, one struct per
 // instruction set; dispatch.cpp is the only place that chooses between them. Every set gives the same
 // bytes for the same arguments: integer sums are exact, and every float kernel adds in the order that is
-// written here ("lanes16"), with a fused multiply-add exactly where it is written here.
+// written here ("lanes16", if nothing else is said), with a fused multiply-add exactly where it is written here.
 //
 // lanes16: element i of a sum belongs to virtual lane i % 16; each lane adds its elements in ascending
 // order starting from +0; the 16 lanes are then added as a tree: l += l+8, l += l+4, l += l+2, l += l+1.
@@ -218,7 +218,8 @@ struct KernelSet {
     // Attention of queries that share one KV head; their positions may differ.
     // scratch: n_queries x (padded(head_dim, 16) + padded(most positions, 16)) floats.
     // after: memory that the thread reads next, or null; its first lines are fetched.
-    // score = lanes16(fma(q, k)) (* k_scale) * scale; p = exp(score - max); sum by lanes16; (p *= v_scale)
+    // score = s (* k_scale) * scale, where s = fma(q[d], k[d], s) from +0 on, d ascending; p = exp(score - max), 0 where that is
+    // no normal float; sum by lanes16; (p *= v_scale)
     // out[d] = (sum over positions ascending of fma(p, v[d])) * (1 / sum); lanes by position: position i is lane i % 16.
     void (*attend)(AttendQuery* queries, int n_queries, KvHead kv, int head_dim, float scale, float* scratch,
                    const void* after);

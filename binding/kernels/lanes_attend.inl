@@ -2,8 +2,8 @@
 // after lanes_rows.inl.
 //
 // Scores have positions as lanes, so that nothing is added across a vector: the keys of 16 positions lie side by side
-// (kernels.h, KvHead). The contract's order, 16 lanes over the head's elements and then a tree, is kept: the sum over
-// the elements d = lane, lane + 16, ... is one chain of multiply-adds, and the 16 chains are merged as the tree says.
+// (kernels.h, KvHead), and a score is one chain of multiply-adds over the head's elements, in their order. (The order of other
+// sums, 16 chains and a tree of additions, would cost a fifth more in a head of 64 elements, and registers for what waits.)
 // Each vector of keys or values is loaded (and converted) once for up to kAttendQueries queries, which are the query
 // heads that share a KV head, of one token or of several.
 
@@ -65,9 +65,8 @@ inline KvHead chunk_of(KvHead kv, int p, size_t position_bytes) {
 }
 
 // What a call reads, in order: tiles of keys, tiles of values, and what the thread reads after that. It is fetched a tile
-// ahead, from start to end, in step with what is loaded: keys are met in an order that no hardware prefetcher follows, and
-// values, a few columns at a time, in another one. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in
-// the order of use.)
+// ahead, from start to end, in step with what is loaded: values, a few columns at a time, are met in an order that no hardware
+// prefetcher follows. (One core of a Zen 4 read keys and values at 8.5 GB/s with prefetches in the order of use.)
 struct Stream {
     KvHead kv;
     size_t position_bytes;
@@ -166,12 +165,7 @@ inline void interleave_queries(const Attention& a, int j0) {
     }
 }
 
-// The 16 lanes in the order in which depth-first merging wants them: after lanes 0 and 8 their sum, after 4 and 12
-// theirs and then both, and so on.
-constexpr size_t kLaneOrder[16] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
-
-// Adds one element of B blocks of keys, each `block` elements long, times that of each query, to the sums (query by query)
-// of its lane.
+// Adds one element of B blocks of keys, each `block` elements long, times that of each query, to the sums (query by query).
 template <class Cache, int Q, int B>
 ONEBIT_INLINE void score_element(Lanes (&sums)[Q * B], const float* q, const typename Cache::Element* keys, size_t block) {
     Lanes key[B];
@@ -182,56 +176,36 @@ ONEBIT_INLINE void score_element(Lanes (&sums)[Q * B], const float* q, const typ
     });
 }
 
-// Has clang keep a sum that waits in memory. It has to be somewhere while others are made; left alone clang sends away those that
-// the innermost loop adds to, and scores take 1.5 times as long. GCC chooses well by itself.
-#if defined(__clang__)
-ONEBIT_INLINE void wait_in_memory(Lanes& sum) { __asm__("" : "+m"(sum)); }
+// Has clang finish a sum before it loads for the next ones: it loads ahead until AVX2's 16 registers do not last, and scores take
+// 1.35 times as long. GCC chooses well by itself.
+#if defined(__clang__) && defined(__AVX2__) && !defined(__AVX512F__)
+ONEBIT_INLINE void sum_now(Lanes& sum) { __asm__("" : "+x"(sum.a), "+x"(sum.b)); }
 #else
-ONEBIT_INLINE void wait_in_memory(Lanes&) {}
+ONEBIT_INLINE void sum_now(Lanes&) {}
 #endif
-
-// The sums of lanes kLaneOrder[First], ..., kLaneOrder[First + Count - 1] of each score, merged as the tree says. Two lanes are
-// made at a time where there are registers for them. All is unrolled but the loop over the head's elements, which has few
-// steps: with a loop over lanes and the sums that wait in memory, scores took 1.3 (avx512) to 1.6 times (avx2) as long.
-template <class Cache, int Q, int B, int First, int Count>
-ONEBIT_INLINE void score_lanes(Lanes (&sums)[Q * B], const float* q, const typename Cache::Element* keys, size_t dim,
-                               Ahead& ahead) {
-    constexpr int S = Q * B, L = 2 * S <= kAttendChains ? 2 : 1;
-    Lanes others[S];
-    if constexpr (Count > L) {
-        Lanes waiting[S];  // a copy: sums that were told to wait would be in memory in the innermost loop too
-        score_lanes<Cache, Q, B, First, Count / 2>(sums, q, keys, dim, ahead);
-        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA {
-            waiting[s] = sums[s];
-            wait_in_memory(waiting[s]);
-        });
-        score_lanes<Cache, Q, B, First + Count / 2, Count / 2>(others, q, keys, dim, ahead);
-        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = lanes_add(waiting[s], others[s]); });
-    } else {
-        // The first of 16 elements that belong to each lane; the next ones lie 16 further.
-        constexpr size_t lane = kLaneOrder[First], other_lane = kLaneOrder[First + L - 1];
-        unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = others[s] = lanes_zero(); });
-        size_t d = 0;
-        for (; d + 16 <= dim; d += 16, q += 16 * Q, keys += 16 * 16) {
-            ahead.template loaded<L * B * 16 * static_cast<int>(sizeof(typename Cache::Element))>();
-            score_element<Cache, Q, B>(sums, q + lane, keys + lane * 16, dim * 16);
-            if constexpr (L == 2) score_element<Cache, Q, B>(others, q + other_lane, keys + other_lane * 16, dim * 16);
-        }
-        if (d + lane < dim) score_element<Cache, Q, B>(sums, q + lane, keys + lane * 16, dim * 16);
-        if constexpr (L == 2) {
-            if (d + other_lane < dim) score_element<Cache, Q, B>(others, q + other_lane, keys + other_lane * 16, dim * 16);
-            unrolled<S>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = lanes_add(sums[s], others[s]); });
-        }
-    }
-}
 
 // Scores of queries [j, j + Q) and positions [p0, p0 + 16 B), p0 being a multiple of 16.
 template <class Cache, int Q, int B>
 inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
-    const auto dim = static_cast<size_t>(a.head_dim);
+    constexpr int kBytes = B * 16 * static_cast<int>(sizeof(typename Cache::Element));
+    const auto dim = static_cast<size_t>(a.head_dim), block = dim * 16;
     const auto* keys = static_cast<const typename Cache::Element*>(a.kv.k) + static_cast<size_t>(p0) * dim;
+    const float* q = q_rows(a, j0);
     Lanes sums[Q * B];
-    score_lanes<Cache, Q, B, 0, 16>(sums, q_rows(a, j0), keys, dim, ahead);
+    unrolled<Q * B>([&](auto s) ONEBIT_INLINE_LAMBDA { sums[s] = lanes_zero(); });
+    size_t d = 0;
+    for (; d + 4 <= dim; d += 4, keys += 4 * 16) {
+        ahead.template loaded<4 * kBytes>();
+        const float* four = q + d / 16 * 16 * Q + d % 16;
+        unrolled<4>([&](auto i) ONEBIT_INLINE_LAMBDA {
+            score_element<Cache, Q, B>(sums, four + i, keys + i * 16, block);
+            unrolled<Q * B>([&](auto s) ONEBIT_INLINE_LAMBDA { sum_now(sums[s]); });
+        });
+    }
+    for (; d < dim; d++, keys += 16) {
+        ahead.template loaded<kBytes>();
+        score_element<Cache, Q, B>(sums, q + d / 16 * 16 * Q + d % 16, keys, block);
+    }
     float* scores = score_rows(a, j0) + p0 * Q;
     unrolled<B>([&](auto b) ONEBIT_INLINE_LAMBDA {
         unrolled<Q>([&](auto j) ONEBIT_INLINE_LAMBDA {

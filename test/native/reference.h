@@ -377,10 +377,9 @@ private:
         Floats p(static_cast<size_t>(position) + 1);
         float largest = -INFINITY;
         for (int i = first; i <= position; ++i) {
-            Lanes lanes;
             const Kept& key = keys[static_cast<size_t>(i)];
-            float_dot(q, key.x.data(), c.head_dim, lanes);
-            p[static_cast<size_t>(i)] = kv_ == DType::q8 ? lanes.total() * key.scale * scale : lanes.total() * scale;
+            const float score = chain(q, key.x.data(), c.head_dim);
+            p[static_cast<size_t>(i)] = kv_ == DType::q8 ? score * key.scale * scale : score * scale;
             largest = std::max(largest, p[static_cast<size_t>(i)]);
         }
         Lanes total;

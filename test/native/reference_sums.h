@@ -1,4 +1,4 @@
-// Sums in the order of the contract (lanes16, binding/kernels/kernels.h), and the three loops in which a plain forward pass
+// Sums in the order of the contract (lanes16, binding/kernels/kernels.h), and the four loops in which a plain forward pass
 // spends its time. Where the processor has FMA those are compiled for it, because without it each fused multiply-add is
 // a call. Sanitizers leave them alone and they are optimised in every build: what is looked for is in the engine.
 #pragma once
@@ -38,6 +38,13 @@ ONEBIT_QUICK inline void float_dot_anywhere(const float* a, const float* b, int 
     for (int l = 0; i + l < n; ++l) lanes[l] = std::fma(a[i + l], b[i + l], lanes[l]);
 }
 
+// sum = fma(a[i], b[i], sum), one after the other
+ONEBIT_QUICK inline float chain_anywhere(const float* a, const float* b, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; ++i) sum = std::fma(a[i], b[i], sum);
+    return sum;
+}
+
 // out[i] = fma(factor, x[i], out[i])
 ONEBIT_QUICK inline void add_times_anywhere(float factor, const float* x, float* out, int n) {
     for (int i = 0; i < n; ++i) out[i] = std::fma(factor, x[i], out[i]);
@@ -60,6 +67,11 @@ ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline void float_dot_fma(const
     for (int l = 0; i + l < n; ++l) l0[l] = __builtin_fmaf(a[i + l], b[i + l], l0[l]);
     for (int l = 0; l < 16; ++l) lanes[l] = l0[l];
 }
+ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline float chain_fma(const float* a, const float* b, int n) {
+    float sum = 0;
+    for (int i = 0; i < n; ++i) sum = __builtin_fmaf(a[i], b[i], sum);
+    return sum;
+}
 ONEBIT_QUICK __attribute__((target("avx2,fma"))) inline void add_times_fma(float factor, const float* x, float* out, int n) {
     for (int i = 0; i < n; ++i) out[i] = __builtin_fmaf(factor, x[i], out[i]);
 }
@@ -72,12 +84,14 @@ inline const bool kHasFma = __builtin_cpu_supports("fma") && __builtin_cpu_suppo
 inline void float_dot(const float* a, const float* b, int n, Lanes& lanes) {
     (kHasFma ? float_dot_fma : float_dot_anywhere)(a, b, n, lanes.lane);
 }
+inline float chain(const float* a, const float* b, int n) { return (kHasFma ? chain_fma : chain_anywhere)(a, b, n); }
 inline void add_times(float factor, const float* x, float* out, int n) {
     (kHasFma ? add_times_fma : add_times_anywhere)(factor, x, out, n);
 }
 inline int32_t int_dot(const int8_t* a, const int8_t* b, int n) { return (kHasFma ? int_dot_avx2 : int_dot_anywhere)(a, b, n); }
 #else
 inline void float_dot(const float* a, const float* b, int n, Lanes& lanes) { float_dot_anywhere(a, b, n, lanes.lane); }
+inline float chain(const float* a, const float* b, int n) { return chain_anywhere(a, b, n); }
 inline void add_times(float factor, const float* x, float* out, int n) { add_times_anywhere(factor, x, out, n); }
 inline int32_t int_dot(const int8_t* a, const int8_t* b, int n) { return int_dot_anywhere(a, b, n); }
 #endif
