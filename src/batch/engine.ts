@@ -268,7 +268,8 @@ export class Engine {
     this.#alone = request
     try {
       const options = { chunk: MOST_STEP_TOKENS, cancel: this.#cancel, onToken }
-      this.#totals.steps += (await addon().generate(this.#model, generation, options)).steps
+      const { steps } = await addon().generate(this.#model, generation, options)
+      this.#totals.steps += steps
     } catch {
       // The same by steps says what is wrong, and what can be done about it is done there.
       return false
