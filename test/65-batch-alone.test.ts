@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Batch } from '../dist/batch/batch.js'
 import type { BatchOptions } from '../dist/batch/requests.js'
-import { Model } from '../dist/index.js'
+import { type GenerateOptions, Model } from '../dist/index.js'
 import { addon } from '../dist/native/addon.js'
 import { type Answer, collect, comparable, fromBatch, fromSession } from './batch-requests.js'
 import { deltaFeatures, temporaryFolder, writeTinyModel } from './tiny-model.js'
@@ -36,6 +36,25 @@ const ids = (count: number, seed = 1) =>
   Int32Array.from({ length: count }, (_, i) => (i * 37 * seed + (i % 11) + seed) % 256)
 const SHORT = { maxTokens: 30, temperature: 0, logprobs: true }
 
+/** An answer, and others that come after every so many of its tokens. */
+async function withVisitors(batch: Batch, prompt: Int32Array | number[], options: GenerateOptions, every: number) {
+  const pieces: Answer['pieces'] = []
+  const visitors: Promise<Answer>[] = []
+  const answer = batch.generate(prompt, options)
+  for (;;) {
+    const { value, done } = await answer.next()
+    if (done) return { result: { pieces, summary: value }, visitors }
+    pieces.push(value)
+    if (pieces.length % every === 10) visitors.push(fromBatch(batch, ids(30, visitors.length + 2), SHORT))
+  }
+}
+
+async function expectAsAlone(of: Model, visitors: readonly Promise<Answer>[]) {
+  for (const [i, visitor] of visitors.entries()) {
+    expect(comparable(await visitor)).toEqual(comparable(await fromSession(of, CONTEXT, ids(30, i + 2), SHORT)))
+  }
+}
+
 describe('an answer that has the engine to itself', () => {
   /** What native code was given to go on with by itself, while `work` is done. */
   async function countAlone<T>(work: () => Promise<T>): Promise<{ result: T; calls: number }> {
@@ -62,23 +81,14 @@ describe('an answer that has the engine to itself', () => {
   it('lets others in as soon as they come, and is alone again when they have gone', async () => {
     const expected = await fromSession(model, CONTEXT, ids(20), { ...LONG, maxTokens: 300 })
     const batch = newBatch({ parallel: 2 })
-    const visitors: Promise<Answer>[] = []
-    const answer = batch.generate(ids(20), { ...LONG, maxTokens: 300 })
-    const { result, calls } = await countAlone(async () => {
-      const pieces: Answer['pieces'] = []
-      for (;;) {
-        const { value, done } = await answer.next()
-        if (done) return { pieces, summary: value }
-        pieces.push(value)
-        if (pieces.length % 50 === 10) visitors.push(fromBatch(batch, ids(30, visitors.length + 2), SHORT))
-      }
-    })
+    const {
+      result: { result, visitors },
+      calls,
+    } = await countAlone(() => withVisitors(batch, ids(20), { ...LONG, maxTokens: 300 }, 50))
     expect(calls).toBeGreaterThan(1)
     expect(comparable(result)).toEqual(comparable(expected))
     expect(visitors.length).toBe(6)
-    for (const [i, visitor] of visitors.entries()) {
-      expect(comparable(await visitor)).toEqual(comparable(await fromSession(model, CONTEXT, ids(30, i + 2), SHORT)))
-    }
+    await expectAsAlone(model, visitors)
   })
 
   it('keeps no more than what was told of it', async () => {
@@ -140,21 +150,10 @@ describe('an answer with guesses', () => {
   it('goes on with them when others have come and gone', async () => {
     const expected = comparable(await fromSession(model, CONTEXT, REPEATED, { ...LIKELY, maxTokens: 300 }))
     const batch = newBatch({ parallel: 2 })
-    const visitors: Promise<Answer>[] = []
-    const answer = batch.generate(REPEATED, { ...LIKELY, maxTokens: 300, speculate: 9 })
-    const pieces: Answer['pieces'] = []
-    for (;;) {
-      const { value, done } = await answer.next()
-      if (done) {
-        expect(comparable({ pieces, summary: value })).toEqual(expected)
-        break
-      }
-      pieces.push(value)
-      if (pieces.length % 60 === 25) visitors.push(fromBatch(batch, ids(30, visitors.length + 2), SHORT))
-    }
-    for (const [i, visitor] of visitors.entries()) {
-      expect(comparable(await visitor)).toEqual(comparable(await fromSession(model, CONTEXT, ids(30, i + 2), SHORT)))
-    }
+    const given = { ...LIKELY, maxTokens: 300, speculate: 9 }
+    const { result, visitors } = await withVisitors(batch, REPEATED, given, 60)
+    expect(comparable(result)).toEqual(expected)
+    await expectAsAlone(model, visitors)
     expect(batch.state.steps).toBeLessThan(batch.state.newTokens)
   })
 
@@ -164,10 +163,9 @@ describe('an answer with guesses', () => {
     for (const options of [LIKELY, WARM]) {
       const expected = comparable(await fromSession(recurrent, CONTEXT, REPEATED, { ...options, speculate: 'off' }))
       const batch = new Batch(recurrent, { parallel: 2 })
-      const answer = fromBatch(batch, REPEATED, { ...options, speculate: 9 })
-      const visitor = setTimeout(() => fromBatch(batch, ids(30, 2), SHORT), 20)
-      expect(comparable(await answer)).toEqual(expected)
-      clearTimeout(visitor)
+      const { result, visitors } = await withVisitors(batch, REPEATED, { ...options, speculate: 9 }, 60)
+      expect(comparable(result)).toEqual(expected)
+      await expectAsAlone(recurrent, visitors)
       await batch.close({ graceMs: 0 })
     }
     await recurrent.dispose()

@@ -146,11 +146,12 @@ public:
 
     // Multiply-adds of scores and values together.
     void attention(int positions, int head_dim) {
+        constexpr int kMostHeads = 24;
         const auto count = static_cast<size_t>(positions) * static_cast<size_t>(head_dim);
         const Shared k = halves(count), v = halves(count), k8 = int8s(count), v8 = int8s(count);
         const Shared scales = floats(static_cast<size_t>(positions));
-        const Shared q = floats(static_cast<size_t>(head_dim) * 24), out = floats(static_cast<size_t>(head_dim) * 24);
-        const Shared scratch = floats(static_cast<size_t>(padded(head_dim, 16) + padded(positions, 16)) * 24);
+        const Shared q = floats(static_cast<size_t>(head_dim) * kMostHeads), out = floats(static_cast<size_t>(head_dim) * kMostHeads);
+        const Shared scratch = floats(static_cast<size_t>(padded(head_dim, 16) + padded(positions, 16)) * kMostHeads);
         const KernelSet& set = set_;
         for (DType dtype : {DType::f16, DType::q8}) {
             const bool half = dtype == DType::f16;
@@ -158,12 +159,12 @@ public:
             const size_t chunk = size_t{kKvChunk} * static_cast<size_t>(head_dim) * element_bytes(dtype);
             const KvHead kv{half ? k->bytes() : k8->bytes(), half ? v->bytes() : v8->bytes(), dtype, chunk, scale, scale,
                             kKvChunk * sizeof(float)};
-            for (int heads : {1, 4, 8, 24}) {
+            for (int heads : {1, 4, 8, kMostHeads}) {
                 const std::string what = text(heads) + (heads == 1 ? " head of " : " heads of ") + text(head_dim) +
                                          ", " + text(positions) + " positions, " + (half ? "f16" : "int8");
                 add("attend", what, "Gmadd/s", 2.0 * positions * head_dim * heads,
                     [=, &set, keep = std::array{k, v, k8, v8, scales}] {
-                        AttendQuery queries[24];
+                        AttendQuery queries[kMostHeads];
                         for (int i = 0; i < heads; ++i)
                             queries[i] = {q->as<float>() + i * head_dim, out->as<float>() + i * head_dim, 0,
                                           positions};

@@ -9,7 +9,7 @@ using LaneBits = __m256i;
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 8 of the 16 registers
 constexpr int kAttendQueries = 6;
 constexpr int kDeltaLanes = 2;
-constexpr int kScoreSums = 6, kMixSums = 6;  // 12 of the 16 registers
+constexpr int kAttendSums = 6;  // 12 of the 16 registers
 constexpr int kHadamardStages = 2;  // 4 Lanes are 8 of the 16 registers
 
 inline Lanes lanes_zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }

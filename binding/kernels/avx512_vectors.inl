@@ -7,7 +7,7 @@ using LaneBits = __m512i;
 constexpr int kDenseTokens = 4;
 constexpr int kAttendQueries = 12;
 constexpr int kDeltaLanes = 4;
-constexpr int kScoreSums = 24, kMixSums = 24;  // of 32 registers
+constexpr int kAttendSums = 24;  // of 32 registers
 constexpr int kHadamardStages = 4;  // 16 of the 32 registers
 
 inline Lanes lanes_zero() { return _mm512_setzero_ps(); }

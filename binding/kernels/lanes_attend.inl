@@ -39,13 +39,10 @@ struct CacheQ8 {
 constexpr int kAttendTileBytes = 16 << 10;
 constexpr int smaller_of(int a, int b) { return a < b ? a : b; }
 constexpr int larger_of(int a, int b) { return a > b ? a : b; }
-constexpr int width_of(int n) { return n >= 4 ? 4 : n >= 2 ? 2 : 1; }
-// How many blocks of 16 positions Q queries take at a time, and how many times 16 columns of V: such as fill a tile, and 64
+// How many blocks of 16 positions of keys, or times 16 columns of values, Q queries take at a time: such as fill a tile, and 64
 // columns.
 template <int Q>
-constexpr int kScoreWidth = width_of(kScoreSums / Q);
-template <int Q>
-constexpr int kMixWidth = width_of(kMixSums / Q);
+constexpr int kAttendWidth = kAttendSums / Q >= 4 ? 4 : kAttendSums / Q >= 2 ? 2 : 1;
 
 inline const void* bytes_on(const void* p, size_t bytes) { return static_cast<const uint8_t*>(p) + bytes; }
 inline const float* floats_on(const float* p, size_t bytes) { return static_cast<const float*>(bytes_on(p, bytes)); }
@@ -218,7 +215,7 @@ inline void score_blocks(const Attention& a, int j0, int p0, Ahead& ahead) {
 
 template <class Cache, int Q>
 inline void score_tile(const Attention& a, int j0, int p0, int p1, Stream* stream) {
-    constexpr int B = kScoreWidth<Q>;
+    constexpr int B = kAttendWidth<Q>;
     const auto block = static_cast<size_t>(a.head_dim) * 16 * sizeof(typename Cache::Element);
     const auto* following = static_cast<const uint8_t*>(a.kv.k) + (static_cast<size_t>(p0 / 16) + B) * block;
     Ahead ahead(stream, Q > 1 ? following : nullptr);  // a single query waits for memory, not for the second-level cache
@@ -279,7 +276,7 @@ inline void mix_columns(const Attention& a, int j0, const float* rows, int step,
 template <class Cache, int Q>
 inline void mix_range(const Attention& a, int j0, const float* rows, int step, int p0, int p1, Ahead& ahead) {
     if (p0 >= p1) return;
-    constexpr int C = kMixWidth<Q>;
+    constexpr int C = kAttendWidth<Q>;
     int d = 0;
     for (; d + 16 * C <= a.head_dim; d += 16 * C) {
         mix_columns<Cache, Q, C>(a, j0, rows, step, p0, p1, d, Whole{}, ahead);

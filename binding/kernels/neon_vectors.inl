@@ -11,7 +11,7 @@ struct LaneBits {
 constexpr int kDenseTokens = 1;  // 4 rows of Lanes are 16 of the 32 registers
 constexpr int kAttendQueries = 2;
 constexpr int kDeltaLanes = 1;
-constexpr int kScoreSums = 4, kMixSums = 4;
+constexpr int kAttendSums = 4;
 constexpr int kHadamardStages = 2;  // 4 Lanes are 16 of the 32 registers
 
 template <class F>

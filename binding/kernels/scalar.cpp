@@ -29,7 +29,7 @@ constexpr int kDenseTokens = 1;
 constexpr int kAttendQueries = 1;
 constexpr int kDeltaLanes = 1;
 constexpr int kTileCols = 512;
-constexpr int kScoreSums = 4, kMixSums = 4;
+constexpr int kAttendSums = 4;
 constexpr int kHadamardStages = 2;
 
 inline uint32_t float_bits(float x) {

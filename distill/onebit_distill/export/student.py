@@ -46,15 +46,21 @@ def q8_rows(w: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.no_grad()
+def as_stored(weight: Tensor, encoding: str) -> Tensor:
+    """The weight [rows, cols] as a file of this encoding (f32 | f16 | bf16 | q8) holds it, float32."""
+    if encoding == "q8":
+        rows, scale = q8_rows(weight)
+        return torch.from_numpy(rows).float() * torch.from_numpy(scale)[:, None]
+    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[encoding]
+    return weight.detach().to(dtype).float()
+
+
+@torch.no_grad()
 def round_embeddings_as_exported(model: Llama, embed: str = "q8") -> Llama:
     """Rounds embedding and head in place to what a file of this `embed` holds: for scores that hold for the file."""
     tables = [model.model.embed_tokens.weight] + ([] if model.lm_head is None else [model.lm_head.weight])
     for weight in tables:
-        if embed == "q8":
-            rows, scale = q8_rows(weight)
-            weight.copy_(torch.from_numpy(rows).float() * torch.from_numpy(scale)[:, None])
-        elif embed != "f32":
-            weight.copy_(weight.to(torch.float16 if embed == "f16" else torch.bfloat16))
+        weight.copy_(as_stored(weight, embed))
     return model
 
 

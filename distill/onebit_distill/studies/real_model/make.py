@@ -17,7 +17,7 @@ from ...data.blocks import blocks_for
 from ...data.teacher import Teacher, load_teacher
 from ...errors import DistillError
 from ...export.run import export_run
-from ...export.student import export_model, q8_rows
+from ...export.student import as_stored, export_model
 from ...model.linear import Dense
 from ...model.llama import Block, Llama
 from ...model.starts import signed_linears, student_of
@@ -96,14 +96,13 @@ def _quantised(model: Llama) -> dict[str, Dense]:
 
 
 def stored_error(model: Llama) -> float:
-    """The most that int8 changes a weight of a dense linear by, as a share of the largest of its row."""
+    """The most that being `STORED` changes a weight of a dense linear by, as a share of the largest of its row."""
     worst = 0.0
     for layer in model.linears().values():
         if isinstance(layer, Dense):
             weight = layer.effective_weight().detach().float()
-            codes, scale = (torch.from_numpy(part) for part in q8_rows(weight))
             largest = weight.abs().amax(1, keepdim=True).clamp_min(1e-30)
-            worst = max(worst, float(((weight - codes.float() * scale[:, None]) / largest).abs().max()))
+            worst = max(worst, float(((weight - as_stored(weight, STORED)) / largest).abs().max()))
     return worst
 
 
