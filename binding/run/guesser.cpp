@@ -35,6 +35,7 @@ int32_t Guesser::hash_at(size_t last) const {
 void Guesser::push(int32_t token) {
     said_.push_back(token);
     previous_.push_back(-1);
+    repeat_.heard();
     const size_t last = said_.size() - 1;
     if (said_.size() < kAlike) return;
     int32_t& newest = newest_[static_cast<size_t>(hash_at(last))];
@@ -49,19 +50,29 @@ size_t Guesser::alike(size_t a, size_t b) const {
     return n;
 }
 
-std::vector<int32_t> Guesser::guess(int limit) const {
-    const int count = ledger_.count(limit);
-    if (count < 1 || said_.size() < kAlike) return {};
+Guesser::Place Guesser::search() const {
+    if (said_.size() < kAlike) return {};
     const size_t last = said_.size() - 1;
-    size_t best = kAlike - 1, place = 0;
+    Place best{0, kAlike - 1};
     int32_t at = previous_[last];
     for (int looked = 0; at >= 0 && looked < kMostPlaces; ++looked, at = previous_[static_cast<size_t>(at)]) {
         const size_t n = alike(static_cast<size_t>(at), last);
-        if (n > best) best = n, place = static_cast<size_t>(at);
+        if (n > best.alike) best = {static_cast<size_t>(at), n};
     }
-    if (best < kAlike) return {};
-    const auto from = said_.begin() + static_cast<std::ptrdiff_t>(place) + 1;
-    return {from, from + std::min<std::ptrdiff_t>(count, said_.end() - from)};
+    return best.alike < kAlike ? Place{} : best;
+}
+
+std::vector<int32_t> Guesser::guess(int limit) {
+    const int count = ledger_.count(limit);
+    if (count < 1) return {};
+    std::vector<int32_t> tokens = repeat_.expected(count);
+    const Place place = search();
+    const auto alike = static_cast<int>(place.alike);
+    if (alike > repeat_.alike() || (alike > 0 && tokens.empty())) {
+        repeat_.begin(place.last + 1, alike);
+        tokens = repeat_.expected(count);
+    }
+    return tokens;
 }
 
 bool Ledger::pays() const {

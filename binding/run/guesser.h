@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "run/repeat.h"
+
 namespace onebit {
 
 // Whether guesses of one kind pay, and how many are made at a time.
@@ -39,23 +41,32 @@ public:
 
     // said: the tokens so far. most: 1..kMost guesses at a time. always: so many, whether that pays or not.
     Guesser(std::vector<int32_t> said, int most, bool always);
+    Guesser(const Guesser&) = delete;  // repeat_ reads said_
 
     void push(int32_t token);
 
     // At most `limit` tokens that may follow the last one: those behind the place that most resembles the end of what was said,
-    // by the tokens before it. None where no place has the same three, and where guessing does not pay.
-    std::vector<int32_t> guess(int limit) const;
+    // by the tokens before it, with what was changed since it is said once more. None where no place has the same three, and
+    // where guessing does not pay.
+    std::vector<int32_t> guess(int limit);
 
     const std::vector<int32_t>& said() const { return said_; }
     Ledger& ledger() { return ledger_; }
 
 private:
+    // The last token of a place, and how many up to there are as at the end; none: 0.
+    struct Place {
+        size_t last = 0;
+        size_t alike = 0;
+    };
+    Place search() const;
     int32_t hash_at(size_t last) const;
     size_t alike(size_t a, size_t b) const;
 
     std::vector<int32_t> said_;
     std::vector<int32_t> newest_;    // by hash of three tokens: index of the last of them, newest first; -1: none
     std::vector<int32_t> previous_;  // by that index: the one before it with the same hash
+    Repeat repeat_{said_};
     Ledger ledger_;
 };
 
