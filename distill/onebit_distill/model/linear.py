@@ -137,6 +137,12 @@ class FoldedSigns:
         #: with respect to the folded matrix, [out, in]
         self._gradient: Tensor | None = None
 
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """W, h and g as tensors: a parameter here and a tensor there would be compiled one by one, and PyTorch gives up after
+        eight."""
+        g = torch.ones_like(self.w[0]) if self.g is None else self.g
+        return self.w.detach(), self.h.detach(), g.detach()
+
     @torch.no_grad()
     def value(self, dtype: torch.dtype) -> Tensor:
         """[out, in] in the dtype of the product."""
@@ -144,8 +150,7 @@ class FoldedSigns:
         if self._value is None or self._value.dtype != dtype or self._made_of != versions:
             if self._value is None or self._value.dtype != dtype:
                 self._value = torch.empty_like(self.w, dtype=dtype)
-            g = torch.ones_like(self.w[0]) if self.g is None else self.g
-            self._value.copy_(_folded(self.w, self.h, g, self.options.zero_is_zero, dtype))
+            self._value.copy_(_folded(*self._parts(), self.options.zero_is_zero, dtype))
             self._made_of = versions
         return self._value
 
@@ -167,9 +172,8 @@ class FoldedSigns:
         gathered, self._gradient = self._gradient, None
         if gathered is None:
             return
-        g = torch.ones_like(self.w[0]) if self.g is None else self.g
         grad_w, grad_h, grad_g = _folded_gradients(
-            gathered, self.w, self.h, g, self.options.gradient, self.options.zero_is_zero
+            gathered, *self._parts(), self.options.gradient, self.options.zero_is_zero
         )
         for parameter, grad in ((self.w, grad_w), (self.h, grad_h), (self.g, grad_g)):
             if parameter is not None and parameter.requires_grad:
