@@ -64,3 +64,18 @@ def test_muon_takes_the_matrices_of_layers_and_adamw_the_rest():
     assert sum(p.numel() for g in muon.param_groups for p in g["params"]) == model.config.n_linear_weights
     covered = sum(len(g["params"]) for o in (muon, adamw) for g in o.param_groups)
     assert covered == len(list(model.parameters()))
+
+
+def test_latents_may_have_a_rate_of_their_own():
+    from tiny_model import tiny_config, tiny_llama
+
+    model = tiny_llama(tiny_config()).requires_grad_(True)
+    (adamw,) = make_optimisers(model, Settings(lr=1e-3, latent_lr=4e-3, weight_decay=0.1))
+    rates = {id(p): (group["peak"], group["weight_decay"]) for group in adamw.param_groups for p in group["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        is_latent = p.dim() == 2 and ".layers." in name
+        assert rates[id(p)] == (4e-3 if is_latent else 1e-3, 0.1 if p.dim() == 2 else 0.0), name
+    # without one they are as the rest, in as many groups as ever: checkpoints of before go on
+    (plain,) = make_optimisers(model, Settings(lr=1e-3))
+    assert [group["peak"] for group in plain.param_groups] == [1e-3, 1e-3]

@@ -114,6 +114,18 @@ def _is_decayed(name: str, parameter: nn.Parameter, scales_too: bool) -> bool:
     return scales_too and not name.endswith((".bias", "norm.weight"))
 
 
+def _adamw_groups(named: list[tuple[str, nn.Parameter]], settings: Settings) -> list[dict]:
+    """Layers' matrices apart where they have a rate of their own, then what is decayed, then the rest."""
+    latents = [(name, p) for name, p in named if settings.latent_lr > 0 and _is_layer_matrix(name, p)]
+    own = {name for name, _ in latents}
+    rest = [(name, p, _is_decayed(name, p, settings.decay_vectors)) for name, p in named if name not in own]
+    return [
+        {"params": [p for _, p in latents], "lr": settings.latent_lr, "weight_decay": settings.weight_decay},
+        {"params": [p for _, p, decayed in rest if decayed], "weight_decay": settings.weight_decay},
+        {"params": [p for _, p, decayed in rest if not decayed], "weight_decay": 0.0},
+    ]
+
+
 def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Optimizer]:
     """Optimisers over what `requires_grad`; each parameter group keeps its peak learning rate as `peak`."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -125,13 +137,7 @@ def make_optimisers(model: nn.Module, settings: Settings) -> list[torch.optim.Op
             narrow = multiplied_in(settings.precision, matrices[0].device) == "bf16"
             dtype = torch.bfloat16 if narrow else torch.float32
             optimisers.append(Muon(matrices, settings.muon_lr, weight_decay=settings.weight_decay, dtype=dtype))
-    decayed = [p for name, p in named if _is_decayed(name, p, settings.decay_vectors)]
-    others = [p for name, p in named if not _is_decayed(name, p, settings.decay_vectors)]
-    groups = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = [group for group in _adamw_groups(named, settings) if group["params"]]
     if groups:
         fused = all(parameter.device.type in ("cpu", "cuda") for _, parameter in named)
         betas = (settings.beta1, settings.beta2)

@@ -83,6 +83,8 @@ class Settings:
     # optimiser
     optimiser: str = _option("optimiser", "adamw", "adamw, or muon for the matrices", choices=("adamw", "muon"))
     lr: float = _option("optimiser", 2e-3, "peak learning rate", above=0, most=10)
+    latent_lr: float = _option("optimiser", 0.0, "AdamW's peak learning rate of the layers' matrices; 0: as --lr",
+                               least=0, most=10)  # fmt: skip
     muon_lr: float = _option("optimiser", 0.02, "peak learning rate of Muon's matrices", above=0, most=10)
     beta1: float = _option("optimiser", 0.9, "Adam's beta1", least=0, most=0.99999)
     beta2: float = _option("optimiser", 0.98, "Adam's beta2", least=0, most=0.99999)
