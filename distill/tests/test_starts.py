@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from onebit_distill.errors import DistillError
+from onebit_distill.model.chain_factors import chain_factors
 from onebit_distill.model.config import LlamaConfig
 from onebit_distill.model.linear import OneBitLinear, SignChain, SignOptions
 from onebit_distill.model.llama import Llama
@@ -16,7 +17,7 @@ from onebit_distill.model.starts import (
     start_onebit,
     student_of,
 )
-from onebit_distill.model.svid import Importance, chain_factors, svid_nmf, svid_svd
+from onebit_distill.model.svid import Importance, svid_nmf, svid_svd
 
 TINY = LlamaConfig(
     vocab_size=50, dim=32, hidden_dim=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, context_length=32
@@ -80,15 +81,41 @@ def test_nmf_steps_like_scikit_learn():
     np.testing.assert_allclose(found.h.numpy(), ww, rtol=1e-12)
 
 
-def test_chain_is_better_with_rank_and_with_rotation():
+def rebuilt(found):
+    signs = lambda x: torch.where(x < 0, -1.0, 1.0).to(x)  # noqa: E731
+    return found.h[:, None] * (signs(found.second) * found.mid) @ signs(found.first) * found.g
+
+
+def test_chain_is_better_with_rank_and_with_steps():
     w = matrix(96, 64, spread=0.3)
     errors = [chain_factors(w, rank).relative_error for rank in (8, 32, 64, 128)]
-    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.5
-    assert chain_factors(w, 64, rotations=0).relative_error > errors[2]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.4
+    by_steps = [chain_factors(w, 64, steps=steps).relative_error for steps in (0, 10, 60)]
+    assert by_steps == sorted(by_steps, reverse=True) and by_steps[-1] < 0.8 * by_steps[0]
     found = chain_factors(w, 32)
-    signs = lambda x: torch.where(x < 0, -1.0, 1.0)  # noqa: E731
-    product = found.h[:, None] * (signs(found.second) * found.mid) @ signs(found.first) * found.g
-    assert float((w - product).norm() / w.norm()) == pytest.approx(found.relative_error, abs=1e-5)
+    assert float((w - rebuilt(found)).norm() / w.norm()) == pytest.approx(found.relative_error, abs=1e-5)
+
+
+def test_chain_of_one_bit_beats_one_sign_matrix():
+    # as weights are: some directions are worth more than others
+    w = matrix(96, 160, spread=0.3) * torch.logspace(0, -0.5, 160)
+    rank = 96 * 160 // (96 + 160)
+    assert chain_factors(w, rank).relative_error < 0.97 * svid_svd(w).relative_error
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+def test_chain_of_any_size(size):
+    w = matrix(24, 16, spread=0.3)
+    found = chain_factors(w.double() * size, 16)
+    assert found.relative_error == pytest.approx(chain_factors(w.double(), 16).relative_error, rel=1e-3)
+    assert torch.isfinite(rebuilt(found)).all()
+
+
+def test_chain_of_nothing_and_of_a_single_number():
+    assert torch.equal(rebuilt(chain_factors(torch.zeros(8, 16), 8)), torch.zeros(8, 16))
+    w = torch.zeros(8, 16)
+    w[3, 5] = 2.0
+    torch.testing.assert_close(rebuilt(chain_factors(w, 8)), w)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +214,8 @@ def test_equal_importance_changes_nothing(kind):
     w = matrix()
     plain, equal = (
         started(MAKERS[kind], w, weights)
-        for weights in (None, Importance(torch.full((96,), 3.0), torch.full((64,), 0.2)))
+        # roots that are powers of two: a chain that is drawn towards signs would show every other rounding
+        for weights in (None, Importance(torch.full((96,), 4.0), torch.full((64,), 0.0625)))
     )
     assert torch.allclose(product_of(plain), product_of(equal), rtol=1e-3, atol=1e-4 * float(w.abs().max()))
     for (a, h, g), (b, other_h, other_g) in zip(plain.matrices(), equal.matrices(), strict=True):

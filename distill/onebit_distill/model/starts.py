@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DistillError
+from .chain_factors import chain_factors
 from .config import HF_LINEARS, LlamaConfig
 from .linear import (
     BitNetLinear,
@@ -23,7 +24,7 @@ from .linear import (
     fake_quantise,
 )
 from .llama import Llama
-from .svid import Importance, RankOne, chain_factors, rank_one_of, svid_nmf, svid_svd
+from .svid import Importance, RankOne, rank_one_of, svid_nmf, svid_svd
 
 METHODS = ("svd", "nmf", "copy")
 LATENTS = ("official", "magnitude", "relative")
@@ -60,8 +61,8 @@ class StartOptions:
     #: |W| is `latent_mean`; relative: W / (h gᵀ) scaled likewise: how sure each sign is, the scales taken out
     latent: str = "official"
     latent_mean: float = 0.4
-    #: chains only: steps of the rotation towards signs
-    rotations: int = 20
+    #: chains only: steps in which both halves are drawn towards signs
+    chain_steps: int = 60
     seed: int = 0
     #: by the full name of each linear: g and h that were found elsewhere, in the place of `method`'s
     given: Mapping[str, GivenScales] | None = field(default=None, compare=False, repr=False)
@@ -144,7 +145,7 @@ def start_chain(
     """Sets all factors from w [out, in]; returns the relative error of the product against W, weighted by importance
     where that is given."""
     weighted = w if importance is None else importance.applied(w)
-    found = chain_factors(weighted.to(layer.weight1), layer.rank, options.rotations, options.seed)
+    found = chain_factors(weighted.to(layer.weight1), layer.rank, options.chain_steps, options.seed)
     g, h = (found.g, found.h) if importance is None else importance.removed(found.g, found.h)
     layer.input_factor.copy_(g)
     layer.mid_scale.copy_(found.mid)

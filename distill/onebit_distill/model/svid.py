@@ -1,4 +1,4 @@
-"""Sign-value-independent decomposition: |W| ≈ h gᵀ (rank one), and its analogue for chains of two sign matrices."""
+"""Sign-value-independent decomposition: |W| ≈ h gᵀ (rank one)."""
 
 from __future__ import annotations
 
@@ -49,13 +49,17 @@ class Importance:
         return g / factor, h * factor
 
 
-def _magnitudes(w: Tensor) -> Tensor:
+def check_matrix(w: Tensor) -> None:
+    """Raises DistillError ERR_TENSOR_SHAPE, ERR_NOT_FINITE."""
     if w.dim() != 2:
         raise DistillError("ERR_TENSOR_SHAPE", f"SVID needs a matrix, found shape {list(w.shape)}")
-    a = w.detach().abs().double()
-    if not torch.isfinite(a).all():
+    if not torch.isfinite(w).all():
         raise DistillError("ERR_NOT_FINITE", "SVID needs finite weights, found NaN or infinity")
-    return a
+
+
+def _magnitudes(w: Tensor) -> Tensor:
+    check_matrix(w)
+    return w.detach().abs().double()
 
 
 def _relative_error(a: Tensor, h: Tensor, g: Tensor) -> float:
@@ -122,58 +126,3 @@ def svid_nmf(w: Tensor, tolerance: float = 1e-4, most: int = 200) -> RankOne:
         if first == 0 or violation / first <= tolerance:
             break
     return RankOne(g.to(w.dtype), h.to(w.dtype), _relative_error(a, h, g))
-
-
-@dataclass(frozen=True)
-class ChainFactors:
-    """W ≈ diag(h) sign(second) diag(mid) sign(first) diag(g)."""
-
-    g: Tensor
-    #: [rank, cols]; its magnitudes are left for latents
-    first: Tensor
-    mid: Tensor
-    #: [rows, rank]
-    second: Tensor
-    h: Tensor
-    relative_error: float
-
-
-def _rotation_to_signs(rows: Tensor, steps: int, seed: int) -> Tensor:
-    """An orthogonal R for which rows R is near to signs: iterative quantisation (Gong and Lazebnik, CVPR 2011)."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(rows.shape[1], rows.shape[1], generator=generator, dtype=torch.float64).to(rows)
-    rotation = torch.linalg.qr(start)[0]
-    for _ in range(steps):
-        u, _, vt = torch.linalg.svd(rows.T @ torch.where(rows @ rotation < 0, -1.0, 1.0).to(rows))
-        rotation = u @ vt
-    return rotation
-
-
-def chain_factors(w: Tensor, rank: int, rotations: int = 20, seed: int = 0) -> ChainFactors:
-    """Splits W = U V at its singular values, rotates both so that U R and Rᵀ V are near to signs, takes SVID of each.
-
-    Two SVIDs are LittleBit's start ("Dual-SVID"), the rotation that of LittleBit-2 (arXiv 2603.00042). A rank above
-    min(rows, cols) is filled by the rotation. w: [rows, cols].
-    """
-    _magnitudes(w)
-    u, s, vt = torch.linalg.svd(w.detach().double(), full_matrices=False)
-    keep = min(rank, s.numel())
-    left, right = u.new_zeros(w.shape[0], rank), u.new_zeros(rank, w.shape[1])
-    left[:, :keep] = u[:, :keep] * s[:keep].sqrt()
-    right[:keep] = s[:keep].sqrt()[:, None] * vt[:keep]
-    # Rows of equal length: every row of W counts the same for the rotation, its scale goes into g or h anyway.
-    both = torch.cat((left, right.T))
-    both = both / both.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    rotation = _rotation_to_signs(both, rotations, seed)
-    left, right = left @ rotation, rotation.T @ right
-    outer, inner = svid_svd(left, split=1.0), svid_svd(right, split=0.0)
-    mid = outer.g * inner.h
-    one = torch.ones((), dtype=torch.float64, device=w.device)
-    product = torch.where(left < 0, -one, one) * outer.h[:, None] @ (mid[:, None] * torch.where(right < 0, -one, one))
-    product = product * inner.g
-    wide = w.detach().double()
-    # The best single factor: two rank-one fits leave the product a little too small.
-    factor = (wide * product).sum() / product.square().sum().clamp_min(1e-300)
-    error = float((wide - factor * product).norm() / wide.norm().clamp_min(1e-300))
-    parts = (inner.g, right, mid * factor, left, outer.h)
-    return ChainFactors(*(part.to(w.dtype) for part in parts), relative_error=error)
