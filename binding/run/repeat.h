@@ -17,8 +17,7 @@ public:
     // One token more was said.
     void heard();
 
-    bool goes_on() const { return alike_ > 0; }
-    // How sure it is: tokens in a row that came as expected, half of them lost with each that did not.
+    // How sure it is: 0 where nothing is repeated; tokens in a row that came as expected, half of them lost with each that did not.
     int alike() const { return alike_; }
     // The `count` tokens that would follow; what lies beyond the end of what was said, from themselves. None in the midst of what
     // is said in the place of something else.
@@ -37,6 +36,7 @@ private:
     };
     static constexpr size_t kNone = SIZE_MAX;
 
+    bool goes_on() const { return alike_ > 0; }
     // Enters a change whose old tokens stand at the cursor.
     Cursor entered(Cursor cursor) const;
     Cursor advanced(Cursor cursor) const;

@@ -1,7 +1,10 @@
 """A text in WikiText's form once more, with made-up names in the place of rare words: a word has one name within an article.
 
 WikiText-2 in words says <unk> where ordinary writing has the rarest words, those that a reader can only know from further up
-in the same article. A student XX
+in the same article. A student that learned from it alone does not learn to copy them. The names are words and pieces of
+the teacher's vocabulary, so that no word of the text tells what comes next, only the text before it. All of them are dealt
+before one comes again; with --rare-in, only those that these texts show fewer than 10 times.
+
     python bench/made_up_names.py --teacher TEACHER.gguf --text valid.txt --out renamed.txt --seed 1 --crlf --rare-in data/
 """
 

@@ -3,6 +3,7 @@
 
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -33,10 +34,11 @@ void from_what_was_said() {
     CHECK(guess_after({1, 2, 3, 1, 2, 3}, 8, 8) == Ids({1, 2, 3, 1, 2, 3, 1, 2}));
 }
 
-// A text of 1 to 40, and it once more with changes, where guesses are asked for before each token as a generation does.
+// A text, and it once more with changes, where guesses are asked for before each token as a generation does.
 class Again {
 public:
-    Again() : guesser_(from_1_to_40(), 4, true) { say({1, 2, 3, 4, 5, 6, 7, 8}); }
+    Again() : Again(from_1_to_40()) { say({1, 2, 3, 4, 5, 6, 7, 8}); }
+    explicit Again(Ids text) : guesser_(std::move(text), 4, true) {}
 
     Again& say(const Ids& tokens) {
         for (const int32_t token : tokens) {
@@ -78,19 +80,13 @@ void with_changes_made_before() {
     for (int i = 1; i <= 60; ++i) said.push_back(i % 15 == 0 ? 500 : i);
     for (const bool long_one : {false, true}) {
         const Ids chair = long_one ? Ids({90, 91}) : Ids({90});
-        Guesser guesser(said, 4, true);
-        const auto say = [&](const Ids& tokens) {
-            for (const int32_t token : tokens) {
-                guesser.guess(4);
-                guesser.push(token);
-            }
-        };
-        for (int i = 1; i <= 27; ++i) say(i == 15 ? chair : Ids({i}));
-        CHECK(guesser.guess(4) == (long_one ? Ids({28, 29, 90, 91}) : Ids({28, 29, 90, 31})));
-        say({28, 29, 500, 31, 32, 33});
-        CHECK(guesser.guess(4) == Ids({34, 35, 36, 37}));
-        for (int i = 34; i <= 43; ++i) say({i});
-        CHECK(guesser.guess(4) == Ids({44, 500, 46, 47}));
+        Again again(said);
+        for (int i = 1; i <= 27; ++i) again.say(i == 15 ? chair : Ids({i}));
+        CHECK(again.guess() == (long_one ? Ids({28, 29, 90, 91}) : Ids({28, 29, 90, 31})));
+        again.say({28, 29, 500, 31, 32, 33});
+        CHECK(again.guess() == Ids({34, 35, 36, 37}));
+        for (int i = 34; i <= 43; ++i) again.say({i});
+        CHECK(again.guess() == Ids({44, 500, 46, 47}));
     }
 }
 

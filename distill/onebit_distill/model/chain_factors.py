@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .linear import sign
 from .svid import check_matrix, svid_svd
 
 #: steps of power iteration for the scales of signs in each step of the method
@@ -31,10 +32,6 @@ class ChainFactors:
     relative_error: float
 
 
-def _signs(x: Tensor) -> Tensor:
-    return torch.where(x < 0, -1.0, 1.0).to(x.dtype)
-
-
 def _signed_rank_one(x: Tensor) -> Tensor:
     """sign(x) ⊙ u vᵀ with u vᵀ near to |x|: `svid_svd` of few steps, for a loop."""
     a = x.abs()
@@ -42,7 +39,7 @@ def _signed_rank_one(x: Tensor) -> Tensor:
     for _ in range(_POWER_STEPS):
         u = a @ v / v.square().sum().clamp_min(1e-30)
         v = a.T @ u / u.square().sum().clamp_min(1e-30)
-    return _signs(x) * (u[:, None] * v)
+    return sign(x) * (u[:, None] * v)
 
 
 def _halves(w: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,7 +53,7 @@ def _halves(w: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
     return (u[:, :keep] * root) @ rotation, rotation.T @ (root[:, None] * vt[:keep])
 
 
-def _pulled(half: Tensor, other: Tensor, product: Tensor, target: Tensor, pull: float) -> Tensor:
+def _pulled(other: Tensor, product: Tensor, target: Tensor, pull: float) -> Tensor:
     """The half A that is best for ‖A other − W‖² + p ‖A − target‖², p in units of other's mean row. product: W otherᵀ."""
     gram = other @ other.T
     p = pull * gram.diagonal().mean().clamp_min(1e-30)
@@ -74,7 +71,7 @@ def _towards_signs(w: Tensor, left: Tensor, right: Tensor, steps: int) -> tuple[
         pull = (step + 1) / steps
         for index, matrix in ((0, w), (1, w.T)):
             other = halves[1 - index].T
-            half = _pulled(halves[index], other, matrix @ other.T, targets[index] - missing[index], pull)
+            half = _pulled(other, matrix @ other.T, targets[index] - missing[index], pull)
             targets[index] = _signed_rank_one(half + missing[index])
             missing[index] = missing[index] + half - targets[index]
             halves[index] = half
@@ -100,7 +97,7 @@ def chain_factors(w: Tensor, rank: int, steps: int = 60, seed: int = 0) -> Chain
     left, right = (half.double() * size.sqrt() for half in _towards_signs(narrow, left, right, steps))
     outer, inner = svid_svd(left, split=1.0), svid_svd(right, split=0.0)
     mid = outer.g * inner.h
-    product = (_signs(left) * outer.h[:, None]) @ (mid[:, None] * _signs(right) * inner.g)
+    product = (sign(left) * outer.h[:, None]) @ (mid[:, None] * sign(right) * inner.g)
     # The best single factor: two rank-one fits leave the product a little too small.
     factor = (wide * product).sum() / product.square().sum().clamp_min(1e-300)
     error = float((wide - factor * product).norm() / size)

@@ -116,13 +116,16 @@ def _is_decayed(name: str, parameter: nn.Parameter, scales_too: bool) -> bool:
 
 def _adamw_groups(named: list[tuple[str, nn.Parameter]], settings: Settings) -> list[dict]:
     """Layers' matrices apart where they have a rate of their own, then what is decayed, then the rest."""
-    latents = [(name, p) for name, p in named if settings.latent_lr > 0 and _is_layer_matrix(name, p)]
-    own = {name for name, _ in latents}
-    rest = [(name, p, _is_decayed(name, p, settings.decay_vectors)) for name, p in named if name not in own]
+    latents, decayed, others = [], [], []
+    for name, p in named:
+        if settings.latent_lr > 0 and _is_layer_matrix(name, p):
+            latents.append(p)
+        else:
+            (decayed if _is_decayed(name, p, settings.decay_vectors) else others).append(p)
     return [
-        {"params": [p for _, p in latents], "lr": settings.latent_lr, "weight_decay": settings.weight_decay},
-        {"params": [p for _, p, decayed in rest if decayed], "weight_decay": settings.weight_decay},
-        {"params": [p for _, p, decayed in rest if not decayed], "weight_decay": 0.0},
+        {"params": latents, "lr": settings.latent_lr, "weight_decay": settings.weight_decay},
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
     ]
 
 
