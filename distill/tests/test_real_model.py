@@ -25,6 +25,7 @@ from onebit_distill.studies.real_model.recipes import recipe_of
 from onebit_distill.studies.real_model.report import write_report
 from onebit_distill.studies.real_model.results import Made, RowResult, Rows, Table, TaskScore
 from onebit_distill.studies.verdicts import FAILS, HOLDS, OPEN
+from onebit_distill.system.machine import machine
 from onebit_distill.training.settings import read_settings
 
 FAKE = Path(__file__).parent / "fake_measuring_engine.py"
@@ -127,6 +128,7 @@ def test_rows_say_what_they_were_made_of(finished):
     assert made["rtn-2"]["calibration_tokens"] == made["teacher"]["tokens"] == 0
     assert [block["block"] for block in made["gptq-2"]["blocks"]] == [0, 1]
     assert all(block["steps"] > 0 for block in made["omniquant-1"]["blocks"])
+    assert {row["machine"] for row in made.values()} == {machine(1)}
     assert made["llm-qat-2"]["stored"] == "q8" and made["onebit-best"]["stored"] == ""
     assert 0 < made["rtn-2"]["stored_error"] <= 0.5001 / 127
 
@@ -381,6 +383,23 @@ def test_a_report_of_all_rows_lacks_none(tmp_path):
     write_report(Table(STUDY, {"rtn-1": nothing}), tmp_path / "none.md")
     text = (tmp_path / "none.md").read_text()
     assert "no charts" in text and "- rtn-1: ERR_X: m" in text and text.count(f"| {OPEN} |") == len(CLAIMS)
+
+
+def test_a_report_says_on_what_the_minutes_were(tmp_path):
+    names = ("rtn-1", "bitnet", "onebit-best", "onebit-paper")
+    report = tmp_path / "r.md"
+
+    def told(machines):
+        rows = {name: result(name, 50.0) for name in names}
+        for name, which in machines.items():
+            rows[name] = replace(rows[name], made=replace(rows[name].made, machine=which))
+        write_report(Table(STUDY, rows), report)
+        return report.read_text().replace("\n", " ")
+
+    assert "What got minutes" not in told({}) and "All that got minutes" not in told({"rtn-1": "a"})
+    assert "All that got minutes was made on: b; 2 threads." in told({"rtn-1": "a", "bitnet": "b; 2 threads"})
+    several = told({"bitnet": "b", "onebit-best": "c", "onebit-paper": "b"})
+    assert "- b: bitnet, onebit-paper" in several and "- c: onebit-best" in several
 
 
 # The built engine

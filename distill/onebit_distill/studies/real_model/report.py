@@ -133,6 +133,19 @@ def _charts(page: _Report) -> None:
     )  # fmt: skip
 
 
+def _machines(page: _Report) -> list[str]:
+    """What the rows that were given minutes were made on; each machine with its rows where there were several."""
+    made: dict[str, list[str]] = {}
+    for row, found in _rows(page):
+        if row.trained and found.made.machine:
+            made.setdefault(found.made.machine, []).append(row.name)
+    if len(made) == 1:
+        return [f"All that got minutes was made on: {next(iter(made))}."]
+    lines = [f"- {which}: {', '.join(names)}" for which, names in made.items()]
+    told = "What got minutes was made on several machines, whose minutes are not of the same worth:"
+    return [told, "\n".join(lines)] if lines else []
+
+
 def _making(page: _Report) -> None:
     page.add("## How they were made")
     head = ["row", "remarks", "minutes", "tokens trained on", "tokens calibrated on", "file, MB"]
@@ -151,6 +164,7 @@ def _making(page: _Report) -> None:
         "Tokens trained on count as often as they were seen. A file of dense weights says nothing about sizes: it holds "
         "what the codes stand for, as near as rows of int8 come to it.",
         "All options of each row are in `rows/NAME.json`.",
+        *_machines(page),
     )
 
 

@@ -36,6 +36,8 @@ class Made:
     stored_error: float = 0.0
     #: what the method says of each block
     blocks: list[dict[str, Any]] = field(default_factory=list)
+    #: that it was made on, since minutes mean nothing without; "" in rows that are older than this
+    machine: str = ""
 
 
 @dataclass(frozen=True)
