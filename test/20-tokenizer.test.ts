@@ -3,11 +3,12 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readGgufText } from '../dist/import/gguf-text.js'
+import { openObt } from '../dist/obt/obt.js'
 import { tokenizerFromGguf } from '../dist/text/gguf-vocabulary.js'
 import { tokenizerFromLlama2c } from '../dist/text/llama2c-vocabulary.js'
 import { tokenizerFromSentencePiece } from '../dist/text/sentencepiece.js'
 import { Tokenizer } from '../dist/text/tokenizer.js'
-import type { TokenizerBlob } from '../dist/text/tokenizer-json.js'
+import { type BpeModel, parseTokenizerBlob, type TokenizerBlob } from '../dist/text/tokenizer-json.js'
 import { parseWithVocabulary } from '../dist/text/vocabulary-json.js'
 import { dataFile, missing } from './data.js'
 import { field, sentencePiece } from './sentencepiece-writer.js'
@@ -361,19 +362,40 @@ describe('a vocabulary read from JSON', () => {
     expect(read(json)).toEqual(JSON.parse(json).tokenizer.model.vocab)
   })
 
-  it.each(['{}', '{ "a":0}', '{"a": 0}', '{"a":-1}', '{"a":1.5}', '{"a":"b"}', '{"a":99999999}', '[1]', '3'])(
+  it.each([' ', '\n', '\t \r\n'])('may have white space wherever JSON has it: %j', (space) => {
+    const json = `{${space}"tokenizer": {"model":{"type":"BPE","vocab"${space}:${space}{${['"a"', ':', '0', ',', '"\\"b"', ':', '1'].join(space)}${space}}${space},"merges":[]}}}`
+    expect((parseWithVocabulary(json) as ReturnType<typeof JSON.parse>).tokenizer.model.vocab).toBeInstanceOf(Map)
+    expect(read(json)).toEqual({ a: 0, '"b': 1 })
+  })
+
+  it('is a Map in the files that distill writes', async () => {
+    const obt = await openObt('models/stories-5M.obt')
+    const blob = parseTokenizerBlob((await obt.blob('tokenizer'))!)
+    await obt.close()
+    expect((blob.tokenizer.model as BpeModel).vocab).toBeInstanceOf(Map)
+  })
+
+  it.each(['{}', '{ }', '{"a":-1}', '{"a":1.5}', '{"a":"b"}', '{"a":99999999}', '[1]', '3'])(
     'is left to JSON.parse when it is anything unusual: %s',
     (vocab) => {
       expect(read(text(vocab))).toEqual(JSON.parse(vocab))
     },
   )
 
-  it.each(['{"a":01}', '{"a":0', '{"a":0,}', '{"a\u0001":0}', '{"\\x":0}', '{"a"0}', '{"a":}'])(
-    'is refused when it is no JSON: %s',
-    (vocab) => {
-      expect(() => read(text(vocab))).toThrow(SyntaxError)
-    },
-  )
+  it.each([
+    '{"a":01}',
+    '{"a": 01}',
+    '{"a":0\u00a0}',
+    '{"a":0 1}',
+    '{"a":0',
+    '{"a":0,}',
+    '{"a\u0001":0}',
+    '{"\\x":0}',
+    '{"a"0}',
+    '{"a":}',
+  ])('is refused when it is no JSON: %s', (vocab) => {
+    expect(() => read(text(vocab))).toThrow(SyntaxError)
+  })
 
   it('is only the model’s own', () => {
     const json = '{"config":{"vocab":{"a":0}},"tokenizer":{"model":{"type":"BPE","vocab":{"b":1},"merges":[]}}}'

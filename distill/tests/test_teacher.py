@@ -303,6 +303,9 @@ def test_texts_of_tokenizers():
     text = TeacherText(tiny_tokenizer(), TOKENIZER_CONFIG, "{{ bos_token }}")
     blob = json.loads(text.chat_template_blob())
     assert blob == {"template": "{{ bos_token }}", "bos_token": "<|start|>", "eos_token": "<|end|>"}
+    # the engine reads a vocabulary without white space fastest
+    assert json.loads(text.blob()) == {"tokenizer": text.tokenizer_json, "config": TOKENIZER_CONFIG}
+    assert b'"vocab":{"' in text.blob() and b', "' not in text.blob()
     without = TeacherText(tiny_tokenizer(), {})
     assert without.encode("fox") == text.encode("fox", bos=False) and not without.add_bos
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):

@@ -85,8 +85,9 @@ class TeacherText:
         return [first, *ids] if bos else ids
 
     def blob(self) -> bytes:
-        """What a `.obt` file holds as `tokenizer`."""
-        return json.dumps({"tokenizer": self.tokenizer_json, "config": self.config}, ensure_ascii=False).encode()
+        """What a `.obt` file holds as `tokenizer`, without white space, as the engine itself writes it."""
+        parts = {"tokenizer": self.tokenizer_json, "config": self.config}
+        return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
 
     def chat_template_blob(self) -> bytes | None:
         """What a `.obt` file holds as `chat_template`: the template and the special tokens it may mention."""
