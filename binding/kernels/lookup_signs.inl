@@ -47,23 +47,56 @@ constexpr int byte_of_row(int r) {
 }
 
 struct RowOrder {
-    uint8_t byte[64];
+    uint8_t byte[64];  // of a row
+    uint8_t row[64];   // of a byte
 };
 constexpr RowOrder make_row_order() {
     RowOrder order{};
-    for (int r = 0; r < 64; r++) order.byte[r] = static_cast<uint8_t>(byte_of_row(r));
+    for (int r = 0; r < 64; r++) {
+        order.byte[r] = static_cast<uint8_t>(byte_of_row(r));
+        order.row[byte_of_row(r)] = static_cast<uint8_t>(r);
+    }
     return order;
 }
 constexpr RowOrder kRowOrder = make_row_order();
 
 size_t sign_block_bytes(int cols) { return static_cast<size_t>(round_up(cols, 64)) * 8; }
 
+// Exchanges the bits of `second` under the mask with those of `first` that lie so many bits above it.
+inline void exchange_parts(uint64_t& first, uint64_t& second, int bits, uint64_t mask) {
+    const uint64_t change = (first >> bits ^ second) & mask;
+    second ^= change;
+    first ^= change << bits;
+}
+
+// A matrix of 8 x 8 bytes, a row a word, transposed: quarters of 4 x 4 first, then their quarters, then single bytes.
+inline void transpose_bytes(uint64_t (&rows)[8]) {
+    for (int i = 0; i < 4; i++) exchange_parts(rows[i], rows[i + 4], 32, 0xffffffffu);
+    for (int i = 0; i < 4; i++) exchange_parts(rows[i / 2 * 4 + i % 2], rows[i / 2 * 4 + i % 2 + 2], 16, 0x0000ffff0000ffffu);
+    for (int i = 0; i < 8; i += 2) exchange_parts(rows[i], rows[i + 1], 8, 0x00ff00ff00ff00ffu);
+}
+
+// Byte columns [from, to), a multiple of 8, of 64 rows. Byte by byte that is most of the time of opening a large model.
+inline void pack_byte_columns(uint8_t* block, const uint8_t* official, size_t row_bytes, size_t from, size_t to) {
+    for (int at = 0; at < 64; at += 8) {
+        for (size_t j = from; j < to; j += 8) {
+            uint64_t bytes[8];
+            for (int i = 0; i < 8; i++) memcpy(&bytes[i], official + kRowOrder.row[at + i] * row_bytes + j, 8);
+            transpose_bytes(bytes);
+            for (size_t i = 0; i < 8; i++) memcpy(block + (j + i) * 64 + static_cast<size_t>(at), &bytes[i], 8);
+        }
+    }
+}
+
 void sign_pack(uint8_t* block, const uint8_t* official, int n_rows, int cols) {
     const size_t row_bytes = static_cast<size_t>(cols) / 8;
-    memset(block, 0, sign_block_bytes(cols));
+    const size_t in_words = n_rows == kSignRowBlock ? row_bytes / 8 * 8 : 0;
+    // as many as are a cache line of each row, while their 4 KiB of the block stay in the first-level cache
+    for (size_t j = 0; j < in_words; j += 64) pack_byte_columns(block, official, row_bytes, j, j + 64 < in_words ? j + 64 : in_words);
+    memset(block + in_words * 64, 0, sign_block_bytes(cols) - in_words * 64);
     for (int r = 0; r < n_rows; r++, official += row_bytes) {
         uint8_t* to = block + kRowOrder.byte[r];
-        for (size_t j = 0; j < row_bytes; j++) to[j * 64] = official[j];
+        for (size_t j = in_words; j < row_bytes; j++) to[j * 64] = official[j];
     }
 }
 

@@ -1,11 +1,12 @@
 // Loading: the file is read (never mapped), every tensor's checksum is compared, and the numbers are put where and how
-// the kernels want them, tensors in parallel.
+// the kernels want them, in pieces that all threads share.
 #include <algorithm>
 #include <bit>
 #include <memory>
 
 #include "model/bind.h"
 #include "model/loading.h"
+#include "system/checksum.h"
 #include "system/file.h"
 
 namespace onebit {
@@ -13,7 +14,8 @@ namespace onebit {
 namespace {
 
 // Pieces this large keep a disk busy and a thread's second-level cache warm.
-constexpr size_t kPieceBytes = size_t{1} << 20;
+constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kMostPieces = 1 << 19;  // below Pool::kMaxTasks
 
 class Loader final : public Loading {
 public:
@@ -21,44 +23,70 @@ public:
         : Loading(options.cancel, options.progress), file_(file), model_(model), reads_(reads) {}
 
     Status load_all(Pool& pool) {
-        size_t largest = 0;
-        for (const TensorRead& read : reads_) largest = std::max(largest, rows_of_piece(read) * read.row_bytes);
-        stride_ = (largest + 63) / 64 * 64;
-        pieces_.resize(stride_ * static_cast<size_t>(pool.threads()));
-        pool.run(static_cast<int>(reads_.size()), *this);
-        return outcome();
+        cut();
+        buffers_.resize(stride_ * static_cast<size_t>(pool.threads()));
+        pool.run(static_cast<int>(pieces_.size()), *this);
+        if (Status status = outcome(); !status.ok()) return status;
+        return compare_checksums();
     }
 
 private:
-    Status load(size_t task, size_t thread) override { return load_tensor(reads_[task], pieces_.data() + stride_ * thread); }
+    struct Piece {
+        const TensorRead* read;
+        size_t row, rows;
+        uint32_t crc = 0;
+        size_t bytes() const { return rows * read->row_bytes; }
+    };
 
-    // Whole blocks of rows, which can be placed by themselves.
-    size_t rows_of_piece(const TensorRead& read) const {
+    // Into whole blocks of rows, which can be placed by themselves: a table of 600 MB must not keep one thread busy while
+    // the others have nothing left.
+    void cut() {
+        uint64_t all = 0;
+        for (const TensorRead& read : reads_) all += read.file_bytes();
+        const uint64_t wanted = std::max(kPieceBytes, all / kMostPieces);
         const auto block = static_cast<size_t>(model_.kernels->sign_row_block);
-        const size_t wanted = std::max(kPieceBytes / std::max(read.row_bytes, size_t{1}) / block, size_t{1}) * block;
-        return std::min(wanted, static_cast<size_t>(read.rows));
+        size_t largest = 0;
+        for (const TensorRead& read : reads_) {
+            const auto rows = static_cast<size_t>(read.rows);
+            const size_t step = std::max(static_cast<size_t>(wanted) / std::max(read.row_bytes, size_t{1}) / block, size_t{1}) * block;
+            for (size_t row = 0; row < rows; row += step) {
+                pieces_.push_back({&read, row, std::min(step, rows - row)});
+                largest = std::max(largest, pieces_.back().bytes());
+            }
+        }
+        stride_ = (largest + 63) / 64 * 64;
     }
 
-    Status load_tensor(const TensorRead& read, uint8_t* piece) {
-        const size_t step = rows_of_piece(read), rows = static_cast<size_t>(read.rows);
-        uint32_t crc = 0;
-        for (size_t row = 0; row < rows; row += step) {
-            if (Status status = goes_on(); !status.ok()) return status;
-            const size_t n = std::min(step, rows - row), bytes = n * read.row_bytes;
-            if (Status status = file_.read_at(read.offset + row * read.row_bytes, piece, bytes); !status.ok()) return status;
-            crc = model_.kernels->crc32c(crc, piece, bytes);
-            if (Status status = read.place(*model_.kernels, read, piece, row, n); !status.ok()) return status;
-            report(bytes);
+    Status load(size_t task, size_t thread) override {
+        if (Status status = goes_on(); !status.ok()) return status;
+        Piece& piece = pieces_[task];
+        const TensorRead& read = *piece.read;
+        uint8_t* buffer = buffers_.data() + stride_ * thread;
+        const size_t bytes = piece.bytes();
+        if (Status status = file_.read_at(read.offset + piece.row * read.row_bytes, buffer, bytes); !status.ok()) return status;
+        piece.crc = model_.kernels->crc32c(0, buffer, bytes);
+        if (Status status = read.place(*model_.kernels, read, buffer, piece.row, piece.rows); !status.ok()) return status;
+        report(bytes);
+        return {};
+    }
+
+    Status compare_checksums() const {
+        for (auto piece = pieces_.begin(); piece != pieces_.end();) {
+            const TensorRead* read = piece->read;
+            JoinedCrc32c found;
+            for (; piece != pieces_.end() && piece->read == read; ++piece) found.append(piece->crc, piece->bytes());
+            if (found.value() == read->crc32c) continue;
+            return error("ERR_CHECKSUM", "The bytes of tensor " + read->name +
+                                             " do not match their checksum: the file is damaged; copy or make it again.");
         }
-        if (crc == read.crc32c) return {};
-        return error("ERR_CHECKSUM", "The bytes of tensor " + read.name +
-                                         " do not match their checksum: the file is damaged; copy or make it again.");
+        return {};
     }
 
     const File& file_;
     const Model& model_;
     const std::vector<TensorRead>& reads_;
-    std::vector<uint8_t> pieces_;  // (threads, stride)
+    std::vector<Piece> pieces_;
+    std::vector<uint8_t> buffers_;  // (threads, stride)
     size_t stride_ = 0;
 };
 

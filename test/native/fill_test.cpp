@@ -4,30 +4,15 @@
 #include <tuple>
 
 #include "check.h"
+#include "made_logits.h"
 #include "made_model.h"
 #include "model/fill.h"
-#include "run/step.h"
 
 using namespace onebit;
+using made::logits_of;
 using made::small_config;
 
 namespace {
-
-std::vector<float> logits_of(const std::shared_ptr<Model>& model, Pool& pool) {
-    Engine engine;
-    engine.model = model;
-    engine.threads = pool.resize(2);
-    std::unique_ptr<Session> session;
-    CHECK(Session::create(model, 16, DType::f16, &session).ok());
-    StepItem item;
-    item.session = session.get();
-    item.tokens = {3, 1, 4, 1, 5};
-    item.logits = WantedLogits::all;
-    StepRequest request;
-    request.items = {&item};
-    CHECK(run_step(engine, pool, request).ok());
-    return item.rows;
-}
 
 // The tensors in the order of the file, in pieces of random length.
 Status fill(const made::ModelFile& file, const KernelSet& kernels, made::Random& random, std::shared_ptr<Model>* out) {
