@@ -1,7 +1,8 @@
 // `npm run bench:load`: what opening a model takes: its time beside that of reading the same file into memory, and the memory
 // that a process has more than an empty one of Node, beyond the file's own size.
 //
-//   npm run bench:load -- [MODEL.obt ...] [--shape smollm2-135m,tinyllama-1.1b,llama-7b] [--rounds 7] [--threads N]
+//   npm run bench:load -- [MODEL.obt ...] [--shape smollm2-135m,tinyllama-1.1b,llama-7b] [--type onebit]
+//                         [--rounds 7] [--threads N]
 //
 // Without a model, files of these shapes with random weights are made below scratch/ (7B: 1.1 GB). Every measurement is a
 // process of its own, reading and loading in turns, and all files are in the page cache; medians. The last column is from the
@@ -78,8 +79,12 @@ function measured(what, given) {
   )
 }
 
-/** Numbers that every kind of tensor may hold: any bits as signs and int8, and floats near 0.01. */
+/** Of four ternary codes, none of which is 3. */
+const CODES = [0x00, 0x12, 0x21, 0x98, 0x64, 0x09, 0x8a, 0x56]
+
+/** Numbers that every kind of tensor may hold: any bits as signs and int8, floats near 0.01. */
 function noise(spec, length) {
+  if (spec.name.endsWith('.codes')) return Uint8Array.from({ length }, (_, i) => CODES[(i * 5 + (i >> 7)) & 7])
   if (spec.dtype === 'F32') return new Uint8Array(new Float32Array(length / 4).fill(0.01).buffer)
   if (spec.dtype === 'F16') return new Uint8Array(new Uint16Array(length / 2).fill(0x211f).buffer)
   return Uint8Array.from({ length }, (_, i) => (i * 7919 + (i >> 8)) & 0x7f)
@@ -91,11 +96,11 @@ async function* randomTensor(spec) {
   for (let at = 0; at < bytes; at += piece.length) yield piece.subarray(0, Math.min(piece.length, bytes - at))
 }
 
-async function makeModel(shape) {
+async function makeModel(shape, type) {
   mkdirSync(SCRATCH, { recursive: true })
-  const path = join(SCRATCH, `load-${shape}.obt`)
+  const path = join(SCRATCH, `load-${shape}-${type.replaceAll(':', '-')}.obt`)
   const provenance = { source: 'bench/load.mjs, random weights' }
-  await writeObt(path, { config: shapeConfig(shape, 'onebit'), provenance }, randomTensor)
+  await writeObt(path, { config: shapeConfig(shape, type), provenance }, randomTensor)
   return path
 }
 
@@ -123,6 +128,7 @@ async function main() {
     allowPositionals: true,
     options: {
       shape: { type: 'string', default: 'smollm2-135m,tinyllama-1.1b,llama-7b' },
+      type: { type: 'string', default: 'onebit' },
       rounds: { type: 'string', default: '7' },
       threads: { type: 'string', default: String(availableParallelism()) },
       measure: { type: 'string' },
@@ -146,7 +152,7 @@ async function main() {
   const print = async (path) => console.log(`| ${(await row(path, threads, rounds, empty)).join(' | ')} |`)
   for (const path of positionals) await print(path)
   for (const shape of positionals.length > 0 ? [] : values.shape.split(',')) {
-    const path = await makeModel(shape)
+    const path = await makeModel(shape, values.type)
     await print(path).finally(() => rmSync(path, { force: true }))
   }
 }

@@ -19,14 +19,28 @@ Status code_three(const TensorRead& read, size_t row) {
                                          ", which stands for no weight of -1, 0 or 1; the file is damaged, or its codes are laid out in another way.");
 }
 
-// (cols / 4) bytes, padded to words of 16 codes with zeros.
-uint32_t sixteen_codes(const uint8_t* row, size_t row_bytes, size_t at) {
+// 16 codes are a word; the last of a row is padded with zeros.
+constexpr size_t kWord = sizeof(uint32_t);
+
+uint32_t word_of(const uint8_t* bytes, size_t count = kWord) {
     uint32_t codes = 0;
-    std::memcpy(&codes, row + at, std::min(sizeof codes, row_bytes - at));
+    std::memcpy(&codes, bytes, count);
     return codes;
 }
 
-bool has_three(uint32_t codes) { return (codes & codes >> 1 & 0x55555555u) != 0; }
+// Of each code that is 3 one bit.
+uint32_t threes(uint32_t codes) { return codes & codes >> 1 & 0x55555555u; }
+
+// ERR_TERNARY_CODE for the first row that holds a 3.
+Status check_codes(const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
+    const size_t whole = read.row_bytes / kWord * kWord;
+    for (size_t r = row; r < row + n; ++r, piece += read.row_bytes) {
+        uint32_t found = whole < read.row_bytes ? threes(word_of(piece + whole, read.row_bytes - whole)) : 0;
+        for (size_t at = 0; at < whole; at += kWord) found |= threes(word_of(piece + at));
+        if (found != 0) return code_three(read, r);
+    }
+    return {};
+}
 
 // The code of column 4 i + j goes from bits 2 j of byte i to bits 2 i of byte j: a matrix of 4 x 4 pairs of bits, transposed.
 uint32_t transposed(uint32_t codes) {
@@ -36,19 +50,19 @@ uint32_t transposed(uint32_t codes) {
     return codes ^ change ^ change << 12;
 }
 
-// Every word of 16 codes of the rows, checked; word number i of row r goes to at(r, i).
-template <class Form, class At>
-Status place_codes(const TensorRead& read, const uint8_t* piece, size_t row, size_t n, const Form& form, const At& at) {
-    auto* out = static_cast<uint8_t*>(read.destination);
-    for (size_t r = row; r < row + n; ++r, piece += read.row_bytes) {
-        for (size_t byte = 0; byte < read.row_bytes; byte += 4) {
-            uint32_t codes = sixteen_codes(piece, read.row_bytes, byte);
-            if (has_three(codes)) return code_three(read, r);
-            codes = form(codes);
-            std::memcpy(out + at(r, byte / 4), &codes, sizeof codes);
-        }
-    }
-    return {};
+// Word number i of all rows of a block lies together. `count` bytes of each of so many rows, from `from` on, to their places.
+inline void place_words(uint8_t* to, const uint8_t* from, size_t row_bytes, size_t rows, size_t count) {
+    uint32_t codes[kTernaryRows];
+    for (size_t r = 0; r < rows; ++r) codes[r] = word_of(from + r * row_bytes, count);
+    for (size_t r = 0; r < rows; ++r) codes[r] = transposed(codes[r]);
+    std::memcpy(to, codes, rows * kWord);
+}
+
+// `rows` is a constant where the block is whole: then the compiler takes all rows at once.
+inline void place_block(uint8_t* to, const uint8_t* from, size_t row_bytes, size_t rows) {
+    const size_t whole = row_bytes / kWord * kWord;
+    for (size_t at = 0; at < whole; at += kWord) place_words(to + at * kTernaryRows, from + at, row_bytes, rows, kWord);
+    if (whole < row_bytes) place_words(to + whole * kTernaryRows, from + whole, row_bytes, rows, row_bytes - whole);
 }
 
 }  // namespace
@@ -99,14 +113,27 @@ Status place_scales(const KernelSet&, const TensorRead& read, const uint8_t* pie
     return {};
 }
 
-Status place_ternary_rows(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
-    return place_codes(read, piece, row, n, [](uint32_t codes) { return codes; }, [&](size_t r, size_t i) { return r * read.stride + i * 4; });
+Status place_ternary_rows(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
+    if (Status status = check_codes(read, piece, row, n); !status.ok()) return status;
+    return place_copied(kernels, read, piece, row, n);
 }
 
 Status place_ternary_blocks(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
+    if (Status status = check_codes(read, piece, row, n); !status.ok()) return status;
     constexpr size_t block = kTernaryRows;
-    return place_codes(read, piece, row, n, transposed,
-                       [&](size_t r, size_t i) { return r / block * block * read.stride + (i * block + r % block) * 4; });
+    auto* out = static_cast<uint8_t*>(read.destination);
+    for (size_t r = row, end = row + n; r < end;) {
+        const size_t within = r % block, rows = std::min(block - within, end - r);
+        uint8_t* to = out + (r - within) * read.stride + within * kWord;
+        const uint8_t* from = piece + (r - row) * read.row_bytes;
+        if (rows == block) {
+            place_block(to, from, read.row_bytes, block);
+        } else {
+            place_block(to, from, read.row_bytes, rows);
+        }
+        r += rows;
+    }
+    return {};
 }
 
 }  // namespace onebit
