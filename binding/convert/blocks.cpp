@@ -167,10 +167,15 @@ void q1_0(const uint8_t* block, float* out) {
 
 // ---- ternary: codes, weight + 1, and one scale ------------------------------------------------------------
 
-// 2 bits each; a code of 3, which no ternary file has, is +2.
+// d, 2 bits each; a code of 3, which no ternary file has, is +2. Two bytes at a time become eight.
 template <size_t elements>
 void q2_0_codes(const uint8_t* block, uint8_t* out) {
-    for (size_t i = 0; i < elements; ++i) out[i] = block[2 + i / 4] >> i % 4 * 2 & 3;
+    for (size_t i = 0; i < elements; i += 8, out += 8) {
+        uint64_t codes = block[2 + i / 4] | uint64_t{block[3 + i / 4]} << 32;
+        codes = (codes | codes << 12) & 0x000f000f000f000fu;
+        codes = (codes | codes << 6) & 0x0303030303030303u;
+        std::memcpy(out, &codes, sizeof codes);
+    }
 }
 
 // Five digits of base 3 lie in a byte as the fraction byte / 256: the first is the whole part of three times that.
@@ -201,9 +206,13 @@ void ptq1_0_codes(const uint8_t* block, uint8_t* out) {
     digits_of(block + 24, 2, 4, out);
 }
 
-// 2 bits 64, d.
+// 2 bits 64, d: each 32 bytes hold the codes of 32 elements, of the next 32, and so on.
 void tq2_0_codes(const uint8_t* block, uint8_t* out) {
-    for (size_t i = 0; i < 256; ++i) out[i] = block[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+    for (size_t half = 0; half < 64; half += 32) {
+        for (int shift = 0; shift < 8; shift += 2) {
+            for (size_t m = 0; m < 32; ++m) *out++ = static_cast<uint8_t>(block[half + m] >> shift & 3);
+        }
+    }
 }
 
 template <void (*codes)(const uint8_t*, uint8_t*), size_t elements, size_t scale_at>

@@ -138,15 +138,23 @@ namespace {
 
 // `count` codes, whose places are counted from element `first` on, four to a byte.
 Status pack_codes(const uint8_t* codes, size_t count, size_t first, size_t cols, uint8_t* out) {
-    for (size_t i = 0; i < count; ++i) {
-        if (codes[i] != 3) continue;
-        const size_t at = first + i;
+    uint8_t threes = 0;
+    for (size_t i = 0; i < count; ++i) threes = static_cast<uint8_t>(threes | (codes[i] & codes[i] >> 1));
+    if (threes != 0) {
+        const size_t at = first + static_cast<size_t>(std::find(codes, codes + count, 3) - codes);
         return error("ERR_TERNARY_CODE", "row " + std::to_string(at / cols) + ", column " + std::to_string(at % cols) +
                                              " has the code 3, which stands for no weight of -1, 0 or 1");
     }
-    for (size_t i = 0; i < count; i += 4) {
-        out[i / 4] = static_cast<uint8_t>(codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6);
+    size_t i = 0;
+    for (; i + 8 <= count; i += 8, out += 2) {
+        uint64_t eight;
+        std::memcpy(&eight, codes + i, sizeof eight);
+        eight = (eight | eight >> 6) & 0x000f000f000f000fu;
+        eight |= eight >> 12;
+        out[0] = static_cast<uint8_t>(eight);
+        out[1] = static_cast<uint8_t>(eight >> 32);
     }
+    for (; i < count; i += 4) *out++ = static_cast<uint8_t>(codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6);
     return {};
 }
 
