@@ -1,5 +1,5 @@
-// The programs in which threads meet, under ThreadSanitizer: pool, worker, generations that are aborted at any moment, and
-// the engine against its plain reference with up to 16 threads.
+// The programs in which threads meet, under ThreadSanitizer: pool, worker, generations that are aborted at any moment, loading
+// of tensors piece by piece, and the engine against its plain reference with up to 16 threads.
 import { spawnSync } from 'node:child_process'
 import {
   crossBuildTestPrograms,
@@ -12,7 +12,7 @@ import {
 import { Tally } from './tally.mjs'
 
 const FOLDER = 'build-tsan'
-const PROGRAMS = ['forward_fuzz_test', 'generation_test', 'pool_test', 'worker_test']
+const PROGRAMS = ['forward_fuzz_test', 'generation_test', 'load_test', 'pool_test', 'worker_test']
 const tally = new Tally()
 const env = {
   ONEBIT_FUZZ: '60',

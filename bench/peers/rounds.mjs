@@ -168,7 +168,7 @@ export class ShapeRounds {
     const speeds = (isa, ofType) => {
       const argument = { shape, type: ofType, isa, threads: sameThreads ? threads : ownThreads, ...work }
       const { isa: had, prefill, decode } = measure(own('measure-onebit.mjs'), argument, prefix)
-      if (had !== isa) throw new Error(`asked for ${isa}, got ${had}`)
+      if (had.split('+')[0] !== isa) throw new Error(`asked for ${isa}, got ${had}`) // avx512vnni+avx2 is right
       return { prefill, decode }
     }
     for (const isa of isas) pair.ours[isa] = speeds(isa, type)

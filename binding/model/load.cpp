@@ -15,7 +15,7 @@ namespace {
 
 // Pieces this large keep a disk busy and a thread's second-level cache warm.
 constexpr uint64_t kPieceBytes = 1 << 20;
-constexpr uint64_t kMostPieces = 1 << 19;  // below Pool::kMaxTasks
+constexpr uint64_t kMostPieces = 1 << 18;  // of the size wanted; rounded to blocks there may be twice as many: below Pool::kMaxTasks
 
 class Loader final : public Loading {
 public:
