@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
 
 #include "system/memory.h"
 #include "probes/available_memory.h"
@@ -226,6 +227,8 @@ private:
 }  // namespace
 
 const ProbeSet& probe_set(const KernelSet& kernels) {
+    // of avx512vnni+avx2, which a Zen 4 runs, the first has the widest registers
+    const std::string_view all = kernels.name, name = all.substr(0, all.find('+'));
     const ProbeSet* const sets[] = {
         &probes_scalar,
 #if defined(ONEBIT_HAS_AVX2)
@@ -254,10 +257,10 @@ const ProbeSet& probe_set(const KernelSet& kernels) {
         probes.int8_macs = probes_amx.int8_macs;
         return probes;
     }();
-    if (std::strcmp(amx.name, kernels.name) == 0) return amx;
+    if (name == amx.name) return amx;
 #endif
     for (const ProbeSet* set : sets) {
-        if (std::strcmp(set->name, kernels.name) == 0) return *set;
+        if (name == set->name) return *set;
     }
     return probes_scalar;
 }
