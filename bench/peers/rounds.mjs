@@ -5,6 +5,7 @@ import { mkdirSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { decodeWeightBytes, shapeConfig } from '../../dist/bench/shapes.js'
+import { addon } from '../../dist/native/addon.js'
 import { isHopeless, sharesOfFastest, withFewestBits } from './comparison.mjs'
 import { ENGINES } from './contests.mjs'
 import { bitsPerWeight } from './gguf-types.mjs'
@@ -168,7 +169,10 @@ export class ShapeRounds {
     const speeds = (isa, ofType) => {
       const argument = { shape, type: ofType, isa, threads: sameThreads ? threads : ownThreads, ...work }
       const { isa: had, prefill, decode } = measure(own('measure-onebit.mjs'), argument, prefix)
-      if (had.split('+')[0] !== isa) throw new Error(`asked for ${isa}, got ${had}`) // avx512vnni+avx2 is right
+      const { runs } = addon()
+        .info()
+        .isas.find(({ name }) => name === isa)
+      if (had !== runs) throw new Error(`asked for ${isa}, got ${had}`)
       return { prefill, decode }
     }
     for (const isa of isas) pair.ours[isa] = speeds(isa, type)

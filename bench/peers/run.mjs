@@ -59,7 +59,7 @@ function defaultIsas() {
   const { isas, chosen, why } = addon().info()
   if (chosen === null) refuse(why)
   const avx2 = isas.some(({ name, state }) => name === 'avx2' && state === 'usable')
-  const [best] = chosen.split('+') // a Zen 4 runs avx512vnni+avx2, by the name avx512vnni
+  const best = isas.find(({ runs }) => runs === chosen).name // a Zen 4 runs avx512vnni+avx2 by the name avx512vnni
   return avx2 && best !== 'avx2' ? ['avx2', best] : [best]
 }
 

@@ -14,7 +14,7 @@ public:
 
 private:
     uint32_t crc_ = 0;
-    uint64_t bytes_ = 0;  // of the last part: most parts are as long as the one before
+    uint64_t bytes_ = 0;  // that shift_ is for: most parts are as long as the one before
     uint32_t shift_ = 0;  // what so many bytes behind a checksum multiply it by
 };
 

@@ -6,13 +6,13 @@ they were worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 
-from onebit_distill.model.starts import start_linear
-from onebit_distill.training.block_fit import BlockFitter, _place
+from onebit_distill.model.svid import Importance
+from onebit_distill.training.block_fit import BlockFitter
 
 
 class WithColumns(nn.Module):
@@ -36,19 +36,16 @@ def best_columns(w: Tensor, inputs: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return u[:, :rank] * shared, v[:rank] * shared[:, None] / roots
 
 
-def give_signs_beside_columns(fitter: BlockFitter, rank: int, wanted: Collection[str]) -> Callable[[list[str]], None]:
-    """`fitter.give_signs`, with columns for the linears of these names (`down_proj`), or for all where there is none."""
+def with_columns(fitter: BlockFitter, rank: int, wanted: Collection[str]) -> BlockFitter:
+    """The same, with columns for the linears of these names (`down_proj`), or for all where there is none."""
+    plain = fitter.started
 
-    def give_signs(names: list[str]) -> None:
-        importances = fitter._importances(names)
-        for name in names:
-            layer, w = fitter.signed[name], fitter.block.get_submodule(name).weight.detach().float()
-            importance, placed = importances.get(name), layer
-            if not wanted or name.split(".")[-1] in wanted:
-                inputs = torch.ones(w.shape[1]) if importance is None else importance.cols
-                u, v = best_columns(w, inputs, rank)
-                w, placed = w - u @ v, WithColumns(layer, u, v)
-            start_linear(layer, w, fitter.kind, fitter.start, f"model.layers.{fitter.index}.{name}", importance)
-            _place(fitter.block, name, placed)
+    def started(name: str, w: Tensor, importance: Importance | None) -> nn.Module:
+        if wanted and name.split(".")[-1] not in wanted:
+            return plain(name, w, importance)
+        inputs = torch.ones(w.shape[1]) if importance is None else importance.cols
+        u, v = best_columns(w, inputs, rank)
+        return WithColumns(plain(name, w - u @ v, importance), u, v)
 
-    return give_signs
+    fitter.started = started
+    return fitter

@@ -33,7 +33,7 @@ from onebit_distill.training.run_folder import sign_options  # noqa: E402
 from onebit_distill.training.settings import Settings  # noqa: E402
 from onebit_distill.training.trainer import DTYPES  # noqa: E402
 
-from float_columns import give_signs_beside_columns  # noqa: E402  isort: skip
+from float_columns import with_columns  # noqa: E402  isort: skip
 
 #: held back, in sequences twice as long as those that blocks are fitted on
 HELD_TOKENS = 8192
@@ -69,7 +69,7 @@ def try_recipe(
             chosen = replace(options, absorb=0) if index == first else options
             fitter = work.fitter(student.model.layers[index], index, mine, theirs, chosen)
             if columns["rank"] > 0:
-                fitter.give_signs = give_signs_beside_columns(fitter, **columns)
+                fitter = with_columns(fitter, **columns)
             report = fitter.fit()
             mine = work.passed(student.model.layers[index], mine)
             found["perplexity"].append(round(check.behind(index, student.model.layers[index]), 2))

@@ -25,7 +25,7 @@ from onebit_distill.studies.real_model.recipes import recipe_of
 from onebit_distill.studies.real_model.report import write_report
 from onebit_distill.studies.real_model.results import Made, RowResult, Rows, Table, TaskScore
 from onebit_distill.studies.verdicts import FAILS, HOLDS, OPEN
-from onebit_distill.system.machine import machine
+from onebit_distill.system.machine import describe_machine
 from onebit_distill.training.settings import read_settings
 
 FAKE = Path(__file__).parent / "fake_measuring_engine.py"
@@ -128,7 +128,7 @@ def test_rows_say_what_they_were_made_of(finished):
     assert made["rtn-2"]["calibration_tokens"] == made["teacher"]["tokens"] == 0
     assert [block["block"] for block in made["gptq-2"]["blocks"]] == [0, 1]
     assert all(block["steps"] > 0 for block in made["omniquant-1"]["blocks"])
-    assert {row["machine"] for row in made.values()} == {machine(1)}
+    assert {row["machine"] for row in made.values()} == {describe_machine(1)}
     assert made["llm-qat-2"]["stored"] == "q8" and made["onebit-best"]["stored"] == ""
     assert 0 < made["rtn-2"]["stored_error"] <= 0.5001 / 127
 

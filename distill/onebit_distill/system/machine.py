@@ -28,7 +28,7 @@ def _processor(about: Path) -> str:
     return ", ".join([found["model name"], *numbers])
 
 
-def machine(threads: int, about: Path = _ABOUT) -> str:
+def describe_machine(threads: int, about: Path = _ABOUT) -> str:
     """One line. threads: that PyTorch was given; 0: as many as it takes by itself. about: cpuinfo of Linux."""
     # "DEFAULT", "AVX2", "AVX512", or another family's word
     unit = torch.backends.cpu.get_cpu_capability()

@@ -23,7 +23,7 @@ from ...model.llama import Block, Llama
 from ...model.starts import signed_linears, student_of
 from ...system.atomic_file import file_error
 from ...system.clock import clock
-from ...system.machine import machine
+from ...system.machine import describe_machine
 from ...system.processes import World, multiplied_in
 from ...training.block_fit import BlockFit
 from ...training.metrics import read_metrics
@@ -188,7 +188,7 @@ def _make_dense(material: Material, row: Row) -> Made:
         stored=STORED,
         stored_error=stored_error(model),
         blocks=blocks,
-        machine=machine(material.threads),
+        machine=describe_machine(material.threads),
     )
 
 
@@ -222,7 +222,7 @@ def _make_trained(material: Material, row: Row) -> Made:
         file_bytes=made.file_bytes,
         stored=STORED if is_dense else "",
         stored_error=stored_error(model),
-        machine=machine(material.threads),
+        machine=describe_machine(material.threads),
     )
 
 
