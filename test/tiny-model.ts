@@ -15,6 +15,7 @@ export const KINDS = {
   q8: { kind: 'dense', dtype: 'q8', bias: false },
   sign: { kind: 'sign', rank: 0, mid_scale: false, layernorm: true, bias: true },
   chain: { kind: 'sign', rank: 64, mid_scale: true, layernorm: false, bias: false },
+  column: { kind: 'sign', rank: 0, mid_scale: false, layernorm: false, bias: false, column: true, half: true },
   q1_0: { kind: 'q1_0', bias: false },
 } as const satisfies Record<string, LinearKind>
 
@@ -144,7 +145,7 @@ function randomTensor(spec: TensorSpec): Uint8Array {
     const type = spec.dtype === 'F16' ? 'f16' : 'bf16'
     return addon().fromF32(values, type, spec.shape[0]!, spec.shape[1]!).data
   }
-  if (spec.dtype === 'F16') return addon().fromF32(floats(0.1, 0.05), 'f16', spec.shape[0]!, spec.shape[1]!).data
+  if (spec.dtype === 'F16') return addon().fromF32(floats(0.1, 0.05), 'f16', 1, count).data
   if (spec.name.endsWith('.decay')) return bytesOf(floats(-0.5, 0.4)) // a state has to forget
   if (/\.(conv|time_bias)$/.test(spec.name)) return bytesOf(floats(0, 0.5))
   if (spec.name.endsWith('norm')) return bytesOf(floats(1, 0.3))

@@ -33,6 +33,7 @@ const KernelSet ONEBIT_KERNEL_SET = {
     .scale_planes = scale_planes,
     .scale_f32 = scale_f32,
     .add = add,
+    .add_column = add_column,
     .rmsnorm = rmsnorm,
     .layernorm = layernorm,
     .activate = activate,

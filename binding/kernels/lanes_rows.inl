@@ -193,6 +193,13 @@ void add(float* x, const float* y, int n) {
     by_lanes(n, [=](int i, auto part) { store(x + i, lanes_add(load(x + i, part), load(y + i, part)), part); });
 }
 
+void add_column(float* y, const float* u, int rows, const float* v, const float* x, int cols) {
+    Lanes sum = lanes_zero();
+    by_lanes(cols, [&](int i, auto part) { sum = lanes_fma(load(v + i, part), load(x + i, part), sum); });
+    const Lanes s = lanes_all(lanes_sum(sum));
+    by_lanes(rows, [=](int i, auto part) { store(y + i, lanes_fma(s, load(u + i, part), load(y + i, part)), part); });
+}
+
 // x / (1 + exp(-z))
 inline Lanes times_sigmoid(Lanes x, Lanes z) {
     return lanes_div(x, lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_zero(), z))));

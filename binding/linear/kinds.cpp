@@ -302,21 +302,26 @@ void bind_ternary(Tensors& tensors, const std::string& name, const LinearKind& k
     linear->stage[0] = matrix;
 }
 
-// One matrix (x * g) sign^T * h, or a chain of two through a vector of `rank` elements.
+// One matrix (x * g) sign^T * h, or a chain of two through a vector of `rank` elements; and a column beside it.
 void bind_sign(Tensors& tensors, const std::string& name, const LinearKind& kind, Linear* linear) {
     const MatrixKind& matrix_kind = in_blocks(tensors) ? kSignTables : kSignFloats;
-    const float* g = tensors.floats(name + ".g", linear->cols);
+    const auto floats = [&](const char* suffix, int n) { return tensors.floats(name + suffix, n, kind.half); };
+    const float* g = floats(".g", linear->cols);
     if (kind.rank == 0) {
         linear->stage[0] = sign_matrix(tensors, name + ".sign", matrix_kind, linear->rows, linear->cols);
     } else {
         linear->stages = 2;
         linear->stage[0] = sign_matrix(tensors, name + ".sign1", matrix_kind, kind.rank, linear->cols);
-        const float* mid = kind.mid_scale ? tensors.floats(name + ".mid", kind.rank) : nullptr;
+        const float* mid = kind.mid_scale ? floats(".mid", kind.rank) : nullptr;
         linear->stage[1] = sign_matrix(tensors, name + ".sign2", matrix_kind, linear->rows, kind.rank);
         linear->stage[1].in_scale = mid;
     }
     linear->stage[0].in_scale = g;
-    linear->stage[linear->stages - 1].out_scale = tensors.floats(name + ".h", linear->rows);
+    linear->stage[linear->stages - 1].out_scale = floats(".h", linear->rows);
+    if (kind.column) {
+        linear->u = floats(".u", linear->rows);
+        linear->v = floats(".v", linear->cols);
+    }
     linear->layernorm = kind.layernorm;
 }
 

@@ -25,6 +25,8 @@ struct LinearKind {
     int32_t rank = 0;          // sign only: 0 = one stage; else two stages through a vector of this length
     bool mid_scale = false;    // sign, rank > 0: a scale on the inner vector
     bool layernorm = false;    // sign only
+    bool column = false;       // sign only: see Linear::u
+    bool half = false;         // sign only: its vectors other than the bias are f16 in the file
     bool bias = false;         // never on the embedding or the head
     bool norm_in = false;      // never on the embedding or the head: see Front
     int32_t rotation = 0;      // see Front; 0: none
@@ -64,6 +66,8 @@ struct Linear {
     Front front = {};
     int stages = 1;  // of a chain 2: the first matrix makes the inner vector that the second one reads
     Matrix stage[2] = {};
+    const float* u = nullptr;     // (rows) or null: a column of floats beside the signs, y += u (v . x), before LayerNorm
+    const float* v = nullptr;     // (cols)
     bool layernorm = false;       // without weights, over all rows
     const float* bias = nullptr;  // (rows) or null
 };
@@ -109,7 +113,9 @@ struct MatrixKind {
 // Where a linear's tensors come from: asked for by name, each is put where kernels will find it (model/bind.h).
 class Tensors {
 public:
-    virtual const float* floats(const std::string& name, int n) = 0;  // (n), finite
+    // (n), finite; half: f16 in the file.
+    virtual const float* floats(const std::string& name, int n, bool half) = 0;
+    const float* floats(const std::string& name, int n) { return floats(name, n, false); }
     virtual const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) = 0;
     // block_rows: rows whose scales lie together, group after group; 1: each row's lie together.
     virtual const uint16_t* group_scales(const std::string& name, int rows, int groups, int block_rows) = 0;

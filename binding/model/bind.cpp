@@ -24,9 +24,12 @@ public:
         }
     }
 
-    const float* floats(const std::string& name, int n) override {
-        const size_t bytes = static_cast<size_t>(n) * sizeof(float), stride = static_cast<size_t>(padded(n, 16)) * sizeof(float);
-        return static_cast<const float*>(add(name, {Holds::floats, place_finite, 1, n, FileType::f32, bytes, stride}, 1));
+    using Tensors::floats;
+    const float* floats(const std::string& name, int n, bool half) override {
+        const size_t bytes = static_cast<size_t>(n) * (half ? sizeof(uint16_t) : sizeof(float));
+        const size_t stride = static_cast<size_t>(padded(n, 16)) * sizeof(float);
+        return static_cast<const float*>(add(name, {Holds::floats, half ? place_widened : place_finite, 1, n,
+                                                    half ? FileType::f16 : FileType::f32, bytes, stride}, 1));
     }
 
     const uint8_t* signs(const std::string& name, int rows, int cols, bool blocks) override {

@@ -37,6 +37,8 @@ struct TensorRead {
 // Rows as they are, `stride` bytes apart; the second one refuses an f32 that is not finite.
 Status place_copied(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 Status place_finite(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
+// Rows of f16 that must be finite -> f32.
+Status place_widened(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 // (rows, cols) f32 that must be finite -> (cols, stride / 4): each column becomes a row.
 Status place_transposed(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n);
 // (rows, cols / 8) bytes -> blocks of the kernel set. row is a multiple of sign_row_block, and n is one too unless the

@@ -80,6 +80,16 @@ Status place_finite(const KernelSet& kernels, const TensorRead& read, const uint
     return place_copied(kernels, read, piece, row, n);
 }
 
+Status place_widened(const KernelSet& kernels, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
+    const auto cols = static_cast<size_t>(read.cols);
+    for (size_t r = row; r < row + n; ++r, piece += read.row_bytes) {
+        auto* out = reinterpret_cast<float*>(static_cast<uint8_t*>(read.destination) + r * read.stride);
+        kernels.f16_to_f32(out, reinterpret_cast<const uint16_t*>(piece), read.cols);
+        if (const size_t i = first_not_finite(out, cols); i < cols) return not_finite(read, r * cols + i);
+    }
+    return {};
+}
+
 Status place_transposed(const KernelSet&, const TensorRead& read, const uint8_t* piece, size_t row, size_t n) {
     const auto cols = static_cast<size_t>(read.cols);
     const auto* from = reinterpret_cast<const float*>(piece);

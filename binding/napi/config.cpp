@@ -70,6 +70,8 @@ bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     fields.integer("group", 0, 256, &out->group);
     fields.boolean("mid_scale", &out->mid_scale);
     fields.boolean("layernorm", &out->layernorm);
+    fields.boolean("column", &out->column);
+    fields.boolean("half", &out->half);
     fields.boolean("bias", &out->bias);
     fields.boolean("norm_in", &out->norm_in);
     fields.integer("rotation", 0, kMaxDim, &out->rotation);
@@ -79,7 +81,7 @@ bool read_kind(Napi::Env env, Napi::Value value, LinearKind* out) {
     return fields.ok();
 }
 
-// One linear has at most 7 tensors; the embedding, the head and the norms are few.
+// One linear has at most 9 tensors; the embedding, the head and the norms are few.
 constexpr size_t kMaxTensors = static_cast<size_t>(kMaxLayers) * 64 + 64;
 constexpr size_t kMaxNames = kMaxTensors * 64;
 

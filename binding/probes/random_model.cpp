@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/math.h"
 #include "probes/available_memory.h"
 #include "model/bind.h"
 
@@ -70,7 +71,8 @@ Fill choose_fill(const TensorRead& read, uint64_t tensor, int inputs, bool bytes
     Fill fill{&read, tensor};
     switch (read.holds) {
         case TensorRead::Holds::floats: {
-            const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
+            // a column is multiplied by about as many numbers as a row of the matrix
+            const bool scale = read.name.ends_with(".h") || read.name.ends_with(".v") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
             if (read.name.ends_with(".bias")) {
                 fill.spread = 0.1f;
             } else if (read.name.ends_with(".conv") || read.name.ends_with(".time_bias")) {
@@ -118,7 +120,13 @@ void fill_floats(const Fill& fill, uint64_t seed, uint8_t* out) {
     for (int i = 0; i < fill.read->cols; ++i, seed += kGolden) {
         const float uniform = static_cast<float>(mixed(seed) >> 40) * 0x1p-23f - 1.0f;  // -1..1, exact
         const float value = fill.middle + fill.spread * uniform;
-        std::memcpy(out + 4 * static_cast<size_t>(i), &value, 4);
+        const auto at = static_cast<size_t>(i);
+        if (fill.read->type == FileType::f16) {
+            const uint16_t half = f16_from_f32(value);
+            std::memcpy(out + 2 * at, &half, 2);
+        } else {
+            std::memcpy(out + 4 * at, &value, 4);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ public:
     // A task prepares activations of one token, one matrix's or all of those that something stands in front of; or it multiplies
     // the rows of a band with the tokens of a span.
     void run(int task, int thread) override {
-        if (phase_ == Phase::finish) return finish(task);
+        if (phase_ == Phase::finish) return finish(task, thread);
         const Batch& batch = *batch_;
         if (phase_ == Phase::prepare) return prepare_shared(task, thread);
         const int span = task % batch.spans, band = task / batch.spans;
@@ -93,9 +93,8 @@ private:
     // meets another, so all matrices of a token are prepared before the next token's.
     bool shares_front() const { return group_.front_cols > 0 && batch_->stage == 0; }
 
-    const float* input(const ProductPlan& product, int t, int thread) {
+    const float* input(const Linear& linear, int t, int thread) {
         const float* x = x_ + static_cast<size_t>(t) * x_stride_;
-        const Linear& linear = *targets_[product.index].linear;
         if (!linear.front.any()) return x;
         float* made = at<float>(group_.front, static_cast<size_t>(thread) * group_.front_cols);
         Fronted& held = fronted_[thread];
@@ -106,7 +105,7 @@ private:
     }
 
     void prepare(const ProductPlan& product, int t, int slot, int thread) {
-        const float* x = batch_->stage > 0 ? inner_row(product, t) : input(product, t, thread);
+        const float* x = batch_->stage > 0 ? inner_row(product, t) : input(*targets_[product.index].linear, t, thread);
         const Matrix& matrix = matrix_of(product);
         matrix.kind->prepare(kernels_, matrix, product.tiling, x, prepared(product, slot));
     }
@@ -127,7 +126,7 @@ private:
         for (int j = i; j < end; ++j) span_in_[thread][j] = static_cast<int16_t>(tokens.first);
     }
 
-    // LayerNorm and bias of the next linears that have equally many rows, some outputs at a time: a LayerNorm of several
+    // Column, LayerNorm and bias of the next linears that have equally many rows, some outputs at a time: a LayerNorm of several
     // takes less time each. A single token's take less time than a hand-over.
     int next_outputs() {
         if (finished_end_ == group_.count) return -1;
@@ -136,7 +135,7 @@ private:
         bool idle = true;
         while (finished_end_ < group_.count && targets_[finished_end_].linear->rows == first->linear->rows) {
             const Linear& linear = *targets_[finished_end_++].linear;
-            idle = idle && !linear.layernorm && !linear.bias;
+            idle = idle && !linear.u && !linear.layernorm && !linear.bias;
         }
         outputs_ = static_cast<int>(targets_ + finished_end_ - first) * n_;
         const int threads = crew_.pool ? crew_.pool->threads() : 1;
@@ -144,13 +143,15 @@ private:
         return idle ? 0 : (outputs_ + together_ - 1) / together_;
     }
 
-    void finish(int task) const {
+    void finish(int task, int thread) {
         const auto row = [&](int i) { return finished_[i / n_].out + static_cast<size_t>(i % n_) * finished_[i / n_].stride; };
         const int first = task * together_, end = std::min(outputs_, first + together_), rows = finished_[0].linear->rows;
         float* normed[kNormTogether] = {};
         int count = 0;
         for (int i = first; i < end; ++i) {
-            if (finished_[i / n_].linear->layernorm) normed[count++] = row(i);
+            const Linear& linear = *finished_[i / n_].linear;
+            if (linear.u) kernels_.add_column(row(i), linear.u, rows, linear.v, input(linear, i % n_, thread), linear.cols);
+            if (linear.layernorm) normed[count++] = row(i);
         }
         kernels_.layernorm(normed, count, rows, 1e-5f);  // nn.LayerNorm's default eps
         for (int i = first; i < end; ++i) {

@@ -3,9 +3,8 @@
     python bench/reconstruct_recipes.py --teacher T.gguf --text valid.txt --first 0 --blocks 3 \
         "name=default" "name=plain loss=plain" "name=old absorb=0 order=together loss=plain importance=none lr=1e-3"
 
-Each recipe is a list of NAME=VALUE of `BlockFit`'s options (and of `kind` and `optimiser`; `columns=1` adds so many float
-columns to each linear, `columns_of=down_proj,o_proj` to these only). The blocks in front of the first one, and those behind the
-last, are the teacher's. One line of JSON for each recipe; the first tokens of the text are
+Each recipe is a list of NAME=VALUE of `BlockFit`'s options (and of `kind`, `optimiser` and `column`). The blocks in front of
+the first one, and those behind the last, are the teacher's. One line of JSON for each recipe; the first tokens of the text are
 fitted on, the last ones are held back.
 """
 
@@ -33,26 +32,20 @@ from onebit_distill.training.run_folder import sign_options  # noqa: E402
 from onebit_distill.training.settings import Settings  # noqa: E402
 from onebit_distill.training.trainer import DTYPES  # noqa: E402
 
-from float_columns import with_columns  # noqa: E402  isort: skip
-
 #: held back, in sequences twice as long as those that blocks are fitted on
 HELD_TOKENS = 8192
 
 
-def read_recipe(text: str, base: Settings) -> tuple[str, BlockFit, Settings, dict]:
-    """Name, options and settings of one recipe, and which float columns it has."""
+def read_recipe(text: str, base: Settings) -> tuple[str, BlockFit, Settings]:
+    """Name, options and settings of one recipe."""
     given = dict(part.split("=", 1) for part in text.split())
-    name = given.pop("name", text)
-    columns = {"rank": int(given.pop("columns", "0")), "wanted": given.pop("columns_of", "").split(",")}
-    columns["wanted"] = [one for one in columns["wanted"] if one]
+    name, column = given.pop("name", text), given.pop("column", "0") == "1"
     kinds = {item.name: {"int": int, "float": float, "str": str}[item.type] for item in fields(BlockFit)}
     options = BlockFit(**{key: kinds[key](given.pop(key)) for key in list(given) if key in kinds})
-    return name, options, replace(base, **given), columns
+    return name, options, replace(base, column=column, **given)
 
 
-def try_recipe(
-    teacher, calibration, held, first: int, blocks: int, options: BlockFit, settings: Settings, columns: dict
-) -> dict:
+def try_recipe(teacher, calibration, held, first: int, blocks: int, options: BlockFit, settings: Settings) -> dict:
     """calibration: int64 [N, T]; held: int64 [n, T']. Perplexity behind each block, errors and seconds."""
     torch.manual_seed(settings.seed)
     student = student_of(teacher, settings.kind, None, sign_options(settings))
@@ -68,8 +61,6 @@ def try_recipe(
             theirs = work.passed(teacher.model.layers[index], theirs)
             chosen = replace(options, absorb=0) if index == first else options
             fitter = work.fitter(student.model.layers[index], index, mine, theirs, chosen)
-            if columns["rank"] > 0:
-                fitter = with_columns(fitter, **columns)
             report = fitter.fit()
             mine = work.passed(student.model.layers[index], mine)
             found["perplexity"].append(round(check.behind(index, student.model.layers[index]), 2))
@@ -98,9 +89,9 @@ def main() -> None:
     if count + held.numel() > len(ids):
         sys.exit(f"{given.text} has {len(ids)} tokens, {count + held.numel()} are needed")
     for text in given.recipes:
-        name, options, settings, columns = read_recipe(text, Settings(precision="bf16", block=given.length))
+        name, options, settings = read_recipe(text, Settings(precision="bf16", block=given.length))
         started = time.perf_counter()
-        found = try_recipe(loaded.model, calibration, held, given.first, given.blocks, options, settings, columns)
+        found = try_recipe(loaded.model, calibration, held, given.first, given.blocks, options, settings)
         print(json.dumps({"recipe": name, **found, "all_seconds": round(time.perf_counter() - started, 1)}), flush=True)
 
 

@@ -153,12 +153,13 @@ def _add_train(commands) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from .training.transfer import run_transfer
+    from .training.transfer import run_transfer, settings_of_student
 
-    job = _job(arguments, "train")
+    job, defaults = _job(arguments, "train"), None
     if arguments.source is not None:
         job = replace(job, source=arguments.source, more={"from": str(arguments.source)})
-    _stopped(run_transfer(job, _settings(arguments), arguments.minutes), arguments.out)
+        defaults = settings_of_student(arguments.out, arguments.source)
+    _stopped(run_transfer(job, _settings(arguments, defaults), arguments.minutes), arguments.out)
 
 
 def _stopped(result, run: Path) -> None:
@@ -189,10 +190,12 @@ def _add_reconstruct(commands) -> None:
 
 def _reconstruct(arguments: argparse.Namespace) -> None:
     from .training.block_fit import BlockFit
-    from .training.reconstruct import DEFAULTS, run_reconstruction
+    from .training.reconstruct import defaults, run_reconstruction
+    from .training.settings import Settings
 
     options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
-    settings = _settings(arguments, DEFAULTS)
+    given = defaults(arguments.kind or Settings.kind, arguments.start or Settings.start)
+    settings = _settings(arguments, given)
     result = run_reconstruction(_job(arguments, "reconstruct"), settings, options, arguments.minutes)
     _stopped(result, arguments.out)
 
@@ -207,13 +210,14 @@ def _add_export(commands) -> None:
     parser.add_argument(
         "--dense", choices=("f32", "f16", "bf16", "q8"), default="f32", help="dense linears; default f32"
     )
+    parser.add_argument("--scales", choices=("f32", "f16"), default="f32", help="g, h and columns; default f32")
     parser.set_defaults(run=_export)
 
 
 def _export(arguments: argparse.Namespace) -> None:
     from .export.run import export_run
 
-    report = export_run(arguments.run_folder, arguments.output, arguments.embed, arguments.dense)
+    report = export_run(arguments.run_folder, arguments.output, arguments.embed, arguments.dense, arguments.scales)
     bits = report.bits_per_linear_weight
     print(f"{report.path}: {report.file_bytes:,} bytes, {bits:.3f} bits per linear weight")
     if report.exact_zeros:

@@ -60,10 +60,15 @@ DELTA = {
     "delta_conv": 4,
 }
 GATE = {"output_gate": True, "qk_norm": True, "activation": "gelu_tanh", "rope_dims": 8, "rope_scaling": LINEAR}
-#: kind of student, LayerNorm, changes of the config, how embedding and head are stored
+#: kind of student, LayerNorm, changes of the config, how embedding and head are stored, what else is not as usual
 CASES = {
     "onebit": ("onebit", True, {}, "f32"),
     "onebit without LayerNorm": ("onebit", False, {"tied_head": True}, "f32"),
+    "column": ("onebit", False, {}, "f32", {"column": True}),
+    "column and LayerNorm": ("onebit", True, {"biases": ("wq", "w2")}, "q8", {"column": True}),
+    "column of a chain": ("chain:2", False, {"architecture": "qwen3"}, "f32", {"column": True}),
+    "column, f16": ("onebit", False, {}, "q8", {"column": True, "scales": "f16"}),
+    "chain, f16": ("chain:1", True, {}, "q8", {"scales": "f16"}),
     "chain": ("chain:2", False, {"rope_scaling": LLAMA3}, "f32"),
     "chain with LayerNorm": ("chain:1", True, {"architecture": "qwen3"}, "q8"),
     "bitnet without LayerNorm": ("bitnet", False, {}, "f32"),
@@ -90,15 +95,24 @@ def run(engine, *arguments):
     return json.loads(done.stdout)
 
 
-def student(teacher, kind, layernorm, seed=5):
+def student(teacher, kind, layernorm, seed=5, column=False):
     """A start with scales and biases moved, as training would."""
-    made = student_of(teacher, kind, StartOptions(latent="magnitude"), SignOptions(layernorm=layernorm))
+    options = SignOptions(layernorm=layernorm, column=column)
+    made = student_of(teacher, kind, StartOptions(latent="magnitude"), options)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.dim() == 1:
                 parameter *= 1 + 0.1 * torch.randn(parameter.shape, generator=generator)
     return made
+
+
+@torch.no_grad()
+def round_vectors(model):
+    for layer in model.linears().values():
+        for name, parameter in layer.named_parameters():
+            if parameter.dim() == 1 and name != "bias":
+                parameter.copy_(parameter.half())
 
 
 @torch.no_grad()
@@ -109,10 +123,12 @@ def log_probabilities(model, ids):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_gives_the_trainers_log_probabilities(tmp_path, engine, case):
-    kind, layernorm, changes, embed = CASES[case]
-    made = student(tiny_llama(tiny_config(**changes)), kind, layernorm)
-    report = export_model(made, None, tmp_path / "s.obt", embed=embed)
+    kind, layernorm, changes, embed, more = (*CASES[case], {})[:5]
+    made = student(tiny_llama(tiny_config(**changes)), kind, layernorm, column=more.get("column", False))
+    report = export_model(made, None, tmp_path / "s.obt", embed=embed, scales=more.get("scales", "f32"))
     round_embeddings_as_exported(made, embed)
+    if more.get("scales") == "f16":
+        round_vectors(made)
     exact = ["--activations", "f32", "--kv", "f32", "--json"]
     scores = run(engine, "score", tmp_path / "s.obt", "--ids", ",".join(map(str, IDS)), *exact)
     found, wanted = np.array(scores["token_logprobs"][1:]), log_probabilities(made, IDS)

@@ -84,8 +84,12 @@ def test_compiled_functions_round_where_they_are_written_to():
 
 
 @pytest.mark.parametrize("folded", [True, False])
-def test_a_gate_with_its_product(folded):
-    layer = OneBitLinear(24, 40, True, SignOptions(False)).double()
+@pytest.mark.parametrize("column", [False, True])
+def test_a_gate_with_its_product(folded, column):
+    layer = OneBitLinear(24, 40, True, SignOptions(False, column=column)).double()
+    with torch.no_grad():
+        for index, parameter in enumerate(layer.parameters()):
+            parameter.copy_(seeded(*parameter.shape, seed=20 + index))
     gate, up = (seeded(2, 11, 24, seed=seed) for seed in (3, 4))
     plain = backward(lambda gate, up: [layer(F.silu(gate) * up)], gate, up)
     expected = [p.grad.clone() for p in layer.parameters()]
@@ -139,8 +143,8 @@ def test_hidden_loss(with_last):
     close(first, backward(lambda *states: plain(*states, *last), *used), 1e-5)
 
 
-def layers(gradient, zero_is_zero, rows=40):
-    options = SignOptions(False, gradient, zero_is_zero)
+def layers(gradient, zero_is_zero, rows=40, column=False):
+    options = SignOptions(False, gradient, zero_is_zero, column=column)
     made = [OneBitLinear(24, rows, True, options).double(), SignChain(rows, 24, rank=16, options=options).double()]
     with torch.no_grad():
         for layer in made:
@@ -153,8 +157,9 @@ def layers(gradient, zero_is_zero, rows=40):
 
 @pytest.mark.parametrize("gradient", SIGN_GRADIENTS)
 @pytest.mark.parametrize("zero_is_zero", [False, True])
-def test_signs_folded_once_have_the_gradients_of_those_folded_every_time(gradient, zero_is_zero):
-    every, once = layers(gradient, zero_is_zero), layers(gradient, zero_is_zero)
+@pytest.mark.parametrize("column", [False, True])
+def test_signs_folded_once_have_the_gradients_of_those_folded_every_time(gradient, zero_is_zero, column):
+    every, once = (layers(gradient, zero_is_zero, column=column) for _ in range(2))
     folds = fold_signs(once)
     assert len(folds) == 3
     inputs = [seeded(3, 24, seed=seed) for seed in (9, 10, 11)]

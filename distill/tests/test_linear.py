@@ -109,15 +109,38 @@ def test_bitnet_is_equation_2():
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["onebit", "chain"])
+@pytest.mark.parametrize("layernorm", [False, True])
+@FOLDED
+def test_a_column_is_added_before_the_layernorm(kind, layernorm, folded):
+    layers = []
+    for column in (False, True):
+        options = SignOptions(layernorm, fold_scales=folded, column=column)
+        made = SignChain(24, 40, 16, True, options) if kind == "chain" else OneBitLinear(24, 40, True, options)
+        layers.append(made.double())
+    plain, layer = layers
+    layer.load_state_dict(plain.state_dict(), strict=False)
+    with torch.no_grad():
+        for index, parameter in enumerate((layer.bias, layer.column_out, layer.column_in)):
+            parameter.copy_(seeded(*parameter.shape, seed=30 + index))
+    x = seeded(2, 3, 24, seed=9)
+    product = plain._multiply(plain._multiply(x, 0), 1) if kind == "chain" else plain._multiply(x)
+    product = product + (x @ layer.column_in)[..., None] * layer.column_out
+    expected = (normed(product) if layernorm else product) + layer.bias
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer(x[0, 0]), expected[0, 0], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("gradient", SIGN_GRADIENTS)
 @pytest.mark.parametrize("zero_is_zero", [False, True])
-def test_folded_and_apart_have_the_same_gradients(gradient, zero_is_zero):
+@pytest.mark.parametrize("column", [False, True])
+def test_folded_and_apart_have_the_same_gradients(gradient, zero_is_zero, column):
     found = []
     for folded in (True, False):
-        options = SignOptions(False, gradient, zero_is_zero, folded)
-        layers = [onebit(options=options), SignChain(40, 24, rank=16, options=options).double()]
+        options = SignOptions(False, gradient, zero_is_zero, folded, column)
+        layers = [OneBitLinear(24, 40, options=options).double(), SignChain(40, 24, rank=16, options=options).double()]
         with torch.no_grad():
-            for index, parameter in enumerate(layers[1].parameters()):
+            for index, parameter in enumerate(parameter for layer in layers for parameter in layer.parameters()):
                 parameter.copy_(seeded(*parameter.shape, seed=20 + index))
         x = seeded(3, 24, seed=9).requires_grad_()
         (layers[1](layers[0](x)) * seeded(3, 24, seed=10)).sum().backward()
@@ -176,5 +199,7 @@ def test_bad_options():
         SignOptions(gradient="steep")
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
         SignChain(24, 40, rank=12)
+    with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
+        BitNetLinear(24, 40, options=SignOptions(column=True))
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):
         fake_quantise(torch.zeros(2, 10), 4, group=4)

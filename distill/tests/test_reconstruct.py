@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from test_train import FAST, losses, made  # noqa: F401
 from tiny_model import tiny_config, tiny_llama
 
 from onebit_distill.cli import main
 from onebit_distill.errors import DistillError
-from onebit_distill.formats.obt_start import read_start
+from onebit_distill.export.student import pack_signs
+from onebit_distill.model.config import HF_LINEARS
 from onebit_distill.model.linear import OneBitLinear
 from onebit_distill.model.starts import student_of
 from onebit_distill.training.block_check import MixedCheck
@@ -28,8 +30,8 @@ from onebit_distill.training.block_fit import (
 )
 from onebit_distill.training.importance import output_importance, shrunk
 from onebit_distill.training.metrics import read_metrics
-from onebit_distill.training.reconstruct import BlockPace, Reconstruction, block_path
-from onebit_distill.training.run_folder import sign_options
+from onebit_distill.training.reconstruct import BlockPace, Reconstruction, block_path, defaults
+from onebit_distill.training.run_folder import load_student, read_run, sign_options
 from onebit_distill.training.settings import Settings
 from onebit_distill.training.time_budget import TimeBudget
 from onebit_distill.training.transfer import start_options
@@ -287,13 +289,35 @@ def test_exported_signs_are_those_that_were_trained(made, tmp_path):  # noqa: F8
     # the first step of a warm-up moves nothing
     assert main(["reconstruct", *where(made, run), *FAST, "--steps", "1", "--warmup", "1", *SHORT]) == 0
     assert main(["export", str(run), "-o", str(tmp_path / "made.obt")]) == 0
-    stored = read_start(str(tmp_path / "made.obt")).scales
-    for index in range(2):
-        fitted = load_file(block_path(run, index))
-        for name in NAMES:
-            found = stored[f"model.layers.{index}.{name}"]
-            assert torch.equal(found.negative, fitted[f"{name}.weight"] < 0)
-            assert torch.equal(found.g, fitted[f"{name}.input_factor"])
+    roles = {theirs: role for role, theirs in HF_LINEARS.items()}
+    with safe_open(tmp_path / "made.obt", framework="pt") as stored:
+        for index in range(2):
+            fitted = load_file(block_path(run, index))
+            for name in NAMES:
+                at = f"layers.{index}.{roles[name]}"
+                signs = torch.from_numpy(pack_signs(fitted[f"{name}.weight"]))
+                assert torch.equal(stored.get_tensor(f"{at}.sign"), signs)
+                for ours, part in (("g", "input_factor"), ("u", "column_out"), ("v", "column_in")):
+                    assert torch.equal(stored.get_tensor(f"{at}.{ours}"), fitted[f"{name}.{part}"])
+
+
+def test_a_column_is_fitted_where_nobody_says_otherwise_and_goes_along(made, tmp_path, capsys):  # noqa: F811
+    run, behind = tmp_path / "run", tmp_path / "behind"
+    assert main(["reconstruct", *where(made, run), *FAST, "--steps", "1", *SHORT]) == 0
+    assert read_run(run).settings.column
+    chain = ["reconstruct", *where(made, tmp_path / "chain"), *FAST, "--kind", "chain:1", "--steps", "1", *SHORT]
+    assert main(chain) == 0 and not read_run(tmp_path / "chain").settings.column
+    assert defaults("onebit", "x.obt")["column"] is False
+    # what goes on with a student is that student, unless it is told to be another
+    assert main(["train", *where(made, behind), *FAST, "--from", str(run), "--steps", "2"]) == 0
+    assert read_run(behind).settings.column
+    layers = load_student(behind)[0].linears(), load_student(run)[0].linears()
+    name = "model.layers.1.mlp.down_proj"
+    assert not torch.equal(layers[0][name].column_out, layers[1][name].column_out)
+    capsys.readouterr()
+    other = ["train", *where(made, tmp_path / "other"), *FAST, "--from", str(run), "--no-column", "--steps", "2"]
+    assert main(other) == 1
+    assert "made with column = True, now it is False" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["onebit", "chain:2"])

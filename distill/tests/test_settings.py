@@ -62,6 +62,8 @@ def test_the_command_line_wins_over_the_file():
         ("[optimiser]\nlr = '1e-3'", "ERR_BAD_OPTION"),
         ("[student]\nkind = 'twobit'", "ERR_BAD_OPTION"),
         ("[student]\nlayernorm = 1", "ERR_BAD_OPTION"),
+        ("[student]\ncolumn = true\nkind = 'dense'", "ERR_BAD_OPTION"),
+        ("[student]\ncolumn = true\nstart = 'x.obt'", "ERR_BAD_OPTION"),
         ("[schedule]\nbatch = 10\nmicro_batch = 4", "ERR_BAD_OPTION"),
         ("[loss]\ntop_k = 8", "ERR_BAD_OPTION"),  # needs fixed blocks
     ],

@@ -14,10 +14,12 @@ from onebit_distill.model.starts import (
     StartReport,
     StudentKind,
     start_chain,
+    start_column,
     start_onebit,
     student_of,
 )
 from onebit_distill.model.svid import Importance, svid_nmf, svid_svd
+from onebit_distill.studies.bits import bits_per_weight
 
 TINY = LlamaConfig(
     vocab_size=50, dim=32, hidden_dim=48, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, context_length=32
@@ -243,6 +245,43 @@ def test_weighted_svid_is_the_best_there_is():
     scaled = weights.applied(w).abs()
     u, s, vt = torch.linalg.svd(scaled)
     assert best == pytest.approx(float((scaled - s[0] * u[:, :1] @ vt[:1]).norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_column_is_the_best_beside_w(kind, weighted):
+    weights = importance(96, 64) if weighted else None
+    options = SignOptions(layernorm=False, column=True)
+    layer = OneBitLinear(64, 96, options=options) if kind == "onebit" else SignChain(64, 96, 40, options=options)
+    w = matrix()
+    rest = start_column(layer, w, weights)
+    column = (layer.column_out[:, None] * layer.column_in).detach()
+    torch.testing.assert_close(rest, w - column)
+    left = rest if weights is None else weights.applied(rest)
+    values = torch.linalg.svdvals((w if weights is None else weights.applied(w)).double())
+    assert float(left.double().norm()) == pytest.approx(float(values[1:].norm()), rel=1e-5)
+    sizes = [float(part.detach().square().mean()) for part in (layer.column_out, layer.column_in)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["onebit", "chain:1"])
+def test_a_column_brings_a_start_nearer(kind):
+    teacher, errors, bits = Llama(TINY), {}, {}
+    with torch.no_grad():
+        for layer in teacher.linears().values():
+            layer.weight += 0.3 * torch.outer(torch.randn(layer.out_features), torch.randn(layer.in_features))
+    for column in (False, True):
+        report = StartReport()
+        student = student_of(teacher, kind, options=SignOptions(layernorm=False, column=column), report=report)
+        errors[column], bits[column] = report.relative_errors, bits_per_weight(student)
+        for name, layer in student.linears().items():
+            made = product_of(layer) + (layer.column_out[:, None] * layer.column_in if column else 0)
+            w = teacher.linears()[name].weight
+            assert report.relative_errors[name] == pytest.approx(float((made - w).norm() / w.norm()), rel=1e-3)
+    assert all(errors[True][name] < errors[False][name] for name in errors[True])
+    sizes = [(layer.out_features, layer.in_features) for layer in student.linears().values()]
+    more = 16 * sum(rows + cols for rows, cols in sizes) / sum(rows * cols for rows, cols in sizes)
+    assert bits[True] - bits[False] == pytest.approx(more)
 
 
 def test_taking_importance_out_keeps_the_matrix_and_the_balance_of_its_scales():

@@ -111,6 +111,7 @@ export function typeOf(row: BenchRow): string {
 
 const TYPE_NAMES: Record<string, string> = {
   onebit: '1 bit',
+  column: '1 bit and a column',
   q1_0: 'Q1_0',
   ternary: 'ternary',
   q8: 'int8',

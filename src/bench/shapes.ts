@@ -120,13 +120,22 @@ export type ShapeName = keyof typeof SHAPES
 export const SHAPE_NAMES = Object.keys(SHAPES) as ShapeName[]
 
 /**
- * What the linears are stored as. onebit: signs, g, h and a LayerNorm, the paper's form. chain:B: two sign stages of
+ * What the linears are stored as. onebit: signs, g, h and a LayerNorm, the paper's form; column: without it, and with a column
+ * of floats beside the signs, as `distill` makes them. chain:B: two sign stages of
  * about B bits per weight. q1_0: signs with a scale per 128 columns. ternary: codes of two bits with a scale per 128 columns,
  * or as the published models of the shape have them; ternary:G: with a scale per G columns, 0 being one a row.
  */
-export type WeightType = 'onebit' | 'q1_0' | 'ternary' | `ternary:${TernaryGroup}` | 'f16' | 'q8' | `chain:${number}`
+export type WeightType =
+  | 'onebit'
+  | 'column'
+  | 'q1_0'
+  | 'ternary'
+  | `ternary:${TernaryGroup}`
+  | 'f16'
+  | 'q8'
+  | `chain:${number}`
 
-const PLAIN_TYPES: readonly string[] = ['onebit', 'q1_0', 'ternary', 'f16', 'q8'] satisfies WeightType[]
+const PLAIN_TYPES: readonly string[] = ['onebit', 'column', 'q1_0', 'ternary', 'f16', 'q8'] satisfies WeightType[]
 const TERNARY_TYPES: readonly string[] = TERNARY_GROUPS.map((group) => `ternary:${group}`)
 
 const FEWEST_CHAIN_BITS = 0.5
@@ -143,7 +152,7 @@ export function parseWeightType(text: string): WeightType {
   }
   throw badOption(
     'type',
-    `must be onebit, q1_0, ternary, ${TERNARY_TYPES.join(', ')}, f16, q8, or chain:B with B from ${FEWEST_CHAIN_BITS} to ${MOST_CHAIN_BITS} bits per weight, ` +
+    `must be onebit, column, q1_0, ternary, ${TERNARY_TYPES.join(', ')}, f16, q8, or chain:B with B from ${FEWEST_CHAIN_BITS} to ${MOST_CHAIN_BITS} bits per weight, ` +
       `not ${JSON.stringify(text)}`,
   )
 }
@@ -159,6 +168,9 @@ export function chainRank(rows: number, cols: number, bits: number): number {
 function linearKindOf(type: WeightType, shape: Shape, role: Role, rows: number, cols: number): LinearKind {
   if (GATE_ROLES.includes(role) && type !== 'f16') return { kind: 'dense', dtype: 'bf16', bias: false }
   if (type === 'onebit') return { kind: 'sign', rank: 0, mid_scale: false, layernorm: true, bias: false }
+  if (type === 'column') {
+    return { kind: 'sign', rank: 0, mid_scale: false, layernorm: false, bias: false, column: true, half: true }
+  }
   if (type === 'q1_0') return { kind: 'q1_0', bias: false }
   if (type === 'f16' || type === 'q8') return { kind: 'dense', dtype: type, bias: false }
   if (type.startsWith('ternary')) return ternaryKind(type, shape)

@@ -36,7 +36,7 @@ export const benchCommand: Command = {
     type: {
       type: 'string',
       value: 'T,…',
-      help: 'their type: onebit (default), chain:B (B bits), q1_0, ternary, q8, f16',
+      help: 'their type: onebit (default), column, chain:B (B bits), q1_0, ternary, q8, f16',
     },
     'n-prompt': { type: 'string', short: 'p', value: 'N,…', multiple: true, help: 'tokens of a prompt (default 512)' },
     'n-gen': { type: 'string', short: 'n', value: 'N,…', multiple: true, help: 'tokens to decode (default 128)' },

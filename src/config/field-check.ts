@@ -49,6 +49,13 @@ export function flag(path: string, value: unknown): boolean {
   return value
 }
 
+/** A flag that is left out where it would be false: with it, `{ [name]: true }`. */
+export function trueOrAbsent<N extends string>(path: string, fields: Fields, name: N): { [name in N]?: true } {
+  const value = fields[name]
+  if (value !== undefined && value !== true) fail(`${path}.${name}`, 'must be true or left out')
+  return value === true ? ({ [name]: true } as { [name in N]?: true }) : {}
+}
+
 export function oneOf<T extends string>(path: string, value: unknown, choices: readonly T[]): T {
   if (!choices.includes(value as T)) fail(path, `must be ${choices.join(' or ')}, found ${shown(value)}`)
   return value as T

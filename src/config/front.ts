@@ -1,5 +1,5 @@
 /** What stands in front of a matrix, whatever its kind. A file leaves out what there is not. */
-import { type Fields, fail, fieldsOf, flag, integer } from './field-check.js'
+import { type Fields, fail, fieldsOf, flag, integer, trueOrAbsent } from './field-check.js'
 import { LIMITS } from './limits.js'
 
 /** x -> H (s x): the normalised Walsh-Hadamard transform in blocks, in Sylvester's order, of x with turned signs. */
@@ -33,10 +33,9 @@ function checkRotation(path: string, value: unknown, cols: number): Rotation {
 
 /** The fields of Front among those of a kind. @throws OnebitError ERR_CONFIG, naming the field */
 export function checkFront(path: string, fields: Fields, cols: number): Front {
-  const { norm_in, rotation } = fields
-  if (norm_in !== undefined && norm_in !== true) fail(`${path}.norm_in`, 'must be true or left out')
+  const { rotation } = fields
   return {
-    ...(norm_in === true && { norm_in }),
+    ...trueOrAbsent(path, fields, 'norm_in'),
     ...(rotation !== undefined && { rotation: checkRotation(`${path}.rotation`, rotation, cols) }),
   }
 }

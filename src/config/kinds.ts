@@ -1,5 +1,5 @@
 /** How one matrix is stored. */
-import { type Fields, fail, fieldsOf, flag, integer, oneOf } from './field-check.js'
+import { type Fields, fail, fieldsOf, flag, integer, oneOf, trueOrAbsent } from './field-check.js'
 import { checkFront, FRONT_KEYS, type Front } from './front.js'
 import { LIMITS } from './limits.js'
 
@@ -39,6 +39,10 @@ export interface SignMatrix {
   layernorm: boolean
   /** a vector is added to y */
   bias: boolean
+  /** a column of floats beside the signs: y += u (v · x), before LayerNorm */
+  column?: true
+  /** g, mid, h, u and v are f16 in the file, not f32 */
+  half?: true
 }
 
 /** Signs with one f16 scale per row and 128 columns: GGUF's Q1_0. */
@@ -61,12 +65,13 @@ export interface TernaryMatrix {
 
 const KEYS = {
   dense: ['kind', 'dtype', 'bias'],
-  sign: ['kind', 'rank', 'mid_scale', 'layernorm', 'bias'],
+  sign: ['kind', 'rank', 'mid_scale', 'layernorm', 'bias', 'column', 'half'],
   q1_0: ['kind', 'bias'],
   ternary: ['kind', 'group', 'bias'],
 } as const
 
-const FRONT = new Set<string>(FRONT_KEYS)
+/** What a file leaves out where there is none of it. */
+const LEFT_OUT = new Set<string>([...FRONT_KEYS, 'column', 'half'])
 
 /** Columns of a matrix come in multiples of this. */
 export function columnUnit(kind: LinearKind): number {
@@ -94,7 +99,7 @@ function checkFields(path: string, value: unknown): MatrixKind {
     'q1_0',
     'ternary',
   ] as const)
-  const fields = fieldsOf(path, value, [...KEYS[kind], ...FRONT_KEYS], FRONT)
+  const fields = fieldsOf(path, value, [...KEYS[kind], ...FRONT_KEYS], LEFT_OUT)
   const bias = flag(`${path}.bias`, fields.bias)
   if (kind === 'dense') return { kind, dtype: oneOf(`${path}.dtype`, fields.dtype, DENSE_TYPES), bias }
   if (kind === 'q1_0') return { kind, bias }
@@ -103,7 +108,9 @@ function checkFields(path: string, value: unknown): MatrixKind {
   if (rank % 8 !== 0) fail(`${path}.rank`, `must be a multiple of 8, found ${rank}`)
   const mid_scale = flag(`${path}.mid_scale`, fields.mid_scale)
   if (mid_scale && rank === 0) fail(`${path}.mid_scale`, 'needs a rank above 0')
-  return { kind, rank, mid_scale, layernorm: flag(`${path}.layernorm`, fields.layernorm), bias }
+  const layernorm = flag(`${path}.layernorm`, fields.layernorm)
+  const more = { ...trueOrAbsent(path, fields, 'column'), ...trueOrAbsent(path, fields, 'half') }
+  return { kind, rank, mid_scale, layernorm, bias, ...more }
 }
 
 /** The kind of a matrix with that many columns. @throws OnebitError ERR_CONFIG, naming the field */

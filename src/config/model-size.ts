@@ -66,7 +66,8 @@ export function describeKind(kind: LinearKind): string {
     return `ternary, ${scales}${bias}`
   }
   const stages = kind.rank === 0 ? 'signs with g and h' : `2 sign stages of rank ${kind.rank}`
-  return `${stages}${kind.layernorm ? ', LayerNorm' : ''}${bias}`
+  const column = kind.column ? ', a column of floats' : ''
+  return `${stages}${kind.half ? ' (f16)' : ''}${column}${kind.layernorm ? ', LayerNorm' : ''}${bias}`
 }
 
 /** Kinds of the linears with the layers and roles that have them: usually one line. */

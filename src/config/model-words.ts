@@ -26,6 +26,7 @@ const KIND_WORDS: Readonly<Record<string, string>> = {
 const FEATURES: readonly ((config: ModelConfig) => string | undefined)[] = [
   ({ linears }) => (Object.values(linears).some((kind) => kind.rotation) ? 'rotated' : undefined),
   ({ linears }) => (Object.values(linears).some(isChain) ? 'chains of two' : undefined),
+  ({ linears }) => (Object.values(linears).some(hasColumn) ? 'columns of floats beside the signs' : undefined),
   ({ linears }) => (Object.values(linears).some((kind) => kind.norm_in) ? 'norms in front of matrices' : undefined),
   ({ delta_layers: { length }, n_layers }) =>
     length > 0 ? `recurrent (DeltaNet) in ${length} of ${n_layers} layers` : undefined,
@@ -34,6 +35,10 @@ const FEATURES: readonly ((config: ModelConfig) => string | undefined)[] = [
 
 function isChain(kind: LinearKind): boolean {
   return kind.kind === 'sign' && kind.rank > 0
+}
+
+function hasColumn(kind: LinearKind): boolean {
+  return kind.kind === 'sign' && kind.column === true
 }
 
 function kindWord(kind: LinearKind): string {

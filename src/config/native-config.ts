@@ -47,6 +47,8 @@ export interface NativeLinearKind {
   rank: number
   mid_scale: boolean
   layernorm: boolean
+  column: boolean
+  half: boolean
   bias: boolean
   norm_in: boolean
   /** the block; 0: not rotated */
@@ -84,13 +86,30 @@ function nativeKind(kind: LinearKind): NativeLinearKind {
     rotation: kind.rotation?.block ?? 0,
     rotation_signs: kind.rotation?.signs === true,
   }
-  const numbers = { form: 0, dtype: 0, group: 0, rank: 0, mid_scale: false, layernorm: false } as const
+  const numbers = {
+    form: 0,
+    dtype: 0,
+    group: 0,
+    rank: 0,
+    mid_scale: false,
+    layernorm: false,
+    column: false,
+    half: false,
+  } as const
   const plain = { ...numbers, bias: kind.bias, ...front }
   switch (kind.kind) {
     case 'dense':
       return { ...plain, dtype: DTYPES[kind.dtype] }
     case 'sign':
-      return { ...plain, form: 1, rank: kind.rank, mid_scale: kind.mid_scale, layernorm: kind.layernorm }
+      return {
+        ...plain,
+        form: 1,
+        rank: kind.rank,
+        mid_scale: kind.mid_scale,
+        layernorm: kind.layernorm,
+        column: kind.column === true,
+        half: kind.half === true,
+      }
     case 'q1_0':
       return { ...plain, form: 2 }
     case 'ternary':

@@ -148,18 +148,12 @@ export function matrixTensors(
       return [tensor('codes', 'U8', rows, cols / 4), scale, ...bias]
     }
     case 'sign': {
-      if (kind.rank === 0) {
-        return [tensor('g', 'F32', cols), tensor('sign', 'U8', rows, cols / 8), tensor('h', 'F32', rows), ...bias]
-      }
-      const mid = kind.mid_scale ? [tensor('mid', 'F32', kind.rank)] : []
-      return [
-        tensor('g', 'F32', cols),
-        tensor('sign1', 'U8', kind.rank, cols / 8),
-        ...mid,
-        tensor('sign2', 'U8', rows, kind.rank / 8),
-        tensor('h', 'F32', rows),
-        ...bias,
-      ]
+      const floats = (suffix: string, length: number) => tensor(suffix, kind.half ? 'F16' : 'F32', length)
+      const behind = [floats('h', rows), ...(kind.column ? [floats('u', rows), floats('v', cols)] : []), ...bias]
+      if (kind.rank === 0) return [floats('g', cols), tensor('sign', 'U8', rows, cols / 8), ...behind]
+      const mid = kind.mid_scale ? [floats('mid', kind.rank)] : []
+      const halves = [tensor('sign1', 'U8', kind.rank, cols / 8), ...mid, tensor('sign2', 'U8', rows, kind.rank / 8)]
+      return [floats('g', cols), ...halves, ...behind]
     }
   }
 }

@@ -94,6 +94,10 @@ LinearKind some_kind(Random& random, int cols, int rows) {
         kind.dtype = one_of(random, {DType::f32, DType::f16, DType::bf16, DType::q8, DType::q8});
     }
     kind.bias = random.chance(5);
+    if (kind.form == LinearKind::Form::sign) {
+        kind.column = random.chance(3);
+        kind.half = random.chance(3);
+    }
     return kind;
 }
 
@@ -412,8 +416,8 @@ void describe(const Case& test) {
                 c.delta_v_heads, c.delta_k_dim, c.delta_v_dim, c.delta_conv, c.delta_tiled);
     for (const NamedKind& named : test.kinds) {
         const LinearKind& k = named.kind;
-        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d bias %d norm %d rotation %d %d\n", named.name.c_str(),
-                    static_cast<int>(k.form), static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.bias, k.norm_in,
+        std::printf("  %s: form %d dtype %d group %d rank %d mid %d ln %d column %d half %d bias %d norm %d rotation %d %d\n", named.name.c_str(),
+                    static_cast<int>(k.form), static_cast<int>(k.dtype), k.group, k.rank, k.mid_scale, k.layernorm, k.column, k.half, k.bias, k.norm_in,
                     k.rotation, k.rotation_signs);
     }
 }

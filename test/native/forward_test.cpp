@@ -77,6 +77,11 @@ std::vector<Case> cases() {
     two_stages.rope.original_context = 64;
     const LinearKind rank = chain(72, true, false, true), f16 = dense(DType::f16);
     add("chain-int8", two_stages, rank, f16, Activations::int8, DType::f16);
+    LinearKind column = sign;
+    column.column = column.half = true;
+    add("column-int8", onebit, column, q8, Activations::int8, DType::f16);
+    column.layernorm = false;
+    add("column-f32", one_layer(onebit), column, q8, Activations::f32, DType::f32);
     add("chain-f32", two_stages, rank, f16, Activations::f32, DType::q8);
     add("chain-int4", one_layer(two_stages), rank, f16, Activations::int4, DType::f16);
     Config qwen3 = small_config();

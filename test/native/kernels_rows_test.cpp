@@ -166,6 +166,21 @@ bool elementwise_case(uint64_t seed) {
            });
 }
 
+bool add_column_case(uint64_t seed) {
+    Row row(seed);
+    const int rows = row.n, cols = check::some_size(row.random, 5000);
+    const float *y = row.floats(first), *u = row.floats(second);
+    std::vector<float> v(static_cast<size_t>(cols)), want(y, y + rows);
+    float* x = third.place<float>(v.size(), row.at_end);
+    for (size_t i = 0; i < v.size(); i++) v[i] = row.random.unit(), x[i] = row.random.unit();
+    const float along = lanes_dot(v, std::vector<float>(x, x + cols));
+    for (int r = 0; r < rows; r++) want[static_cast<size_t>(r)] = fmaf(along, u[r], want[static_cast<size_t>(r)]);
+    return same_everywhere<float>("add_column", seed, row, want.size(), want, [&](const KernelSet* s, float* out) {
+        memcpy(out, y, want.size() * 4);
+        s->add_column(out, u, rows, v.data(), x, cols);
+    });
+}
+
 bool rmsnorm_case(uint64_t seed) {
     Row row(seed);
     const size_t n = static_cast<size_t>(row.n);
@@ -565,6 +580,7 @@ int main() {
     check::family("quantize", check::cases(), quantize_case);
     check::family("quantize4", check::cases(), quantize4_case);
     check::family("elementwise", check::cases(), elementwise_case);
+    check::family("add_column", check::cases(), add_column_case);
     check::family("rmsnorm", check::cases(), rmsnorm_case);
     check::family("layernorm", check::cases(), layernorm_case);
     check::family("rope", check::cases(), rope_case);

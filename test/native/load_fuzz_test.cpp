@@ -62,6 +62,7 @@ Given small_model(const std::string& path, const KernelSet& kernels, std::vector
     sign.layernorm = true;
     chain.rank = 16;
     chain.mid_scale = true;
+    chain.column = sign.half = true;
     grouped.form = LinearKind::Form::grouped;
     dense.bias = true;
     ternary.form = plain.form = LinearKind::Form::ternary;
@@ -129,7 +130,7 @@ void mutate_kind(Contents* contents, Random& random) {
     if (contents->kinds.empty()) return;
     NamedKind& named = contents->kinds[random.below(contents->kinds.size())];
     LinearKind& kind = named.kind;
-    switch (random.below(9)) {
+    switch (random.below(11)) {
         case 0: kind.form = static_cast<LinearKind::Form>(random.below(4)); break;
         case 1: kind.dtype = static_cast<DType>(random.below(5)); break;
         case 2: kind.rank = static_cast<int32_t>(interesting(random, kind.rank)); break;
@@ -138,6 +139,8 @@ void mutate_kind(Contents* contents, Random& random) {
         case 5: kind.bias = !kind.bias; break;
         case 6: named = contents->kinds[random.below(contents->kinds.size())]; break;
         case 7: named.name += "x"; break;
+        case 8: kind.column = !kind.column; break;
+        case 9: kind.half = !kind.half; break;
         default: contents->kinds.pop_back(); break;
     }
 }

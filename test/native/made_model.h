@@ -130,11 +130,14 @@ inline std::vector<uint8_t> bytes_of(const TensorRead& read, int inputs, bool in
         }
     } else {
         const bool bias = read.name.ends_with(".bias");
-        const bool scale = read.name.ends_with(".h") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
+        const bool scale = read.name.ends_with(".h") || read.name.ends_with(".v") || read.name.ends_with(".mid") || read.name.ends_with(".scale");
         const float middle = scale ? size / (int8_rows ? 73.3f : 1.0f) : 1.0f;
-        const bool decay = read.name.ends_with(".decay"), even_ones = read.name.ends_with(".conv") || read.name.ends_with(".time_bias");
+        const bool decay = read.name.ends_with(".decay"), even_ones = read.name.ends_with(".conv") || read.name.ends_with(".time_bias") ||
+                                                                     read.name.ends_with(".u");
         for (size_t i = 0; i < count; ++i) {
-            put(i, bias ? even(0.1f) : even_ones ? even(1) : decay ? random.uniform(-2, 0) : middle * random.uniform(0.5f, 1.5f));
+            const float value = bias ? even(0.1f) : even_ones ? even(1) : decay ? random.uniform(-2, 0) : middle * random.uniform(0.5f, 1.5f);
+            if (read.type == FileType::f16) put(i, f16_from_f32(value));
+            else put(i, value);
         }
     }
     return bytes;

@@ -96,7 +96,7 @@ LinearKind chain() {
     LinearKind kind;
     kind.form = LinearKind::Form::sign;
     kind.rank = 16;
-    kind.mid_scale = kind.bias = kind.layernorm = true;
+    kind.mid_scale = kind.bias = kind.layernorm = kind.column = true;
     return kind;
 }
 

@@ -38,9 +38,18 @@ LinearKind ternary(int group) {
     return made;
 }
 
+LinearKind column(bool half) {
+    LinearKind made = kind(LinearKind::Form::sign);
+    made.column = true;
+    made.half = half;
+    return made;
+}
+
 const Case kCases[] = {
     {"random-sign", kind(LinearKind::Form::sign), kind(LinearKind::Form::dense, DType::q8)},
     {"random-chain", kind(LinearKind::Form::sign, DType::f32, 136), kind(LinearKind::Form::grouped)},
+    {"random-column", column(false), kind(LinearKind::Form::dense, DType::q8)},
+    {"random-column-half", column(true), kind(LinearKind::Form::dense, DType::q8)},
     {"random-grouped", kind(LinearKind::Form::grouped), kind(LinearKind::Form::dense, DType::f16)},
     {"random-f16", kind(LinearKind::Form::dense, DType::f16), kind(LinearKind::Form::dense, DType::bf16)},
     {"random-ternary", ternary(128), ternary(64)},

@@ -235,6 +235,7 @@ struct Linear {
     std::vector<Matrix> stages;
     bool ternary = false;  // rounds to 8 bits where signs round to 4
     bool layernorm = false;
+    Floats u, v;  // the column beside signs; empty: none
     Floats bias;
     Floats norm_in, rotation_signs;  // empty: none
     float norm_eps = 0;
@@ -253,9 +254,16 @@ struct Linear {
     Floats times(Floats x, Activations activations) const {
         if (!norm_in.empty()) rmsnorm(x.data(), norm_in.data(), static_cast<int>(x.size()), norm_eps);
         if (rotation > 0) turn_signs(x), hadamard(x, rotation);
+        const Floats given = x;
         for (const Matrix& stage : stages) {
             const bool rounds = activations != Activations::f32 && stage.w.empty();
             x = stage.times(x, rounds, activations == Activations::int4 && stage.signs && !ternary ? 7 : 127);
+        }
+        if (!u.empty()) {
+            Lanes lanes;
+            for (size_t i = 0; i < v.size(); ++i) lanes.multiply_add(static_cast<int>(i), v[i], given[i]);
+            const float along = lanes.total();
+            for (size_t i = 0; i < u.size(); ++i) x[i] = std::fma(along, u[i], x[i]);
         }
         if (layernorm) reference::layernorm(x.data(), static_cast<int>(x.size()), 1e-5f);
         for (size_t i = 0; i < bias.size(); ++i) x[i] += bias[i];
@@ -275,11 +283,13 @@ inline Linear linear_of(const File& file, const std::string& name, const LinearK
     }
     if (kind.form == LinearKind::Form::sign) {
         const bool chain = kind.rank > 0;
+        const auto vector = [&](const char* suffix) { return kind.half ? halves_of(part(suffix)) : floats_of(part(suffix)); };
         out.stages.push_back(signs_of(part(chain ? ".sign1" : ".sign"), chain ? kind.rank : rows, cols));
         if (chain) out.stages.push_back(signs_of(part(".sign2"), rows, kind.rank));
-        if (chain && kind.mid_scale) out.stages[1].in_scale = floats_of(part(".mid"));
-        out.stages[0].in_scale = floats_of(part(".g"));
-        out.stages.back().out_scale = floats_of(part(".h"));
+        if (chain && kind.mid_scale) out.stages[1].in_scale = vector(".mid");
+        out.stages[0].in_scale = vector(".g");
+        out.stages.back().out_scale = vector(".h");
+        if (kind.column) out.u = vector(".u"), out.v = vector(".v");
     } else if (kind.form == LinearKind::Form::grouped) {
         Matrix m = signs_of(part(".sign"), rows, cols);
         m.group_scale = halves_of(part(".scale"));

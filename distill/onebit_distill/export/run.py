@@ -19,7 +19,7 @@ def validation_scores(run: Path) -> dict[str, float]:
 
 
 def export_run(
-    run: Path, output: Path, embed: str = "q8", dense: str = "f32", more: dict[str, Any] | None = None
+    run: Path, output: Path, embed: str = "q8", dense: str = "f32", scales: str = "f32", more: dict[str, Any] | None = None
 ) -> ExportReport:
     """The last checkpoint as a `.obt` file with config, tokenizer, template and provenance.
 
@@ -35,4 +35,4 @@ def export_run(
         "scores": validation_scores(run),
         **(more or {}),
     }
-    return export_model(model, load_text(run), output, embed, described, dense=dense)
+    return export_model(model, load_text(run), output, embed, described, dense=dense, scales=scales)

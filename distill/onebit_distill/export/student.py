@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
 from ..model.llama import Llama
 
 _ENCODINGS = ("f32", "f16", "bf16", "q8")
+SCALES = ("f32", "f16")
+_TOO_LARGE = "Export with --scales f32."
 
 
 def _numpy(values: Tensor) -> np.ndarray:
@@ -64,6 +67,15 @@ def round_embeddings_as_exported(model: Llama, embed: str = "q8") -> Llama:
     return model
 
 
+def _halves(name: str, values: np.ndarray, hint: str) -> np.ndarray:
+    """float16 of the same numbers; what was not finite before is left to whoever looks for that."""
+    with np.errstate(over="ignore"):
+        half = values.astype("<f2")
+    if not np.isfinite(half[np.isfinite(values)]).all():
+        raise DistillError("ERR_NOT_EXPORTABLE", f"{name} has weights beyond f16's range", hint)
+    return half
+
+
 def _dense_tensors(name: str, weight: Tensor, dtype: str) -> dict[str, np.ndarray]:
     if dtype == "q8":
         rows, scale = q8_rows(weight)
@@ -72,13 +84,7 @@ def _dense_tensors(name: str, weight: Tensor, dtype: str) -> dict[str, np.ndarra
         bits = weight.detach().cpu().to(torch.bfloat16).contiguous().view(torch.int16).numpy()
         return {f"{name}.weight": bits.view("<u2")}
     values = _numpy(weight)
-    if dtype == "f16":
-        half = values.astype("<f2")
-        if not np.isfinite(half).all():
-            message = f"{name} has weights beyond f16's range"
-            raise DistillError("ERR_NOT_EXPORTABLE", message, "Choose f32 or q8.")
-        return {f"{name}.weight": half}
-    return {f"{name}.weight": values}
+    return {f"{name}.weight": _halves(name, values, "Choose f32 or q8.") if dtype == "f16" else values}
 
 
 def _centred(layer: BitNetLinear) -> Tensor:
@@ -86,39 +92,54 @@ def _centred(layer: BitNetLinear) -> Tensor:
     return weight - weight.mean()
 
 
-def _kind_of(name: str, layer: nn.Module, dense: str) -> Kind:
+def _kind_of(name: str, layer: nn.Module, dense: str, half: bool) -> Kind:
     bias = layer.bias is not None
-    if isinstance(layer, OneBitLinear):
-        return sign_kind(0, False, layer.options.layernorm, bias)
-    if isinstance(layer, SignChain):
-        return sign_kind(layer.rank, True, layer.options.layernorm, bias)
+    if isinstance(layer, (OneBitLinear, SignChain)):
+        rank = layer.rank if isinstance(layer, SignChain) else 0
+        return sign_kind(rank, rank > 0, layer.options.layernorm, bias, column=layer.column_out is not None, half=half)
     if isinstance(layer, BitNetLinear):
         if layer.options.layernorm:
             message = f"{name} has BitNet's LayerNorm in front of the product, which a .obt file cannot say"
             raise DistillError("ERR_NOT_EXPORTABLE", message, "Train kind onebit, or bitnet without LayerNorm.")
-        return sign_kind(0, False, False, bias)
+        return sign_kind(0, False, False, bias, half=half)
     if isinstance(layer, Dense):
         return dense_kind(dense, bias)
     raise DistillError("ERR_NOT_EXPORTABLE", f"{name} is a {type(layer).__name__}, which a .obt file cannot hold")
 
 
-def _linear_tensors(name: str, layer: nn.Module, dense: str) -> dict[str, np.ndarray]:
+def _shared(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Two vectors whose products alone count, by a power of two made about as large as each other: f16 has room for
+    neither very large nor very small ones."""
+    largest, other = float(a.detach().abs().max()), float(b.detach().abs().max())
+    share = 2.0 ** round(math.log2(largest / other) / 2) if 0 < largest < math.inf and 0 < other < math.inf else 1.0
+    return _numpy(a / share), _numpy(b * share)
+
+
+def _sign_vectors(name: str, layer: OneBitLinear | SignChain, half: bool) -> dict[str, np.ndarray]:
+    """g, mid, h, u and v, as far as there are."""
+    pairs = [("g", layer.input_factor, "h", layer.weight_scale)]
+    if layer.column_out is not None:
+        pairs.append(("v", layer.column_in, "u", layer.column_out))
+    out: dict[str, np.ndarray] = {}
+    for first, a, second, b in pairs:
+        out[first], out[second] = _shared(a, b) if half else (_numpy(a), _numpy(b))
+    if isinstance(layer, SignChain):
+        out["mid"] = _numpy(layer.mid_scale)
+    return {key: _halves(f"{name}.{key}", value, _TOO_LARGE) if half else value for key, value in out.items()}
+
+
+def _linear_tensors(name: str, layer: nn.Module, dense: str, half: bool) -> dict[str, np.ndarray]:
     if isinstance(layer, OneBitLinear):
-        out = {"g": _numpy(layer.input_factor), "sign": pack_signs(layer.weight), "h": _numpy(layer.weight_scale)}
+        out = {"sign": pack_signs(layer.weight), **_sign_vectors(name, layer, half)}
     elif isinstance(layer, SignChain):
-        out = {
-            "g": _numpy(layer.input_factor),
-            "sign1": pack_signs(layer.weight1),
-            "mid": _numpy(layer.mid_scale),
-            "sign2": pack_signs(layer.weight2),
-            "h": _numpy(layer.weight_scale),
-        }
+        signs = {"sign1": pack_signs(layer.weight1), "sign2": pack_signs(layer.weight2)}
+        out = signs | _sign_vectors(name, layer, half)
     elif isinstance(layer, BitNetLinear):
-        centred = _centred(layer)
+        centred, dtype = _centred(layer), np.float16 if half else np.float32
         out = {
-            "g": np.ones(layer.in_features, np.float32),
+            "g": np.ones(layer.in_features, dtype),
             "sign": pack_signs(centred),
-            "h": np.full(layer.out_features, float(centred.abs().mean()), np.float32),
+            "h": np.full(layer.out_features, float(centred.abs().mean()), dtype),
         }
     else:
         dense_parts = _dense_tensors(name, layer.effective_weight(), dense)
@@ -154,8 +175,8 @@ def _norm_tensors(name: str, norm: nn.Module) -> dict[str, np.ndarray]:
 class _Tensors:
     """Makes tensors when the writer asks for them, one matrix at a time."""
 
-    def __init__(self, model: Llama, embed: str, dense: str) -> None:
-        self._model, self._embed, self._dense = model, embed, dense
+    def __init__(self, model: Llama, embed: str, dense: str, half: bool) -> None:
+        self._model, self._embed, self._dense, self._half = model, embed, dense, half
         self._made: dict[str, np.ndarray] = {}
 
     def __call__(self, spec: TensorSpec) -> np.ndarray:
@@ -183,7 +204,7 @@ class _Tensors:
             return _norm_tensors(f"layers.{layer}.{part}", block.get_submodule(_NORMS[part]))
         if part in ("conv", "decay", "time_bias"):
             return {name: _recurrence_tensor(part, block.linear_attn)}
-        return _linear_tensors(f"layers.{layer}.{part}", block.get_submodule(HF_LINEARS[part]), self._dense)
+        return _linear_tensors(f"layers.{layer}.{part}", block.get_submodule(HF_LINEARS[part]), self._dense, self._half)
 
 
 def _exact_zeros(model: Llama) -> int:
@@ -222,16 +243,17 @@ def export_model(
     provenance: dict[str, Any] | None = None,
     *,
     dense: str = "f32",
+    scales: str = "f32",
 ) -> ExportReport:
     """Writes `path`. teacher: whose tokenizer, template and sha256 go along (None: the file works with ids only).
 
-    embed: how embedding and head are stored, dense: how dense linears are (f32 | f16 | bf16 | q8). provenance: fields
-    to add, such as command and scores. Raises DistillError ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION,
+    embed: how embedding and head are stored, dense: how dense linears are (f32 | f16 | bf16 | q8), scales: how g and h and
+    a column beside signs are (f32 | f16). provenance: fields to add, such as command and scores. Raises DistillError ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION,
     ERR_TOKENIZER_FIT and those of `write_obt`; the target is replaced only when all went well.
     """
-    for option, value in (("embed", embed), ("dense", dense)):
-        if value not in _ENCODINGS:
-            raise DistillError("ERR_BAD_OPTION", f"{option} must be one of {', '.join(_ENCODINGS)}, found {value!r}")
+    for option, value, known in (("embed", embed, _ENCODINGS), ("dense", dense, _ENCODINGS), ("scales", scales, SCALES)):
+        if value not in known:
+            raise DistillError("ERR_BAD_OPTION", f"{option} must be one of {', '.join(known)}, found {value!r}")
     text = teacher.text if isinstance(teacher, Teacher) else teacher
     config = model.config
     if text is not None and text.tokenizer.get_vocab_size() > config.vocab_size:
@@ -239,13 +261,13 @@ def export_model(
         raise DistillError("ERR_TOKENIZER_FIT", message, "The tokenizer belongs to another model.")
     made = model.linears()
     kinds = {
-        (layer, role): _kind_of(name, made[name], dense)
+        (layer, role): _kind_of(name, made[name], dense, scales == "f16")
         for layer in range(config.n_layers)
         for role in config.roles(layer)
         for name in [f"model.layers.{layer}.{HF_LINEARS[role]}"]
     }
     obt = obt_config(config, kinds, dense_kind(embed), dense_kind(embed))
-    produce = _Tensors(model, embed, dense)
+    produce = _Tensors(model, embed, dense, scales == "f16")
     linear_bytes = 0
 
     def counted(spec: TensorSpec) -> np.ndarray:

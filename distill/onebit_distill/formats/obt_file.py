@@ -37,9 +37,12 @@ def dense_kind(dtype: str, bias: bool = False) -> Kind:
     return {"kind": "dense", "dtype": dtype, "bias": bias}
 
 
-def sign_kind(rank: int, mid_scale: bool, layernorm: bool, bias: bool) -> Kind:
-    """rank 0: one sign matrix with g and h; above: two, chained."""
-    return {"kind": "sign", "rank": rank, "mid_scale": mid_scale, "layernorm": layernorm, "bias": bias}
+def sign_kind(
+    rank: int, mid_scale: bool, layernorm: bool, bias: bool, *, column: bool = False, half: bool = False
+) -> Kind:
+    """rank 0: one sign matrix with g and h; above: two, chained. column: of floats, beside the signs; half: vectors are f16."""
+    kind = {"kind": "sign", "rank": rank, "mid_scale": mid_scale, "layernorm": layernorm, "bias": bias}
+    return kind | ({"column": True} if column else {}) | ({"half": True} if half else {})
 
 
 @dataclass(frozen=True)
@@ -90,16 +93,19 @@ def _matrix_tensors(name: str, kind: Kind, rows: int, cols: int, part: str) -> I
         if kind["dtype"] == "q8":
             yield spec("scale", "F32", rows)
     else:
-        rank = kind["rank"]
-        yield spec("g", "F32", cols)
+        rank, floats = kind["rank"], "F16" if kind.get("half") else "F32"
+        yield spec("g", floats, cols)
         if rank == 0:
             yield spec("sign", "U8", rows, cols // 8)
         else:
             yield spec("sign1", "U8", rank, cols // 8)
             if kind["mid_scale"]:
-                yield spec("mid", "F32", rank)
+                yield spec("mid", floats, rank)
             yield spec("sign2", "U8", rows, rank // 8)
-        yield spec("h", "F32", rows)
+        yield spec("h", floats, rows)
+        if kind.get("column"):
+            yield spec("u", floats, rows)
+            yield spec("v", floats, cols)
     if kind["bias"]:
         yield spec("bias", "F32", rows)
 

@@ -62,8 +62,8 @@ class _Tensors:
 def _layernorm(config: dict[str, Any]) -> bool:
     """Whether there is LayerNorm; ValueError unless the linears are single sign matrices with g and h."""
     signs = [kind for kind in config["linears"].values() if kind["kind"] == "sign"]
-    if not signs or any(kind["rank"] != 0 for kind in signs):
-        raise ValueError("its linears are not signs with g and h")
+    if not signs or any(kind["rank"] != 0 or kind.get("column") for kind in signs):
+        raise ValueError("its linears are not signs with g and h alone")
     found = {bool(kind["layernorm"]) for kind in signs}
     if len(found) > 1:
         raise ValueError("some of its linears have LayerNorm and some have not")

@@ -226,8 +226,10 @@ class _GatedProduct(torch.autograd.Function):
 
 def gated_product(gate: Tensor, up: Tensor, layer: nn.Module) -> Tensor:
     """`layer` of silu(gate) ⊙ up, [..., in] each."""
-    if isinstance(layer, OneBitLinear) and layer.folds is not None and gate.dtype == compute_dtype(gate):
-        return layer._finish(_GatedProduct.apply(gate, up, layer.folds[0], layer.weight))
+    is_folded = isinstance(layer, OneBitLinear) and layer.folds is not None
+    # a column wants the product in between, which is not kept here
+    if is_folded and layer.column_out is None and gate.dtype == compute_dtype(gate):
+        return layer._finish(_GatedProduct.apply(gate, up, layer.folds[0], layer.weight), gate)
     return layer(gated_silu(gate, up))
 
 
@@ -289,6 +291,8 @@ class SignOptions:
     #: multiply the signs by g and h instead of the activations before and behind them, as the official code does: the
     #: same up to rounding, with fewer numbers to multiply and none to keep whenever there are more tokens than features
     fold_scales: bool = True
+    #: a column of floats beside the signs: u (v · x) is added to the product
+    column: bool = False
 
     def __post_init__(self) -> None:
         if self.gradient not in SIGN_GRADIENTS:
@@ -303,6 +307,9 @@ class _SignLayer(nn.Module):
         super().__init__()
         self.in_features, self.out_features, self.options = in_features, out_features, options
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        #: u [out] and v [in] of a column of floats: u (v · x) is added to the product; or None
+        self.column_out = nn.Parameter(torch.zeros(out_features)) if options.column else None
+        self.column_in = nn.Parameter(torch.full((in_features,), in_features**-0.5)) if options.column else None
         #: of each of `matrices`, while `fold_signs` has them folded beforehand
         self.folds: list[FoldedSigns] | None = None
 
@@ -325,7 +332,16 @@ class _SignLayer(nn.Module):
         x = x.to(dtype) if g is None else x.to(dtype) * g.to(dtype)
         return F.linear(x, self._signs(w, dtype)) * h.to(dtype)
 
-    def _finish(self, y: Tensor) -> Tensor:
+    def _with_column(self, y: Tensor, x: Tensor) -> Tensor:
+        """y + u (v · x), in the dtype of y. As a product, so that nothing of y's size is kept for the gradients."""
+        along = F.linear(x.to(y.dtype), self.column_in.to(y.dtype)[None])
+        u = self.column_out.to(y.dtype)[None]
+        return torch.addmm(y.reshape(-1, self.out_features), along.reshape(-1, 1), u).view_as(y)
+
+    def _finish(self, y: Tensor, x: Tensor) -> Tensor:
+        """What follows the product y [..., out] of x [..., in]."""
+        if self.column_out is not None:
+            y = self._with_column(y, x)
         if self.options.layernorm:
             # autocast makes LayerNorm's result float32, which everything behind it would carry on
             y = F.layer_norm(y, (self.out_features,), eps=LAYERNORM_EPS).to(y.dtype)
@@ -351,7 +367,7 @@ class OneBitLinear(_SignLayer):
         return [(self.weight, self.weight_scale, self.input_factor)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._finish(self._multiply(x))
+        return self._finish(self._multiply(x), x)
 
 
 def products(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
@@ -360,7 +376,7 @@ def products(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
         return tuple(layer(x) for layer in layers)
     folds, weights = [layer.folds[0] for layer in layers], [layer.weight for layer in layers]
     made = _FoldedProducts.apply(x.to(compute_dtype(x)), folds, *weights)
-    return tuple(layer._finish(y) for layer, y in zip(layers, made, strict=True))
+    return tuple(layer._finish(y, x) for layer, y in zip(layers, made, strict=True))
 
 
 class SignChain(_SignLayer):
@@ -387,7 +403,7 @@ class SignChain(_SignLayer):
         return [(self.weight1, self.mid_scale, self.input_factor), (self.weight2, self.weight_scale, None)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._finish(self._multiply(self._multiply(x, 0), 1))
+        return self._finish(self._multiply(self._multiply(x, 0), 1), x)
 
 
 def fold_signs(model: nn.Module) -> list[FoldedSigns]:
@@ -419,6 +435,8 @@ class BitNetLinear(_SignLayer):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False, options: SignOptions = SignOptions()):
+        if options.column:
+            raise DistillError("ERR_BAD_OPTION", "BitNet's linears have no column of floats")
         super().__init__(in_features, out_features, bias, options)
         self.weight = nn.Parameter(torch.empty(out_features, in_features).normal_(std=in_features**-0.5))
 

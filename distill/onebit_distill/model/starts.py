@@ -138,6 +138,36 @@ def start_onebit(
     return error
 
 
+#: vectors that are iterated together, so that the first one is found soon although the second may be nearly as large
+_TOGETHER = 8
+_ITERATIONS = 20
+
+
+def _largest_direction(w: Tensor) -> tuple[Tensor, Tensor]:
+    """u [rows] and v [cols] with u vᵀ the best rank one of w, as large as each other in the mean square."""
+    wide = w.double()
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(w.shape[1], min(_TOGETHER, *w.shape), generator=generator, dtype=torch.float64)
+    directions = torch.linalg.qr(start.to(w.device)).Q
+    for _ in range(_ITERATIONS):
+        directions = torch.linalg.qr(wide.mT @ (wide @ directions)).Q
+    left, values, right = torch.linalg.svd(wide @ directions, full_matrices=False)
+    u, v = left[:, 0] * values[0], directions @ right[0]
+    share = (u.square().mean().clamp_min(1e-300) / v.square().mean().clamp_min(1e-300)) ** 0.25
+    return u / share, v * share
+
+
+@torch.no_grad()
+def start_column(layer: OneBitLinear | SignChain, w: Tensor, importance: Importance | None = None) -> Tensor:
+    """Sets u and v to the best column beside w [out, in], errors weighted by importance; returns what it leaves of w."""
+    u, v = _largest_direction(w if importance is None else importance.applied(w))
+    if importance is not None:
+        v, u = importance.removed(v, u)
+    layer.column_out.copy_(u)
+    layer.column_in.copy_(v)
+    return w - layer.column_out[:, None] * layer.column_in
+
+
 @torch.no_grad()
 def start_chain(
     layer: SignChain, w: Tensor, options: StartOptions, importance: Importance | None = None
@@ -236,10 +266,13 @@ def start_linear(
     importance: of the errors, for sign layers whose scales are searched for here."""
     if options.given is not None and not isinstance(layer, OneBitLinear):
         raise DistillError("ERR_BAD_OPTION", f"start: a file has g and h for kind onebit, not for {kind.name}")
-    if isinstance(layer, OneBitLinear):
-        return start_onebit(layer, w, options, name, importance)
-    if isinstance(layer, SignChain):
-        return start_chain(layer, w, options, importance)
+    if isinstance(layer, (OneBitLinear, SignChain)):
+        rest = w if layer.column_out is None else start_column(layer, w, importance)
+        if isinstance(layer, OneBitLinear):
+            error = start_onebit(layer, rest, options, name, importance)
+        else:
+            error = start_chain(layer, rest, options, importance)
+        return error * float(rest.norm() / w.norm().clamp_min(1e-30))
     made = fake_quantise(w, int(kind.bits)) if kind.name == "rtn" else w
     with torch.no_grad():
         layer.weight.copy_(made)

@@ -11,10 +11,11 @@ from ..model.llama import Llama
 def layer_bits(layer: nn.Module) -> tuple[float, int]:
     """(bits, weights) of a linear as it would be stored: signs, and every scale in 16 bits."""
     rows, cols = layer.out_features, layer.in_features
-    if isinstance(layer, OneBitLinear):
-        return rows * cols + 16 * (rows + cols), rows * cols
-    if isinstance(layer, SignChain):
-        return layer.rank * (rows + cols) + 16 * (rows + cols + layer.rank), rows * cols
+    if isinstance(layer, (OneBitLinear, SignChain)):
+        column = 0 if layer.column_out is None else 16 * (rows + cols)
+        if isinstance(layer, OneBitLinear):
+            return rows * cols + 16 * (rows + cols) + column, rows * cols
+        return layer.rank * (rows + cols) + 16 * (rows + cols + layer.rank) + column, rows * cols
     if isinstance(layer, BitNetLinear):
         return rows * cols + 16, rows * cols
     if isinstance(layer, QuantisedLinear):

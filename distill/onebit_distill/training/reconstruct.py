@@ -37,13 +37,20 @@ from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer
 from .transfer import Prepared, TransferJob, fit, machine, prepare, start_options
 
-#: settings of `reconstruct` where neither the command line nor a file says it: signs are found by then, and with these a
-#: latent has at least 20 steps to go before it turns one (BlockFit.margin); docs/reconstruct.md has other rates
-DEFAULTS = {"lr": 1e-3, "hidden_weight": 0.05}
 #: of a limited time, what blocks may take: end to end every minute is worth more once signs are near
 _BLOCK_SHARE = 0.6
 #: a stage of fewer steps than this does more harm than good
 _LEAST_STEPS = 4
+
+
+def defaults(kind: str, start: str) -> dict[str, Any]:
+    """Settings of `reconstruct` where neither the command line nor a file says it; kind and start: as `Settings` has them.
+
+    Signs are found by the time the rates count, and with these a latent has at least 20 steps to go before it turns one
+    (BlockFit.margin). A column of floats is worth more than anything else that was tried, and was tried beside single sign
+    matrices only; a start of a file has none. docs/reconstruct.md has what else there was.
+    """
+    return {"lr": 1e-3, "hidden_weight": 0.05, "column": kind == "onebit" and not start.endswith(".obt")}
 
 
 def _say(text: str) -> None:

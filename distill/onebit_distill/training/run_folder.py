@@ -41,7 +41,8 @@ class RunRecord:
 
 
 def sign_options(settings: Settings) -> SignOptions:
-    return SignOptions(settings.layernorm, settings.sign_gradient, settings.zero_is_zero, settings.fold_scales)
+    return SignOptions(settings.layernorm, settings.sign_gradient, settings.zero_is_zero, settings.fold_scales,
+                       settings.column)  # fmt: skip
 
 
 def open_run(run: Path, record: RunRecord, writes: bool) -> None:

@@ -29,7 +29,7 @@ from .block_fit import BlockFit, harden
 from .checkpoint import checkpoint_steps
 from .losses import Transfer
 from .metrics import plot
-from .run_folder import RunRecord, load_student, open_run, save_text, sign_options
+from .run_folder import RunRecord, load_student, open_run, read_run, save_text, sign_options
 from .settings import Settings
 from .time_budget import TimeBudget
 from .trainer import DTYPES, Trained, Trainer, mean_loss
@@ -165,6 +165,18 @@ def prepare_texts(
     return blocks, validated, store.digest()
 
 
+#: settings that say what a student is: those of a run that another goes on with
+OF_A_STUDENT = ("kind", "layernorm", "column")
+
+
+def settings_of_student(run: Path, source: Path) -> dict[str, Any]:
+    """What the student of a run that begins with that of another is, whatever has become of the other by now.
+
+    Raises DistillError ERR_NO_RUN."""
+    settings = read_run(run if (run / "run.json").exists() else source).settings
+    return {name: getattr(settings, name) for name in OF_A_STUDENT}
+
+
 def _student(job: TransferJob, settings: Settings, teacher: Teacher, started: bool) -> Llama:
     if job.source is not None and not checkpoint_steps(job.run):
         return _student_of_run(job.source, settings, teacher)
@@ -183,7 +195,7 @@ def _student_of_run(run: Path, settings: Settings, teacher: Teacher) -> Llama:
         raise DistillError("ERR_BAD_OPTION", message, "Give --start or --from.")
     student, record, step = load_student(run)
     now, found = settings.to_dict(), record.settings.to_dict()
-    for name in ("kind", "layernorm"):
+    for name in OF_A_STUDENT:
         if now[name] != found[name]:
             message = f"the student in {run} was made with {name} = {found[name]!r}, now it is {now[name]!r}"
             raise DistillError("ERR_START_FIT", message, "Give the options that it was made with.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...training.reconstruct import DEFAULTS
+from ...training.reconstruct import defaults
 from ...training.settings import Settings, read_settings
 from .plan import Plan, Row
 
@@ -81,4 +81,4 @@ def recipe_of(row: Row, plan: Plan, threads: int, configs: Path) -> Recipe:
         note = "without BitNet's LayerNorm in front of the products, which a .obt file cannot say"
         return Recipe(found.settings, ("recipe of `configs/paper.toml`", *found.notes[:2], "bf16", note))
     kind = f"chain:{row.bits:g}" if row.method == "chain" else "onebit"
-    return Recipe(Settings(kind=kind, **DEFAULTS, **shared_settings(plan, threads)))
+    return Recipe(Settings(kind=kind, **defaults(kind, "svd"), **shared_settings(plan, threads)))
