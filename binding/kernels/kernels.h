@@ -196,8 +196,9 @@ struct KernelSet {
     void (*scale_planes)(float* out, const int32_t* coarse, const int32_t* fine, const float* scale, const float* h, int n);
     void (*scale_f32)(float* out, const float* acc, float scale, const float* h, int n);  // the same for floats
     void (*add)(float* x, const float* y, int n);                                     // x += y
-    // y (rows) += u (v . x): s = lanes16(fma(v, x)) over cols, y[r] = fma(s, u[r], y[r]).
-    void (*add_column)(float* y, const float* u, int rows, const float* v, const float* x, int cols);
+    // For each token: y (rows) += u (v . x), s = lanes16(fma(v, x)) over cols, y[r] = fma(s, u[r], y[r]). Several tokens take less
+    // time each.
+    void (*add_column)(float* const* y, const float* const* x, int n_tokens, const float* u, int rows, const float* v, int cols);
     // out = x * (1 / sqrt(mean(x^2) + eps)) * w; mean of squares by lanes16 with fma.
     void (*rmsnorm)(float* out, const float* x, const float* w, int n, float eps);
     // For each of the rows: x = (x - mean) * (1 / sqrt(var + eps)); biased variance of the centred values. In place. Several

@@ -193,13 +193,6 @@ void add(float* x, const float* y, int n) {
     by_lanes(n, [=](int i, auto part) { store(x + i, lanes_add(load(x + i, part), load(y + i, part)), part); });
 }
 
-void add_column(float* y, const float* u, int rows, const float* v, const float* x, int cols) {
-    Lanes sum = lanes_zero();
-    by_lanes(cols, [&](int i, auto part) { sum = lanes_fma(load(v + i, part), load(x + i, part), sum); });
-    const Lanes s = lanes_all(lanes_sum(sum));
-    by_lanes(rows, [=](int i, auto part) { store(y + i, lanes_fma(s, load(u + i, part), load(y + i, part)), part); });
-}
-
 // x / (1 + exp(-z))
 inline Lanes times_sigmoid(Lanes x, Lanes z) {
     return lanes_div(x, lanes_add(lanes_all(1.0f), lanes_exp(lanes_sub(lanes_zero(), z))));
@@ -291,6 +284,31 @@ inline void layernorm_rows(float* const* rows, int n, float eps) {
 
 void layernorm(float* const* rows, int n_rows, int n, float eps) {
     by_groups<4>(n_rows, [&](int first, auto group) { layernorm_rows<decltype(group)::value>(rows + first, n, eps); });
+}
+
+// ---- a column beside a matrix ------------------------------------------------------------------------------
+// Each token's sum is one chain of additions, as above.
+template <int T>
+inline void add_column_to(float* const* y, const float* const* x, const float* u, int rows, const float* v, int cols) {
+    Lanes sums[T];
+    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA { sums[t] = lanes_zero(); });
+    by_lanes(cols, [&](int i, auto part) {
+        const Lanes weight = load(v + i, part);
+        unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA { sums[t] = lanes_fma(weight, load(x[t] + i, part), sums[t]); });
+    });
+    unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA { sums[t] = lanes_all(lanes_sum(sums[t])); });
+    by_lanes(rows, [&](int i, auto part) {
+        const Lanes weight = load(u + i, part);
+        unrolled<T>([&](auto t) ONEBIT_INLINE_LAMBDA {
+            store(y[t] + i, lanes_fma(sums[t], weight, load(y[t] + i, part)), part);
+        });
+    });
+}
+
+void add_column(float* const* y, const float* const* x, int n_tokens, const float* u, int rows, const float* v, int cols) {
+    by_groups<4>(n_tokens, [&](int first, auto group) {
+        add_column_to<decltype(group)::value>(y + first, x + first, u, rows, v, cols);
+    });
 }
 
 // ---- rotary embedding --------------------------------------------------------------------------------------

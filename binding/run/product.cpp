@@ -6,8 +6,8 @@ namespace onebit {
 
 namespace {
 
-// Outputs whose LayerNorm is computed at a time.
-constexpr int kNormTogether = 4;
+// Outputs whose columns and LayerNorms are computed at a time.
+constexpr int kTogether = 4;
 
 // What is done with a group, one thing after the other: activations are prepared, multiplied, and what stands behind the
 // last matrix of a linear is applied.
@@ -139,23 +139,39 @@ private:
         }
         outputs_ = static_cast<int>(targets_ + finished_end_ - first) * n_;
         const int threads = crew_.pool ? crew_.pool->threads() : 1;
-        together_ = n_ == 1 ? kNormTogether : std::clamp(outputs_ / threads, 1, kNormTogether);
+        together_ = n_ == 1 ? kTogether : std::clamp(outputs_ / threads, 1, kTogether);
         return idle ? 0 : (outputs_ + together_ - 1) / together_;
     }
 
+    float* output(int i) const { return finished_[i / n_].out + static_cast<size_t>(i % n_) * finished_[i / n_].stride; }
+
+    // The column of the linear of output i, for as many of `most` outputs as are its own and whose inputs are there together;
+    // returns how many.
+    int add_columns(int i, int most, int thread) {
+        const Linear& linear = *finished_[i / n_].linear;
+        const int count = linear.front.any() ? 1 : std::min(most, n_ - i % n_);
+        if (!linear.u) return count;
+        float* y[kTogether] = {};
+        const float* x[kTogether] = {};
+        for (int j = 0; j < count; ++j) {
+            y[j] = output(i + j);
+            x[j] = input(linear, (i + j) % n_, thread);
+        }
+        kernels_.add_column(y, x, count, linear.u, linear.rows, linear.v, linear.cols);
+        return count;
+    }
+
     void finish(int task, int thread) {
-        const auto row = [&](int i) { return finished_[i / n_].out + static_cast<size_t>(i % n_) * finished_[i / n_].stride; };
         const int first = task * together_, end = std::min(outputs_, first + together_), rows = finished_[0].linear->rows;
-        float* normed[kNormTogether] = {};
+        for (int i = first; i < end;) i += add_columns(i, end - i, thread);
+        float* normed[kTogether] = {};
         int count = 0;
         for (int i = first; i < end; ++i) {
-            const Linear& linear = *finished_[i / n_].linear;
-            if (linear.u) kernels_.add_column(row(i), linear.u, rows, linear.v, input(linear, i % n_, thread), linear.cols);
-            if (linear.layernorm) normed[count++] = row(i);
+            if (finished_[i / n_].linear->layernorm) normed[count++] = output(i);
         }
         kernels_.layernorm(normed, count, rows, 1e-5f);  // nn.LayerNorm's default eps
         for (int i = first; i < end; ++i) {
-            if (const float* bias = finished_[i / n_].linear->bias) kernels_.add(row(i), bias, rows);
+            if (const float* bias = finished_[i / n_].linear->bias) kernels_.add(output(i), bias, rows);
         }
     }
 

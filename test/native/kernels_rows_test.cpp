@@ -168,16 +168,26 @@ bool elementwise_case(uint64_t seed) {
 
 bool add_column_case(uint64_t seed) {
     Row row(seed);
-    const int rows = row.n, cols = check::some_size(row.random, 5000);
+    const int rows = row.n, cols = check::some_size(row.random, 5000), tokens = row.random.between(1, 6);
     const float *y = row.floats(first), *u = row.floats(second);
-    std::vector<float> v(static_cast<size_t>(cols)), want(y, y + rows);
-    float* x = third.place<float>(v.size(), row.at_end);
-    for (size_t i = 0; i < v.size(); i++) v[i] = row.random.unit(), x[i] = row.random.unit();
-    const float along = lanes_dot(v, std::vector<float>(x, x + cols));
-    for (int r = 0; r < rows; r++) want[static_cast<size_t>(r)] = fmaf(along, u[r], want[static_cast<size_t>(r)]);
+    std::vector<float> v(static_cast<size_t>(cols)), want;
+    float* x = third.place<float>(v.size() * static_cast<size_t>(tokens), row.at_end);
+    for (float& value : v) value = row.random.unit();
+    std::vector<const float*> inputs;
+    for (int t = 0; t < tokens; t++) {
+        float* const token = x + t * cols;
+        for (int c = 0; c < cols; c++) token[c] = row.random.unit();
+        inputs.push_back(token);
+        const float along = lanes_dot(v, std::vector<float>(token, token + cols));
+        for (int r = 0; r < rows; r++) want.push_back(fmaf(along, u[r], y[r]));
+    }
     return same_everywhere<float>("add_column", seed, row, want.size(), want, [&](const KernelSet* s, float* out) {
-        memcpy(out, y, want.size() * 4);
-        s->add_column(out, u, rows, v.data(), x, cols);
+        std::vector<float*> outputs;
+        for (int t = 0; t < tokens; t++) {
+            outputs.push_back(out + t * rows);
+            memcpy(outputs.back(), y, static_cast<size_t>(rows) * 4);
+        }
+        s->add_column(outputs.data(), inputs.data(), tokens, u, rows, v.data(), cols);
     });
 }
 

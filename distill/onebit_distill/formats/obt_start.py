@@ -17,7 +17,7 @@ from ..system.atomic_file import file_error
 from .crc32c import crc32c
 
 _HINT = "Make one of this teacher: onebit convert TEACHER -o start.obt --type onebit"
-_DTYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}
 #: far beyond any header: keeps a file of another kind from filling the memory
 _MOST_HEADER_BYTES = 64 << 20
 
