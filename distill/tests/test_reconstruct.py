@@ -128,12 +128,6 @@ def test_a_token_with_huge_values_does_not_own_the_loss():
     assert float(capped(made, targets, rows)) == pytest.approx(64 / 24, rel=1e-4)
     made[2] = 0
     assert float(capped(made, targets, rows)) > 64 / 24 + 0.1
-    made = targets.clone()
-    made[1, 5] *= 1000  # an ordinary one that the student makes huge counts as much, not as a million
-    assert float(capped(made, targets, rows)) == pytest.approx(64 / 24, rel=1e-2)
-    made.requires_grad_()
-    capped(made, targets, rows).backward()
-    assert float((made.grad[1, 5] * made.detach()[1, 5]).sum()) > 0  # and is pulled back
     plain = BlockLoss(targets, "plain")
     made = targets.clone()
     made[2, 3] = 0

@@ -105,15 +105,14 @@ class BlockLoss:
     plain: over that of all tokens, so that a few with huge values own the loss: in SmolLM2-135M one in 256 is 30,000 times
     an ordinary one from block 11 on ("massive activations"). relative: over the token's own, by which the next block's norm
     divides; then they count no more than others, although they are what attention rests on. capped: over that of an
-    ordinary token, and a huge one counts as at most so many of those. So does one that only the student makes huge: it would
-    otherwise count as thousands, and fitting would rather have no huge tokens at all (docs/reconstruct.md).
+    ordinary token, and a huge one counts as at most so many of those. One that only the student makes huge counts as thousands:
+    with few steps fitting then rather has no huge tokens at all, which was no worse in the end (docs/reconstruct.md).
     """
 
     def __init__(self, targets: Tensor, kind: str, channels: Tensor | None = None) -> None:
         """targets: [N, T, dim]; channels: [dim] with mean 1, or None for ones."""
         squares = torch.stack([part.float().square().mean(-1) for part in targets])
         middle = squares.median().clamp_min(1e-30)
-        self.kind = kind
         if kind == "plain":
             squares = squares.mean().expand_as(squares)
         elif kind == "capped":
@@ -126,10 +125,7 @@ class BlockLoss:
         """made, target: [B, T, dim] of sequences `rows`, int64 [B]; float32 scalar."""
         errors = (made.float() - target.float()).square()
         errors = errors.mean(-1) if self.channels is None else (errors @ self.channels) / len(self.channels)
-        inverse = self.inverse[rows]
-        if self.kind == "capped":
-            inverse = torch.minimum(inverse, _CAP / made.detach().float().square().mean(-1).clamp_min(1e-30))
-        return (errors * inverse).mean()
+        return (errors * self.inverse[rows]).mean()
 
 
 @dataclass
