@@ -60,8 +60,7 @@ def try_recipe(teacher, calibration, held, first: int, blocks: int, options: Blo
         for index in range(first, first + blocks):
             theirs = work.passed(teacher.model.layers[index], theirs)
             chosen = replace(options, absorb=0) if index == first else options
-            fitter = work.fitter(student.model.layers[index], index, mine, theirs, chosen)
-            report = fitter.fit()
+            report = work.fitter(student.model.layers[index], index, mine, theirs, chosen).fit()
             mine = work.passed(student.model.layers[index], mine)
             found["perplexity"].append(round(check.behind(index, student.model.layers[index]), 2))
             found["errors"].append({name: round(value, 4) for name, value in report.errors.items()})

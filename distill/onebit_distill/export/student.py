@@ -22,7 +22,7 @@ from ..model.linear import BitNetLinear, Dense, OneBitLinear, SignChain
 from ..model.llama import Llama
 
 _ENCODINGS = ("f32", "f16", "bf16", "q8")
-SCALES = ("f32", "f16")
+_SCALES = ("f32", "f16")
 _TOO_LARGE = "Export with --scales f32."
 
 
@@ -251,7 +251,7 @@ def export_model(
     a column beside signs are (f32 | f16). provenance: fields to add, such as command and scores. Raises DistillError ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION,
     ERR_TOKENIZER_FIT and those of `write_obt`; the target is replaced only when all went well.
     """
-    for option, value, known in (("embed", embed, _ENCODINGS), ("dense", dense, _ENCODINGS), ("scales", scales, SCALES)):
+    for option, value, known in (("embed", embed, _ENCODINGS), ("dense", dense, _ENCODINGS), ("scales", scales, _SCALES)):
         if value not in known:
             raise DistillError("ERR_BAD_OPTION", f"{option} must be one of {', '.join(known)}, found {value!r}")
     text = teacher.text if isinstance(teacher, Teacher) else teacher

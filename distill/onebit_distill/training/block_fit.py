@@ -244,14 +244,10 @@ class BlockFitter:
         """The student's own linears start from where the float ones are by now, and take their places."""
         importances = self._importances(names)
         for name in names:
-            w = self.block.get_submodule(name).weight.detach()
-            _place(self.block, name, self.started(name, w, importances.get(name)))
-
-    def started(self, name: str, w: Tensor, importance: Importance | None) -> nn.Module:
-        """The student's own linear of this name, from w, float32 [out, in]."""
-        layer = self.signed[name]
-        start_linear(layer, w, self.kind, self.start, f"model.layers.{self.index}.{name}", importance)
-        return layer
+            layer, twin = self.signed[name], self.block.get_submodule(name)
+            full = f"model.layers.{self.index}.{name}"
+            start_linear(layer, twin.weight.detach(), self.kind, self.start, full, importances.get(name))
+            _place(self.block, name, layer)
 
     def _importances(self, names: list[str]) -> dict[str, Importance]:
         if self.options.importance == "none" or self.start.given is not None:
