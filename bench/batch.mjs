@@ -52,7 +52,12 @@ const isApart = (gap) => gap > 0.05
 /** When each token of a stream came, and what the engine took for them. */
 async function stream(batch, seed) {
   const times = []
-  const pieces = batch.generate(ids(prompt, seed), { maxTokens: tokens, ignoreEos: true, temperature: 0 })
+  const pieces = batch.generate(ids(prompt, seed), {
+    maxTokens: tokens,
+    ignoreEos: true,
+    temperature: 0,
+    speculate: 'off',
+  })
   for (;;) {
     const { value, done } = await pieces.next()
     if (done) return { times, native: value.timings.decodeMs }

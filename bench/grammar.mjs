@@ -101,7 +101,12 @@ for (const path of positionals.length > 0 ? positionals : [defaultModelPath()]) 
     if (held.finish !== 'stop') cut++
     else if (checks[name](JSON.parse(held.text))) valid++
     else bad.push(`${name}: ${held.text}`)
-    const free = await timed(session, prompt, { ...options, maxTokens: Math.max(8, held.count), ignoreEos: true })
+    const free = await timed(session, prompt, {
+      ...options,
+      maxTokens: Math.max(8, held.count),
+      ignoreEos: true,
+      speculate: 'off',
+    })
     if (held.ms && free.ms && held.count >= 8) ratios.push(held.ms / free.ms)
   }
   console.log(`${path}: ${values.prompts} prompts under ${names.length} schemas, ${tokens} tokens`)

@@ -28,7 +28,7 @@ const WAYS = { greedy: { temperature: 0 }, 'default sampling': { seed: 1 } }
 async function once(session, options) {
   session.rewind(prompt)
   let [made, first, last] = [0, 0, 0]
-  const pieces = session.generate([100], { maxTokens: tokens + 1, ignoreEos: true, ...options })
+  const pieces = session.generate([100], { maxTokens: tokens + 1, ignoreEos: true, speculate: 'off', ...options })
   for await (const _ of pieces) {
     last = performance.now()
     if (made++ === 0) first = last

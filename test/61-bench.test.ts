@@ -2,20 +2,25 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { Batch } from '../dist/batch/batch.js'
 import { speedUps } from '../dist/bench/bar-charts.js'
 import { growthCharts } from '../dist/bench/growth-charts.js'
+import { createLanes } from '../dist/bench/lanes.js'
 import type { Report } from '../dist/bench/report-data.js'
 import { reportHtml } from '../dist/bench/report-html.js'
 import { findings, servingTable, warning } from '../dist/bench/report-words.js'
 import { rooflines } from '../dist/bench/roofline.js'
 import type { BenchRow } from '../dist/bench/rows.js'
+import { ServingMeasurement } from '../dist/bench/serving.js'
 import { servingCharts } from '../dist/bench/serving-charts.js'
 import { median, quantile, standardDeviation } from '../dist/bench/statistics.js'
 import { type Box, escapeXml, overlap, placeLabels, short } from '../dist/bench/svg.js'
-import { parseIntegers, testMatrix, testName } from '../dist/bench/test-matrix.js'
+import { type BenchTest, parseIntegers, testMatrix, testName } from '../dist/bench/test-matrix.js'
 import { weightWork } from '../dist/bench/work.js'
 import { withDefaults } from '../dist/config/fields.js'
+import { Model } from '../dist/run/model.js'
+import { Session } from '../dist/run/session.js'
 import { PROJECT } from './data.js'
 import { codeOf } from './expect-code.js'
 import { temporaryFolder, tinyConfig, writeTinyModel } from './tiny-model.js'
@@ -301,6 +306,27 @@ describe('npm run bench', () => {
       expect(ns).toBeGreaterThan(0)
     }
     expect(spawnSync(process.execPath, [script, '--isa', 'vax']).status).toBe(2)
+  })
+})
+
+describe('a token that is measured', () => {
+  it('takes a step of its own: what random weights repeat is not guessed', async () => {
+    const sessions = vi.spyOn(Session.prototype, 'generate')
+    const batches = vi.spyOn(Batch.prototype, 'generate')
+    const model = await Model.load(MODEL)
+    try {
+      const lanes = createLanes(model, { n_parallel: 1, kv: 'f16' } as BenchTest, 32)
+      await lanes.decode(8)
+      lanes.dispose()
+      const test = { n_sessions: 2, n_prompt: 4, n_gen: 8 }
+      await new ServingMeasurement(model, { ...test, repetitions: 1 } as never).run(test)
+      const asked = [...sessions.mock.calls, ...batches.mock.calls].map(([, options]) => options!.speculate)
+      expect(asked.length).toBeGreaterThanOrEqual(1 + 2 * 2)
+      expect(new Set(asked)).toEqual(new Set(['off']))
+    } finally {
+      vi.restoreAllMocks()
+      await model.dispose()
+    }
   })
 })
 

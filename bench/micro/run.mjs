@@ -101,7 +101,7 @@ async function paths(addon) {
   const what = `${model.threads} threads, smollm2-135m, 1 bit`
   const decode = async (options) => {
     session.rewind(0)
-    for await (const _ of session.generate([1], { maxTokens: STEPS, ignoreEos: true, ...options }));
+    for await (const _ of session.generate([1], { maxTokens: STEPS, ignoreEos: true, speculate: 'off', ...options }));
   }
   const cases = {
     'decode-native': async () => {

@@ -18,7 +18,7 @@ function promptIds(count: number, session: number, vocabSize: number): Int32Arra
 async function tokenTimes(batch: Batch, { n_prompt, n_gen }: ServingTest, session: number): Promise<number[]> {
   const ids = promptIds(n_prompt, session, batch.model.config.vocab_size)
   const times: number[] = []
-  for await (const _ of batch.generate(ids, { maxTokens: n_gen, ignoreEos: true, temperature: 0 })) {
+  for await (const _ of batch.generate(ids, { maxTokens: n_gen, ignoreEos: true, temperature: 0, speculate: 'off' })) {
     times.push(performance.now())
   }
   return times
