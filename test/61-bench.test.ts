@@ -7,7 +7,7 @@ import { Batch } from '../dist/batch/batch.js'
 import { speedUps } from '../dist/bench/bar-charts.js'
 import { growthCharts } from '../dist/bench/growth-charts.js'
 import { createLanes } from '../dist/bench/lanes.js'
-import type { Report } from '../dist/bench/report-data.js'
+import { type Report, typeSeries } from '../dist/bench/report-data.js'
 import { reportHtml } from '../dist/bench/report-html.js'
 import { findings, servingTable, warning } from '../dist/bench/report-words.js'
 import { rooflines } from '../dist/bench/roofline.js'
@@ -455,6 +455,12 @@ describe('the report', () => {
     end.dram_gbps! /= 0.7
     for (const row of steady.rows) row.stddev_ts = 0.3 * row.avg_ts
     expect(warning(steady)).toContain('repetitions typically differ by 30 %')
+  })
+
+  it('has a colour of its own for each type', () => {
+    const series = ['onebit', 'column', 'chain:2.0', 'ternary', 'q1_0', 'q8', 'f16'].map(typeSeries)
+    expect(new Set(series).size).toBe(series.length)
+    for (const one of series) expect(reportHtml(report)).toContain(`svg .s${one}, svg .m${one} { color:`)
   })
 
   it('names a type only beside f16 or int8 of the same shape, and 1 bit only by its own rows', () => {

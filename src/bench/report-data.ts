@@ -128,7 +128,7 @@ export function typeName(type: string): string {
 
 /** The series, and so the colour and marker, of a type: the same in every chart. */
 export function typeSeries(type: string): number {
-  const order = ['onebit', 'q8', 'f16', 'q1_0', 'chain', 'ternary']
+  const order = ['onebit', 'q8', 'f16', 'q1_0', 'chain', 'ternary', 'column']
   const index = order.indexOf(type.startsWith('chain') ? 'chain' : type)
   return index < 0 ? 2 : index
 }

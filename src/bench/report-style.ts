@@ -2,10 +2,10 @@
 export const STYLE = `
 :root { color-scheme: light dark;
   --ground: #ffffff; --text: #1c2126; --soft: #57606a; --rule: #d5dae0; --grid: #e8ebef; --panel: #f6f7f9;
-  --c0: #0b5cad; --c1: #b04a00; --c2: #5b6470; --c3: #0b6e62; --c4: #7a3ea8; --c5: #a61e4d; }
+  --c0: #0b5cad; --c1: #b04a00; --c2: #5b6470; --c3: #0b6e62; --c4: #7a3ea8; --c5: #a61e4d; --c6: #6b5d00; }
 @media (prefers-color-scheme: dark) { :root {
   --ground: #14171a; --text: #e4e7ea; --soft: #9fa8b2; --rule: #3a4149; --grid: #272d33; --panel: #1c2024;
-  --c0: #6cb2f5; --c1: #f0a15e; --c2: #a9b2bd; --c3: #52cdb9; --c4: #c69be8; --c5: #f783ac; } }
+  --c0: #6cb2f5; --c1: #f0a15e; --c2: #a9b2bd; --c3: #52cdb9; --c4: #c69be8; --c5: #f783ac; --c6: #d6c34a; } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--ground); color: var(--text);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -48,7 +48,7 @@ svg .hollow { fill: var(--ground); stroke: currentColor; stroke-width: 1.8 }
 svg .bar { fill: currentColor }
 svg .s0, svg .m0 { color: var(--c0) } svg .s1, svg .m1 { color: var(--c1) } svg .s2, svg .m2 { color: var(--c2) }
 svg .s3, svg .m3 { color: var(--c3) } svg .s4, svg .m4 { color: var(--c4) }
-svg .s5, svg .m5 { color: var(--c5) }
+svg .s5, svg .m5 { color: var(--c5) } svg .s6, svg .m6 { color: var(--c6) }
 svg .label[class*=" s"], svg .label[class*=" m"] { fill: currentColor }
 svg .roof-dram { color: var(--text) } svg .roof-lookup { color: var(--c3) } svg .roof-int8 { color: var(--c1) }
 svg text.roof-dram { fill: var(--text) } svg text.roof-lookup { fill: var(--c3) } svg text.roof-int8 { fill: var(--c1) }
@@ -56,5 +56,5 @@ svg text.roof-dram { fill: var(--text) } svg text.roof-lookup { fill: var(--c3) 
   h2, h3 { break-after: avoid } table { font-size: 7.5pt; white-space: normal } td, th { padding-right: 6px }
   .scroll { overflow: visible } .wide { max-width: 15.5cm } .wide svg { min-width: 0 }
   .charts { grid-template-columns: 1fr 1fr; gap: 0 24px } h2 { margin-top: 28px } :root { --ground: #fff; --text: #000; --soft: #444; --rule: #bbb; --grid: #ddd; --panel: #f4f4f4;
-  --c0: #0b5cad; --c1: #b04a00; --c2: #5b6470; --c3: #0b6e62; --c4: #7a3ea8; --c5: #a61e4d; } }
+  --c0: #0b5cad; --c1: #b04a00; --c2: #5b6470; --c3: #0b6e62; --c4: #7a3ea8; --c5: #a61e4d; --c6: #6b5d00; } }
 `

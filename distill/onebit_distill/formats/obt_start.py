@@ -87,8 +87,8 @@ def read_start(path: str | Path) -> ObtStart:
                         continue
                     g, sign, h = (tensors.read(f"{name}.{part}") for part in ("g", "sign", "h"))
                     negative = np.unpackbits(sign, axis=1, bitorder="little").astype(bool)
-                    parts = (torch.from_numpy(part.copy()) for part in (g, h, negative))
-                    scales[f"model.layers.{layer}.{theirs}"] = GivenScales(*parts)
+                    parts = (torch.from_numpy(part.astype(np.float32)) for part in (g, h))
+                    scales[f"model.layers.{layer}.{theirs}"] = GivenScales(*parts, torch.from_numpy(negative))
     except OSError as cause:
         raise file_error(cause, path, "reading") from cause
     except (ValueError, KeyError, TypeError, AttributeError) as cause:

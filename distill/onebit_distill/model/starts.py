@@ -40,9 +40,9 @@ _OTHER_SIGNS = 1e-3
 class GivenScales:
     """Of one linear, as a `.obt` file has it."""
 
-    #: [in]
+    #: f32 [in]
     g: Tensor
-    #: [out]
+    #: f32 [out]
     h: Tensor
     #: bool [out, in]: where W is negative
     negative: Tensor
