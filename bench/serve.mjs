@@ -7,7 +7,8 @@
 // Every round has each of: session.generate in this process; one client; `--streams` clients; a prompt of `--long` tokens that
 // arrives while `--beside` clients read. The first round is not counted; medians over the others. Tokens/s are those of all
 // streams, from the moment when each has its first token until the first of them ends. Gaps are the times between the
-// moments at which tokens of a stream come to its client; a client that is alone gets those of 8 ms together.
+// moments at which tokens of a stream come to its client; a client that is alone gets those of 8 ms together. It is served as
+// anyone is: what it said before may be guessed ahead, which makes one client, here and there, faster, and eight no faster.
 import { fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cpus, loadavg } from 'node:os'
