@@ -12,6 +12,7 @@ import { cpus } from 'node:os'
 import { performance } from 'node:perf_hooks'
 import { parseArgs } from 'node:util'
 import { Batch } from '../dist/batch/batch.js'
+import { A_STEP_EACH } from '../dist/bench/lanes.js'
 import { randomModel } from '../dist/bench/random-model.js'
 import { median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
@@ -52,12 +53,7 @@ const isApart = (gap) => gap > 0.05
 /** When each token of a stream came, and what the engine took for them. */
 async function stream(batch, seed) {
   const times = []
-  const pieces = batch.generate(ids(prompt, seed), {
-    maxTokens: tokens,
-    ignoreEos: true,
-    temperature: 0,
-    speculate: 'off',
-  })
+  const pieces = batch.generate(ids(prompt, seed), { ...A_STEP_EACH, maxTokens: tokens, temperature: 0 })
   for (;;) {
     const { value, done } = await pieces.next()
     if (done) return { times, native: value.timings.decodeMs }

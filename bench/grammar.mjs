@@ -6,6 +6,7 @@
 // Without a model: the built-in one.
 import { parseArgs } from 'node:util'
 import { Ajv } from 'ajv'
+import { A_STEP_EACH } from '../dist/bench/lanes.js'
 import { median } from '../dist/bench/statistics.js'
 import { defaultModelPath, Model } from '../dist/index.js'
 
@@ -101,12 +102,7 @@ for (const path of positionals.length > 0 ? positionals : [defaultModelPath()]) 
     if (held.finish !== 'stop') cut++
     else if (checks[name](JSON.parse(held.text))) valid++
     else bad.push(`${name}: ${held.text}`)
-    const free = await timed(session, prompt, {
-      ...options,
-      maxTokens: Math.max(8, held.count),
-      ignoreEos: true,
-      speculate: 'off',
-    })
+    const free = await timed(session, prompt, { ...options, ...A_STEP_EACH, maxTokens: Math.max(8, held.count) })
     if (held.ms && free.ms && held.count >= 8) ratios.push(held.ms / free.ms)
   }
   console.log(`${path}: ${values.prompts} prompts under ${names.length} schemas, ${tokens} tokens`)

@@ -7,6 +7,7 @@
 // Rounds of greedy decoding and of the default sampling alternate; the first of each is not counted. Medians.
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
+import { A_STEP_EACH } from '../dist/bench/lanes.js'
 import { randomModel } from '../dist/bench/random-model.js'
 import { median } from '../dist/bench/statistics.js'
 import { Model } from '../dist/index.js'
@@ -28,7 +29,7 @@ const WAYS = { greedy: { temperature: 0 }, 'default sampling': { seed: 1 } }
 async function once(session, options) {
   session.rewind(prompt)
   let [made, first, last] = [0, 0, 0]
-  const pieces = session.generate([100], { maxTokens: tokens + 1, ignoreEos: true, speculate: 'off', ...options })
+  const pieces = session.generate([100], { ...A_STEP_EACH, maxTokens: tokens + 1, ...options })
   for await (const _ of pieces) {
     last = performance.now()
     if (made++ === 0) first = last

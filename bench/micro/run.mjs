@@ -101,7 +101,7 @@ async function paths(addon) {
   const what = `${model.threads} threads, smollm2-135m, 1 bit`
   const decode = async (options) => {
     session.rewind(0)
-    for await (const _ of session.generate([1], { maxTokens: STEPS, ignoreEos: true, speculate: 'off', ...options }));
+    for await (const _ of session.generate([1], { ...A_STEP_EACH, maxTokens: STEPS, ...options }));
   }
   const cases = {
     'decode-native': async () => {
@@ -121,7 +121,7 @@ async function paths(addon) {
 
 build()
 const { addon } = await import('../../dist/native/addon.js')
-const { greedySampler } = await import('../../dist/bench/lanes.js')
+const { A_STEP_EACH, greedySampler } = await import('../../dist/bench/lanes.js')
 const { randomModel } = await import('../../dist/bench/random-model.js')
 const { internals } = await import('../../dist/run/model.js')
 const micro = createRequire(import.meta.url)(ADDON)

@@ -1,6 +1,7 @@
 // One measurement of this engine in a process of its own:
 // node measure-onebit.mjs '{"shape", "type", "isa", "threads", "prompt", "warm", "tokens"}'
 // Prints { prefill, decode, isa } in tokens a second, by the same steps as measure-peer.mjs, through the public API.
+import { A_STEP_EACH } from '../../dist/bench/lanes.js'
 import { randomModel } from '../../dist/bench/random-model.js'
 import { promptOf } from './prompt.mjs'
 
@@ -18,9 +19,7 @@ await session.logits(ids)
 const prefilled = performance.now()
 let made = 0
 let first = 0
-// The peer computes each token, so ours are computed one by one too.
-const options = { maxTokens: tokens + 1, temperature: 0, ignoreEos: true, speculate: 'off' }
-for await (const _piece of session.generate([300], options)) {
+for await (const _piece of session.generate([300], { ...A_STEP_EACH, maxTokens: tokens + 1, temperature: 0 })) {
   if (made++ === 0) first = performance.now()
 }
 const end = performance.now()

@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks'
 import { Batch } from '../batch/batch.js'
 import type { Model } from '../run/model.js'
 import type { ServingJob } from './jobs.js'
+import { A_STEP_EACH } from './lanes.js'
 import type { ServingSamples, ServingTest } from './serving-rows.js'
 
 const FEWEST_TOKENS = 4
@@ -18,7 +19,7 @@ function promptIds(count: number, session: number, vocabSize: number): Int32Arra
 async function tokenTimes(batch: Batch, { n_prompt, n_gen }: ServingTest, session: number): Promise<number[]> {
   const ids = promptIds(n_prompt, session, batch.model.config.vocab_size)
   const times: number[] = []
-  for await (const _ of batch.generate(ids, { maxTokens: n_gen, ignoreEos: true, temperature: 0, speculate: 'off' })) {
+  for await (const _ of batch.generate(ids, { ...A_STEP_EACH, maxTokens: n_gen, temperature: 0 })) {
     times.push(performance.now())
   }
   return times
