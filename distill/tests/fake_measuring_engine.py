@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 
@@ -44,6 +45,10 @@ def main() -> None:
     if model.stem in os.environ.get("FAKE_REFUSES", "").split():
         print("onebit: ERR_TENSOR: a tensor is missing", file=sys.stderr)
         sys.exit(1)
+    if "FAKE_HANGS" in os.environ:
+        with open(os.environ["FAKE_HANGS"], "w") as pipe:  # open for as long as this process lives
+            print("here", file=pipe, flush=True)
+            time.sleep(600)
     if command == "perplexity":
         print(json.dumps(perplexity(model)))
     else:

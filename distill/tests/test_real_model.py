@@ -4,6 +4,9 @@ import json
 import math
 import os
 import re
+import select
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +213,28 @@ def test_a_stop_ends_the_command_and_leaves_no_failure(material, tmp_path, monke
     monkeypatch.setattr(real_model, "make", stopped)
     assert main(arguments(material, tmp_path, "--rows", "rtn-1", "rtn-2")) == 1
     assert "ERR_INTERRUPTED" in capsys.readouterr().err and not list((tmp_path / "rows").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_a_kill_ends_the_engine_too(material, tmp_path):
+    told = tmp_path / "pipe"
+    os.mkfifo(told)
+    pipe = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
+    words = arguments(material, tmp_path / "run", "--rows", "rtn-2")
+    study = subprocess.Popen(
+        [sys.executable, "-m", "onebit_distill", *words], env={**os.environ, "FAKE_HANGS": str(told)}, cwd=CONFIGS.parent,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert select.select([pipe], [], [], 120)[0] and os.read(pipe, 100) == b"here\n"
+        study.send_signal(signal.SIGTERM)
+        said = study.communicate(timeout=60)[1]
+        assert study.returncode == 130 and "interrupted; the same command goes on" in said
+        assert select.select([pipe], [], [], 30)[0], "the engine goes on"
+        assert os.read(pipe, 100) == b""
+    finally:
+        study.kill()
+        os.close(pipe)
 
 
 def changed(words, name, value):

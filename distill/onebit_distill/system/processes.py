@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,6 +108,19 @@ def world(device_name: str):
             dist.destroy_process_group()
 
 
+def _is_one_of_many() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does: Python's own way is at once, and programs that it has started go on.
+
+    Not one among several: `torchrun` would wait for those that are in the middle of an exchange, where Python hears nothing.
+    """
+    if not _is_one_of_many():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def leave(status: int) -> NoReturn:
     """Ends this process; one among several without taking Python down first.
 
@@ -114,7 +128,7 @@ def leave(status: int) -> NoReturn:
     its tensor back to Python. When Python has begun to go by then, that thread ends in abort() ("terminate called
     without an active exception"), and torchrun calls a run failed that has written everything.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _is_one_of_many():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
