@@ -17,7 +17,7 @@ from tiny_model import TEXT
 from onebit_distill.cli import main
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.export.student import export_model, round_embeddings_as_exported
+from onebit_distill.export.student import export_model, round_as_exported
 from onebit_distill.formats.prism_hadamard import hadamard
 from onebit_distill.model.starts import student_of
 from onebit_distill.training.run_folder import load_student
@@ -76,7 +76,7 @@ def test_the_engine_runs_their_students(data, engine, tmp_path, name):
     teacher = load_teacher(folder / "hf")
     made = student(teacher.model, "onebit", True)
     export_model(made, teacher, tmp_path / "s.obt")
-    round_embeddings_as_exported(made)
+    round_as_exported(made)
     ids = json.loads((folder / "ids.json").read_text())["b"]
     exact = ["--activations", "f32", "--kv", "f32", "--json"]
     scores = run(engine, "score", tmp_path / "s.obt", "--ids", ",".join(map(str, ids)), *exact)

@@ -13,7 +13,7 @@ from tiny_model import TEXT, tiny_config, tiny_llama, write_folder
 
 from onebit_distill.data.teacher import load_teacher
 from onebit_distill.errors import DistillError
-from onebit_distill.export.student import export_model, pack_signs, round_embeddings_as_exported
+from onebit_distill.export.student import export_model, pack_signs, round_as_exported
 from onebit_distill.formats.crc32c import crc32c
 from onebit_distill.formats.js_json import to_js_json
 from onebit_distill.model.linear import SignOptions
@@ -108,14 +108,6 @@ def student(teacher, kind, layernorm, seed=5, column=False):
 
 
 @torch.no_grad()
-def round_vectors(model):
-    for layer in model.linears().values():
-        for name, parameter in layer.named_parameters():
-            if parameter.dim() == 1 and name != "bias":
-                parameter.copy_(parameter.half())
-
-
-@torch.no_grad()
 def log_probabilities(model, ids):
     scores = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     return scores[:-1].gather(1, torch.tensor(ids)[1:, None])[:, 0].numpy()
@@ -126,9 +118,7 @@ def test_the_engine_gives_the_trainers_log_probabilities(tmp_path, engine, case)
     kind, layernorm, changes, embed, more = (*CASES[case], {})[:5]
     made = student(tiny_llama(tiny_config(**changes)), kind, layernorm, column=more.get("column", False))
     report = export_model(made, None, tmp_path / "s.obt", embed=embed, scales=more.get("scales", "f32"))
-    round_embeddings_as_exported(made, embed)
-    if more.get("scales") == "f16":
-        round_vectors(made)
+    round_as_exported(made, embed, more.get("scales", "f32"))
     exact = ["--activations", "f32", "--kv", "f32", "--json"]
     scores = run(engine, "score", tmp_path / "s.obt", "--ids", ",".join(map(str, IDS)), *exact)
     found, wanted = np.array(scores["token_logprobs"][1:]), log_probabilities(made, IDS)

@@ -82,6 +82,7 @@ def test_the_whole_route(finished):
         f"{scores['student_bits_per_byte']:.4f}" in card
         and "> Once upon a time" in card
         and "stories-tiny.toml" in card
+        and "beside each matrix (Xu et al., arXiv 2402.11295) and a column of floats;\n" in card
     )
     assert (out / "stories.obt").stat().st_size > 5000
     assert (out / "student" / "metrics.svg").exists() and (out / "teacher-run" / "metrics.svg").exists()

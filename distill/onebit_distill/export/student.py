@@ -58,15 +58,6 @@ def as_stored(weight: Tensor, encoding: str) -> Tensor:
     return weight.detach().to(dtype).float()
 
 
-@torch.no_grad()
-def round_embeddings_as_exported(model: Llama, embed: str = "q8") -> Llama:
-    """Rounds embedding and head in place to what a file of this `embed` holds: for scores that hold for the file."""
-    tables = [model.model.embed_tokens.weight] + ([] if model.lm_head is None else [model.lm_head.weight])
-    for weight in tables:
-        weight.copy_(as_stored(weight, embed))
-    return model
-
-
 def _halves(name: str, values: np.ndarray, hint: str) -> np.ndarray:
     """float16 of the same numbers; what was not finite before is left to whoever looks for that."""
     with np.errstate(over="ignore"):
@@ -115,6 +106,12 @@ def _shared(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return _numpy(a / share), _numpy(b * share)
 
 
+#: parameters of OneBitLinear and SignChain by the names that a file has for them
+_VECTORS = {
+    "g": "input_factor", "mid": "mid_scale", "h": "weight_scale", "u": "column_out", "v": "column_in"
+}  # fmt: skip
+
+
 def _sign_vectors(name: str, layer: OneBitLinear | SignChain, half: bool) -> dict[str, np.ndarray]:
     """g, mid, h, u and v, as far as there are."""
     pairs = [("g", layer.input_factor, "h", layer.weight_scale)]
@@ -126,6 +123,20 @@ def _sign_vectors(name: str, layer: OneBitLinear | SignChain, half: bool) -> dic
     if isinstance(layer, SignChain):
         out["mid"] = _numpy(layer.mid_scale)
     return {key: _halves(f"{name}.{key}", value, _TOO_LARGE) if half else value for key, value in out.items()}
+
+
+@torch.no_grad()
+def round_as_exported(model: Llama, embed: str = "q8", scales: str = "f32") -> Llama:
+    """Rounds embedding, head and what stands beside signs in place to what a file of `embed` and `scales` holds: for scores
+    that hold for the file."""
+    tables = [model.model.embed_tokens.weight] + ([] if model.lm_head is None else [model.lm_head.weight])
+    for weight in tables:
+        weight.copy_(as_stored(weight, embed))
+    for name, layer in model.linears().items():
+        if isinstance(layer, (OneBitLinear, SignChain)):
+            for key, values in _sign_vectors(name, layer, scales == "f16").items():
+                getattr(layer, _VECTORS[key]).copy_(torch.from_numpy(values))
+    return model
 
 
 def _linear_tensors(name: str, layer: nn.Module, dense: str, half: bool) -> dict[str, np.ndarray]:
@@ -248,8 +259,9 @@ def export_model(
     """Writes `path`. teacher: whose tokenizer, template and sha256 go along (None: the file works with ids only).
 
     embed: how embedding and head are stored, dense: how dense linears are (f32 | f16 | bf16 | q8), scales: how g and h and
-    a column beside signs are (f32 | f16). provenance: fields to add, such as command and scores. Raises DistillError ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION,
-    ERR_TOKENIZER_FIT and those of `write_obt`; the target is replaced only when all went well.
+    a column beside signs are (f32 | f16). provenance: fields to add, such as command and scores. Raises DistillError
+    ERR_NOT_EXPORTABLE, ERR_NOT_FINITE, ERR_BAD_OPTION, ERR_TOKENIZER_FIT and those of `write_obt`; the target is replaced
+    only when all went well.
     """
     for option, value, known in (("embed", embed, _ENCODINGS), ("dense", dense, _ENCODINGS), ("scales", scales, _SCALES)):
         if value not in known:
