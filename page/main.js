@@ -2,11 +2,13 @@
 import { listModels, ServerError, streamAnswer, useKey } from './api.js'
 import {
   asMarkdown,
-  keepConversations,
+  changeConversations,
+  isFull,
   keepSettings,
   loadConversations,
   loadSettings,
   newConversation,
+  onOtherTabs,
   samplingOf,
 } from './store.js'
 import { AnswerView, edit, element, quietButton, userTurn } from './view.js'
@@ -46,13 +48,40 @@ let follows = true
 // ---- what is kept
 function keep() {
   current.changed = Date.now()
-  conversations = [current, ...conversations.filter(({ id }) => id !== current.id)]
-  if (current.turns.length === 0) conversations.shift()
-  if (!keepConversations(conversations)) {
-    tell('This browser has no room for more. Delete some conversations, or this one is lost when you leave.')
-  }
+  change((list) => {
+    const others = list.filter(({ id }) => id !== current.id)
+    return current.turns.length === 0 ? others : [current, ...others]
+  })
+}
+
+/** @param {(list: Conversation[]) => Conversation[]} how */
+function change(how) {
+  conversations = withCurrent(changeConversations(how))
+  if (isFull()) tell('This browser has no room for more. Delete some conversations, or this one is lost when you leave.')
   drawList()
 }
+
+/** The list with the conversation that is shown as it is here. @param {Conversation[]} list */
+function withCurrent(list) {
+  return list.map((one) => (one.id === current.id ? current : one))
+}
+
+onOtherTabs({
+  conversations(list) {
+    const there = list.find(({ id }) => id === current.id)
+    if (there && running) Object.assign(current, { title: there.title, named: there.named })
+    else if (there && there.changed !== current.changed) {
+      current = there
+      drawTurns()
+    }
+    conversations = withCurrent(list)
+    drawList()
+  },
+  settings(changed) {
+    Object.assign(settings, changed)
+    applyTheme()
+  },
+})
 
 /** @param {string} text */
 function tell(text) {
@@ -85,16 +114,15 @@ function drawList() {
 function renameOne(one) {
   const title = prompt('What shall it be called?', one.title)?.trim()
   if (!title) return
-  Object.assign(one, { title, named: true })
-  if (!keepConversations(conversations)) tell('This browser has no room for more.')
-  drawList()
+  const named = { title, named: true, changed: Date.now() }
+  Object.assign(one, named)
+  change((list) => list.map((kept) => (kept.id === one.id ? { ...kept, ...named } : kept)))
 }
 
 /** @param {Conversation} one */
 function removeOne(one) {
   if (!confirm(`Delete “${one.title}”?`)) return
-  conversations = conversations.filter(({ id }) => id !== one.id)
-  keepConversations(conversations)
+  change((list) => list.filter(({ id }) => id !== one.id))
   if (one.id === current.id) show(conversations[0] ?? newConversation(modelChoice.value))
   else drawList()
 }
@@ -222,7 +250,8 @@ function finish(conversation, turn, view) {
   if (turn.content === '' && !turn.reasoning) view.item.remove()
   else conversation.turns.push(turn)
   if (conversation !== current) {
-    keepConversations(conversations)
+    conversation.changed = Date.now()
+    change((list) => list.map((kept) => (kept.id === conversation.id ? conversation : kept)))
     return
   }
   view.end(regenerate)

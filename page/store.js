@@ -27,14 +27,38 @@ export function loadConversations() {
   return Array.isArray(list) ? list.filter((one) => typeof one?.id === 'string' && Array.isArray(one.turns)) : []
 }
 
-/** False when the browser has no room for them. @param {Conversation[]} list */
-export function keepConversations(list) {
+/** what there was no room for: the list as it is in this tab alone @type {Conversation[] | undefined} */
+let unkept
+
+/**
+ * Changes what is kept, as it is now: other tabs may have changed it. Gives the new list.
+ * @param {(list: Conversation[]) => Conversation[]} change
+ */
+export function changeConversations(change) {
+  const list = change(unkept ?? loadConversations())
   try {
     localStorage.setItem(CONVERSATIONS, JSON.stringify(list.slice(0, MOST)))
-    return true
+    unkept = undefined
   } catch {
-    return false
+    unkept = list
   }
+  return list
+}
+
+/** Whether the browser had no room for the last change. */
+export function isFull() {
+  return unkept !== undefined
+}
+
+/**
+ * Another tab has changed what is kept.
+ * @param {{ conversations: (list: Conversation[]) => void, settings: (settings: Settings) => void }} told
+ */
+export function onOtherTabs(told) {
+  addEventListener('storage', ({ key }) => {
+    if (unkept === undefined && (key === null || key === CONVERSATIONS)) told.conversations(loadConversations())
+    if (key === null || key === SETTINGS) told.settings(loadSettings())
+  })
 }
 
 /** @returns {Settings} */

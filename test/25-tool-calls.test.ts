@@ -166,6 +166,11 @@ const cases: Record<string, Case> = {
       'I need it.\n</think>\n\n<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n12 "Rue"\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>',
     parts: [reasoning('I need it.'), ...call(0, 'get_weather', '{"city": "Paris\\n12 \\"Rue\\"", "days": 3}')],
   },
+  'Qwen3.5: a call that is none, and another': {
+    format: xml,
+    answer: '<function=now>\n<x>\n<tool_call>\n<function=now>\n</function>\n</tool_call>',
+    parts: [{ type: 'call-start', index: 0, name: 'now' }, text('<function=now>\n<x>'), ...call(1, 'now', '{}')],
+  },
   'Qwen3.5 without arguments, twice': {
     format: xml,
     answer:
@@ -287,6 +292,15 @@ describe('values of Qwen3.5', () => {
     [{ type: 'array' }, '[1, "a"]', '[1, "a"]'],
     [{ $ref: '#/$defs/o' }, '{"a": 1}', '{"a": 1}'],
     [{ enum: ['1', '2'] }, '1', '"1"'],
+    [{ enum: ['auto', 5] }, '5', '5'],
+    [{ enum: ['5', 5] }, '5', '"5"'],
+    [{ anyOf: [{ enum: ['auto', 'null'] }, { type: 'integer' }] }, '12', '12'],
+    [{ anyOf: [{ enum: ['auto', 'null'] }, { type: 'integer' }] }, '1.5', '"1.5"'],
+    [{ anyOf: [{ enum: ['auto', 'null'] }, { type: 'null' }] }, 'null', '"null"'],
+    [{ type: ['string', 'integer'] }, '5', '"5"'],
+    [{ type: ['string', 'object'] }, '{"a": 1}', '{"a": 1}'],
+    [{ type: ['string', 'object'] }, '[1]', '"[1]"'],
+    [{ type: ['string', 'array'] }, '[1]', '[1]'],
     [undefined, '7', '7'],
     [undefined, 'seven', '"seven"'],
     [{ type: 'string' }, '  two\n lines ', '"  two\\n lines "'],
@@ -381,6 +395,75 @@ describe('calls by a grammar', () => {
       constraint.dispose()
     }
   }
+
+  describe('of Qwen3.5', () => {
+    const plain = answerFormat(XML.replace('<think>', ''))
+    const shapeOf = (v: unknown, name = 'f') =>
+      plain.shape([{ name, parameters: { type: 'object', properties: { v }, required: ['v'] } }], { name })!
+    const written = (value: string) =>
+      `<tool_call>\n<function=f>\n<parameter=v>\n${value}\n</parameter>\n</function>\n</tool_call>`
+    // What may be written, and what may not.
+    const forms: [unknown, string[], string[]][] = [
+      [{ type: 'string' }, ['Paris', '', '"Paris"', '<b>', 'a\n\nb', '{"a": 1}'], ['x</parameter>']],
+      [{ anyOf: [{ type: 'string' }, { type: 'null' }] }, ['Paris', '', 'null', '5', '{'], []],
+      [{ type: ['string', 'null'], maxLength: 3 }, ['abc', 'null', ''], ['abcd']],
+      [{ enum: ['C', 'F'] }, ['C'], ['"C"', 'K']],
+      [{ enum: ['auto', 5, null, true] }, ['auto', '5', 'null', 'true'], ['"auto"', '6', 'false']],
+      [{ const: 'one' }, ['one'], ['"one"']],
+      [{ $ref: '#/properties/v/$defs/u', $defs: { u: { enum: ['C', 'F'] } } }, ['F'], ['"F"']],
+      [{ type: ['string', 'integer'] }, ['5', 'five'], []],
+      [
+        { anyOf: [{ type: 'string', pattern: '[a-c]+' }, { type: 'integer' }, { type: 'null' }] },
+        ['abc', 'null'],
+        ['5'],
+      ],
+      [{ anyOf: [{ enum: ['auto'] }, { type: 'integer', minimum: 3 }] }, ['auto', '12'], ['2', 'other']],
+      [
+        { anyOf: [{ type: 'string' }, { type: 'object', properties: { a: { type: 'integer' } }, required: ['a'] }] },
+        ['text', '', '{"a": 1}', '<i>{}</i>'],
+        ['{}', ' {}', '\n[1]', '{"a": "b"}'],
+      ],
+      [
+        {
+          anyOf: [
+            { type: 'string', minLength: 2, maxLength: 9 },
+            { type: 'array', items: { type: 'integer' } },
+          ],
+        },
+        ['text', '[1, 2]', '[]'],
+        ['a', '[x]', '{}', '["a"]'],
+      ],
+      [{}, ['Paris', '5', '{"a": [null]}', '"quoted"'], []],
+      [{ type: 'integer' }, ['5'], ['five', '"5"']],
+      [{ oneOf: [{ type: 'boolean' }, { type: 'string', maxLength: 0 }] }, [''], ['true', 'x']],
+    ]
+    for (const [v, right, wrong] of forms) {
+      it(`values are written as they are read: ${JSON.stringify(v)}`, async () => {
+        const shape = shapeOf(v)
+        for (const value of right) expect([value, await says(shape, written(value))]).toEqual([value, true])
+        for (const value of wrong) expect([value, await says(shape, written(value))]).toEqual([value, false])
+        const isValid = ajv.compile({ properties: { v } })
+        const parsed = (answer: string) => {
+          const parser = plain.parser([{ name: 'f', parameters: { properties: { v } } }])
+          const end = [...parser.push(answer), ...parser.flush()].find((part) => part.type === 'call-end')
+          return JSON.parse(end!.arguments) as unknown
+        }
+        for (const value of right) expect([value, isValid(parsed(written(value)))]).toEqual([value, true])
+        const random = randomFrom(5)
+        let ended = 0
+        for (let i = 0; i < 12; i++) {
+          const constraint = await grammars.constrain(shape)
+          const bytes = await walk(constraint, random, 400, 257, '\n</parameter>\n</function>\n</tool_call>')
+          constraint.dispose()
+          if (!bytes) continue
+          const answer = bytes.toString('utf8')
+          expect([answer, isValid(parsed(answer))]).toEqual([answer, true])
+          ended++
+        }
+        expect(ended).toBeGreaterThan(0)
+      })
+    }
+  })
 
   it('may come or not by themselves, by marker tokens too', async () => {
     const shape = hermes.shape(tools)!

@@ -75,6 +75,34 @@ describe('/v1/completions', () => {
     }
   })
 
+  it('keeps to a form and to stop texts with echo too', async () => {
+    const request = { prompt: 'Hi', temperature: 0, max_tokens: 1, logprobs: 1, echo: true }
+    const { body } = await server.json('/v1/completions', { ...request, structured_outputs: { regex: 'q+' } })
+    expect(body.choices[0].text).toBe('Hiq')
+    expect(await server.json('/v1/completions', { ...request, structured_outputs: { regex: '[0-9' } })).toMatchObject({
+      status: 400,
+      body: { error: { code: 'invalid_regex' } },
+    })
+    const next = (await server.json('/v1/completions', request)).body.choices[0].text.slice(2)
+    const stopped = await server.json('/v1/completions', { ...request, stop: next })
+    expect(stopped.body.choices[0]).toMatchObject({ text: 'Hi', finish_reason: 'stop' })
+  })
+
+  it('computes nothing more of a list with a prompt that is refused', async () => {
+    const tooLong = 'x'.repeat(server.model.context + 10)
+    const many = [tooLong, ...Array<string>(100).fill('y')]
+    for (const request of [
+      { prompt: many, ignore_eos: true },
+      { prompt: many, ignore_eos: true, stream: true },
+    ]) {
+      expect((await server.json('/v1/completions', request)).status).toBe(400)
+      expect(await server.busy()).toEqual({ running: 0, waiting: 0 })
+    }
+    const { status } = await server.json('/v1/embeddings', { input: many })
+    expect(status).toBe(400)
+    expect(await server.busy()).toEqual({ running: 0, waiting: 0 })
+  })
+
   it('has an entry for the token after the prompt when that is the end of the text', async () => {
     const bias = { 258: 1000 }
     const request = { prompt: [[72, 105]], temperature: 0, max_tokens: 1, logprobs: 1, echo: true }

@@ -1,7 +1,9 @@
 /** Who may use the server: keys, hosts, origins; what it says of them; and that a message never becomes a special token. */
 import { spawn } from 'node:child_process'
+import dns from 'node:dns'
 import { once } from 'node:events'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { bracketed } from '../dist/server/guard.js'
 import { checkServeOptions } from '../dist/server/serve.js'
 import { programWords } from './command.js'
 import { codeOf } from './expect-code.js'
@@ -138,6 +140,101 @@ describe('messages', () => {
     expect(told.body.tokens.filter((id: number) => id >= 256)).toEqual([257, 258])
     const parsed = await server.json('/tokenize', { prompt: content, add_special_tokens: false })
     expect(parsed.body.tokens.filter((id: number) => id >= 256)).toEqual([258, 257, 256])
+  })
+})
+
+describe('a page of an origin that is allowed', () => {
+  it('may send the headers that its library adds', async () => {
+    const server = await serveTiny({ allowOrigins: ['https://app.example'] })
+    try {
+      const asked = 'authorization,content-type,x-stainless-os,x-stainless-retry-count'
+      const preflight = (origin: string) =>
+        raw(`${server.url}/v1/chat/completions`, {
+          method: 'OPTIONS',
+          headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': asked },
+        })
+      expect((await preflight('https://app.example')).headers['access-control-allow-headers']).toBe(asked)
+      expect((await preflight('https://evil.example')).headers['access-control-allow-headers']).toBeUndefined()
+    } finally {
+      await server.stop()
+    }
+  })
+})
+
+describe('the address', () => {
+  it('has brackets around addresses of version 6 alone', async () => {
+    expect(['localhost', '127.0.0.1', '::1', '::', 'my-host'].map(bracketed)).toEqual([
+      'localhost',
+      '127.0.0.1',
+      '[::1]',
+      '[::]',
+      'my-host',
+    ])
+    // A name that leads to an address of version 6, as localhost does on many machines.
+    const lookup = vi.spyOn(dns, 'lookup')
+    lookup.mockImplementation(((...given: [string, ...unknown[]]) => {
+      const done = given.at(-1) as (...found: unknown[]) => void
+      const isAll = (given[1] as { all?: boolean }).all === true
+      done(null, ...(isAll ? [[{ address: '::1', family: 6 }]] : ['::1', 6]))
+    }) as never)
+    let server: TestServer | undefined
+    try {
+      server = await serveTiny({ host: 'localhost' })
+      expect(new URL(server.url).hostname).toBe('localhost')
+    } catch (error) {
+      // a machine without version 6
+      expect(String((error as { code?: string }).code)).toBe('ERR_LISTEN')
+    } finally {
+      lookup.mockRestore()
+      await server?.stop()
+    }
+  })
+})
+
+describe.skipIf(process.platform === 'win32')('Ctrl-C', () => {
+  it('lets answers end, also when it comes twice, as from npm; and not when it is pressed again', async () => {
+    const folder = temporaryFolder()
+    await writeTinyModel(folder.path('tiny.obt'), { context: 4096 })
+    const begin = async () => {
+      const [command, ...words] = [...programWords(), 'serve', folder.path('tiny.obt'), '--port', '0', '--json']
+      const child = spawn(command!, words)
+      const closed = once(child, 'close')
+      let said = ''
+      child.stdout.on('data', (part) => (said += part))
+      await until(() => said.includes('\n'))
+      const { url } = JSON.parse(said) as { url: string }
+      const response = await fetch(`${url}/v1/completions`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ prompt: 'x', max_tokens: 3000, ignore_eos: true, stream: true }),
+      })
+      const reader = response.body!.getReader()
+      await reader.read()
+      return { child, closed, reader }
+    }
+    const rest = async (reader: ReadableStreamDefaultReader<Uint8Array>) => {
+      let text = ''
+      for (let part = await reader.read(); !part.done; part = await reader.read()) text += Buffer.from(part.value)
+      return text
+    }
+    try {
+      const once = await begin()
+      once.child.kill('SIGINT')
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      once.child.kill('SIGINT')
+      expect(await rest(once.reader)).toContain('[DONE]')
+      expect((await once.closed)[0]).toBe(0)
+
+      const again = await begin()
+      for (const _ of [1, 2, 3]) {
+        again.child.kill('SIGINT')
+        await new Promise((resolve) => setTimeout(resolve, 50))
+      }
+      expect(await rest(again.reader).catch(() => 'cut')).not.toContain('[DONE]')
+      expect((await again.closed)[0]).toBe(130)
+    } finally {
+      folder.remove()
+    }
   })
 })
 

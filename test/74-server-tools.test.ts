@@ -142,6 +142,48 @@ describe('tools', () => {
   })
 })
 
+describe('a call that is cut', () => {
+  const flat = tools.map(({ function: { name, ...rest } }) => ({ type: 'function', name, ...rest }))
+  const request = { input: 'Weather?', tools: flat, ...NO_THINKING, seed: 2, max_output_tokens: 60 }
+  const cut = { ...request, tool_choice: { type: 'function', name: 'get_weather' } }
+
+  it('has its name and what there is of its arguments, and is no whole one', async () => {
+    const { body } = await server.json('/v1/responses', cut)
+    expect(body).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'max_output_tokens' } })
+    const item = body.output.find(({ type }: Json) => type === 'function_call')
+    expect(item).toMatchObject({ name: 'get_weather', status: 'incomplete' })
+    expect(item.call_id).toMatch(/^call_/)
+    const told = events(await (await server.post('/v1/responses', { ...cut, stream: true })).text())
+    const done = told.find(({ type, item }: Json) => type === 'response.output_item.done' && item.name !== undefined)
+    expect(done.item).toMatchObject({ name: 'get_weather', status: 'incomplete', arguments: item.arguments })
+    expect(done.item.call_id).toMatch(/^call_/)
+    const whole = told.find(({ type }: Json) => type === 'response.incomplete').response
+    expect(whole.output.map(({ type, status }: Json) => [type, status])).toEqual(
+      body.output.map(({ type, status }: Json) => [type, status]),
+    )
+  })
+})
+
+describe('what a prompt looks like', () => {
+  it('is told with the tools and variables that an answer would have', async () => {
+    const { body: plain } = await server.json('/apply-template', { messages })
+    const { body } = await server.json('/apply-template', { messages, tools })
+    expect(plain.prompt).not.toContain('get_weather')
+    expect(body.prompt).toContain('get_weather')
+    expect((await server.json('/apply-template', { messages, tools, tool_choice: 'none' })).body).toEqual(plain)
+    const open = (await server.json('/apply-template', { messages, add_generation_prompt: false })).body.prompt
+    expect(plain.prompt.startsWith(open)).toBe(true)
+    expect(plain.prompt.length).toBeGreaterThan(open.length)
+    const request = { messages, tools, chat_template_kwargs: { enable_thinking: false } }
+    const without = (await server.json('/apply-template', request)).body.prompt
+    expect(without).not.toBe(body.prompt)
+    const counted = (await server.json('/tokenize', request)).body.count
+    const answered = await server.json('/v1/chat/completions', { ...request, max_tokens: 1 })
+    expect(counted).toBe(answered.body.usage.prompt_tokens)
+    expect((await server.json('/apply-template', { messages, chat_template_kwargs: 5 })).status).toBe(400)
+  })
+})
+
 describe('thinking', () => {
   it('is told apart from the answer', async () => {
     // First of all the model thinks, because nothing else may come; what it thinks is up to it.

@@ -28,16 +28,29 @@ export function allowedIds(mask: Int32Array | undefined, size: number): number[]
   return ids
 }
 
-/** One answer in bytes; undefined when it had not ended after `most` tokens. Ends are preferred, so that there is one. */
+/**
+ * One answer in bytes; undefined when it had not ended after `most` tokens. Ends are preferred, so that there is one.
+ * @param closing after 60 tokens this is written wherever it may be: the end of a text that anything may stand in
+ */
 export async function walk(
   constraint: Constraint,
   random: () => number,
   most = 400,
   size = 300,
+  closing = '',
 ): Promise<Buffer | undefined> {
   const bytes: number[] = []
+  let closed = 0
   for (let i = 0; i < most; i++) {
     const ids = allowedIds(await constraint.next(), size)
+    const next = closing.charCodeAt(closed)
+    if (i >= 60 && ids.includes(next)) {
+      bytes.push(next)
+      constraint.accept(next)
+      closed++
+      continue
+    }
+    closed = 0
     const ends = ids.filter((id) => id === END || (id < 256 && '"]}'.includes(String.fromCharCode(id))))
     const from = ends.length > 0 && random() < 0.4 ? ends : ids
     const id = from[Math.floor(random() * from.length)]!

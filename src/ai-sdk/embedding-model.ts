@@ -54,17 +54,17 @@ export class OnebitEmbeddingModel implements EmbeddingModelV4 {
     abortSignal?.throwIfAborted()
     const { model, batch } = await this.#ready()
     const tokenizer = model.requireTokenizer()
-    const signal = abortSignal ? { signal: abortSignal } : {}
     const warnings: SharedV4Warning[] = []
     const { dim } = model.config
     if (dimensions !== undefined && dimensions !== dim) {
       warnings.push({ type: 'unsupported', feature: 'dimensions', details: `They have ${dim} numbers each.` })
     }
-    const results = await someAtATime(values, Math.min(TOGETHER, values.length), async (value, i) => {
-      const ids = await tokenizer.encodeLong(value, { special: false, ...signal })
+    const embed = async (value: string, i: number, signal: AbortSignal) => {
+      const ids = await tokenizer.encodeLong(value, { special: false, signal })
       if (ids.length === 0) throw badOption(`values[${i}]`, 'is empty')
-      return batch.embed(ids, { ...(own as OnebitEmbedOptions), ...signal })
-    })
+      return batch.embed(ids, { ...(own as OnebitEmbedOptions), signal })
+    }
+    const results = await someAtATime(values, Math.min(TOGETHER, values.length), embed, abortSignal)
     return {
       embeddings: results.map(({ embedding }) => Array.from(embedding)),
       usage: { tokens: results.reduce((total, { tokens }) => total + tokens, 0) },

@@ -167,11 +167,12 @@ export class FormatParser implements AnswerParser {
     const reader = this.#reader!
     const { parts, state, rest } = reader.push(this.#held, isEnd)
     this.#parts.push(...parts)
+    // One that breaks off keeps its place: what follows is another call.
+    if (parts.some(({ type }) => type === 'call-start')) this.#calls++
     this.#held = rest
     if (state === 'more') return false
     this.#reader = undefined
     if (state === 'done') {
-      this.#calls++
       this.#mode = 'after'
       return this.#held !== ''
     }

@@ -6,34 +6,62 @@ const MOST_LEVELS = 16
 /** Python's words, which some models write. */
 const WORDS: Readonly<Record<string, string>> = { True: 'true', False: 'false', None: 'null' }
 
+/** What a schema allows, as far as reading needs it. */
+interface Allowed {
+  types: Set<string>
+  /** strings that enum or const names */
+  texts: Set<string>
+  /** other strings are allowed too */
+  isOpen: boolean
+}
+
 export function argumentJson(text: string, name: string, tool: Tool): string {
   const properties = isRecord(tool.parameters?.properties) ? tool.parameters.properties : {}
   const schema = Object.hasOwn(properties, name) ? properties[name] : undefined
-  const types = new Set<string>()
-  collectTypes(schema, tool.parameters ?? {}, types, 0)
+  const allowed: Allowed = { types: new Set(), texts: new Set(), isOpen: false }
+  collect(schema, tool.parameters ?? {}, allowed, 0)
   const trimmed = text.trim()
   const word = WORDS[trimmed] ?? trimmed
-  if (types.has('string') && !(types.has('null') && word === 'null')) return JSON.stringify(text)
+  let value: unknown
   try {
-    const value: unknown = JSON.parse(word)
-    // Text that no type was asked for stays what it looks like, unless it looks like a text in quotes.
-    if (types.size > 0 || typeof value !== 'string') return word
+    value = JSON.parse(word)
   } catch {
-    // no JSON, so it is a text
+    return JSON.stringify(text)
   }
-  return JSON.stringify(text)
+  const { types } = allowed
+  // Text that no type was asked for stays what it looks like, unless it looks like a text in quotes.
+  const isText =
+    types.size === 0 ? typeof value === 'string' : types.has('string') && isRatherText(text, value, allowed)
+  return isText ? JSON.stringify(text) : word
 }
 
-function collectTypes(schema: unknown, root: unknown, types: Set<string>, level: number): void {
+/** Of what is JSON as well, where strings are allowed. The grammar of the arguments writes nothing that this reads as invalid. */
+function isRatherText(text: string, value: unknown, { types, texts, isOpen }: Allowed): boolean {
+  if (texts.has(text) || typeof value === 'string') return true
+  if (value === null) return !types.has('null')
+  if (Array.isArray(value)) return !types.has('array')
+  if (typeof value === 'object') return !types.has('object')
+  return isOpen || !(types.has(typeof value) || (types.has('integer') && Number.isInteger(value)))
+}
+
+function collect(schema: unknown, root: unknown, allowed: Allowed, level: number): void {
   if (!isRecord(schema) || level > MOST_LEVELS) return
-  for (const type of [schema.type].flat()) if (typeof type === 'string') types.add(type)
-  if (schema.nullable === true) types.add('null')
-  const constants = Array.isArray(schema.enum) ? schema.enum : 'const' in schema ? [schema.const] : []
-  if (schema.type === undefined) for (const value of constants) types.add(value === null ? 'null' : typeof value)
+  const constants = 'const' in schema ? [schema.const] : Array.isArray(schema.enum) ? schema.enum : undefined
+  const types = [schema.type].flat().filter((type) => typeof type === 'string')
+  if (schema.nullable === true) types.push('null')
+  if (schema.type === undefined) types.push(...(constants ?? []).map(typeName))
+  for (const type of types) allowed.types.add(type)
+  for (const value of constants ?? []) if (typeof value === 'string') allowed.texts.add(value)
+  if (constants === undefined && types.includes('string')) allowed.isOpen = true
   for (const list of [schema.anyOf, schema.oneOf, schema.allOf]) {
-    if (Array.isArray(list)) for (const inner of list) collectTypes(inner, root, types, level + 1)
+    if (Array.isArray(list)) for (const inner of list) collect(inner, root, allowed, level + 1)
   }
-  if (typeof schema.$ref === 'string') collectTypes(targetOf(schema.$ref, root), root, types, level + 1)
+  if (typeof schema.$ref === 'string') collect(targetOf(schema.$ref, root), root, allowed, level + 1)
+}
+
+/** Of a constant, as schemas call it. */
+function typeName(value: unknown): string {
+  return value === null ? 'null' : Array.isArray(value) ? 'array' : typeof value
 }
 
 function targetOf($ref: string, root: unknown): unknown {

@@ -46,10 +46,18 @@ export interface PreparedAnswer extends ChatModel {
 
 /** @throws OnebitError as Model.encodeChat and prepareAnswer */
 export async function prepareChat(chatModel: ChatModel, request: ChatRequest): Promise<PreparedAnswer> {
-  const { messages, choice, templateTools, variables, signal } = request
-  const given = templateTools.length > 0 && choice !== 'none' ? { tools: templateTools } : {}
-  const render = { variables: { ...variables, ...given }, ...(signal ? { signal } : {}) }
+  const { messages, signal } = request
+  const render = { variables: templateVariables(request), ...(signal ? { signal } : {}) }
   return prepareAnswer(chatModel, await chatModel.model.encodeChat(messages, render), request)
+}
+
+/** What the template gets besides the messages: the tools too, unless none may be called. */
+export function templateVariables({
+  variables,
+  templateTools,
+  choice,
+}: Pick<ChatRequest, 'variables' | 'templateTools' | 'choice'>): Record<string, unknown> {
+  return templateTools.length > 0 && choice !== 'none' ? { ...variables, tools: templateTools } : variables
 }
 
 /**

@@ -1,22 +1,28 @@
 /** Why a signal of ours aborted, when it was the key. */
 export const KEY = 'Ctrl-C'
 
+/** npm passes a signal on within milliseconds; nobody who wants to press again is that quick. */
+const SOON_MS = 1500
+
 /**
  * Ctrl-C for a whole command: it ends what is under way. One handler, set once and never taken away: a signal that
  * arrives between two handlers, or while the process is leaving, would kill it. (Node does not stay alive for it; main
  * sees to the leaving.)
  *
  * One Ctrl-C may come twice: npm has it from the terminal too, and passes it on to what `npx onebit-run` started. So
- * the next signal after one that was obeyed is taken for the same key, until something new begins.
+ * the next signal after one that was obeyed is taken for the same key when it comes soon, until something new begins.
  */
 export class Interrupts {
   #current = new AbortController()
-  #mayComeAgain = false
+  /** until when a signal may be the last one's copy, in milliseconds of the process */
+  #mayComeUntil = 0
 
   constructor() {
     process.on('SIGINT', () => {
-      if (!this.#mayComeAgain) this.#current.abort()
-      this.#mayComeAgain = !this.#mayComeAgain
+      const now = performance.now()
+      const isCopy = now < this.#mayComeUntil
+      if (!isCopy) this.#current.abort()
+      this.#mayComeUntil = isCopy ? 0 : now + SOON_MS
     })
   }
 
@@ -27,7 +33,7 @@ export class Interrupts {
 
   /** Something new begins, which the next Ctrl-C aborts. */
   begin(): AbortController {
-    this.#mayComeAgain = false
+    this.#mayComeUntil = 0
     return this.wait()
   }
 

@@ -3,6 +3,7 @@ import type { Model } from '../run/model.js'
 import { checkServeOptions, type ServeOptions, serve } from '../server/serve.js'
 import { apiOptions, type Command, type OptionValues, UsageError } from './arguments.js'
 import { describeError } from './describe-error.js'
+import { Interrupts } from './interrupts.js'
 import { checkModelValues, loadModel, MODEL_OPTIONS } from './model-options.js'
 
 export const serveCommand: Command = {
@@ -71,18 +72,18 @@ async function serveUntilStopped(models: { name: string; model: Model }[], value
   if (values.json) console.log(JSON.stringify({ url: server.url, port: server.port, models: names, pid: process.pid }))
   else console.log(`${names.join(', ')}: ${server.url}  (a page to chat; the API is at ${server.url}/v1)`)
   for (const { model } of models) model.chatTemplate?.warmUp()
-  await stopWanted()
+  const interrupts = new Interrupts()
+  await stopWanted(interrupts.begin().signal)
   if (!values.json) process.stderr.write('stopping: answers under way may end, for 10 seconds at most\n')
-  const impatient = () => process.exit(130)
-  process.on('SIGINT', impatient)
+  interrupts.wait().signal.addEventListener('abort', () => process.exit(130))
   await server.close()
   return 0
 }
 
-/** Resolves at the first SIGINT or SIGTERM. */
-function stopWanted(): Promise<void> {
+/** Resolves at the first Ctrl-C or SIGTERM. */
+function stopWanted(interrupted: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    process.once('SIGINT', () => resolve())
+    interrupted.addEventListener('abort', () => resolve())
     process.once('SIGTERM', () => resolve())
   })
 }

@@ -67,16 +67,33 @@ export class SchemaWriter {
     return result
   }
 
+  /**
+   * What the schema is one of: schemas in which no anyOf, oneOf or reference is left.
+   * @throws OnebitError ERR_SCHEMA
+   */
+  leaves(schema: Schema, at: string, level = 0): JsonObject[] {
+    if (level > MOST_LEVELS) throw schemaError(at, `it is nested more than ${MOST_LEVELS} levels deep`)
+    const read = this.reader.read(schema, at)
+    if (typeof read === 'boolean') return read ? [{}] : []
+    const known = knownKeywords(read, at)
+    const branches = this.#branches(known, at)
+    return branches ? branches.flatMap((branch) => this.leaves(branch, at, level + 1)) : [known]
+  }
+
   #alternatives(schema: JsonObject, at: string, level: number): string[] {
-    const { anyOf, oneOf: one, ...own } = schema
-    if (anyOf !== undefined && one !== undefined) throw schemaError(at, 'anyOf beside oneOf is not supported')
-    if (anyOf !== undefined) return this.#branches('anyOf', anyOf, own, at, level)
-    if (one !== undefined) return this.#branches('oneOf', one, own, at, level)
-    if (schema.const !== undefined || schema.enum !== undefined) return this.#constants(schema, at)
+    const branches = this.#branches(schema, at)
+    if (branches) return branches.flatMap((branch) => this.value(branch, at, level + 1) ?? [])
+    const listed = constantsOf(schema, at)
+    if (listed) return constants(listed)
     return typesOf(schema, at).flatMap((type) => this.#ofType(type, schema, at, level) ?? [])
   }
 
-  #branches(keyword: string, value: Json, own: JsonObject, at: string, level: number): string[] {
+  /** Of anyOf or oneOf, each with what stands beside them. */
+  #branches(schema: JsonObject, at: string): Schema[] | undefined {
+    const { anyOf, oneOf: one, ...own } = schema
+    if (anyOf !== undefined && one !== undefined) throw schemaError(at, 'anyOf beside oneOf is not supported')
+    const [keyword, value] = anyOf === undefined ? ['oneOf', one] : ['anyOf', anyOf]
+    if (value === undefined) return undefined
     const branches = schemasOf(value, `${at}/${keyword}`).map((branch, index) => {
       const place = `${at}/${keyword}/${index}`
       return Object.keys(own).length === 0 ? branch : this.reader.together(own, branch, place)
@@ -88,22 +105,7 @@ export class SchemaWriter {
         'Use anyOf, or give each alternative a required property with its own const.',
       )
     }
-    return branches.flatMap((branch, index) => this.value(branch, `${at}/${keyword}/${index}`, level + 1) ?? [])
-  }
-
-  #constants(schema: JsonObject, at: string): string[] {
-    const [beside] = assertions(schema)
-    if (beside !== undefined)
-      throw schemaError(at, `keyword ${JSON.stringify(beside)} beside enum or const is not supported`)
-    const { enum: list } = schema
-    if (list !== undefined && !isList(list)) throw schemaError(at, 'enum must be a list of values')
-    const texts = list && new Set(list.map((value) => JSON.stringify(value)))
-    const values = schema.const === undefined ? list! : [schema.const]
-    const types = typesOf(schema, at)
-    const fitting = values.filter(
-      (value) => types.some((type) => isOfType(value, type)) && (!texts || texts.has(JSON.stringify(value))),
-    )
-    return constants(fitting)
+    return branches
   }
 
   #ofType(type: Type, schema: JsonObject, at: string, level: number): string | undefined {
@@ -302,6 +304,22 @@ function boundsOf(schema: JsonObject, at: string): Bounds {
     bounds.max = bounds.openMax ? below! : max!
   }
   return bounds
+}
+
+/** The values that enum and const leave; undefined: there is neither. @throws OnebitError ERR_SCHEMA */
+export function constantsOf(schema: JsonObject, at: string): Json[] | undefined {
+  const { enum: list, const: one } = schema
+  if (list === undefined && one === undefined) return undefined
+  const [beside] = assertions(schema)
+  if (beside !== undefined)
+    throw schemaError(at, `keyword ${JSON.stringify(beside)} beside enum or const is not supported`)
+  if (list !== undefined && !isList(list)) throw schemaError(at, 'enum must be a list of values')
+  const texts = list && new Set(list.map((value) => JSON.stringify(value)))
+  const values = one === undefined ? list! : [one]
+  const types = typesOf(schema, at)
+  return values.filter(
+    (value) => types.some((type) => isOfType(value, type)) && (!texts || texts.has(JSON.stringify(value))),
+  )
 }
 
 export function isOfType(value: Json, type: Type): boolean {

@@ -1,10 +1,12 @@
 /** The arguments of a call as Qwen3.5 writes them: <parameter=NAME>, the value on lines of its own, </parameter>. */
-import { literal, type Rules } from './ebnf.js'
+import { literal, oneOf, type Rules, repeated } from './ebnf.js'
+import { constants } from './json-rules.js'
 import { regexExpression } from './regex-grammar.js'
-import { SchemaWriter } from './schema-grammar.js'
+import { constantsOf, SchemaWriter } from './schema-grammar.js'
 import {
   countOf,
   isObject,
+  type JsonObject,
   knownKeywords,
   propertiesOf,
   requiredOf,
@@ -14,7 +16,10 @@ import {
   typesOf,
 } from './schema-keywords.js'
 
-const CLOSE = '\n</parameter>\n'
+const END = '</parameter>'
+const CLOSE = `\n${END}\n`
+/** Characters that a list or an object may begin with, in a class of the grammar. */
+const STRUCTURE = '\\x5b{ \\t\\n\\r'
 
 /** @throws OnebitError ERR_SCHEMA, ERR_REGEX, ERR_GRAMMAR_LIMIT */
 export function xmlArguments(schema: Schema, rules: Rules): string {
@@ -30,57 +35,114 @@ export function xmlArguments(schema: Schema, rules: Rules): string {
   for (const [name, inner] of properties) {
     if (/[<>\n]/.test(name))
       throw schemaError('', `the property ${JSON.stringify(name)} cannot be written in this model's tool calls`)
-    const value = parameterValue(inner, name, writer, rules)
-    if (value === undefined && required.has(name))
+    const values = valuesOf(inner, `/properties/${name}`, writer, rules)
+    if (values.length === 0 && required.has(name))
       throw schemaError('', `no value of ${JSON.stringify(name)} can be valid`)
-    if (value === undefined) continue
-    const whole = rules.add('parameter', `${literal(`<parameter=${name}>\n`)} ${value}`)
+    if (values.length === 0) continue
+    const whole = rules.add('parameter', `${literal(`<parameter=${name}>\n`)} ${oneOf(values)}`)
     parts.push(required.has(name) ? whole : `${whole}?`)
   }
   return parts.length === 0 ? '""' : parts.join(' ')
 }
 
-/** The value and what closes it. A string stands there as it is, anything else as JSON. */
-function parameterValue(schema: Schema, name: string, writer: SchemaWriter, rules: Rules): string | undefined {
-  const at = `/properties/${name}`
-  const read = writer.reader.read(schema, at)
-  const known = isObject(read as never) ? knownKeywords(read as Exclude<Schema, boolean>, at) : undefined
-  const isText =
-    known !== undefined &&
-    known.anyOf === undefined &&
-    known.oneOf === undefined &&
-    typesOf(known, at).join() === 'string'
-  if (!isText) {
-    const value = writer.value(schema, at, 1)
-    return value && `${value} ${literal(CLOSE)}`
-  }
-  const list = known.const === undefined ? known.enum : [known.const]
-  if (Array.isArray(list)) {
-    const texts = list.filter((value): value is string => typeof value === 'string' && !value.includes('</parameter>'))
-    return texts.length === 0 ? undefined : `(${texts.map(literal).join(' | ')}) ${literal(CLOSE)}`
-  }
-  if (typeof known.pattern === 'string')
-    return `${regexExpression(anchoredPattern(known.pattern), rules)} ${literal(CLOSE)}`
-  const [min, max] = [countOf(known, 'minLength', at) ?? 0, countOf(known, 'maxLength', at)]
-  if (max !== undefined || min > 0) return `[^<]{${min},${max ?? ''}} ${literal(CLOSE)}`
-  return textUntil(CLOSE, rules)
+/** What a value may be. */
+interface Forms {
+  /** strings that enum or const names */
+  named: string[]
+  /** schemas of other strings */
+  texts: JsonObject[]
+  /** expressions of lists and objects */
+  structures: string[]
+  /** of numbers and booleans */
+  simple: string[]
+  hasNull: boolean
 }
 
-/** A part that matches is enough for JSON Schema; here what stands around it would be hard to end. */
-function anchoredPattern(pattern: string): string {
-  return pattern
+/**
+ * Expressions of the values, each with what closes it. A string stands there as it is, also where something else is allowed
+ * beside it; anything else is JSON. Answers are read by the schema's types (answer/xml-value.ts), so what would be read as
+ * something else cannot be written: numbers and booleans beside strings that are not named, and such strings that begin as a
+ * list or an object does where one of those is allowed.
+ */
+function valuesOf(schema: Schema, at: string, writer: SchemaWriter, rules: Rules): string[] {
+  const leaves = writer.leaves(schema, at)
+  if (leaves.some(isAnything)) return [freeText(rules)]
+  const { named, texts, structures, simple, hasNull } = formsOf(leaves, writer, at)
+  const isBeside = structures.length > 0
+  const isFree = texts.some((text) => Object.keys(text).every((keyword) => !LIMITS.includes(keyword)))
+  const limited = isFree ? [] : texts.flatMap((text) => limitedText(text, isBeside, at, rules) ?? [])
+  const short = isFree ? [] : [...named.map(literal), ...limited, ...(hasNull ? [literal('null')] : [])]
+  const json = texts.length > 0 ? structures : [...structures, ...simple]
+  const free = isBeside ? textBesideStructures(rules) : freeText(rules)
+  return [...[...short, ...json].map((value) => `${value} ${literal(CLOSE)}`), ...(isFree ? [free] : [])]
 }
 
-/** Any text up to and with the first `end`, by what of `end` has been seen. */
+const LIMITS = ['pattern', 'minLength', 'maxLength']
+
+function isAnything(leaf: JsonObject): boolean {
+  return Object.keys(leaf).every((keyword) => keyword === '$defs' || keyword === 'definitions')
+}
+
+function formsOf(leaves: readonly JsonObject[], writer: SchemaWriter, at: string): Forms {
+  const forms: Forms = { named: [], texts: [], structures: [], simple: [], hasNull: false }
+  for (const leaf of leaves) {
+    for (const value of constantsOf(leaf, at) ?? []) {
+      if (value === null) forms.hasNull = true
+      else if (typeof value === 'object') forms.structures.push(...constants([value]))
+      else if (typeof value !== 'string') forms.simple.push(...constants([value]))
+      else if (!value.includes(END)) forms.named.push(value)
+    }
+    if (leaf.enum !== undefined || leaf.const !== undefined) continue
+    for (const type of typesOf(leaf, at)) {
+      if (type === 'string') forms.texts.push(leaf)
+      else if (type === 'null') forms.hasNull = true
+      else {
+        const list = type === 'object' || type === 'array' ? forms.structures : forms.simple
+        const value = writer.value({ ...leaf, type, nullable: false }, at, 1)
+        if (value !== undefined) list.push(value)
+      }
+    }
+  }
+  return forms
+}
+
+/** Undefined: none has such a length. */
+function limitedText(schema: JsonObject, isBeside: boolean, at: string, rules: Rules): string | undefined {
+  // A part that matches is enough for JSON Schema; here what stands around it would be hard to end.
+  if (typeof schema.pattern === 'string') return regexExpression(schema.pattern, rules)
+  const [min, max] = [countOf(schema, 'minLength', at) ?? 0, countOf(schema, 'maxLength', at)]
+  if (max !== undefined && max < min) return undefined
+  if (!isBeside || max === 0) return repeated('[^<]', min, max)
+  const some = `[^<${STRUCTURE}] ${repeated('[^<]', Math.max(0, min - 1), max === undefined ? undefined : max - 1)}`
+  return rules.add('text', min === 0 ? `"" | ${some}` : some)
+}
+
+/** Any text, up to and with what closes it. */
+function freeText(rules: Rules): string {
+  return `${textUntil(END, rules)} "\\n"`
+}
+
+/** The same, of texts that do not begin as a list or an object does. */
+function textBesideStructures(rules: Rules): string {
+  const rest = freeText(rules)
+  const tag = `"<" ${stateName(1)} "\\n"`
+  return rules.shared('until_beside', () => `${literal(CLOSE)} | ${tag} | [^\\x00<${STRUCTURE}] ${rest}`)
+}
+
+/** Of `textUntil`, by how much of its end has been seen. */
+function stateName(seen: number): string {
+  return `until_${seen}`
+}
+
+/** Any text up to and with the first `end`. */
 function textUntil(end: string, rules: Rules): string {
-  const name = (seen: number) => `until_${seen}`
-  return rules.shared(name(0), () => {
-    for (let seen = 1; seen < end.length; seen++) rules.shared(name(seen), () => step(end, seen, name))
-    return step(end, 0, name)
+  return rules.shared(stateName(0), () => {
+    for (let seen = 1; seen < end.length; seen++) rules.shared(stateName(seen), () => step(end, seen))
+    return step(end, 0)
   })
 }
 
-function step(end: string, seen: number, name: (seen: number) => string): string {
+function step(end: string, seen: number): string {
   const follow = new Map<string, number>()
   for (const character of new Set(end)) {
     const text = end.slice(0, seen) + character
@@ -89,9 +151,9 @@ function step(end: string, seen: number, name: (seen: number) => string): string
     if (next > 0) follow.set(character, next)
   }
   const escaped = [...follow.keys()].map((character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`)
-  const others = `[^\\x00${escaped.join('')}] ${name(0)}`
+  const others = `[^\\x00${escaped.join('')}] ${stateName(0)}`
   const known = Array.from(follow, ([character, next]) =>
-    next === end.length ? literal(character) : `${literal(character)} ${name(next)}`,
+    next === end.length ? literal(character) : `${literal(character)} ${stateName(next)}`,
   )
   return [others, ...known].join(' | ')
 }

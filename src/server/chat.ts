@@ -8,12 +8,10 @@ import { eachOf } from '../flow/each-of.js'
 import { booleanOption, likeliestOption } from '../options.js'
 import type { Piece, TokenLogprob } from '../run/generation.js'
 import type { Tokenizer } from '../text/tokenizer.js'
-import { isRecord } from '../text/tokenizer-json.js'
 import { now } from './completions.js'
-import { badField } from './errors.js'
 import { type Exchange, timingsOf, usageOf } from './exchange.js'
 import { generateFields, streamFields } from './fields.js'
-import { messagesOf, toolsOf } from './messages.js'
+import { messagesOf, toolsOf, variablesOf } from './messages.js'
 import { type Served, tokenText } from './served.js'
 import { shapeOf } from './shapes.js'
 
@@ -51,8 +49,7 @@ export async function askedChat(exchange: Exchange): Promise<AskedChat> {
   const top = likeliestOption(fields, 'top_logprobs', vocabSize)
   if (withLogprobs) Object.assign(options, { logprobs: true, topLogprobs: top })
   const shape = shapeOf(fields)
-  const variables = fields.chat_template_kwargs ?? {}
-  if (!isRecord(variables)) throw badField('chat_template_kwargs', 'must be an object')
+  const variables = variablesOf(fields)
   const request = { messages, tools, templateTools: given, choice, parallel, variables, options, shape, signal }
   return { served, chat: await prepareChat(served, request), withLogprobs }
 }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { finishOf } from '../batch-chat/answer-chat.js'
 import { eachOf } from '../flow/each-of.js'
 import { someAtATime } from '../flow/some-at-a-time.js'
+import type { AnswerShape } from '../grammar/constraint.js'
 import { booleanOption, likeliestOption } from '../options.js'
 import type { GenerateOptions } from '../run/generate-options.js'
 import type { GenerationSummary } from '../run/generation.js'
@@ -11,7 +12,7 @@ import { type Exchange, timingsOf, usageOf } from './exchange.js'
 import { generateFields, streamFields } from './fields.js'
 import { type RawPrompt, rawPrompts } from './prompts.js'
 import type { Served } from './served.js'
-import { answerShape } from './shapes.js'
+import { shapeOf } from './shapes.js'
 import { type CompletionLogprobs, TokenTable, topOf } from './token-table.js'
 
 interface Wanted {
@@ -19,6 +20,8 @@ interface Wanted {
   echo: boolean
   /** undefined: no log-probabilities */
   top: number | undefined
+  /** the form that answers must have; undefined: any */
+  shape: AnswerShape | undefined
 }
 
 /** A part of one answer; the last one has `finish`. */
@@ -46,17 +49,17 @@ export async function completions(exchange: Exchange): Promise<void> {
   const together = Math.min(prompts.length, models.parallel)
   if (!stream) {
     const texts: Part[][] = prompts.map(() => [])
-    const costs = await someAtATime(prompts, together, (prompt, index) =>
-      answer(exchange, served, wanted, prompt, (part) => void texts[index]!.push(part)),
-    )
+    const ask = (prompt: RawPrompt, index: number, signal: AbortSignal) =>
+      answer(served, wanted, prompt, signal, (part) => void texts[index]!.push(part))
+    const costs = await someAtATime(prompts, together, ask, exchange.signal)
     const choices = texts.map((parts, index) => choice(index, joined(parts)))
     exchange.reply({ ...head, choices, usage: sum(costs), ...timings(costs) })
     return
   }
   const events = exchange.events()
-  const costs = await someAtATime(prompts, together, (prompt, index) =>
-    answer(exchange, served, wanted, prompt, (part) => events.send({ ...head, choices: [choice(index, part)] })),
-  )
+  const ask = (prompt: RawPrompt, index: number, signal: AbortSignal) =>
+    answer(served, wanted, prompt, signal, (part) => events.send({ ...head, choices: [choice(index, part)] }))
+  const costs = await someAtATime(prompts, together, ask, exchange.signal)
   if (includeUsage) await events.send({ ...head, choices: [], usage: sum(costs), ...timings(costs) })
   await events.send('[DONE]')
   events.end()
@@ -69,17 +72,18 @@ function wantedOf({ fields }: Exchange, { model }: Served): Wanted {
   const options = generateFields(fields, vocabSize, fields.max_tokens)
   const echo = booleanOption(fields, 'echo') ?? false
   if (top !== undefined) model.requireTokenizer()
-  return { options: top === undefined ? options : { ...options, logprobs: true, topLogprobs: top }, echo, top }
+  const shape = shapeOf(fields)
+  return { options: top === undefined ? options : { ...options, logprobs: true, topLogprobs: top }, echo, top, shape }
 }
 
 async function answer(
-  exchange: Exchange,
   served: Served,
   wanted: Wanted,
   prompt: RawPrompt,
+  signal: AbortSignal,
   tell: (part: Part) => Promise<void> | void,
 ): Promise<Cost> {
-  const { top, echo, options } = wanted
+  const { top, echo, options, shape } = wanted
   const tokenizer = served.model.tokenizer
   const table = top === undefined ? undefined : new TokenTable(tokenizer!, !echo)
   let cached: number | undefined
@@ -94,11 +98,11 @@ async function answer(
   if (echo) {
     const text = prompt.text ?? tokenizer?.decode(prompt.ids) ?? ''
     const isScored = table !== undefined
-    const next = isScored && isLikeliestOnly(options)
+    const next = isScored && isLikeliestOnly(wanted)
     if (isScored) {
       // One at least, for what follows.
       const asked = next ? Math.max(1, top!) : top!
-      const scores = await served.batch.score(prompt.ids, { top: asked, next, signal: exchange.signal })
+      const scores = await served.batch.score(prompt.ids, { top: asked, next, signal })
       cached = scores.cachedTokens
       const rows = { ...scores, ...firstOf(scores, asked, top!) }
       table.addPrompt(prompt, rows, top!)
@@ -117,12 +121,8 @@ async function answer(
       return { promptTokens: prompt.ids.length, cachedTokens: cached ?? 0, newTokens: 0 }
     }
   }
-  const constraint = await answerShape(exchange, served)
-  const pieces = served.batch.generate(prompt.ids, {
-    ...options,
-    signal: exchange.signal,
-    ...(constraint ? { constraint } : {}),
-  })
+  const constraint = shape && (await served.model.constrain(shape, { signal }))
+  const pieces = served.batch.generate(prompt.ids, { ...options, signal, ...(constraint ? { constraint } : {}) })
   const summary = await eachOf(pieces, (piece) => {
     if (!piece.released) table?.addPiece(piece)
     if (piece.text === '' && !table) return
@@ -133,10 +133,12 @@ async function answer(
   return { promptTokens, cachedTokens: cached ?? cachedTokens, newTokens, summary }
 }
 
-/** One token, the likeliest, whatever it is: scoring the prompt knows it already. */
-function isLikeliestOnly({ maxTokens, temperature, logitBias, ...rest }: GenerateOptions): boolean {
+/** One token, the likeliest, whatever it is and ends: scoring the prompt knows it already. */
+function isLikeliestOnly({ options, shape }: Wanted): boolean {
+  const { maxTokens, temperature, logitBias, stop = [], ignoreEos = false, ...rest } = options
   const changed = rest.presencePenalty || rest.frequencyPenalty || (rest.repeatPenalty ?? 1) !== 1
-  return maxTokens === 1 && temperature === 0 && logitBias === undefined && !changed
+  const isAny = logitBias === undefined && stop.length === 0 && !ignoreEos && shape === undefined && !changed
+  return maxTokens === 1 && temperature === 0 && isAny
 }
 
 /** The first `top` of each row of `asked`. */

@@ -3,7 +3,7 @@ import { someAtATime } from '../flow/some-at-a-time.js'
 import { choiceOption, integerOption } from '../options.js'
 import { badField } from './errors.js'
 import type { Exchange } from './exchange.js'
-import { rawPrompts } from './prompts.js'
+import { type RawPrompt, rawPrompts } from './prompts.js'
 
 export async function embeddings(exchange: Exchange): Promise<void> {
   const { fields, models, signal } = exchange
@@ -17,9 +17,9 @@ export async function embeddings(exchange: Exchange): Promise<void> {
   const prompts = await rawPrompts(exchange, served, 'input')
   const empty = prompts.findIndex(({ ids }) => ids.length === 0)
   if (empty >= 0) throw badField('input', `entry ${empty} is empty`)
-  const results = await someAtATime(prompts, Math.min(prompts.length, models.parallel), ({ ids }) =>
-    served.batch.embed(ids, { signal, ...(pooling ? { pooling } : {}) }),
-  )
+  const embed = ({ ids }: RawPrompt, _: number, signal: AbortSignal) =>
+    served.batch.embed(ids, { signal, ...(pooling ? { pooling } : {}) })
+  const results = await someAtATime(prompts, Math.min(prompts.length, models.parallel), embed, signal)
   const data = results.map(({ embedding }, index) => ({
     object: 'embedding',
     index,

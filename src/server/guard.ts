@@ -79,7 +79,8 @@ function digest(text: string): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
-function bracketed(host: string): string {
+/** A host as it stands in addresses. */
+export function bracketed(host: string): string {
   return isIP(host) === 6 ? `[${host}]` : host
 }
 

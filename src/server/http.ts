@@ -82,7 +82,7 @@ export class HttpSide {
       const { guard } = this.#options
       guard.checkHost(request.headers)
       headers = guard.checkOrigin(request.headers)
-      if (request.method === 'OPTIONS') return preflight(response, headers)
+      if (request.method === 'OPTIONS') return preflight(request, response, headers)
       await this.#route(request, response, gone.signal, headers)
     } catch (error) {
       this.#refuse(response, error, gone.signal, headers)
@@ -177,13 +177,15 @@ function pathOf(url = '/'): string {
   }
 }
 
-function preflight(response: ServerResponse, headers: Record<string, string>): void {
+function preflight(request: IncomingMessage, response: ServerResponse, headers: Record<string, string>): void {
+  // Libraries add headers of their own (OpenAI's in a browser: x-stainless-os and more). None is obeyed, so all may come.
+  const asked = request.headers['access-control-request-headers']
   const allowed =
     Object.keys(headers).length === 0
       ? {}
       : {
           'access-control-allow-methods': 'GET, POST',
-          'access-control-allow-headers': 'authorization, content-type',
+          'access-control-allow-headers': asked ?? 'authorization, content-type',
           'access-control-max-age': '600',
         }
   response.writeHead(204, { ...headers, ...allowed })

@@ -25,6 +25,12 @@ export function messagesOf({ messages }: Fields): ChatMessage[] {
   })
 }
 
+/** Variables that the template gets besides the tools. @throws HttpError */
+export function variablesOf({ chat_template_kwargs: variables = {} }: Fields): Record<string, unknown> {
+  if (!isRecord(variables)) throw badField('chat_template_kwargs', 'must be an object')
+  return variables
+}
+
 function oneMessage(at: string, fields: Fields): ChatMessage {
   const role = typeof fields.role === 'string' && Object.hasOwn(ROLES, fields.role) ? ROLES[fields.role] : undefined
   if (role === undefined) throw badField(`${at}.role`, `must be one of ${Object.keys(ROLES).join(', ')}`)

@@ -33,7 +33,8 @@ export async function responses(exchange: Exchange): Promise<void> {
       await told?.part(part, items)
     }
   })
-  const response = { ...head, ...ending(end), output: items.done(), usage: usage(end) }
+  items.end(end.finish === 'length')
+  const response = { ...head, ...ending(end), output: items.all(), usage: usage(end) }
   if (told) await told.end(items, response)
   else exchange.reply(response)
 }
@@ -109,16 +110,43 @@ function usage({ summary, reasoningTokens }: ChatEnd) {
   }
 }
 
+/** What is told of a call; it is whole when it has ended. */
+interface ToldCall {
+  id: string
+  name: string
+  arguments: string
+  isWhole: boolean
+}
+
 /** The items of an output, in the order in which they began. */
 class Items {
   readonly #whole = new WholeAnswer()
+  readonly #calls = new Map<number, ToldCall>()
   readonly order: { kind: 'reasoning' | 'message' | 'call'; id: string; call?: number }[] = []
+  /** of the item that the answer was cut in */
+  #cut = -1
 
   add(part: AnswerPart): void {
     this.#whole.add(part)
     if (part.type === 'text') this.at('message')
     else if (part.type === 'reasoning') this.at('reasoning')
-    else this.at('call', part.index)
+    else {
+      this.at('call', part.index)
+      this.#addToCall(part)
+    }
+  }
+
+  #addToCall(part: Exclude<AnswerPart, { type: 'text' | 'reasoning' }>): void {
+    const call = this.#calls.get(part.index)
+    if (part.type === 'call-start') {
+      this.#calls.set(part.index, { id: part.id, name: part.name, arguments: '', isWhole: false })
+    } else if (part.type === 'call-arguments') call!.arguments += part.text
+    else call!.isWhole = true
+  }
+
+  /** Nothing more comes. isCut: since there was no room for it */
+  end(isCut: boolean): void {
+    if (isCut) this.#cut = this.order.length - 1
   }
 
   /** Where the item stands that this belongs to; it begins here when there is none. */
@@ -132,21 +160,24 @@ class Items {
     return this.#whole.text
   }
 
-  one(index: number, status: 'in_progress' | 'completed'): Item {
+  /** done: as it is at the end, without: as it begins */
+  one(index: number, done: boolean): Item {
     const { kind, id, call } = this.order[index]!
-    const done = status === 'completed'
+    const told = call === undefined ? undefined : this.#calls.get(call)!
+    const isWhole = index !== this.#cut && (told?.isWhole ?? true)
+    const status = done ? (isWhole ? 'completed' : 'incomplete') : 'in_progress'
     if (kind === 'reasoning') {
       const content = done ? [{ type: 'reasoning_text', text: this.#whole.reasoning }] : []
       return { type: 'reasoning', id, summary: [], content, status }
     }
     if (kind === 'message')
       return { type: 'message', id, role: 'assistant', status, content: done ? [textPart(this.text)] : [] }
-    const { id: callId, name, arguments: args } = this.#whole.calls[call!] ?? { id: '', name: '', arguments: '' }
-    return { type: 'function_call', id, call_id: callId, name, arguments: args, status }
+    const args = done ? told!.arguments : ''
+    return { type: 'function_call', id, call_id: told!.id, name: told!.name, arguments: args, status }
   }
 
-  done(): Item[] {
-    return this.order.map((_, index) => this.one(index, 'completed'))
+  all(): Item[] {
+    return this.order.map((_, index) => this.one(index, true))
   }
 }
 
@@ -181,7 +212,7 @@ class ToldItems {
 
   async part(part: AnswerPart, items: Items): Promise<void> {
     await this.#begin()
-    for (; this.#begun < items.order.length; this.#begun++) await this.#itemBegins(this.#begun, items, part)
+    for (; this.#begun < items.order.length; this.#begun++) await this.#itemBegins(this.#begun, items)
     if (part.type === 'text') await this.#delta('response.output_text.delta', items.at('message'), items, part.text)
     else if (part.type === 'reasoning') {
       await this.#delta('response.reasoning_text.delta', items.at('reasoning'), items, part.text)
@@ -190,9 +221,8 @@ class ToldItems {
     }
   }
 
-  async #itemBegins(index: number, items: Items, part: AnswerPart): Promise<void> {
-    const item = items.one(index, 'in_progress')
-    if (part.type === 'call-start') Object.assign(item, { call_id: part.id, name: part.name })
+  async #itemBegins(index: number, items: Items): Promise<void> {
+    const item = items.one(index, false)
     await this.#tell('response.output_item.added', { output_index: index, item })
     if (item.type !== 'message') return
     const at = { item_id: item.id, output_index: index, content_index: 0 }
@@ -208,7 +238,7 @@ class ToldItems {
   async end(items: Items, response: { status: string }): Promise<void> {
     await this.#begin()
     for (const [index] of items.order.entries()) {
-      const item = items.one(index, 'completed')
+      const item = items.one(index, true)
       const at = { item_id: item.id, output_index: index }
       if (item.type === 'message') {
         const { text } = items

@@ -18,7 +18,7 @@ import { LIMITS } from '../config/limits.js'
 import { badOption, OnebitError } from '../errors.js'
 import { booleanOption, functionOption, integerOption, optionFields, stringOption } from '../options.js'
 import { Model } from '../run/model.js'
-import { Guard, isLoopback } from './guard.js'
+import { bracketed, Guard, isLoopback } from './guard.js'
 import { HttpSide } from './http.js'
 import { ServedModels } from './served.js'
 
@@ -146,7 +146,7 @@ export async function serve(
     throw error
   }
   const bound = http.server.address() as AddressInfo
-  const name = bound.family === 'IPv6' ? `[${host}]` : host
+  const name = bracketed(host)
   let closing: Promise<void> | undefined
   const close = async (graceMs: number) => {
     const ended = new Promise<void>((resolve) => {

@@ -1,24 +1,12 @@
 /** What a request says about the form of its answer. */
 
 import { isNestedDeeperThan } from '../files/json-depth.js'
-import type { AnswerShape, Constraint } from '../grammar/constraint.js'
+import type { AnswerShape } from '../grammar/constraint.js'
 import { isRecord } from '../text/tokenizer-json.js'
 import type { Fields } from './body.js'
 import { badField } from './errors.js'
-import type { Exchange } from './exchange.js'
-import type { Served } from './served.js'
 
 const MOST_SCHEMA_LEVELS = 32
-
-/** Of a raw prompt's answer; undefined: anything may come. */
-export async function answerShape(exchange: Exchange, served: Served): Promise<Constraint | undefined> {
-  const shape = shapeOf(exchange.fields)
-  return shape && constrain(exchange, served, shape)
-}
-
-export function constrain(exchange: Exchange, served: Served, shape: AnswerShape): Promise<Constraint> {
-  return served.model.constrain(shape, { signal: exchange.signal })
-}
 
 /**
  * `response_format` as OpenAI has it, with the types `regex` and `grammar` besides; `structured_outputs` as vLLM's clients

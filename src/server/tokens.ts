@@ -2,19 +2,18 @@
  * POST /tokenize and /detokenize, GET /tokenizer_info: as vLLM (`prompt`) and llama.cpp's server (`content`) have them.
  * lm-evaluation-harness works with nothing but these.
  */
+import { templateVariables } from '../batch-chat/prepare-chat.js'
 import { booleanOption, choiceOption } from '../options.js'
+import type { Fields } from './body.js'
 import { badField } from './errors.js'
 import type { Exchange } from './exchange.js'
 import { idList } from './fields.js'
-import { messagesOf, toolsOf } from './messages.js'
+import { messagesOf, toolsOf, variablesOf } from './messages.js'
 
 export async function tokenize({ fields, models, parseSpecial, signal, reply }: Exchange): Promise<void> {
   const { model } = models.of(fields)
   if (fields.messages !== undefined) {
-    const { given } = toolsOf(fields)
-    const variables = given.length > 0 ? { tools: given } : {}
-    const addGenerationPrompt = booleanOption(fields, 'add_generation_prompt') ?? true
-    const ids = await model.encodeChat(messagesOf(fields), { variables, addGenerationPrompt, signal })
+    const ids = await model.encodeChat(messagesOf(fields), renderOptions(fields, signal))
     reply({ tokens: Array.from(ids), count: ids.length, max_model_len: model.context })
     return
   }
@@ -58,6 +57,15 @@ export async function applyTemplate({ fields, models, signal, reply }: Exchange)
   const { model } = models.of(fields)
   const messages = messagesOf(fields)
   const format = choiceOption(fields, 'format', ['text']) ?? 'text'
+  const options = renderOptions(fields, signal)
   if (!model.chatTemplate) await model.encodeChat(messages) // says that there is none
-  reply({ prompt: await model.chatTemplate!.render(messages, { signal }), format })
+  reply({ prompt: await model.chatTemplate!.render(messages, options), format })
+}
+
+/** As /v1/chat/completions renders the same body; `add_generation_prompt` is for these endpoints alone. */
+function renderOptions(fields: Fields, signal: AbortSignal) {
+  const addGenerationPrompt = booleanOption(fields, 'add_generation_prompt') ?? true
+  const { given: templateTools, choice } = toolsOf(fields)
+  const variables = templateVariables({ variables: variablesOf(fields), templateTools, choice })
+  return { variables, addGenerationPrompt, signal }
 }
