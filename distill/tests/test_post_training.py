@@ -204,7 +204,9 @@ def test_moved_scales_change_nothing_without_rounding(shape):
 def test_omniquant_is_better_than_rounding(bits, part):
     model = tiny_llama(tiny_config())
     data, block = calibration(model), model.model.layers[0]
-    options = OmniQuantOptions(bits, epochs=20, batch=4, clips=part != "transforms", transforms=part != "clips")
+    # the authors' rates: the defaults are for real blocks, whose errors are less rugged
+    parts = {"clips": part != "transforms", "transforms": part != "clips"}
+    options = OmniQuantOptions(bits, clip_lr=1e-2, scale_lr=5e-3, epochs=20, batch=4, **parts)
     said = omniquant_block(block, NAMES, data, options, seconds=60)
     assert said["error"] < 0.98 * said["nearest_error"] and said["steps"] == 60
     for name in NAMES:

@@ -33,7 +33,7 @@ from onebit_distill.training.metrics import read_metrics
 from onebit_distill.training.reconstruct import BlockPace, Reconstruction, block_path, defaults
 from onebit_distill.training.run_folder import load_student, read_run, sign_options
 from onebit_distill.training.settings import Settings
-from onebit_distill.training.time_budget import TimeBudget
+from onebit_distill.training.time_budget import EvenShares, TimeBudget
 from onebit_distill.training.transfer import start_options
 
 PLAIN = Settings(precision="f32", latent="magnitude")
@@ -421,6 +421,25 @@ def test_a_budget_counts_over_calls(tmp_path):
     assert TimeBudget(tmp_path, 0).left() == float("inf")
     (tmp_path / "time.json").write_text("torn")
     assert TimeBudget(tmp_path, 1).left() > 59
+
+
+def test_shares_of_a_budget_are_even():
+    class Clock:
+        seconds = 100.0
+
+        def left(self):
+            return self.seconds
+
+    clock = Clock()
+    shares, given = EvenShares(clock, 5), []
+    for index in range(5):
+        clock.seconds -= 4  # before a piece learns
+        given.append(shares.next(index))
+        shares.used(given[-1])
+        clock.seconds -= given[-1] + 2  # and behind it
+    # what else a piece takes is known from the second one on
+    assert given[1:] == pytest.approx([given[1]] * 4) and given[0] == pytest.approx(96 / 5)
+    assert clock.seconds == pytest.approx(0, abs=7) and given[1] > 11
 
 
 def test_other_options_do_not_go_on_with_a_run(made, tmp_path, capsys):  # noqa: F811

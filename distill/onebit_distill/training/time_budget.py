@@ -43,6 +43,31 @@ class TimeBudget:
             file.write(json.dumps({"seconds": round(self.spent(), 3)}).encode())
 
 
+class EvenShares:
+    """What is left of a budget, shared evenly by pieces of work that come one after the other.
+
+    Beside the time that a piece is given it takes some that is the same for all (here: states that go through a block). That
+    of the piece before is taken off, or the last ones would pay for all.
+    """
+
+    def __init__(self, budget: TimeBudget, pieces: int) -> None:
+        self.budget, self.pieces = budget, pieces
+        self._left_before: float | None = None
+        self._used = 0.0
+
+    def next(self, index: int) -> float:
+        """Seconds for piece `index`, at least 0."""
+        left, beside = self.budget.left(), 0.0
+        if self._left_before is not None and math.isfinite(left):
+            beside = max(0.0, self._left_before - left - self._used)
+        self._left_before, self._used = left, 0.0
+        return max(0.0, left / (self.pieces - index) - beside)
+
+    def used(self, seconds: float) -> None:
+        """What the piece has taken of its seconds."""
+        self._used = seconds
+
+
 def _time_path(run: Path) -> Path:
     return run / "time.json"
 
