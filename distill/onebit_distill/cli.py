@@ -36,13 +36,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _settings(arguments: argparse.Namespace, defaults: Mapping[str, Any] | None = None):
-    """What was given; where there is no file, `defaults` come before those of all commands."""
-    from .training.settings import option_types, read_settings
+    """What the command line says, then the file, then `defaults`, which come before those of all commands."""
+    from .training.settings import option_types, read_toml, settings_from_tables
 
     given = {name: getattr(arguments, name) for name in option_types()}
-    if arguments.config is None:
-        given.update({name: value for name, value in (defaults or {}).items() if given[name] is None})
-    return read_settings(arguments.config, **given)
+    tables = read_toml(arguments.config) if arguments.config else {}
+    return settings_from_tables(tables, str(arguments.config), defaults, **given)
 
 
 def _add_teacher(parser: argparse.ArgumentParser) -> None:
@@ -191,11 +190,10 @@ def _add_reconstruct(commands) -> None:
 def _reconstruct(arguments: argparse.Namespace) -> None:
     from .training.block_fit import BlockFit
     from .training.reconstruct import defaults, run_reconstruction
-    from .training.settings import Settings
 
     options = BlockFit(**{name: getattr(arguments, f"block_{name}") for name in BlockFit.__dataclass_fields__})
-    given = defaults(arguments.kind or Settings.kind, arguments.start or Settings.start)
-    settings = _settings(arguments, given)
+    said = _settings(arguments)
+    settings = _settings(arguments, defaults(said.kind, said.start))
     result = run_reconstruction(_job(arguments, "reconstruct"), settings, options, arguments.minutes)
     _stopped(result, arguments.out)
 

@@ -5,6 +5,7 @@ import torch
 from tiny_model import tiny_config, tiny_llama
 from torch.nn import functional as F
 
+from onebit_distill.errors import DistillError
 from onebit_distill.model.starts import student_of
 from onebit_distill.training import by_pieces, losses
 from onebit_distill.training.by_pieces import IGNORED, cross_entropy_sum, head_losses, next_token_targets
@@ -154,6 +155,27 @@ class Remembered:
         return top, log_p
 
 
+def test_losses_on_states_alone(split):
+    teacher = tiny_llama(tiny_config(vocab_size=VOCABULARY))
+    student = student_of(teacher, "onebit").requires_grad_(True)
+    ids = torch.randint(0, VOCABULARY, (3, 13), generator=torch.Generator().manual_seed(2))
+    objective = Transfer(teacher, Settings(logits_weight=0, hidden_weight=1))
+
+    def value(objective):
+        student.zero_grad()
+        loss, parts = objective(student, ids, 0)
+        loss.backward()
+        assert list(parts) == ["hidden"] and float(student.linears()["model.layers.0.mlp.up_proj"].weight.grad.abs().max()) > 0
+        return [loss.detach()]
+
+    for one, other in zip(value(objective), split(value, objective), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+    with pytest.raises(DistillError, match="all losses have the weight 0"):
+        Transfer(teacher, Settings(logits_weight=0, hidden_weight=0))
+    with pytest.raises(DistillError, match="temperature"):
+        Settings(top_k=5, packing="fixed", hidden_weight=0, temperature=2)
+
+
 def test_top_k_and_language_modelling_by_pieces(split):
     teacher = tiny_llama(tiny_config(vocab_size=VOCABULARY))
     student = student_of(teacher, "onebit").requires_grad_(True)
@@ -167,6 +189,11 @@ def test_top_k_and_language_modelling_by_pieces(split):
         loss.backward()
         return [loss.detach(), *(p.grad.clone() for p in student.parameters())]
 
-    for objective in (top_k, LanguageModelling()):
+    summed = Transfer(teacher, Settings(logits_loss="batchmean"))
+    summed.cache = Remembered()
+    mean = Transfer(teacher, Settings())
+    mean.cache = Remembered()
+    torch.testing.assert_close(summed(student, ids, 0)[0], 13 * mean(student, ids, 0)[0])
+    for objective in (top_k, summed, LanguageModelling()):
         for one, other in zip(gradients(objective), split(gradients, objective), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5 * float(other.abs().max()))

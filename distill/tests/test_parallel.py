@@ -15,7 +15,8 @@ from onebit_distill.cli import main
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 
 
-OPTIONS = ("--steps", "12", "--checkpoint-every", "5", "--optimiser", "muon", "--ema", "0.5")
+#: validations between checkpoints: those with an average have to leave the weights as they were
+OPTIONS = ("--steps", "12", "--checkpoint-every", "5", "--validate-every", "3", "--optimiser", "muon", "--ema", "0.5")
 SHARDINGS = ("fsdp", "replicate")
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -385,6 +386,55 @@ def test_blocks_get_fewer_steps_when_time_is_short(made, tmp_path):  # noqa: F81
     assert all(8 <= sum(line["steps"].values()) < 50_000 for line in lines)
     # hours without fewer steps; beside other work it once took 11.8 s where 6.75 were meant
     assert sum(line["seconds"] for line in lines) < 3 * 60 * minutes
+
+
+def test_a_pace_of_blocks_whose_stages_differ():
+    """Qwen3.5's: three blocks of one kind, then one of another, sign by sign."""
+    recurrent = ("in_proj_qkv", "in_proj_z", "out_proj", "gate_proj", "up_proj", "down_proj")
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    pace, options = BlockPace({"absorb": 1.0, **dict.fromkeys(recurrent, 1.0)}, 0.0), BlockFit(order="single")
+    assert pace.seconds(options, 6) == pytest.approx(options.absorb + options.steps)
+    counts = {"absorb": 1, **dict.fromkeys(attention, 1)}
+    seen = pace.seen(BlockReport(steps=counts, stage_seconds={name: 2.0 for name in counts}), 16.0)
+    fewer = seen.within(options, 6, 50.0)
+    assert 0 < fewer.steps < options.steps and seen.seconds(fewer, 6) < 70
+
+
+def test_fp16_fits_blocks_with_a_loss_scale():
+    """As wide as real ones: a mean over so many numbers has gradients that fp16 rounds to 0."""
+    def huge(states):
+        return 30 * states
+
+    def share_of_zeros(scale):
+        work = fitter(replace(QUICK, steps=1, absorb=0), replace(PLAIN, precision="fp16"), inputs=huge)
+        work.give_signs(NAMES)
+        work.scale.scale = scale
+        gradients = []
+        optimisers = [SimpleNamespace(step=lambda: gradients.extend(
+            parameter.grad.clone() for parameter in work.block.parameters() if parameter.grad is not None
+        ), zero_grad=lambda set_to_none: None)]  # fmt: skip
+        work._step(torch.arange(16), optimisers, [p for p in work.block.parameters() if p.requires_grad], [])
+        return work, gradients
+
+    assert fitter(QUICK).scale is None
+    work, gradients = share_of_zeros(2.0**16)
+    assert gradients and all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    # a scale that overflows makes no step, and the next one is smaller
+    work, gradients = share_of_zeros(2.0**60)
+    assert gradients == [] and work.scale.scale == 2.0**59
+
+
+def test_a_file_of_other_options_leaves_the_defaults(made, tmp_path):  # noqa: F811
+    (tmp_path / "machine.toml").write_text("[machine]\nthreads = 1\n[student]\nkind = 'chain:1'\n")
+    words = ["reconstruct", "--teacher", str(made / "teacher"), "--data", str(made / "texts.jsonl"), "--out", str(tmp_path / "run"),
+             "--config", str(tmp_path / "machine.toml"), "--block", "32", "--batch", "4", "--micro-batch", "2", "--steps", "1",
+             "--block-steps", "2", "--block-absorb", "1", "--block-tokens", "256", "--precision", "f32"]  # fmt: skip
+    assert main(words) == 0
+    found, expected = read_run(tmp_path / "run").settings, defaults("chain:1", Settings.start)
+    assert found.threads == 1 and found.kind == "chain:1"
+    assert {name: getattr(found, name) for name in expected if name not in ("kind",)} == {
+        name: value for name, value in expected.items() if name not in ("kind",)
+    }
 
 
 def test_later_blocks_get_the_steps_that_the_machine_has_time_for(made, tmp_path, monkeypatch):  # noqa: F811

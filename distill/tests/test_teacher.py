@@ -306,6 +306,15 @@ def test_texts_of_tokenizers():
     # the engine reads a vocabulary without white space fastest
     assert json.loads(text.blob()) == {"tokenizer": text.tokenizer_json, "config": TOKENIZER_CONFIG}
     assert b'"vocab":{"' in text.blob() and b', "' not in text.blob()
+    whole = text.encode("the cat sat on the mat " * 20)
+    # as many models on the hub are saved
+    cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    pad = {
+        "strategy": {"Fixed": 512}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "<unk>",
+    }  # fmt: skip
+    saved = TeacherText({**tiny_tokenizer(), "truncation": cut, "padding": pad}, TOKENIZER_CONFIG)
+    assert len(whole) > 8 and saved.encode("the cat sat on the mat " * 20) == whole
     without = TeacherText(tiny_tokenizer(), {})
     assert without.encode("fox") == text.encode("fox", bos=False) and not without.add_bos
     with pytest.raises(DistillError, match="ERR_BAD_OPTION"):

@@ -387,3 +387,24 @@ def test_a_torn_note_of_the_tokens_source_is_made_again(made, tmp_path):
     assert main(arguments(made, tmp_path / "run", "--steps", "1")) == 0
     (tmp_path / "run" / "tokens" / "source.json").write_text("{")
     assert main(arguments(made, tmp_path / "run", "--steps", "2")) == 0
+
+
+def test_a_run_goes_on_with_the_same_texts_and_tokenizer_only(made, tmp_path, capsys):
+    shutil.copytree(made / "teacher", tmp_path / "teacher")
+    words = arguments(made, tmp_path / "run", "--steps", "2")
+    words[words.index("--teacher") + 1] = str(tmp_path / "teacher")
+    assert main(words) == 0
+    words[words.index("--steps") + 1] = "3"
+    # texts for validation: none of the others is held out any more, so all steps would be other ones
+    assert main([*words, "--validation-data", str(made / "texts.jsonl")]) == 1
+    assert "ERR_RUN_DIFFERS" in capsys.readouterr().err
+    path = tmp_path / "teacher" / "tokenizer.json"
+    found = json.loads(path.read_text())
+    vocabulary = found["model"]["vocab"]
+    # every id is another one's
+    vocabulary.update(zip(vocabulary, [*list(vocabulary.values())[1:], 0], strict=True))
+    path.write_text(json.dumps(found))
+    kept = (tmp_path / "run" / "text.json").read_bytes()
+    assert main(words) == 1
+    assert "ERR_RUN_DIFFERS" in capsys.readouterr().err
+    assert (tmp_path / "run" / "text.json").read_bytes() == kept

@@ -46,6 +46,9 @@ class TeacherText:
             self.tokenizer = Tokenizer.from_str(json.dumps(self.tokenizer_json, ensure_ascii=False))
         except Exception as cause:  # the library raises nothing more special
             raise DistillError("ERR_TOKENIZER_FILE", f"tokenizer: {str(cause)[:200]}") from cause
+        # what a fine-tune was saved with (512 tokens a text, or so) would cut ours, which are read whole
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
 
     def token_id(self, name: str) -> int | None:
         """name: bos_token, eos_token, unk_token or pad_token"""

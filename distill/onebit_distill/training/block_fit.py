@@ -24,7 +24,7 @@ from ..model.svid import Importance
 from .importance import OutputImportance, input_importance
 from .optimiser import Muon
 from .settings import Settings
-from .trainer import autocast
+from .trainer import LossScale, autocast
 
 ORDERS = ("together", "halves", "single")
 LOSSES = ("capped", "relative", "plain")
@@ -209,6 +209,8 @@ class BlockFitter:
         channels = data.outputs.blocks[index] if data.outputs is not None else None
         self.loss = BlockLoss(data.targets, options.loss, channels)
         self.groups = sign_groups(linears, options.order)
+        #: a mean over tokens and channels has gradients that fp16 would make 0
+        self.scale = LossScale(2.0**16, 1000, hysteresis=1) if settings.precision == "fp16" else None
         #: the student's own linears, each put back when its turn comes
         self.signed = {name: block.get_submodule(name) for name in linears}
         for name, layer in self.signed.items():
@@ -320,6 +322,17 @@ class BlockFitter:
             raise DistillError("ERR_NAN_LOSS", "fitting a block diverged", "Choose a lower --block-lr.")
         return float(last.mean()), seconds
 
+    def _unscale(self, parameters: list[nn.Parameter]) -> bool:
+        """Whether the gradients can be used: in fp16 they may have become infinite, and the next are scaled less."""
+        if self.scale is None:
+            return True
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for gradient in gradients:
+            gradient.div_(self.scale.scale)
+        overflow = not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        self.scale.update(overflow)
+        return not overflow
+
     def _step(
         self, rows: Tensor, optimisers: list, parameters: list[nn.Parameter], folds: list[FoldedSigns]
     ) -> Tensor:
@@ -328,12 +341,15 @@ class BlockFitter:
         with autocast(data.inputs.device, self.settings.precision):
             made = self.block(data.inputs[rows].float(), data.step)
         loss = self.loss(made, data.targets[rows], rows)
-        loss.backward()
+        scale = 1.0 if self.scale is None else self.scale.scale
+        (loss * scale).backward()
         for fold in folds:
             fold.finish()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        if self._unscale(parameters):
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for optimiser in optimisers:
+                optimiser.step()
         for optimiser in optimisers:
-            optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         for fold in folds:
             fold.forget()

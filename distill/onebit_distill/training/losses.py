@@ -97,13 +97,13 @@ def _written_lm(ids: Tensor, weight: float) -> Written:
 
 
 def _written_top_k(ids: Tensor, log_p: Tensor, weight: float) -> Written:
-    """`top_k_loss` times weight, for `head_losses`."""
+    """`top_k_loss` summed over tokens, times weight, for `head_losses`."""
     ids, log_p = ids.flatten(0, 1), log_p.flatten(0, 1)
 
     def summed(logits: Tensor, tokens: slice) -> Tensor:
         return top_k_loss(logits, ids[tokens], log_p[tokens]) * len(logits)
 
-    return Written(weight / len(ids), summed)
+    return Written(weight, summed)
 
 
 class LanguageModelling:
@@ -123,6 +123,8 @@ class Transfer:
     """L = w_logits L_KL + α L_hidden (+ attention, + text): knowledge transfer from a teacher, run once per batch."""
 
     def __init__(self, teacher: Llama, settings: Settings) -> None:
+        if not any((settings.logits_weight, settings.hidden_weight, settings.attention_weight, settings.lm_weight)):
+            raise DistillError("ERR_BAD_OPTION", "all losses have the weight 0", "Give one of them, as --logits-weight 1.")
         self.teacher, self.settings = teacher, settings
         #: a TopKCache instead of the teacher, see topk.py
         self.cache = None
@@ -152,7 +154,8 @@ class Transfer:
         settings, parts = self.settings, {}
         kl = kl_batchmean if settings.logits_loss == "batchmean" else kl_per_token
         if top is not None:
-            parts["logits"] = settings.logits_weight * top_k_loss(mine.logits, *top)
+            tokens = ids.shape[1] if settings.logits_loss == "batchmean" else 1
+            parts["logits"] = settings.logits_weight * tokens * top_k_loss(mine.logits, *top)
         elif settings.logits_weight > 0:
             parts["logits"] = settings.logits_weight * kl(mine.logits, theirs.logits, settings.temperature)
         if settings.lm_weight > 0:
@@ -165,14 +168,16 @@ class Transfer:
         """What `_plain_logits` gives, without logits of all tokens; and the sum."""
         settings, dtype = self.settings, compute_dtype(mine.state)
         losses: dict[str, TokenLoss] = {}
+        count = len(ids) if settings.logits_loss == "batchmean" else ids.numel()
         if top is not None:
-            losses["logits"] = _written_top_k(*top, settings.logits_weight)
+            losses["logits"] = _written_top_k(*top, settings.logits_weight / count)
         elif settings.logits_weight > 0:
-            count = len(ids) if settings.logits_loss == "batchmean" else ids.numel()
             state, weight = theirs.state.flatten(0, 1).to(dtype), self.teacher.head_weight.to(dtype)
             losses["logits"] = Divergence(settings.logits_weight / count, state, weight, settings.temperature)
         if settings.lm_weight > 0:
             losses["lm"] = _written_lm(ids, settings.lm_weight)
+        if not losses:
+            return mine.state.new_zeros((), dtype=torch.float32), {}
         total, values = head_losses(mine.state, head, [*losses.values()], dtype)
         return total, dict(zip(losses, values, strict=True))
 

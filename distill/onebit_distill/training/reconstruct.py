@@ -72,15 +72,20 @@ def keep_block(run: Path, index: int, block: Block, said: dict[str, Any]) -> Non
 class BlockPace:
     """Seconds that a block takes, as measured on a copy of the first one, and then on each that is fitted."""
 
-    #: of one step, stage by stage
+    #: of one step, stage by stage: of the blocks' stages, which are not the same where attention takes turns with other kinds
     steps: dict[str, float]
     #: of everything besides steps: starts, importance, states through both models
     rest: float
 
     def seconds(self, options: BlockFit, groups: int) -> float:
         """Of one block with these options."""
-        counts = [options.absorb, *stage_steps(groups, options.steps)]
-        return self.rest + sum(count * each for count, each in zip(counts, self.steps.values(), strict=True))
+        absorb, *stages = self.steps.values()
+        counts = stage_steps(groups, options.steps)
+        if len(stages) == groups:
+            stepping = sum(count * each for count, each in zip(counts, stages, strict=True))
+        else:
+            stepping = options.steps * sum(stages) / len(stages)
+        return self.rest + options.absorb * absorb + stepping
 
     def seen(self, report: BlockReport, seconds: float) -> BlockPace:
         """As the block of this report was, which took so many seconds in all: a machine is not always as busy."""

@@ -38,6 +38,8 @@ class RunRecord:
     command: str
     #: what the command was told besides settings, by option: how `reconstruct` fits blocks; None: not recorded
     more: dict[str, Any] | None = None
+    #: share of the texts that is not trained on: none where there are texts for validation; None: not recorded
+    held_out: float | None = None
 
 
 def sign_options(settings: Settings) -> SignOptions:
@@ -60,6 +62,9 @@ def open_run(run: Path, record: RunRecord, writes: bool) -> None:
             names = {**before.more, **(record.more or {})}
             found.update({name: before.more.get(name) for name in names})
             now.update({name: (record.more or {}).get(name) for name in names})
+        if before.held_out is not None:
+            found["share held out for validation"] = before.held_out
+            now["share held out for validation"] = record.held_out
         for name, value in now.items():
             if name not in _MAY_CHANGE and found[name] != value:
                 message = f"{run} was begun with {name} = {found[name]!r}, now it is {value!r}"
@@ -77,6 +82,7 @@ def open_run(run: Path, record: RunRecord, writes: bool) -> None:
             "config": record.config.to_dict(),
             "settings": record.settings.to_dict(),
             "more": record.more or {},
+            "held_out": record.held_out,
         }
         with writing_atomically(path) as file:
             file.write(json.dumps(described, indent=1).encode())
@@ -93,6 +99,7 @@ def read_run(run: Path) -> RunRecord:
             found["data_sha256"],
             found["command"],
             found.get("more"),
+            found.get("held_out"),
         )
     except (OSError, ValueError, KeyError, TypeError) as cause:
         hint = "Give the --out folder of `train`, `reconstruct` or `stories`."

@@ -140,6 +140,8 @@ class Settings:
             _bad("batch", f"{self.batch} is not a multiple of micro_batch {self.micro_batch}")
         if self.top_k > 0 and (self.packing != "fixed" or self.hidden_weight > 0 or self.attention_weight > 0):
             _bad("top_k", "needs packing = fixed and no loss on hidden states or attention: only logits are kept")
+        if self.top_k > 0 and self.temperature != 1:
+            _bad("top_k", f"keeps the teacher's logits at temperature 1, found temperature {self.temperature:g}")
 
     @property
     def start_file(self) -> str | None:
@@ -190,13 +192,15 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise DistillError("ERR_CONFIG_FILE", f"{path} is not TOML: {cause}") from cause
 
 
-def settings_from_tables(tables: Mapping[str, Any], source: str, **overrides: Any) -> Settings:
-    """Settings of a file's tables; `overrides` (None: not given) win.
+def settings_from_tables(
+    tables: Mapping[str, Any], source: str, defaults: Mapping[str, Any] | None = None, **overrides: Any
+) -> Settings:
+    """Settings of a file's tables; `overrides` (None: not given) win, and `defaults` are for what neither says.
 
     Raises DistillError ERR_CONFIG_FILE for tables and keys that do not exist, ERR_BAD_OPTION for values.
     """
     known = option_types()
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(defaults or {})
     for table, entries in tables.items():
         if not isinstance(entries, dict):
             raise DistillError("ERR_CONFIG_FILE", f"{source}: {table!r} stands outside of a [table]")

@@ -366,6 +366,9 @@ class Trainer:
         try:
             yield
         finally:
+            # a forward pass without a backward one leaves FSDP's root gathered: the next step would use the average
+            if is_split(self.model):
+                self.model.reshard()
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     parameter.copy_(kept[name])

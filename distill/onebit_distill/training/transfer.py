@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
@@ -110,7 +111,9 @@ def _tokens(paths: Sequence[str | Path], teacher: Teacher, folder: Path, here: W
             except OSError as cause:
                 raise file_error(cause, file, "reading") from cause
             listed.append([str(file.resolve()), status.st_size, status.st_mtime_ns])
-    described = {"files": listed, "teacher_sha256": teacher.sha256}
+    # the tokenizer may lie beside the weights, and change without them
+    tokenizer = "" if teacher.text is None else hashlib.sha256(teacher.text.blob()).hexdigest()
+    described = {"files": listed, "teacher_sha256": teacher.sha256, "tokenizer_sha256": tokenizer}
     marker = folder / "source.json"
     same = is_finished(folder) and _read_source(marker) == described
     here.wait()
@@ -221,7 +224,10 @@ def prepare(job: TransferJob, settings: Settings, here: World, *, started: bool 
         "sha256": teacher.sha256,
         "files": teacher.files,
     }
-    open_run(job.run, RunRecord(settings, student.config, source, digest, job.command, job.more), here.is_first)
+    # which of the texts are trained on, and in which order
+    held_out = 0.0 if job.validation else settings.validation
+    record = RunRecord(settings, student.config, source, digest, job.command, job.more, held_out)
+    open_run(job.run, record, here.is_first)
     here.wait()
     if here.is_first and teacher.text is not None:
         save_text(job.run, teacher.text)
